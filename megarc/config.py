@@ -1,0 +1,250 @@
+"""Strict typed configuration: a tree of classes, YAML files, ``key=value`` from the command line.
+
+Each room declares its own keys as a ``Config``. A YAML file may name others
+under ``base:`` (paths relative to itself); its own keys win. An unknown or
+ill-typed key is an error that names the key, its place and the nearest valid one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
+
+import orjson
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic.fields import FieldInfo
+
+from megarc.errors import UserError
+from megarc.quantity import Quantity
+
+
+class Config(BaseModel):
+    """A node of the tree: typed, frozen, no key beyond its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def _parse_quantity(value: Any) -> Any:
+    if isinstance(value, Quantity):
+        return value
+    try:
+        return Quantity.parse(value)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
+Duration = Annotated[Quantity, BeforeValidator(_parse_quantity), PlainSerializer(str)]
+"""A key that holds an amount of training, such as ``2B tokens``."""
+
+
+def key(default: Any = ..., meaning: str = "", *, circumstance: bool = False, **limits: Any) -> Any:
+    """Declares a key: its default (``...`` for required), what it means, its limits (``ge=1``).
+
+    A key is *identity* of a run, unless ``circumstance`` (topology, logging,
+    paths): those may change whenever the run is resumed.
+    """
+    extra: dict[str, Any] = {"circumstance": circumstance}
+    if isinstance(default, type) and issubclass(default, Config):
+        return Field(default_factory=default, description=meaning, json_schema_extra=extra, **limits)
+    return Field(default, description=meaning, json_schema_extra=extra, **limits)
+
+
+# ---- reading
+
+
+def load(kind: type[ConfigT], path: Path | None, overrides: Sequence[str] = ()) -> ConfigT:
+    """The tree ``kind`` from a YAML file (or nothing but defaults) and ``a.b=value`` overrides.
+
+    Raises:
+        UserError: for a file that is none, a key that is none, a value of the wrong type.
+    """
+    tree = read_yaml(path) if path else {}
+    for override in overrides:
+        _apply_override(tree, override)
+    return build(kind, tree, str(path or "command line"))
+
+
+def build(kind: type[ConfigT], tree: Mapping[str, Any], place: str) -> ConfigT:
+    """The tree ``kind`` from plain dictionaries; ``place`` names their origin in errors."""
+    try:
+        # Through JSON, so that strict types still take a list for a tuple, a string for a path.
+        return kind.model_validate_json(orjson.dumps(tree, default=str))
+    except ValidationError as error:
+        problems = [_explain(kind, problem, place) for problem in error.errors()]
+        raise UserError("\n       ".join(problems)) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file's tree, with the files that it names under ``base`` merged beneath it."""
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except FileNotFoundError:
+        raise UserError(f"no such configuration file: {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the configuration {path}: {error}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
+    if tree is None:
+        tree = {}
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: expected keys and values at the top, found a {type(tree).__name__}")
+    bases = tree.pop("base", [])
+    merged: dict[str, Any] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        merged = _merge(merged, read_yaml(path.parent / base))
+    return _merge(merged, tree)
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved tree as YAML, every key present."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The resolved tree as plain dictionaries, lists, strings and numbers."""
+    return config.model_dump(mode="json")
+
+
+# ---- comparing
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """``(dotted key, old value, new value)`` of each leaf in which two trees differ."""
+    left, right = dict(_leaves(old)), dict(_leaves(new))
+    keys = list(left) + [name for name in right if name not in left]
+    return [(name, left.get(name), right.get(name)) for name in keys if left.get(name) != right.get(name)]
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """The tree without its circumstances: what makes a run this run and no other."""
+    kept: dict[str, Any] = {}
+    for name, field in type(config).model_fields.items():
+        if _is_circumstance(field):
+            continue
+        value = getattr(config, name)
+        kept[name] = identity(value) if isinstance(value, Config) else to_dict(config)[name]
+    return kept
+
+
+# ---- explaining
+
+
+def reference(kind: type[Config], indent: str = "") -> str:
+    """Every key of the tree as commented YAML: type, default, meaning."""
+    lines = []
+    for name, field in kind.model_fields.items():
+        inner = _inner(field)
+        note = f"  # {field.description}" if field.description else ""
+        if inner is not None and not field.is_required() and field.default is not None:
+            lines += [f"{indent}{name}:{note}", reference(inner, indent + "  ").rstrip("\n")]
+            continue
+        default = "" if field.is_required() else field.get_default(call_default_factory=True)
+        shown = default if default == "" else orjson.dumps(default, default=str).decode()
+        kind_name = re.sub(r"\b\w+\.|typing\.", "", str(field.annotation).replace("<class '", "").strip("'>"))
+        lines.append(f"{indent}{name}: {shown}  # {kind_name}. {field.description}".rstrip())
+    return "\n".join(lines) + "\n"
+
+
+# ---- helpers
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people expect it: 1e-3 is a number, a key given twice is an error."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[str] = set()
+    for name_node, _ in node.value:
+        if name_node.value in seen:
+            line = name_node.start_mark.line + 1
+            raise yaml.YAMLError(f"line {line}: the key '{name_node.value}' is given twice")
+        seen.add(name_node.value)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    if not equals or not name:
+        raise UserError(f"'{override}' is no override; write key=value, for instance optimizer.lr=3e-4")
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise UserError(f"'{override}': the value is not valid YAML: {error}") from None
+    *path, last = name.split(".")
+    node = tree
+    for part in path:
+        child = node.setdefault(part, {})
+        if not isinstance(child, dict):
+            raise UserError(f"'{override}': '{part}' is a value, not a group of keys")
+        node = child
+    node[last] = value
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for name, value in above.items():
+        old = merged.get(name)
+        merged[name] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _inner(field: FieldInfo) -> type[Config] | None:
+    """The Config class that a field holds, directly or as ``Class | None``."""
+    for candidate in (field.annotation, *get_args(field.annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, Config):
+            return candidate
+    return None
+
+
+def _is_circumstance(field: FieldInfo) -> bool:
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("circumstance"))
+
+
+def _paths(kind: type[Config], prefix: str = "") -> Iterator[str]:
+    for name, field in kind.model_fields.items():
+        yield f"{prefix}{name}"
+        inner = _inner(field)
+        if inner is not None:
+            yield from _paths(inner, f"{prefix}{name}.")
+
+
+def _explain(kind: type[Config], problem: Any, place: str) -> str:
+    name = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = list(_paths(kind))
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        # The right leaf in another group is as likely as a slip of the finger.
+        near = near or [path for path in known if path.split(".")[-1] == name.split(".")[-1]][:1]
+        hint = f"; did you mean '{near[0]}'?" if near else "; see --keys for all keys"
+        return f"{place}: unknown key '{name}'{hint}"
+    if problem["type"] == "missing":
+        return f"{place}: the key '{name}' is required and missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    shown = repr(problem["input"])
+    where = f"'{name}'" if name else "the configuration"
+    given = f" (given: {shown if len(shown) < 80 else shown[:77] + '...'})" if name else ""
+    return f"{place}: {where}: {message}{given}"

@@ -1,0 +1,40 @@
+"""Mistakes of the user, told without a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+class UserError(Exception):
+    """What is wrong, where, and what to do about it, in words for the user.
+
+    Raise it for anything that a user can put right: a missing file, a wrong
+    key, a value out of range. Everything else is a bug of ours and keeps its
+    traceback.
+    """
+
+
+def run_script(main: Callable[[], int | None]) -> None:
+    """Runs a script's ``main`` and exits: the last line of every script.
+
+    A ``UserError`` is printed to standard error and exits with 2; Ctrl-C exits
+    with 130; a reader that closed the pipe (``| head``) ends quietly.
+    """
+    try:
+        code = main() or 0
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)

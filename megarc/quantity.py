@@ -1,0 +1,68 @@
+"""Lengths of a run, as people say them: ``2B tokens``, ``512 windows``, ``0.1 of run``."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from megarc.errors import UserError
+
+_SUFFIX = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
+_UNITS = {
+    "token": "tokens",
+    "tokens": "tokens",
+    "sample": "samples",
+    "samples": "samples",
+    "window": "samples",
+    "windows": "samples",
+    "step": "steps",
+    "steps": "steps",
+    "of run": "run",
+}
+_PATTERN = re.compile(r"([0-9][0-9_,]*(?:\.[0-9]+)?(?:e[0-9]+)?)\s*([kmbt]?)\s+([a-z ]+)", re.IGNORECASE)
+_HOW = "write it like '2B tokens', '300 steps', '5k windows' or '0.1 of run'"
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """An amount of training. ``unit`` is tokens (predicted ones), samples, steps or run (a share)."""
+
+    amount: float
+    unit: str
+
+    @classmethod
+    def parse(cls, text: str) -> Quantity:
+        """Reads ``text``.
+
+        Raises:
+            UserError: where it is no quantity.
+        """
+        match = _PATTERN.fullmatch(str(text).strip())
+        unit = _UNITS.get(" ".join(match[3].lower().split())) if match else None
+        if match is None or unit is None:
+            raise UserError(f"{text!r} is no amount of training; {_HOW}")
+        amount = float(re.sub("[_,]", "", match[1])) * _SUFFIX[match[2].lower()]
+        if unit == "run" and amount > 1:
+            raise UserError(f"{text!r} is more than the whole run; a share lies between 0 and 1")
+        return cls(amount, unit)
+
+    def in_steps(self, *, batch: int, stride: int, run: int | None = None) -> int:
+        """Whole optimizer steps (rounded up), of ``batch`` samples with ``stride`` predictions each.
+
+        Args:
+            run: the whole run's steps, needed for a share of it.
+        """
+        if self.unit == "steps":
+            return math.ceil(self.amount)
+        if self.unit == "samples":
+            return math.ceil(self.amount / batch)
+        if self.unit == "tokens":
+            return math.ceil(self.amount / (batch * stride))
+        if run is None:
+            raise UserError(f"'{self}' is a share of the run, so it cannot say how long the run is")
+        return math.ceil(self.amount * run)
+
+    def __str__(self) -> str:
+        number = f"{self.amount:g}" if self.amount < 1e6 or self.amount % 1 else f"{int(self.amount)}"
+        return f"{number} of run" if self.unit == "run" else f"{number} {self.unit}"
