@@ -1,0 +1,28 @@
+"""Layers to a language model.
+
+In: token ids [batch, rows], how many rows are R, optional document ids. Out:
+per-row losses or logits on the loss rows. Initial values and costs are functions
+of the configuration alone.
+"""
+
+from megarc.model.config import ExecutionConfig, ModelConfig
+from megarc.model.cost import Cost, cost_of
+from megarc.model.initial import initial_values, initialise
+from megarc.model.loss import RowLoss, row_loss, weighted_sum
+from megarc.model.record import Record, record_of
+from megarc.model.transformer import Transformer
+
+__all__ = [
+    "Cost",
+    "ExecutionConfig",
+    "ModelConfig",
+    "Record",
+    "RowLoss",
+    "Transformer",
+    "cost_of",
+    "initial_values",
+    "initialise",
+    "record_of",
+    "row_loss",
+    "weighted_sum",
+]

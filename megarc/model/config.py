@@ -1,0 +1,79 @@
+"""The keys of a model, and of how it is computed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from megarc.config import Config, key
+
+VOCABULARY_MULTIPLE = 128
+"""The vocabulary is padded to a multiple of this: good for matrix products, free of the topology."""
+
+
+class ModelConfig(Config):
+    """A pre-norm decoder: RMSNorm, rotary positions, SwiGLU, grouped-query attention."""
+
+    layers: int = key(4, "blocks", ge=1)
+    hidden: int = key(128, "width of the residual stream", ge=1)
+    heads: int = key(4, "query heads", ge=1)
+    kv_heads: int | None = key(None, "key and value heads; null: as many as heads", ge=1)
+    head_dim: int | None = key(None, "width of a head; null: hidden / heads", ge=2)
+    ffn: int | None = key(
+        None, "width inside the feed-forward; null: 8/3 hidden, up to a multiple of 64", ge=1
+    )
+    vocabulary: int | None = key(None, "token ids; null: what the corpus's tokenizer has", ge=2)
+    tied: bool = key(True, "head and embedding share one matrix")
+    qk_norm: bool = key(False, "RMSNorm on queries and keys, head by head")
+    rope_base: float = key(10000.0, "base of the rotary wavelengths", gt=1)
+    norm_epsilon: float = key(1e-5, "added under RMSNorm's root", gt=0)
+    initial_std: float = key(0.02, "standard deviation of initial weights; see docs/model.md", gt=0)
+
+    @model_validator(mode="after")
+    def _shapes_agree(self) -> ModelConfig:
+        if self.head_dim is None and self.hidden % self.heads:
+            raise ValueError(
+                f"hidden ({self.hidden}) is not a multiple of heads ({self.heads}); change one, or give head_dim"
+            )
+        if self.width_of_head % 2:
+            raise ValueError(f"head_dim is {self.width_of_head}; rotary positions need an even number")
+        if self.heads % self.groups:
+            raise ValueError(f"heads ({self.heads}) is not a multiple of kv_heads ({self.groups})")
+        return self
+
+    @property
+    def width_of_head(self) -> int:
+        """d, with the default resolved."""
+        return self.head_dim if self.head_dim is not None else self.hidden // self.heads
+
+    @property
+    def groups(self) -> int:
+        """Key and value heads, with the default resolved."""
+        return self.kv_heads if self.kv_heads is not None else self.heads
+
+    @property
+    def width_of_ffn(self) -> int:
+        """Inner width of the feed-forward, with the default resolved."""
+        return self.ffn if self.ffn is not None else -(-(8 * self.hidden // 3) // 64) * 64
+
+    @property
+    def tokens(self) -> int:
+        """The vocabulary, which must be known by now."""
+        assert self.vocabulary is not None, "the run resolves model.vocabulary before it builds"
+        return self.vocabulary
+
+    @property
+    def padded_vocabulary(self) -> int:
+        """Rows of embedding and head: the vocabulary up to a multiple of 128."""
+        return -(-self.tokens // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+
+
+class ExecutionConfig(Config):
+    """How the same numbers are computed: none of these changes what is learned."""
+
+    attention: str = key("auto", "attention engine; auto picks by device, type and width", circumstance=True)
+    compile: bool = key(False, "torch.compile each block (needs a C++ compiler)", circumstance=True)
+    recompute: Literal["none", "full"] = key(
+        "none", "full: keep only each block's input and compute it again backward", circumstance=True
+    )

@@ -1,0 +1,78 @@
+"""The groups that ranks form, as one small object that is passed to who needs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from megarc.errors import UserError
+from megarc.parallel.place import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """``rank`` of ``size``; ``handle`` is torch's process group (None: the group of all)."""
+
+    rank: int
+    size: int
+    handle: dist.ProcessGroup | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """This process among all (``world``) and among its data-parallel fellows (``data``)."""
+
+    world: Group
+    data: Group
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this is rank 0, the one that speaks."""
+        return self.world.rank == 0
+
+
+def connect(place: Place, device: str = "auto", timeout: timedelta = timedelta(minutes=10)) -> Groups:
+    """Joins the process group (gloo on CPU, NCCL on CUDA) and returns the groups.
+
+    Args:
+        device: ``cpu``, ``cuda``, or ``auto`` for CUDA where there is one.
+        timeout: after which a collective that does not finish raises.
+
+    Raises:
+        UserError: where CUDA is asked for and absent, or more ranks than GPUs.
+    """
+    chosen = _device(device, place)
+    if not dist.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+        if place.master is None:
+            # Alone: no port to open, nobody to wait for.
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
+        else:
+            address = f"tcp://{place.master}" if place.launcher == "python" else "env://"
+            dist.init_process_group(
+                backend, init_method=address, rank=place.rank, world_size=place.world, timeout=timeout
+            )
+    everyone = Group(place.rank, place.world)
+    return Groups(world=everyone, data=everyone, device=chosen)
+
+
+def _device(name: str, place: Place) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError(
+            "device: cuda is asked for, but torch sees no GPU here; use device=cpu or device=auto"
+        )
+    count = torch.cuda.device_count()
+    if place.local_rank >= count:
+        raise UserError(
+            f"local rank {place.local_rank} has no GPU: this host shows {count}; start at most {count} ranks here"
+        )
+    torch.cuda.set_device(place.local_rank)
+    return torch.device("cuda", place.local_rank)

@@ -1,0 +1,12 @@
+"""The state of a run on disk: fragments of full tensors, in safetensors and JSON, nothing executed.
+
+In: an engine, where the run stands. Out: ``checkpoints/step-000001000/``, which
+any number of data ranks and any ZeRO stage loads again. docs/run.md draws the
+layout.
+"""
+
+from megarc.train.checkpoint.layout import Standing, latest, open_checkpoint
+from megarc.train.checkpoint.load import full_masters, load
+from megarc.train.checkpoint.save import Saver
+
+__all__ = ["Saver", "Standing", "full_masters", "latest", "load", "open_checkpoint"]

@@ -1,0 +1,140 @@
+"""Where DeepSpeed 0.19.8 keeps masters and moments: its optimizers' insides, read in this file only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from megarc.model import Record
+from megarc.train.checkpoint.boxes import Box, interval
+from megarc.train.engine import Engine
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """This rank's part of one parameter: where it lies in the full one, and views [elements] of its state."""
+
+    name: str
+    record: Record
+    boxes: list[Box]
+    state: dict[str, Tensor]  # "master", "exp_avg", "exp_avg_sq": float32, views into the optimizer's buffers
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """``size`` elements of a parameter from ``start`` on lie at ``offset`` of the 1-D buffer ``flat``."""
+
+    flat: Tensor
+    offset: int
+    start: int
+    size: int
+
+
+def held(engine: Engine) -> list[Fragment]:
+    """All that this rank holds. With ZeRO 0 every data rank holds everything."""
+    fragments = []
+    for name, parameter, record in engine.parameters():
+        place = _locate(engine, parameter)
+        if place is None or place.size == 0:
+            continue
+        moments = _moments(_adam(engine), place.flat)
+        buffers = {"master": place.flat.data, **{name: moments[name] for name in MOMENTS}}
+        fragments.append(
+            Fragment(
+                name=name,
+                record=record,
+                boxes=interval(place.start, place.start + place.size),
+                state={
+                    key: value.view(-1).narrow(0, place.offset, place.size) for key, value in buffers.items()
+                },
+            )
+        )
+    return fragments
+
+
+def written(engine: Engine) -> list[Fragment]:
+    """What this rank writes, so that over all ranks each element stands exactly once."""
+    fragments = held(engine)
+    if engine.config.parallel.zero > 0:
+        return fragments
+    return [part for fragment in fragments if (part := _share(fragment, engine)) is not None]
+
+
+def set_steps(engine: Engine, steps: int) -> None:
+    """Adam's step counters, for its bias correction."""
+    for state in _adam(engine).state.values():
+        state["step"].fill_(float(steps))
+
+
+def refresh(engine: Engine) -> None:
+    """After masters and moments were filled: the weights that the model computes with, from the masters."""
+    optimizer = engine.deepspeed.optimizer
+    stage = engine.config.parallel.zero
+    if stage in (1, 2):
+        optimizer.update_lp_params()
+        optimizer._hp_optimizer_states_linked = False
+        optimizer._lazy_init_hp_params_optimizer_state()
+    elif stage == 3:
+        optimizer._partition_all_parameters()
+        for group in range(len(optimizer.fp32_partitioned_groups_flat)):
+            optimizer._reassign_or_swap_out_partitioned_parameters(group)
+        if optimizer.persistent_parameters:
+            optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
+        optimizer.invalidate_secondary_tensor()
+
+
+def _locate(engine: Engine, parameter: nn.Parameter) -> _Place | None:
+    optimizer = engine.deepspeed.optimizer
+    stage = engine.config.parallel.zero
+    if stage == 0:
+        return _Place(parameter, 0, 0, parameter.numel())
+    if stage == 3:
+        group, offset, size = optimizer.grad_position[optimizer.get_param_id(parameter)]
+        start = optimizer._get_param_partition_rank(parameter) * size
+        size = max(0, min(size, parameter.ds_numel - start))
+        return _Place(optimizer.fp32_partitioned_groups_flat[group], offset, start, size)
+    mapping = parameter._hp_mapping  # type: ignore[attr-defined]
+    if mapping is None:  # this rank owns nothing of it
+        return None
+    flat = optimizer.optimizer.param_groups[mapping.param_group_index]["params"][0]
+    low, high = mapping.lp_fragment_address, mapping.hp_fragment_address
+    return _Place(flat, high.start, low.start, low.numel)
+
+
+def _adam(engine: Engine) -> torch.optim.Optimizer:
+    optimizer: Any = engine.deepspeed.optimizer
+    return getattr(optimizer, "optimizer", optimizer)
+
+
+def _moments(adam: torch.optim.Optimizer, flat: Tensor) -> dict[str, Tensor]:
+    """The moments of ``flat``, made here where no step has made them yet."""
+    state = adam.state[flat]
+    if "exp_avg" not in state:
+        state["step"] = torch.zeros((), dtype=torch.float32, device=flat.device)
+        for name in MOMENTS:
+            state[name] = torch.zeros_like(flat.data, dtype=torch.float32)
+    return state
+
+
+def _share(fragment: Fragment, engine: Engine) -> Fragment | None:
+    """The rank-th of equal parts of a fragment that all data ranks hold."""
+    data = engine.groups.data
+    (box,) = fragment.boxes
+    start, stop = (box.width * part // data.size for part in (data.rank, data.rank + 1))
+    if start == stop:
+        return None
+    state = {key: value[start:stop] for key, value in fragment.state.items()}
+    return Fragment(fragment.name, fragment.record, interval(start, stop), state)
+
+
+def buffers(fragments: list[Fragment]) -> Iterator[tuple[str, Tensor]]:
+    """``name/master`` and so on with each tensor: the keys of a rank's file."""
+    for fragment in fragments:
+        for part, tensor in fragment.state.items():
+            yield f"{fragment.name}/{part}", tensor

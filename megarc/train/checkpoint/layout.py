@@ -1,0 +1,171 @@
+"""Names and JSON of a checkpoint folder.
+
+    step-000001000/
+      rank-00017.safetensors   this rank's fragments: name/master, name/exp_avg, name/exp_avg_sq, 1-D float32
+      rank-00017.json          where each fragment lies in its full parameter
+      manifest.json            last: every file's size and digest, where the run stands
+
+A folder without a valid manifest does not exist.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from megarc.errors import UserError
+from megarc.train.checkpoint.boxes import Box
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a run stands: what a checkpoint knows beside tensors."""
+
+    step: int  # optimizer steps taken
+    samples: int  # samples consumed, in this phase
+    phase: int = 0
+    skipped: list[list[int]] = field(default_factory=list)  # ranges of samples left out on purpose
+    sources: list[str] = field(default_factory=list)  # digests of the corpora
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A fragment on disk: its file, its parameter's full shape, and the boxes of it that it holds."""
+
+    file: str
+    shape: list[int]
+    boxes: list[Box]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A whole checkpoint folder: its manifest read and its files' sizes right."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def standing(self) -> Standing:
+        return Standing(**self.manifest["standing"])
+
+    def fragments(self) -> dict[str, list[Placed]]:
+        """Of each parameter, the fragments of all ranks."""
+        found: dict[str, list[Placed]] = {}
+        for name in self.manifest["files"]:
+            if not name.endswith(".json"):
+                continue
+            rank_file = orjson.loads((self.folder / name).read_bytes())
+            for entry in rank_file["fragments"]:
+                boxes = [Box(*box) for box in entry["boxes"]]
+                placed = Placed(rank_file["tensors"], entry["shape"], boxes)
+                found.setdefault(entry["name"], []).append(placed)
+        return found
+
+    def verify(self, part: int = 0, parts: int = 1) -> str | None:
+        """Reads the ``part``-th of ``parts`` of the files against their digests; the damaged one, or None."""
+        for name in sorted(self.manifest["files"])[part::parts]:
+            if digest_of(self.folder / name) != self.manifest["files"][name]["sha256"]:
+                return name
+        return None
+
+
+def step_folder(checkpoints: Path, step: int) -> Path:
+    """``checkpoints/step-000001000``."""
+    return checkpoints / f"step-{step:09d}"
+
+
+def rank_name(rank: int) -> str:
+    """``rank-00017``: the stem of a rank's two files."""
+    return f"rank-{rank:05d}"
+
+
+def whole_checkpoints(checkpoints: Path) -> list[Checkpoint]:
+    """The whole checkpoints under a folder, oldest first; what is not whole is passed over."""
+    found = []
+    for folder in sorted(checkpoints.glob("step-*")):
+        try:
+            found.append(open_checkpoint(folder))
+        except UserError:
+            continue
+    return found
+
+
+def latest(checkpoints: Path) -> Checkpoint | None:
+    """The newest whole checkpoint, if there is one."""
+    whole = whole_checkpoints(checkpoints)
+    return whole[-1] if whole else None
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Opens one folder.
+
+    Raises:
+        UserError: where it is not whole, or from a newer version.
+    """
+    try:
+        manifest = orjson.loads((folder / MANIFEST).read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{folder} is no whole checkpoint: it has no {MANIFEST}") from None
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise UserError(f"{folder / MANIFEST} cannot be read: {error}") from None
+    if manifest.get("format", 0) > FORMAT:
+        raise UserError(
+            f"{folder} has format {manifest['format']}, this megarc reads up to {FORMAT}; use a newer megarc"
+        )
+    for name, facts in manifest["files"].items():
+        path = folder / name
+        size = path.stat().st_size if path.exists() else None
+        if size != facts["size"]:
+            raise UserError(
+                f"{path} should have {facts['size']} bytes and has {size or 'none'}: incomplete copy?"
+            )
+    return Checkpoint(folder, manifest)
+
+
+def write_manifest(folder: Path, ranks: int, standing: Standing, facts: dict[str, Any]) -> None:
+    """Makes the folder whole: every rank's JSON must be there."""
+    files: dict[str, Any] = {}
+    for rank in range(ranks):
+        name = f"{rank_name(rank)}.json"
+        entry = orjson.loads((folder / name).read_bytes())
+        files[entry["tensors"]] = {"size": entry["size"], "sha256": entry["sha256"]}
+        files[name] = {"size": (folder / name).stat().st_size, "sha256": digest_of(folder / name)}
+    manifest = {"format": FORMAT, "standing": asdict(standing), "files": files, **facts}
+    write_whole(folder / MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes beside, syncs, renames: ``path`` is there whole, or not at all."""
+    beside = path.with_name(path.name + ".part")
+    with beside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames in ``folder`` last."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()

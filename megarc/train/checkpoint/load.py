@@ -1,0 +1,116 @@
+"""Loading: each rank reads the parts that it holds now, whoever wrote them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from megarc.errors import UserError
+from megarc.parallel import broadcast_object, gather_objects
+from megarc.train.checkpoint.boxes import Box, interval, overlaps, size
+from megarc.train.checkpoint.fragments import held, refresh, set_steps
+from megarc.train.checkpoint.layout import Checkpoint, Placed, Standing
+from megarc.train.engine import Engine
+
+
+def load(checkpoint: Checkpoint, engine: Engine) -> Standing:
+    """Fills the engine's masters, moments, counters and weights; all ranks together.
+
+    Raises:
+        UserError: where a file is damaged, or the checkpoint is of another model.
+    """
+    world = engine.groups.world
+    damaged = [name for name in gather_objects(checkpoint.verify(world.rank, world.size), world) if name]
+    if damaged:
+        raise UserError(
+            f"{checkpoint.folder / damaged[0]} is damaged: its digest differs from the manifest's; "
+            "remove that folder to go on from the checkpoint before it"
+        )
+    stored = broadcast_object(checkpoint.fragments() if engine.groups.first else None, world)
+    assert stored is not None
+    _check_same_model(checkpoint, stored, engine)
+    with _Files(checkpoint) as files:
+        for fragment in held(engine):
+            for source in stored[fragment.name]:
+                for part, target in fragment.state.items():
+                    files.read(source, fragment.name, part, target, fragment.boxes)
+    set_steps(engine, checkpoint.standing.step)
+    refresh(engine)
+    return checkpoint.standing
+
+
+def full_masters(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
+    """Each parameter's canonical name and full float32 values, 1-D; in memory one at a time."""
+    with _Files(checkpoint) as files:
+        for name, parts in checkpoint.fragments().items():
+            elements = torch.Size(parts[0].shape).numel()
+            _check_covered(checkpoint, name, parts, elements)
+            values = torch.empty(elements)
+            for source in parts:
+                files.read(source, name, "master", values, interval(0, elements))
+            yield name, values
+
+
+class _Files(ExitStack):
+    """The tensors' files of a checkpoint, each opened once, by memory map."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__()
+        self.folder = checkpoint.folder
+        self.opened: dict[str, Any] = {}
+
+    def read(self, source: Placed, name: str, part: str, target: Tensor, boxes: list[Box]) -> None:
+        """Copies what ``source`` has of ``boxes`` into ``target``, a 1-D tensor that holds these boxes."""
+        for common in overlaps(source.boxes, boxes):
+            span = (common.rows - 1) * common.source_pitch + common.width
+            try:
+                read = self._file(source.file).get_slice(f"{name}/{part}")[
+                    common.source : common.source + span
+                ]
+            except SafetensorError as error:
+                raise UserError(
+                    f"{self.folder / source.file}: {name}/{part} cannot be read: {error}"
+                ) from None
+            _strided(target, common.target, common.target_pitch, common.rows, common.width).copy_(
+                _strided(read, 0, common.source_pitch, common.rows, common.width)
+            )
+
+    def _file(self, name: str) -> Any:
+        if name not in self.opened:
+            self.opened[name] = self.enter_context(safe_open(self.folder / name, framework="pt"))
+        return self.opened[name]
+
+
+def _strided(flat: Tensor, offset: int, pitch: int, rows: int, width: int) -> Tensor:
+    """``rows`` runs of ``width`` elements of a 1-D tensor, ``pitch`` apart, as [rows, width]."""
+    return torch.as_strided(flat, (rows, width), (pitch, 1), flat.storage_offset() + offset)
+
+
+def _check_same_model(checkpoint: Checkpoint, stored: dict[str, list[Placed]], engine: Engine) -> None:
+    """The same parameters with the same full shapes, each covered exactly once."""
+    ours = {name: list(record.shape) for name, _, record in engine.parameters()}
+    theirs = {name: parts[0].shape for name, parts in stored.items()}
+    differences = [
+        f"{name}: {theirs.get(name, 'absent')} there, {ours.get(name, 'absent')} here"
+        for name in sorted(ours.keys() | theirs.keys())
+        if ours.get(name) != theirs.get(name)
+    ]
+    if differences:
+        shown = "\n       ".join(differences[:8])
+        raise UserError(f"{checkpoint.folder} is of another model:\n       {shown}")
+    for name, parts in stored.items():
+        _check_covered(checkpoint, name, parts, torch.Size(ours[name]).numel())
+
+
+def _check_covered(checkpoint: Checkpoint, name: str, parts: list[Placed], elements: int) -> None:
+    there = sum(size(part.boxes) for part in parts)
+    if there != elements:
+        raise UserError(
+            f"{checkpoint.folder}: {name} has {there} elements on disk and {elements} in the model: "
+            "the checkpoint is incomplete"
+        )

@@ -1,0 +1,132 @@
+"""The keys of a run, and the tree that puts all rooms' keys together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from megarc.config import Config, Duration, key
+from megarc.data import DataConfig, WindowConfig
+from megarc.model import ExecutionConfig, ModelConfig
+from megarc.quantity import Quantity
+
+
+class BatchConfig(Config):
+    """Samples (windows) of one optimizer step, over all ranks and micro-batches."""
+
+    size: int = key(16, "samples of a step, over all ranks", ge=1)
+    micro: int | None = key(
+        None, "samples a rank takes at once; null: all of its share", circumstance=True, ge=1
+    )
+
+
+class OptimizerConfig(Config):
+    """AdamW (Loshchilov and Hutter 2019, 1711.05101) on float32 masters."""
+
+    lr: float = key(1e-3, "peak learning rate", gt=0)
+    beta1: float = key(0.9, "decay of the gradient's mean", ge=0, lt=1)
+    beta2: float = key(0.95, "decay of the gradient's mean square", ge=0, lt=1)
+    epsilon: float = key(1e-8, "added to the root of the mean square", gt=0)
+    weight_decay: float = key(0.1, "on matrices and embeddings, not on norms' gains", ge=0)
+    clip: float = key(1.0, "largest gradient norm; 0: no clipping", ge=0)
+    z_loss: float = key(0.0, "weight of log_z^2 beside each row's loss (PaLM: 1e-4)", ge=0)
+
+
+class ScheduleConfig(Config):
+    """Learning rate over a run: linear warm-up, then a shape."""
+
+    kind: Literal["cosine", "wsd", "constant"] = key(
+        "cosine", "cosine to the end; wsd: stable, then a linear decay; constant"
+    )
+    warmup: Duration = key(Quantity(0.02, "run"), "linear from 0; '100 steps', '0.02 of run', '1M tokens'")
+    decay: Duration = key(Quantity(0.2, "run"), "wsd only: length of the decay at the end")
+    final: float = key(0.1, "share of the peak that is left at the end", ge=0, le=1)
+
+
+class ParallelConfig(Config):
+    """Who holds what. Data-parallel ranks are as many as the launcher started."""
+
+    zero: Literal[0, 1, 2, 3] = key(
+        1, "ZeRO stage: what data ranks share out. 0 nothing, 1 optimizer, 2 + gradients, 3 + weights",
+        circumstance=True,
+    )  # fmt: skip
+    world: int | None = key(
+        None, "ranks that this run expects; another number is refused. null: any", circumstance=True, ge=1
+    )
+
+
+class CheckpointConfig(Config):
+    """When the state is saved, and what is kept."""
+
+    every: Duration = key(
+        Quantity(0.25, "run"), "between checkpoints; one more at the end", circumstance=True
+    )
+    keep: int = key(2, "newest checkpoints that stay; older ones are removed", circumstance=True, ge=1)
+
+
+class ValidationConfig(Config):
+    """Held-out loss during training, on data.valid."""
+
+    every: Duration = key(
+        Quantity(0.1, "run"), "between held-out losses; one more at the end", circumstance=True
+    )
+    windows: int = key(256, "windows that are scored each time, from the first on", circumstance=True, ge=1)
+
+
+class LoggingConfig(Config):
+    """What a run tells while it goes on."""
+
+    every: int = key(10, "steps between lines of metrics", circumstance=True, ge=1)
+    tensorboard: bool = key(True, "write tensorboard/ too", circumstance=True)
+    peak_flops: float | None = key(
+        None, "FLOP/s of one device, for MFU; null: known GPUs by name, a CPU by a short matrix product",
+        circumstance=True, gt=0,
+    )  # fmt: skip
+
+
+class RunConfig(Config):
+    """A run: everything that `launch/pretrain.py` reads."""
+
+    folder: Path = key(
+        Path("runs/run"), "where the run lives; the same command goes on there", circumstance=True
+    )
+    length: Duration = key(
+        Quantity(300, "steps"), "of the run: tokens (predicted), samples or steps", circumstance=True
+    )
+    seed: int = key(0, "of initial values and of the data's order", ge=0)
+    device: Literal["auto", "cpu", "cuda"] = key("auto", "auto: CUDA where there is one", circumstance=True)
+    precision: Literal["fp32", "bf16"] = key(
+        "fp32", "of weights and activations; masters and moments are always fp32", circumstance=True
+    )
+    window: WindowConfig = key(WindowConfig, "the window [R | C]")
+    model: ModelConfig = key(ModelConfig, "the language model")
+    data: DataConfig = key(DataConfig, "what is read")
+    batch: BatchConfig = key(BatchConfig, "samples of a step")
+    optimizer: OptimizerConfig = key(OptimizerConfig, "AdamW and the loss's extras")
+    schedule: ScheduleConfig = key(ScheduleConfig, "learning rate over the run")
+    execution: ExecutionConfig = key(ExecutionConfig, "how the same numbers are computed")
+    parallel: ParallelConfig = key(ParallelConfig, "who holds what")
+    checkpoint: CheckpointConfig = key(CheckpointConfig, "when the state is saved")
+    validation: ValidationConfig = key(ValidationConfig, "held-out loss")
+    logging: LoggingConfig = key(LoggingConfig, "what the run tells")
+    deepspeed: dict[str, Any] = key({}, "passed to DeepSpeed as it is, for experts", circumstance=True)
+
+    @model_validator(mode="after")
+    def _precision_fits(self) -> RunConfig:
+        if self.precision == "bf16" and self.parallel.zero == 0:
+            raise ValueError(
+                "precision bf16 with parallel.zero 0 is not supported: the engine takes a stray Adam step at its "
+                "start; use parallel.zero=1 (the table in docs/run.md says what works)"
+            )
+        return self
+
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.steps(self.length)
+
+    def steps(self, amount: Quantity) -> int:
+        """``amount`` in optimizer steps of this run."""
+        run = None if amount is self.length else self.total_steps()
+        return amount.in_steps(batch=self.batch.size, stride=self.window.build().stride, run=run)

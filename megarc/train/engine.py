@@ -1,0 +1,154 @@
+"""One optimizer step, on DeepSpeed's engine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from megarc.model import Record, Transformer, initial_values, record_of, weighted_sum
+from megarc.parallel import Groups, all_reduce_sum
+from megarc.train.config import RunConfig
+from megarc.train.feed import MicroBatch
+from megarc.train.optimizer import adamw
+from megarc.train.settings import deepspeed_settings
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a step did. Tensors stay on the device: reading one waits for the step.
+
+    Attributes:
+        loss: mean negative log-likelihood of the whole batch, in nats a predicted token.
+        gradient_norm: of the whole gradient, before clipping.
+    """
+
+    loss: Tensor
+    gradient_norm: Tensor
+    learning_rate: float
+
+
+class Engine:
+    """The model, its optimizer and their shards on this rank.
+
+    Build it with ``build_engine``. ``model`` may be called for evaluation on
+    all ranks together (under ZeRO 3 each forward pass gathers weights).
+    """
+
+    def __init__(self, config: RunConfig, groups: Groups, deepspeed_engine: Any) -> None:
+        self.config, self.groups = config, groups
+        self.deepspeed = deepspeed_engine
+        self.loss_rows = config.window.build().loss_rows
+
+    @property
+    def model(self) -> nn.Module:
+        """The engine as a module: calling it runs the model with its hooks."""
+        return self.deepspeed
+
+    def parameters(self) -> Iterator[tuple[str, nn.Parameter, Record]]:
+        """Canonical name, parameter and record, in a fixed order."""
+        for name, parameter in self.deepspeed.module.named_parameters():
+            yield name, parameter, record_of(parameter)
+
+    def step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> StepResult:
+        """Forward and backward of this rank's micro-batches, then one update.
+
+        The loss is ``sum(w * nll) / W``, W over the whole batch; DeepSpeed
+        averages over ranks and micro-batches, so each hands it its share of
+        the sum times their number.
+        """
+        total = self._total_weight(micro_batches)
+        copies = self.groups.data.size * len(micro_batches)
+        nll = torch.zeros((), device=self.groups.device)
+        for batch in micro_batches:
+            rows = self.model(batch.tokens, self.loss_rows, batch.recent, batch.documents)
+            objective = weighted_sum(rows, batch.weights, self.config.optimizer.z_loss)
+            nll += weighted_sum(rows, batch.weights, 0.0).detach()
+            self.deepspeed.backward(objective * (copies / total))
+            if batch is not micro_batches[-1]:
+                self.deepspeed.step()  # between micro-batches this only counts
+        norm = self._own_norm() if self.config.parallel.zero == 0 else None
+        for group in self.deepspeed.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.deepspeed.step()
+        if norm is None:
+            norm = torch.as_tensor(self.deepspeed.get_global_grad_norm(), device=self.groups.device)
+        return StepResult(all_reduce_sum(nll, self.groups.data) / total, norm, learning_rate)
+
+    def close(self) -> None:
+        """Lets the engine's buffers and hooks go."""
+        self.deepspeed.destroy()
+
+    def _total_weight(self, micro_batches: Sequence[MicroBatch]) -> Tensor | float:
+        if micro_batches[0].weights is None:
+            samples = sum(len(batch.tokens) for batch in micro_batches) * self.groups.data.size
+            return float(samples * (self.loss_rows.stop - self.loss_rows.start))
+        own = torch.stack([batch.weights.sum() for batch in micro_batches if batch.weights is not None]).sum()
+        return all_reduce_sum(own, self.groups.data)
+
+    def _own_norm(self) -> Tensor:
+        """Stage 0 tells no norm; every rank holds the whole, reduced gradient."""
+        gradients = [p.grad for p in self.deepspeed.module.parameters() if p.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients)
+
+
+def build_engine(config: RunConfig, groups: Groups, micro_batch: int) -> Engine:
+    """Model with initial values, optimizer and engine on this rank; ``micro_batch`` in samples."""
+    deepspeed = _import_deepspeed()
+    micro_batches = config.batch.size // (groups.data.size * micro_batch)
+    settings = deepspeed_settings(config, micro_batch, micro_batches)
+    with _partitioned(deepspeed, config, settings):
+        model = Transformer(config.model, config.execution)
+    _fill(model, config)
+    engine, *_ = deepspeed.initialize(
+        model=model, optimizer=adamw(model, config.optimizer), config=settings, dist_init_required=False
+    )
+    return Engine(config, groups, engine)
+
+
+def _import_deepspeed() -> Any:
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    import deepspeed
+    import deepspeed.ops
+
+    if not torch.cuda.is_available():
+        # Its shared-memory extension would be compiled at first use: minutes, and a lock that can hang.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(verbose=False)
+    return deepspeed
+
+
+@contextmanager
+def _partitioned(deepspeed: Any, config: RunConfig, settings: dict[str, Any]) -> Iterator[None]:
+    """Under ZeRO 3 parameters are split as they are made, so that no rank ever holds them all."""
+    if config.parallel.zero < 3:
+        yield
+        return
+    with deepspeed.zero.Init(config_dict_or_path=settings):
+        yield
+
+
+@torch.no_grad()
+def _fill(model: nn.Module, config: RunConfig) -> None:
+    """Initial values, of what this rank holds."""
+    for name, parameter in model.named_parameters():
+        record = record_of(parameter)
+        piece = getattr(parameter, "ds_tensor", None)
+        if piece is None:
+            parameter.copy_(
+                initial_values(name, record, config.model, config.seed, 0, parameter.numel()).view(
+                    parameter.shape
+                )
+            )
+            continue
+        start = piece.numel() * torch.distributed.get_rank()
+        stop = max(start, min(start + piece.numel(), parameter.ds_numel))
+        piece.zero_()
+        piece.view(-1)[: stop - start] = initial_values(
+            name, record, config.model, config.seed, start, stop
+        ).to(piece)

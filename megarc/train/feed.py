@@ -1,0 +1,55 @@
+"""The edge between numpy and torch: batches of the order become micro-batches on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from megarc.data import Ahead, Batch, Stream, part_of_step
+from megarc.parallel import Groups
+
+
+class MicroBatch(NamedTuple):
+    """``tokens`` [b, n+1] int64, ``recent`` one number or [b], ``documents`` [b, n], ``weights`` [b, s]."""
+
+    tokens: Tensor
+    recent: int | Tensor
+    documents: Tensor | None
+    weights: Tensor | None
+
+
+def to_tensors(batch: Batch, device: torch.device) -> MicroBatch:
+    """``batch`` on ``device``. Where all samples have one ``recent`` it stays a number: the fast path."""
+
+    def move(array: object) -> Tensor:
+        return torch.as_tensor(array).to(device, non_blocking=True)
+
+    same = bool((batch.recent == batch.recent[0]).all())
+    return MicroBatch(
+        tokens=move(batch.tokens).long(),
+        recent=int(batch.recent[0]) if same else move(batch.recent),
+        documents=None if batch.documents is None else move(batch.documents),
+        weights=None if batch.weights is None else move(batch.weights),
+    )
+
+
+def steps(
+    stream: Stream, groups: Groups, *, batch: int, micro_batch: int, first: int, total: int
+) -> Iterator[list[MicroBatch]]:
+    """This rank's micro-batches of steps ``first .. total-1``, read by a thread one step ahead."""
+    parts = [
+        part_of_step(step * batch, batch, groups.data.rank, groups.data.size, micro_batch)
+        for step in range(first, min(first + 1, total))
+    ]
+    per_step = len(parts[0]) if parts else 1
+    requests = (
+        request
+        for step in range(first, total)
+        for request in part_of_step(step * batch, batch, groups.data.rank, groups.data.size, micro_batch)
+    )
+    with Ahead(stream.read, requests, depth=2 * per_step) as ahead:
+        for _ in range(first, total):
+            yield [to_tensors(next(ahead), groups.device) for _ in range(per_step)]

@@ -1,0 +1,150 @@
+"""A run's folder: what is where, whether this run may go on in it, how it ended."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+import yaml
+
+import megarc
+from megarc.config import differences, identity, to_yaml
+from megarc.errors import UserError
+from megarc.train.config import RunConfig
+
+_SHOWN_DIFFERENCES = 12
+
+
+class RunFolder:
+    """The paths of a run, and the small files that tell about it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def plots(self) -> Path:
+        return self.path / "plots"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state.json"
+
+    def enter(self, config: RunConfig, facts: dict[str, Any]) -> None:
+        """Makes the folder for a new run, or checks that this is the run it holds. Rank 0 only.
+
+        Args:
+            facts: kept in environment.json beside versions and devices.
+
+        Raises:
+            UserError: where it holds another run (the difference is shown), or cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if self.config.exists():
+                self._check_same_run(config)
+            elif leftovers := [entry.name for entry in self.path.iterdir() if entry.name != "lock"]:
+                raise UserError(
+                    f"the run folder {self.path} holds something else ({', '.join(sorted(leftovers)[:4])}) and no "
+                    "config.yaml; choose another with folder=..."
+                )
+            self.config.write_text(to_yaml(config), encoding="utf-8")
+            environment = orjson.dumps({**_environment(), **facts}, option=orjson.OPT_INDENT_2)
+            self.environment.write_bytes(environment)
+            self.checkpoints.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(f"the run folder {self.path} cannot be written: {error}") from None
+
+    def tell(self, state: str, **facts: Any) -> None:
+        """Writes state.json: running, saved, finished or failed. Launchers lose exit codes."""
+        content = {"state": state, "time": time.strftime("%Y-%m-%d %H:%M:%S"), **facts}
+        beside = self.state.with_suffix(".part")
+        beside.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
+        beside.replace(self.state)
+
+    def _check_same_run(self, config: RunConfig) -> None:
+        stored = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        ours = identity(config)
+        changed = differences(_like(stored, ours), ours)
+        if changed:
+            lines = [f"{name}: {old} there, {new} now" for name, old, new in changed[:_SHOWN_DIFFERENCES]]
+            raise UserError(
+                f"the run folder {self.path} holds a run of another configuration:\n         "
+                + "\n         ".join(lines)
+                + "\n       use the old values, or another folder (folder=...)"
+            )
+
+
+def _like(stored: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    """``stored`` without the keys that are circumstances now."""
+    return {
+        name: _like(stored[name], value)
+        if isinstance(value, dict) and isinstance(stored.get(name), dict)
+        else stored.get(name)
+        for name, value in ours.items()
+    }
+
+
+def _environment() -> dict[str, Any]:
+    packages = ("torch", "deepspeed", "numpy", "sentencepiece", "safetensors", "triton")
+    return {
+        "megarc": megarc.__version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "device": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else platform.processor() or "cpu",
+        "packages": {name: _version(name) for name in packages},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the code, where it runs from a checkout."""
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,146 @@
+"""Numbers of a run: a line of JSON, tensorboard, a progress bar. Rank 0 writes; all ranks take part."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any, TextIO
+
+import orjson
+import torch
+
+from megarc.model import Cost, cost_of
+from megarc.parallel import Groups
+from megarc.progress import Bar, human, progress
+from megarc.train.config import RunConfig
+from megarc.train.engine import Engine, StepResult
+from megarc.train.folder import RunFolder
+from megarc.train.heldout import heldout_loss
+from megarc.train.observers import Moment
+from megarc.train.speed import peak_flops, peak_memory
+
+
+class Metrics:
+    """Loss, rates, MFU and memory every ``logging.every`` steps, held-out loss every ``validation.every``.
+
+    Rates and MFU leave out the time of held-out losses and of checkpoints'
+    copies: they say how fast it trains.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        groups: Groups,
+        heldout: Any,
+        micro_batch: int,
+        bytes_a_token: float | None,
+    ) -> None:
+        self.config, self.folder, self.groups = config, folder, groups
+        self.heldout, self.micro_batch, self.bytes_a_token = heldout, micro_batch, bytes_a_token
+        self.window = config.window.build()
+        self.cost: Cost = cost_of(config.model, self.window)
+        self.peak = 0.0
+        self.file: TextIO | None = None
+        self.board: Any = None
+        self.bar: Bar | None = None
+        self._bar_context: Any = None
+        self._losses: list[torch.Tensor] = []
+        self._clock = 0.0
+
+    def start(self, engine: Engine, moment: Moment) -> None:
+        self.peak = self.config.logging.peak_flops or peak_flops(self.groups.device, self.config.precision)
+        if self.groups.first:
+            cut_metrics(self.folder, moment.step)
+            self.file = self.folder.metrics.open("a", encoding="utf-8")
+            if self.config.logging.tensorboard:
+                from torch.utils.tensorboard import SummaryWriter
+
+                self.board = SummaryWriter(str(self.folder.tensorboard), purge_step=moment.step + 1)
+        name = self.folder.path.name
+        self._bar_context = progress(name, moment.total, unit="steps", quiet=not self.groups.first)
+        self.bar = self._bar_context.__enter__()
+        self.bar.advance(moment.step)
+        self._clock = time.perf_counter()
+
+    def after_step(self, engine: Engine, moment: Moment, result: StepResult) -> None:
+        assert self.bar is not None
+        self.bar.advance(1)
+        self._losses.append(result.loss)
+        if moment.every(self.config.logging.every):
+            self._log(moment, result)
+        if self.heldout is not None and moment.every(self.config.steps(self.config.validation.every)):
+            before = time.perf_counter()
+            loss = heldout_loss(
+                engine, self.heldout, self.groups, self.config.validation.windows, self.micro_batch
+            )
+            self._write(moment, self._in_units("heldout", loss))
+            self._clock += time.perf_counter() - before
+
+    def stop(self, engine: Engine, moment: Moment) -> None:
+        self._bar_context.__exit__(None, None, None)
+        if self.file is not None:
+            self.file.close()
+        if self.board is not None:
+            self.board.close()
+
+    def _log(self, moment: Moment, result: StepResult) -> None:
+        assert self.bar is not None
+        loss = float(torch.stack(self._losses).mean())  # the one wait for the device
+        elapsed = time.perf_counter() - self._clock
+        samples = len(self._losses) * self.config.batch.size / elapsed
+        self._losses.clear()
+        flops, peak = samples * self.cost.training_flops, self.peak * self.groups.world.size
+        values = {
+            **self._in_units("train", loss),
+            "train/learning_rate": result.learning_rate,
+            "train/gradient_norm": float(result.gradient_norm),
+            "speed/predicted_tokens_per_second": samples * self.window.stride,
+            "speed/processed_tokens_per_second": samples * self.window.rows,
+            "speed/mfu_exact_mask": flops / peak,
+            "speed/mfu_full_square": samples * self.cost.training_flops_full_square / peak,
+            "memory/peak_gib": peak_memory(self.groups.device) / 2**30,
+        }
+        self._write(moment, values)
+        rate = f"{human(samples * self.window.stride)} tok/s"
+        self.bar.advance(0, loss=f"{loss:.3f}", rate=rate, MFU=f"{100 * flops / peak:.1f} %")
+        self._clock = time.perf_counter()
+
+    def _in_units(self, name: str, nats: float) -> dict[str, float]:
+        """A loss in nats and bits a token and, where the text's bytes are known, bits a byte."""
+        values = {f"{name}/nats_per_token": nats, f"{name}/bits_per_token": nats / math.log(2)}
+        if self.bytes_a_token:
+            values[f"{name}/bits_per_byte"] = nats / math.log(2) / self.bytes_a_token
+        return values
+
+    def _write(self, moment: Moment, values: dict[str, float]) -> None:
+        if self.file is None:
+            return
+        counts = {
+            "step": moment.step,
+            "samples": moment.samples,
+            "predicted_tokens": moment.samples * self.window.stride,
+            "processed_tokens": moment.samples * self.window.rows,
+            "time": time.time(),
+        }
+        self.file.write(orjson.dumps({**counts, **values}).decode() + "\n")
+        self.file.flush()
+        if self.board is not None:
+            for name, value in values.items():
+                self.board.add_scalar(name, value, moment.step)
+
+
+def cut_metrics(folder: RunFolder, step: int) -> None:
+    """Removes lines beyond ``step``: they are of steps that the checkpoint has not seen."""
+    if not folder.metrics.exists():
+        return
+    kept = []
+    for line in folder.metrics.read_bytes().splitlines():
+        try:
+            if orjson.loads(line)["step"] <= step:
+                kept.append(line)
+        except (orjson.JSONDecodeError, KeyError):
+            continue  # the line that a killed run left half written
+    beside = folder.metrics.with_suffix(".part")
+    beside.write_bytes(b"".join(line + b"\n" for line in kept))
+    beside.replace(folder.metrics)

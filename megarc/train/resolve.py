@@ -1,0 +1,63 @@
+"""What a configuration leaves to the data and to the number of ranks, filled in and checked."""
+
+from __future__ import annotations
+
+from megarc.data import Stream
+from megarc.errors import UserError
+from megarc.train.config import RunConfig
+
+
+def resolve(config: RunConfig, stream: Stream, ranks: int) -> RunConfig:
+    """``config`` with the vocabulary of the data and the micro-batch of ``ranks`` data ranks.
+
+    Raises:
+        UserError: where model and data, or batch and ranks, do not fit.
+    """
+    _check_world(config, ranks)
+    model = config.model.model_copy(update={"vocabulary": _vocabulary(config, stream)})
+    batch = config.batch.model_copy(update={"micro": _micro_batch(config, ranks)})
+    return config.model_copy(update={"model": model, "batch": batch})
+
+
+def _check_world(config: RunConfig, ranks: int) -> None:
+    expected = config.parallel.world
+    if expected is not None and expected != ranks:
+        raise UserError(
+            f"parallel.world expects {expected} ranks, and {ranks} came; start {expected}, or change it"
+        )
+
+
+def _vocabulary(config: RunConfig, stream: Stream) -> int:
+    asked, there = config.model.vocabulary, stream.vocabulary
+    if asked is None and there is None:
+        raise UserError(
+            "model.vocabulary is not given and the data has no manifest that tells it; set the key"
+        )
+    if asked is not None and there is not None and asked != there:
+        raise UserError(
+            f"model.vocabulary is {asked}, but the data was packed with a tokenizer of {there} tokens; "
+            "leave the key out, or pack the data with the tokenizer that you mean"
+        )
+    return asked if asked is not None else there  # type: ignore[return-value]
+
+
+def _micro_batch(config: RunConfig, ranks: int) -> int:
+    size, micro = config.batch.size, config.batch.micro
+    if size % ranks:
+        raise UserError(
+            f"batch.size is {size}, which {ranks} data ranks do not divide; use {_near(size, ranks)}"
+        )
+    share = size // ranks
+    if micro is None:
+        return share
+    if share % micro:
+        raise UserError(
+            f"batch.size {size} over {ranks} data ranks is {share} a rank, which batch.micro {micro} does not divide; "
+            f"use a divisor of {share}"
+        )
+    return micro
+
+
+def _near(size: int, ranks: int) -> str:
+    below, above = size // ranks * ranks, -(-size // ranks) * ranks
+    return f"{below} or {above}" if below else f"{above}"

@@ -1,0 +1,119 @@
+"""The door of the room: one run, from a configuration to a finished folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import ExitStack
+
+from megarc.data import Maker, Stream, open_stream
+from megarc.errors import UserError
+from megarc.model import cost_of
+from megarc.parallel import Groups, broadcast_object
+from megarc.progress import human
+from megarc.train import checkpoint
+from megarc.train.checkpoint import Saver, Standing
+from megarc.train.config import RunConfig
+from megarc.train.engine import Engine, build_engine
+from megarc.train.feed import steps
+from megarc.train.folder import RunFolder
+from megarc.train.lock import hold
+from megarc.train.loop import train
+from megarc.train.metrics import Metrics
+from megarc.train.resolve import resolve
+from megarc.train.saving import Checkpoints
+from megarc.train.schedule import learning_rate
+
+log = logging.getLogger("megarc")
+
+
+def pretrain(config: RunConfig, groups: Groups, makers: Mapping[str, Maker] | None = None) -> None:
+    """Trains from the newest checkpoint of ``config.folder``, or from the start, to ``config.length``.
+
+    All ranks call it together.
+
+    Args:
+        makers: sources beyond corpora, by the ``kind`` under which ``data`` names them.
+
+    Raises:
+        UserError: for everything that a user can put right.
+    """
+    window = config.window.build()
+    stream = open_stream(config.data, "train", window, config.seed, makers=makers or {})
+    heldout = (
+        open_stream(config.data, "valid", window, config.seed, makers=makers or {})
+        if config.data.valid
+        else None
+    )
+    config = resolve(config, stream, groups.data.size)
+    folder = RunFolder(config.folder)
+    rate = learning_rate(config)
+    with ExitStack() as stack:
+        _enter(stack, folder, config, groups, stream)
+        micro_batch = config.batch.micro
+        assert micro_batch is not None
+        engine = build_engine(config, groups, micro_batch)
+        stack.callback(engine.close)
+        standing = _resume(engine, folder, stream, groups)
+        _announce(config, groups, stream, standing)
+        total, batch = config.total_steps(), config.batch.size
+        saver = Saver(folder.checkpoints, groups, config.checkpoint.keep)
+        observers = [
+            Metrics(config, folder, groups, heldout, micro_batch, stream.bytes_per_token),
+            Checkpoints(config, folder, saver, list(stream.digests)),
+        ]
+        feed = steps(stream, groups, batch=batch, micro_batch=micro_batch, first=standing.step, total=total)
+        train(engine, feed, rate, observers, first=standing.step, total=total, batch=batch)
+
+
+def _enter(stack: ExitStack, folder: RunFolder, config: RunConfig, groups: Groups, stream: Stream) -> None:
+    """Rank 0 takes the folder for all; a refusal reaches every rank."""
+    error = None
+    if groups.first:
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            taken_over = stack.enter_context(hold(folder.lock))
+            if taken_over:
+                log.warning(taken_over)
+            folder.enter(config, {"ranks": groups.world.size, "sources": list(stream.digests)})
+        except UserError as problem:
+            error = str(problem)
+        except OSError as problem:
+            error = f"the run folder {folder.path} cannot be made: {problem}"
+    error = broadcast_object(error, groups.world)
+    if error:
+        raise UserError(error)
+
+
+def _resume(engine: Engine, folder: RunFolder, stream: Stream, groups: Groups) -> Standing:
+    """Loads the newest whole checkpoint; where there is none, the run stands at its start."""
+    newest = broadcast_object(checkpoint.latest(folder.checkpoints) if groups.first else None, groups.world)
+    if newest is None:
+        return Standing(step=0, samples=0)
+    there, here = newest.standing.sources, list(stream.digests)
+    if there != here:
+        raise UserError(
+            f"{newest.folder} was trained on other data: its sources have digests {there}, the run's now {here}; "
+            "bring the old corpora back, or start in another folder"
+        )
+    return checkpoint.load(newest, engine)
+
+
+def _announce(config: RunConfig, groups: Groups, stream: Stream, standing: Standing) -> None:
+    if not groups.first:
+        return
+    window, cost, total = (
+        config.window.build(),
+        cost_of(config.model, config.window.build()),
+        config.total_steps(),
+    )
+    log.info("window %s, %s parameters (%s of them embeddings), vocabulary %d", window, human(cost.parameters),
+             human(cost.embedding_parameters), config.model.tokens)  # fmt: skip
+    log.info("%d steps of %d samples: %s predicted, %s processed tokens; %d ranks, ZeRO %d, %s", total,
+             config.batch.size, human(total * config.batch.size * window.stride),
+             human(total * config.batch.size * window.rows), groups.world.size, config.parallel.zero,
+             config.precision)  # fmt: skip
+    for line in stream.describe(total * config.batch.size):
+        log.info(line)
+    if standing.step:
+        log.info("goes on from step %d in %s", standing.step, config.folder)

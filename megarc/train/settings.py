@@ -1,0 +1,51 @@
+"""DeepSpeed's dictionary, derived from our configuration: the only place where it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from megarc.errors import UserError
+from megarc.train.config import RunConfig
+
+
+def deepspeed_settings(config: RunConfig, micro_batch: int, micro_batches: int) -> dict[str, Any]:
+    """The dictionary for ``deepspeed.initialize``; ``deepspeed:`` of the configuration comes last.
+
+    Raises:
+        UserError: where ``deepspeed:`` contradicts a key that is derived.
+    """
+    derived: dict[str, Any] = {
+        "train_batch_size": config.batch.size,
+        "train_micro_batch_size_per_gpu": micro_batch,
+        "gradient_accumulation_steps": micro_batches,
+        # Ours says 0 for none; theirs, left out, means 1.0.
+        "gradient_clipping": config.optimizer.clip,
+        "zero_optimization": {
+            "stage": config.parallel.zero,
+            # Checkpoints read where each parameter lies; this would make that map wrong.
+            "round_robin_gradients": False,
+        },
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 1 << 62,
+        "wall_clock_breakdown": False,
+    }
+    if config.precision == "bf16":
+        derived["bf16"] = {"enabled": True}
+        derived["data_types"] = {"grad_accum_dtype": "fp32"}
+    return _passed_through(derived, config.deepspeed, "deepspeed")
+
+
+def _passed_through(derived: Mapping[str, Any], extra: Mapping[str, Any], place: str) -> dict[str, Any]:
+    merged = dict(derived)
+    for name, value in extra.items():
+        if name not in derived:
+            merged[name] = value
+        elif isinstance(derived[name], dict) and isinstance(value, dict):
+            merged[name] = _passed_through(derived[name], value, f"{place}.{name}")
+        elif derived[name] != value:
+            raise UserError(
+                f"{place}.{name} is {value!r}, but megarc derives {derived[name]!r} from its own keys; "
+                "change those and leave this one out"
+            )
+    return merged
