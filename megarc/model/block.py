@@ -55,10 +55,8 @@ class Attention(nn.Module):
             mixed = attend(q, k, v, recent, documents, engine=self.engine)
         else:
             k, v = cache.append(self.layer, k, v)
-            if first == 0:
-                mixed = attend(q, k, v, recent, engine=self.engine)
-            else:
-                mixed = attend_cached(q, k, v)
+            # What comes first is the prompt, under the window's mask; later rows see all that is cached.
+            mixed = attend_cached(q, k, v) if first else attend(q, k, v, recent, engine=self.engine)
         return self.out(mixed.transpose(1, 2).reshape(batch, rows, -1))
 
 
@@ -99,9 +97,9 @@ class Norm(nn.Module):
 
 
 def rotate(x: Tensor, first: int, base: float) -> Tensor:
-    """Rotary positions (Su et al. 2021, 2104.09864) for rows ``first ..``; ``x`` [batch, heads, rows, head_dim].
+    """Rotary positions (Su et al. 2021, 2104.09864) of rows ``first ..``.
 
-    Halves are paired (i, i + d/2). Angles are float32 whatever ``x`` is: in
+    ``x`` is [batch, heads, rows, head_dim]. Halves are paired (i, i + d/2). Angles are float32 whatever ``x`` is: in
     bf16 neighbouring rows would fall together.
     """
     half = x.shape[-1] // 2

@@ -21,7 +21,7 @@ class ModelConfig(Config):
     kv_heads: int | None = key(None, "key and value heads; null: as many as heads", ge=1)
     head_dim: int | None = key(None, "width of a head; null: hidden / heads", ge=2)
     ffn: int | None = key(
-        None, "width inside the feed-forward; null: 8/3 hidden, up to a multiple of 64", ge=1
+        None, "inner width of the feed-forward; null: 8/3 hidden, up to a multiple of 64", ge=1
     )
     vocabulary: int | None = key(None, "token ids; null: what the corpus's tokenizer has", ge=2)
     tied: bool = key(True, "head and embedding share one matrix")
@@ -34,7 +34,7 @@ class ModelConfig(Config):
     def _shapes_agree(self) -> ModelConfig:
         if self.head_dim is None and self.hidden % self.heads:
             raise ValueError(
-                f"hidden ({self.hidden}) is not a multiple of heads ({self.heads}); change one, or give head_dim"
+                f"hidden ({self.hidden}) is no multiple of heads ({self.heads}); change one, or give head_dim"
             )
         if self.width_of_head % 2:
             raise ValueError(f"head_dim is {self.width_of_head}; rotary positions need an even number")

@@ -5,7 +5,7 @@ needs to know its rank; nothing here is global.
 """
 
 from megarc.parallel.collectives import all_reduce_sum, barrier, broadcast_object, gather_objects
-from megarc.parallel.groups import Group, Groups, connect
+from megarc.parallel.groups import Group, Groups, connect, disconnect
 from megarc.parallel.place import Place, place_from_environment
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "barrier",
     "broadcast_object",
     "connect",
+    "disconnect",
     "gather_objects",
     "place_from_environment",
 ]

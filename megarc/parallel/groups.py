@@ -60,19 +60,23 @@ def connect(place: Place, device: str = "auto", timeout: timedelta = timedelta(m
     return Groups(world=everyone, data=everyone, device=chosen)
 
 
+def disconnect() -> None:
+    """Leaves the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def _device(name: str, place: Place) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise UserError(
-            "device: cuda is asked for, but torch sees no GPU here; use device=cpu or device=auto"
-        )
+        raise UserError("device is cuda, but torch sees no GPU here; use device=cpu or device=auto")
     count = torch.cuda.device_count()
     if place.local_rank >= count:
         raise UserError(
-            f"local rank {place.local_rank} has no GPU: this host shows {count}; start at most {count} ranks here"
+            f"local rank {place.local_rank} has no GPU: this host shows {count}; start at most {count} here"
         )
     torch.cuda.set_device(place.local_rank)
     return torch.device("cuda", place.local_rank)

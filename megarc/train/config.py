@@ -117,8 +117,8 @@ class RunConfig(Config):
     def _precision_fits(self) -> RunConfig:
         if self.precision == "bf16" and self.parallel.zero == 0:
             raise ValueError(
-                "precision bf16 with parallel.zero 0 is not supported: the engine takes a stray Adam step at its "
-                "start; use parallel.zero=1 (the table in docs/run.md says what works)"
+                "precision bf16 with parallel.zero 0 is not supported: the engine takes a stray Adam step "
+                "at its start; use parallel.zero=1 (the table in docs/run.md says what works)"
             )
         return self
 

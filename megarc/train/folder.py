@@ -78,8 +78,8 @@ class RunFolder:
                 self._check_same_run(config)
             elif leftovers := [entry.name for entry in self.path.iterdir() if entry.name != "lock"]:
                 raise UserError(
-                    f"the run folder {self.path} holds something else ({', '.join(sorted(leftovers)[:4])}) and no "
-                    "config.yaml; choose another with folder=..."
+                    f"the run folder {self.path} has no config.yaml but holds other things "
+                    f"({', '.join(sorted(leftovers)[:4])}); choose another with folder=..."
                 )
             self.config.write_text(to_yaml(config), encoding="utf-8")
             environment = orjson.dumps({**_environment(), **facts}, option=orjson.OPT_INDENT_2)

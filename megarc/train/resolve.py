@@ -52,8 +52,8 @@ def _micro_batch(config: RunConfig, ranks: int) -> int:
         return share
     if share % micro:
         raise UserError(
-            f"batch.size {size} over {ranks} data ranks is {share} a rank, which batch.micro {micro} does not divide; "
-            f"use a divisor of {share}"
+            f"batch.size {size} over {ranks} data ranks is {share} a rank, which batch.micro {micro} "
+            f"does not divide; use a divisor of {share}"
         )
     return micro
 

@@ -93,8 +93,8 @@ def _resume(engine: Engine, folder: RunFolder, stream: Stream, groups: Groups) -
     there, here = newest.standing.sources, list(stream.digests)
     if there != here:
         raise UserError(
-            f"{newest.folder} was trained on other data: its sources have digests {there}, the run's now {here}; "
-            "bring the old corpora back, or start in another folder"
+            f"{newest.folder} was trained on other data: its sources have digests {there}, "
+            f"the run's now {here}; bring the old corpora back, or start in another folder"
         )
     return checkpoint.load(newest, engine)
 
@@ -102,17 +102,13 @@ def _resume(engine: Engine, folder: RunFolder, stream: Stream, groups: Groups) -
 def _announce(config: RunConfig, groups: Groups, stream: Stream, standing: Standing) -> None:
     if not groups.first:
         return
-    window, cost, total = (
-        config.window.build(),
-        cost_of(config.model, config.window.build()),
-        config.total_steps(),
-    )
-    log.info("window %s, %s parameters (%s of them embeddings), vocabulary %d", window, human(cost.parameters),
-             human(cost.embedding_parameters), config.model.tokens)  # fmt: skip
-    log.info("%d steps of %d samples: %s predicted, %s processed tokens; %d ranks, ZeRO %d, %s", total,
-             config.batch.size, human(total * config.batch.size * window.stride),
-             human(total * config.batch.size * window.rows), groups.world.size, config.parallel.zero,
-             config.precision)  # fmt: skip
+    window, total, batch = config.window.build(), config.total_steps(), config.batch.size
+    cost = cost_of(config.model, window)
+    sizes = f"{human(cost.parameters)} parameters ({human(cost.embedding_parameters)} of them embeddings)"
+    predicted, processed = human(total * batch * window.stride), human(total * batch * window.rows)
+    log.info(f"window {window}; {sizes}, vocabulary {config.model.tokens}")
+    log.info(f"{total} steps of {batch} samples: {predicted} predicted, {processed} processed tokens")
+    log.info(f"{groups.world.size} ranks, ZeRO {config.parallel.zero}, {config.precision}, {groups.device}")
     for line in stream.describe(total * config.batch.size):
         log.info(line)
     if standing.step:

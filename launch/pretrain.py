@@ -1,0 +1,64 @@
+"""Pretrains a language model from a configuration."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from megarc.errors import run_script
+
+EXAMPLES = """examples:
+  deepspeed launch/pretrain.py --config configs/runs/tiny.yaml
+  deepspeed --num_accelerators 2 launch/pretrain.py --config configs/runs/tiny.yaml parallel.zero=2
+  torchrun --nproc-per-node 8 launch/pretrain.py --config configs/runs/talk.yaml precision=bf16
+  python launch/pretrain.py --config configs/runs/tiny.yaml optimizer.lr=3e-4 folder=runs/lower
+  python launch/pretrain.py --keys            every key: type, default, meaning
+
+The same command goes on from the newest checkpoint of its run folder."""
+
+
+def main() -> int:
+    arguments = parse()
+    from megarc.config import load, reference
+    from megarc.train import RunConfig
+
+    if arguments.keys:
+        print(reference(RunConfig), end="")
+        return 0
+    config = load(RunConfig, arguments.config, arguments.overrides)
+
+    from megarc.science import MAKERS
+
+    from megarc.parallel import connect, disconnect, place_from_environment
+    from megarc.train import pretrain
+
+    place = place_from_environment()
+    logging.basicConfig(
+        level=logging.INFO if place.rank == 0 else logging.WARNING,
+        format="%(message)s" if place.rank == 0 else f"rank {place.rank}: %(message)s",
+        stream=sys.stderr,
+    )
+    groups = connect(place, config.device)
+    try:
+        pretrain(config, groups, MAKERS)
+    finally:
+        disconnect()
+    return 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", type=Path, help="YAML file; see configs/runs")
+    parser.add_argument("--keys", action="store_true", help="print every key with type, default, meaning")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys that win over the file's")
+    # The deepspeed launcher adds this; the place is read from the environment.
+    parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,102 @@
+"""The whole model: who depends on whom, and switches that must not change a number."""
+
+import pytest
+import torch
+from megarc.attention import Cache
+
+from megarc.model import ExecutionConfig, ModelConfig, Transformer, initialise
+from megarc.window import Window
+
+CONFIG = ModelConfig(
+    layers=2, hidden=48, heads=4, kv_heads=2, vocabulary=100, qk_norm=True, tied=False, initial_std=0.2
+)
+
+
+def build(config=CONFIG, dtype=torch.float64, **execution):
+    model = Transformer(config, ExecutionConfig(**execution)).to(dtype)
+    initialise(model, config, 3)
+    return model
+
+
+def tokens_for(window, batch=2, seed=0):
+    return torch.randint(0, 100, (batch, window.tokens), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("window", [Window(0, 9, 9), Window(4, 5, 5), Window(7, 3, 2), Window(1, 8, 3)])
+def test_changing_a_token_changes_exactly_the_rows_that_see_it(window):
+    model, tokens = build(), tokens_for(window)[:, :-1]
+    with torch.no_grad():
+        before = model.hidden(tokens, window.recent)
+        for changed in range(window.rows):
+            other = tokens.clone()
+            other[:, changed] = (other[:, changed] + 1) % 100
+            moved = (model.hidden(other, window.recent) != before).any(-1)
+            sees = torch.tensor([window.allow(row, changed) for row in range(window.rows)])
+            assert (moved == sees).all()
+
+
+def test_losses_are_on_loss_rows_and_the_boundary_is_given():
+    window = Window(5, 6, 4)
+    model, tokens = build(), tokens_for(window)
+    loss = model(tokens, window.loss_rows, window.recent)
+    every = model(tokens, slice(0, window.rows), window.recent)
+    assert loss.nll.shape == (2, 4)
+    assert torch.allclose(loss.nll, every.nll[:, -4:])
+    # The last token is only a target: row n-1's loss depends on it, its logits do not.
+    logits = model.logits(tokens[:, :-1], window.loss_rows, window.recent)
+    expected = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), tokens[:, 1:][:, window.loss_rows].flatten(), reduction="none"
+    )
+    assert torch.allclose(loss.nll.flatten(), expected)
+
+
+def gradients(model, window, tokens):
+    model.zero_grad()
+    model(tokens, window.loss_rows, window.recent).nll.sum().backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("engine", ["auto", "split_cpu"])
+@pytest.mark.parametrize("recompute", ["none", "full"])
+def test_engines_and_recomputation_change_no_number(engine, recompute):
+    window = Window(5, 8, 8)
+    tokens = tokens_for(window)
+    plain = gradients(build(attention="reference"), window, tokens)
+    other = gradients(build(attention=engine, recompute=recompute), window, tokens)
+    for name, gradient in plain.items():
+        assert torch.allclose(gradient, other[name], rtol=1e-9, atol=1e-12), name
+
+
+def test_compile_changes_no_number_and_breaks_no_graph():
+    import torch._dynamo
+
+    window = Window(16, 16, 16)
+    tokens = tokens_for(window)
+    plain = gradients(build(dtype=torch.float32), window, tokens)
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(error_on_recompile=False):
+        compiled = gradients(build(dtype=torch.float32, compile=True), window, tokens)
+    assert not torch._dynamo.utils.counters["graph_break"]
+    for name, gradient in plain.items():
+        assert torch.allclose(gradient, compiled[name], rtol=1e-3, atol=1e-4), name
+
+
+@pytest.mark.parametrize("recent", [0, 1, 6])
+def test_cached_steps_equal_the_whole(recent):
+    window = Window(recent, 12 - recent, 12 - recent)
+    model, tokens = build(), tokens_for(window)[:, :-1]
+    everything = slice(None)
+    with torch.no_grad():
+        whole = model.logits(tokens, everything, recent)
+        first = recent + 1
+        cache = Cache(2, 2, 2, 12, 12, torch.float64, torch.device("cpu"))
+        parts = [model.logits(tokens[:, :first], everything, recent, cache=cache)]
+        for row in range(first, 12):
+            parts.append(model.logits(tokens[:, row : row + 1], everything, recent, cache=cache))
+    assert torch.allclose(torch.cat(parts, 1)[:, recent:], whole[:, recent:], atol=1e-10)
+
+
+def test_padding_of_the_vocabulary_is_never_predicted():
+    logits = build().logits(tokens_for(Window.plain(6))[:, :-1], slice(None), 0)
+    assert logits.shape[-1] == 128
+    assert (logits[..., 100:] == float("-inf")).all() and logits[..., :100].isfinite().all()

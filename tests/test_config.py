@@ -1,0 +1,91 @@
+"""The strict tree: what is read, what is refused, and how it is said."""
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from megarc.config import Config, Duration, build, differences, identity, key, load, reference, to_dict
+from megarc.errors import UserError
+from megarc.quantity import Quantity
+
+
+class Inner(Config):
+    width: int = key(8, "how wide", ge=1)
+    rate: float = key(0.1, "how fast")
+    kind: Literal["a", "b"] = key("a", "which")
+    workers: int = key(1, "how many", circumstance=True)
+
+
+class Tree(Config):
+    name: str = key(..., "what it is called")
+    inner: Inner = key(Inner, "a group")
+    length: Duration = key(Quantity(1, "steps"), "how long")
+    where: Path = key(Path("x"), "a place", circumstance=True)
+
+
+def write(folder, name, text):
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_file_base_and_overrides(tmp_path):
+    write(tmp_path, "base.yaml", "name: base\ninner: {width: 3, rate: 1e-3}\n")
+    path = write(tmp_path, "run.yaml", "base: base.yaml\ninner: {width: 4}\nlength: 2B tokens\n")
+    tree = load(Tree, path, ["inner.kind=b", "where=/tmp/y"])
+    assert tree.name == "base"
+    assert (tree.inner.width, tree.inner.rate, tree.inner.kind) == (4, 1e-3, "b")
+    assert tree.length == Quantity(2e9, "tokens")
+    assert tree.where == Path("/tmp/y")
+    assert build(Tree, to_dict(tree), "again") == tree
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: x\ninner: {widht: 3}", "unknown key 'inner.widht'; did you mean 'inner.width'?"),
+        ("name: x\nwidth: 3", "unknown key 'width'; did you mean 'inner.width'?"),
+        ("name: x\ninner: {width: wide}", "'inner.width'.*integer.*'wide'"),
+        ("name: x\ninner: {width: 2.5}", "'inner.width'"),
+        ("name: x\ninner: {width: true}", "'inner.width'"),
+        ("name: x\ninner: {width: 0}", "'inner.width'.*greater than or equal to 1"),
+        ("name: x\ninner: {kind: c}", "'inner.kind'.*'a' or 'b'"),
+        ("inner: {width: 3}", "'name' is required"),
+        ("name: x\nlength: soon", "'length'.*no amount of training"),
+        ("name: x\nname: y", "given twice"),
+        ("name: [", "not valid YAML"),
+        ("- a\n- b", "expected keys and values"),
+        ("base: nowhere.yaml", "no such configuration file"),
+    ],
+)
+def test_bad_files_are_refused_with_the_key(tmp_path, text, message):
+    path = write(tmp_path, "bad.yaml", text)
+    with pytest.raises(UserError, match=f"(?s){message}") as caught:
+        load(Tree, path)
+    assert "bad.yaml" in str(caught.value) or "nowhere.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["inner.width", "=3", "name.x=3", "inner.width=[", "inner.depth=3"])
+def test_bad_overrides_are_refused(tmp_path, override):
+    path = write(tmp_path, "run.yaml", "name: x\n")
+    with pytest.raises(UserError):
+        load(Tree, path, [override])
+
+
+def test_identity_leaves_circumstances_out():
+    one = build(Tree, {"name": "x", "where": "a", "inner": {"workers": 1}}, "one")
+    two = build(Tree, {"name": "x", "where": "b", "inner": {"workers": 7}}, "two")
+    assert identity(one) == identity(two)
+    three = build(Tree, {"name": "x", "inner": {"width": 9}}, "three")
+    assert differences(identity(one), identity(three)) == [("inner.width", 8, 9)]
+
+
+def test_reference_names_every_key_and_is_yaml():
+    text = reference(Tree)
+    for name in ("name", "inner", "width", "rate", "kind", "workers", "length", "where"):
+        assert f"{name}:" in text
+    assert "how wide" in text
+    import yaml
+
+    assert yaml.safe_load(text)["inner"]["width"] == 8

@@ -1,0 +1,45 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from megarc.errors import UserError
+from megarc.quantity import Quantity
+
+
+@pytest.mark.parametrize(
+    ("text", "amount", "unit"),
+    [
+        ("2B tokens", 2e9, "tokens"),
+        ("1 token", 1, "tokens"),
+        ("1_000 steps", 1000, "steps"),
+        ("1.5k windows", 1500, "samples"),
+        ("3 Samples", 3, "samples"),
+        ("0.1 of run", 0.1, "run"),
+        ("1e6 tokens", 1e6, "tokens"),
+    ],
+)
+def test_parse(text, amount, unit):
+    assert Quantity.parse(text) == Quantity(amount, unit)
+
+
+@given(st.integers(1, 10**13), st.sampled_from(["tokens", "samples", "steps"]))
+def test_text_round_trip(amount, unit):
+    assert Quantity.parse(str(Quantity(float(amount), unit))) == Quantity(float(amount), unit)
+
+
+@given(st.integers(1, 10**9), st.integers(1, 512), st.integers(1, 2048))
+def test_steps_cover_the_amount_and_no_more(tokens, batch, stride):
+    steps = Quantity(float(tokens), "tokens").in_steps(batch=batch, stride=stride)
+    assert (steps - 1) * batch * stride < tokens <= steps * batch * stride
+
+
+def test_share_of_run():
+    assert Quantity.parse("0.25 of run").in_steps(batch=1, stride=1, run=100) == 25
+    with pytest.raises(UserError, match="how long the run is"):
+        Quantity.parse("0.25 of run").in_steps(batch=1, stride=1)
+
+
+@pytest.mark.parametrize("text", ["", "12", "tokens", "2 of run", "-3 steps", "3 stepz", "1,5 tokens of run"])
+def test_what_is_no_amount_is_refused(text):
+    with pytest.raises(UserError):
+        Quantity.parse(text)
