@@ -99,8 +99,8 @@ class Norm(nn.Module):
 def rotate(x: Tensor, first: int, base: float) -> Tensor:
     """Rotary positions (Su et al. 2021, 2104.09864) of rows ``first ..``.
 
-    ``x`` is [batch, heads, rows, head_dim]. Halves are paired (i, i + d/2). Angles are float32 whatever ``x`` is: in
-    bf16 neighbouring rows would fall together.
+    ``x`` is [batch, heads, rows, head_dim]. Halves are paired (i, i + d/2). Angles
+    are float32 whatever ``x`` is: in bf16 neighbouring rows would fall together.
     """
     half = x.shape[-1] // 2
     rows = torch.arange(first, first + x.shape[-2], device=x.device, dtype=torch.float32)
