@@ -128,9 +128,17 @@ def identity(config: Config) -> dict[str, Any]:
     for name, field in type(config).model_fields.items():
         if _is_circumstance(field):
             continue
-        value = getattr(config, name)
-        kept[name] = identity(value) if isinstance(value, Config) else to_dict(config)[name]
+        kept[name] = _identity_of(getattr(config, name), to_dict(config)[name])
     return kept
+
+
+def _identity_of(value: Any, plain: Any) -> Any:
+    """What ``identity`` keeps of one key's value; ``plain`` is the same value as plain data."""
+    if isinstance(value, Config):
+        return identity(value)
+    if isinstance(value, list):
+        return [_identity_of(item, plain_item) for item, plain_item in zip(value, plain, strict=True)]
+    return plain
 
 
 # ---- explaining
