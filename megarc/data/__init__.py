@@ -1,0 +1,37 @@
+"""Tokens on disk to batches.
+
+In: keys (``DataConfig``), a ``Window``, a seed. Out: a ``Stream``, which gives
+any run of samples as a ``Batch`` of numpy arrays, the same ones whoever asks.
+Nothing is stored and nothing is consumed: resuming is asking for another number.
+
+    DataConfig -> open_stream -> Stream.read(first, count) -> Batch
+                  sources in an order: source.py, order.py
+"""
+
+from megarc.data.ahead import Ahead
+from megarc.data.batches import Batch, part_of_step
+from megarc.data.config import DataConfig, LocalityConfig, SourceConfig, WindowConfig
+from megarc.data.opening import Maker, open_stream
+from megarc.data.source import BulkSource, Facts, Sample, Samples, Source
+from megarc.data.stream import Share, Stream
+from megarc.data.windows import StridedCorpus
+
+__all__ = [
+    "Ahead",
+    "Batch",
+    "BulkSource",
+    "DataConfig",
+    "Facts",
+    "LocalityConfig",
+    "Maker",
+    "Sample",
+    "Samples",
+    "Share",
+    "Source",
+    "SourceConfig",
+    "Stream",
+    "StridedCorpus",
+    "WindowConfig",
+    "open_stream",
+    "part_of_step",
+]

@@ -1,0 +1,114 @@
+"""From keys to a stream: makes the sources, weighs them, puts them in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+from megarc.data.blend import BLOCK, quotas
+from megarc.data.config import DataConfig, SourceConfig
+from megarc.data.locality import Locality
+from megarc.data.order import Sequential, Shuffled
+from megarc.data.source import Facts, Source
+from megarc.data.stream import ShortRecent, Stream
+from megarc.data.subset import Subset
+from megarc.data.windows import StridedCorpus
+from megarc.errors import UserError
+from megarc.window import Window
+
+Maker = Callable[[SourceConfig, Window], Source]
+"""Makes one kind of source. Higher rooms hand theirs in, so that this room need not know them."""
+
+
+def open_stream(
+    config: DataConfig,
+    which: Literal["train", "valid"],
+    window: Window,
+    seed: int,
+    *,
+    phase: int = 0,
+    makers: Mapping[str, Maker] | None = None,
+) -> Stream:
+    """The training samples of a phase, blended and shuffled without end, or the held-out ones, each once.
+
+    Args:
+        makers: for kinds of source beside ``corpus``.
+
+    Raises:
+        UserError: for no source, an unknown kind, a corpus that is none or too short, one source given twice.
+    """
+    configs = config.train if which == "train" else config.valid
+    if not configs:
+        raise UserError(f"data.{which} names no source; add one, for instance {{kind: corpus, path: PREFIX}}")
+    known = {"corpus": _corpus_maker(config.documents == "isolate"), **(makers or {})}
+    sources = [
+        _make(source, known, window, f"data.{which}[{number}]") for number, source in enumerate(configs)
+    ]
+    _refuse_twins(sources)
+    sizes = [len(source) for source in sources]
+    if which == "valid":
+        shares = [size / sum(sizes) for size in sizes]
+        return Stream(sources, Sequential(sizes), window, shares=shares)
+    parts = quotas(_shares(config.blend, configs, sources))
+    locality = Locality(config.locality.block, config.locality.mixed) if config.locality else None
+    digests = [source.digest for source in sources]
+    return Stream(
+        sources,
+        Shuffled(sizes, digests, parts, seed=seed, phase=phase, locality=locality),
+        window,
+        shares=[part / BLOCK for part in parts],
+        short_recent=ShortRecent(config.short_recent, seed, phase) if config.short_recent else None,
+        most_epochs=config.most_epochs,
+    )
+
+
+def _corpus_maker(isolate: bool) -> Maker:
+    def make(config: SourceConfig, window: Window) -> Source:
+        if config.path is None:
+            raise UserError("a corpus needs a path: the prefix P of its files P.bin and P.idx")
+        from megarc.corpus import IndexedCorpus
+
+        corpus = IndexedCorpus(config.path)
+        facts = Facts(str(config.path), len(corpus.tokens), len(corpus.documents))
+        return StridedCorpus(corpus, window, facts, part=config.part, isolate=isolate)
+
+    return make
+
+
+def _make(config: SourceConfig, makers: Mapping[str, Maker], window: Window, place: str) -> Source:
+    maker = makers.get(config.kind)
+    if maker is None:
+        raise UserError(
+            f"{place}: unknown kind of source '{config.kind}'; known are {', '.join(sorted(makers))}"
+        )
+    source = maker(config, window)
+    return Subset(source, config.windows, window) if config.windows is not None else source
+
+
+def _refuse_twins(sources: Sequence[Source]) -> None:
+    seen: dict[str, str] = {}
+    for source in sources:
+        name = source.facts.name
+        if source.digest in seen:
+            raise UserError(
+                f"{name} holds the same as {seen[source.digest]}, which is in the same list; "
+                "name it once and give it the weight of both"
+            )
+        seen[source.digest] = name
+
+
+def _shares(blend: str, configs: Sequence[SourceConfig], sources: Sequence[Source]) -> list[float]:
+    """Each source's share of the samples, not yet scaled to sum to 1 [sources]."""
+    if blend == "tokens":
+        return [config.weight for config in configs]
+    if blend == "epochs":
+        return [config.weight * len(source) for config, source in zip(configs, sources, strict=True)]
+    shares = []
+    for config, source in zip(configs, sources, strict=True):
+        facts = source.facts
+        if not facts.tokens or not facts.documents:
+            raise UserError(
+                f"data.blend is 'documents', and {facts.name} does not know its documents; use 'tokens'"
+            )
+        shares.append(config.weight * facts.tokens / facts.documents)
+    return shares

@@ -1,0 +1,116 @@
+"""The order of a run: which source, and which of its samples, sample k is.
+
+A pure function of the seed, the phase, k, the blend and each source's digest
+and length: the same on one rank and on a thousand, whatever the batch, the
+length of the run or how often it was stopped. Nothing is stored.
+
+The window enters by what it makes of a source, its length. So two windows of
+the same rows and stride read the same samples in the same order: arms of an
+experiment are paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from megarc.data.blend import Blend
+from megarc.data.draws import key_of
+from megarc.data.epochs import Epochs
+from megarc.data.locality import Locality
+from megarc.data.permutation import Numbers
+
+ENDLESS = 2**62
+
+CACHED = 4096
+"""Samples that are worked out at once: numpy takes as long for 1,000 as for one."""
+
+
+class Places(NamedTuple):
+    """Where samples come from: ``source`` [B] by number, ``number`` [B] within that source."""
+
+    source: Numbers
+    number: Numbers
+
+
+class Order(Protocol):
+    """Says where samples come from."""
+
+    def __len__(self) -> int: ...
+
+    def places(self, first: int, count: int) -> Places:
+        """Of samples first .. first + count - 1."""
+
+
+class Shuffled:
+    """For training: blended, shuffled, ``ENDLESS``.
+
+    Args:
+        sizes: samples of each source [sources].
+        digests: what each source holds [sources]; no two alike.
+        quotas: samples of each source in a block of the blend [sources].
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        digests: Sequence[str],
+        quotas: Sequence[int],
+        *,
+        seed: int,
+        phase: int = 0,
+        locality: Locality | None = None,
+    ) -> None:
+        self._blend = Blend(quotas)
+        self._epochs = [
+            Epochs(size, key_of("order", seed, phase, digest), locality)
+            for size, digest in zip(sizes, digests, strict=True)
+        ]
+        self._cached = (-1, Places(np.empty(0, np.int64), np.empty(0, np.int64)))
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+    def places(self, first: int, count: int) -> Places:
+        """Of samples first .. first + count - 1."""
+        blocks = range(first // CACHED, (first + count - 1) // CACHED + 1)
+        parts = [self._block(number) for number in blocks]
+        start = first - blocks.start * CACHED
+        source, number = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        return Places(source[start : start + count], number[start : start + count])
+
+    def _block(self, block: int) -> Places:
+        # One assignment of one tuple, so that two threads can share the cache without a lock.
+        known, places = self._cached
+        if known != block:
+            places = self._work_out(np.arange(block * CACHED, (block + 1) * CACHED))
+            self._cached = (block, places)
+        return places
+
+    def _work_out(self, samples: Numbers) -> Places:
+        source, turn = self._blend(samples)
+        number = np.empty_like(turn)
+        for which, epochs in enumerate(self._epochs):
+            mine = np.nonzero(source == which)[0]
+            if mine.size:
+                number[mine] = epochs(turn[mine])
+        return Places(source, number)
+
+
+class Sequential:
+    """For validation: every sample of every source once, source after source."""
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self._ends = np.cumsum(np.asarray(sizes, dtype=np.int64))
+        self._begins = self._ends - np.asarray(sizes, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def places(self, first: int, count: int) -> Places:
+        """Of samples first .. first + count - 1."""
+        samples: Numbers = np.arange(first, first + count, dtype=np.int64)
+        source: Numbers = np.searchsorted(self._ends, samples, side="right").astype(np.int64)
+        return Places(source, samples - self._begins[source])

@@ -1,0 +1,108 @@
+"""A source: anything that gives samples by number.
+
+A strided corpus is one; tasks, roll-outs and transcripts are others. A source
+is made for one window: n rows, n + 1 tokens, loss on the last s rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from megarc.window import Window
+
+Tokens: TypeAlias = npt.NDArray[Any]  # of any whole-number type
+Indices: TypeAlias = npt.NDArray[np.int64]
+Weights: TypeAlias = npt.NDArray[np.float32]
+Segments: TypeAlias = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One window's worth, n rows of which the last s bear loss.
+
+    Attributes:
+        tokens: [n + 1], whole numbers of any width.
+        weights: [s] of the loss rows; None: all 1.
+        documents: [n], which document a row belongs to, where attention stays inside one; None: no matter.
+        recent: rows of R, where fewer than the window's; None: the window's.
+    """
+
+    tokens: Tokens
+    weights: Weights | None = None
+    documents: Segments | None = None
+    recent: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """B samples: tokens [B, n + 1], weights [B, s], documents [B, n], recent [B]."""
+
+    tokens: Tokens
+    weights: Weights | None = None
+    documents: Segments | None = None
+    recent: Segments | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a source knows of itself; None where it does not."""
+
+    name: str
+    tokens: int | None = None
+    documents: int | None = None
+    bytes_per_token: float | None = None
+    vocabulary: int | None = None
+    tokenizer_digest: str | None = None
+
+
+class Source(Protocol):
+    """Gives sample k of ``len``, always the same one.
+
+    With every sample it gives weights, or with none; the same for documents.
+    """
+
+    @property
+    def digest(self) -> str:
+        """What it holds: another digest, other samples."""
+
+    @property
+    def facts(self) -> Facts:
+        """For people, and for checks across sources."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, k: int) -> Sample: ...
+
+
+@runtime_checkable
+class BulkSource(Protocol):
+    """A source that reads many samples faster than one by one."""
+
+    def read_many(self, k: Indices) -> Samples:
+        """Samples k [B]."""
+
+
+def read_many(source: Source, k: Indices, window: Window) -> Samples:
+    """Samples ``k`` [B] of any source made for ``window``, at once where it can."""
+    if isinstance(source, BulkSource):
+        return source.read_many(k)
+    samples = [source.read(int(number)) for number in k]
+    recent = [window.recent if sample.recent is None else sample.recent for sample in samples]
+    return Samples(
+        tokens=np.stack([sample.tokens for sample in samples]),
+        weights=_stacked([sample.weights for sample in samples]),
+        documents=_stacked([sample.documents for sample in samples]),
+        recent=np.asarray(recent, dtype=np.int32),
+    )
+
+
+def _stacked(rows: Sequence[npt.NDArray[Any] | None]) -> npt.NDArray[Any] | None:
+    present = [row for row in rows if row is not None]
+    if len(present) not in (0, len(rows)):
+        raise ValueError("a source gave weights or documents with some samples and not with others")
+    return np.stack(present) if present else None

@@ -1,0 +1,194 @@
+"""Sources in an order: any run of samples, as a batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from megarc.data.batches import Batch
+from megarc.data.draws import below, chance, key_of, table
+from megarc.data.order import Order
+from megarc.data.source import Indices, Samples, Segments, Source, read_many
+from megarc.errors import UserError
+from megarc.progress import human
+from megarc.window import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a source contributes to a run, for a table.
+
+    Attributes:
+        share: of the samples of the run.
+        epochs: how often the run reads it.
+        warning: what a reader should know, or "".
+    """
+
+    name: str
+    tokens: int | None
+    windows: int
+    share: float
+    epochs: float
+    warning: str
+
+    def __str__(self) -> str:
+        tokens = f"{human(self.tokens)} tokens, " if self.tokens else ""
+        line = f"{self.name}: {tokens}{human(self.windows)} windows, {100 * self.share:.4g} % of the samples"
+        return f"{line}, {self.epochs:.3g} epochs{self.warning and '; warning: ' + self.warning}"
+
+
+@dataclass(frozen=True, slots=True)
+class ShortRecent:
+    """Which training samples have fewer rows of R, because a short prompt has: a ``share`` of them."""
+
+    share: float
+    seed: int
+    phase: int
+
+    def draw(self, samples: Indices, recent: int) -> Segments:
+        """Rows of R of samples [B]: ``recent``, or, for a share of them, any number below it."""
+        word = table(key_of("short recent", self.seed, self.phase), samples, 2)
+        short = below(word[:, 1], recent)
+        return np.where(chance(word[:, 0], self.share), short, np.uint64(recent)).astype(np.int32)
+
+
+class Stream:
+    """The samples of a phase (or of the held-out data), by number.
+
+    Args:
+        shares: each source's part of the samples [sources].
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        order: Order,
+        window: Window,
+        *,
+        shares: Sequence[float],
+        short_recent: ShortRecent | None = None,
+        most_epochs: float = math.inf,
+    ) -> None:
+        self.window = window
+        self.sources = list(sources)
+        self._order, self._shares = order, list(shares)
+        self._short_recent = short_recent if window.recent and short_recent else None
+        self._most_epochs = most_epochs
+        first = [read_many(source, np.zeros(1, dtype=np.int64), window) for source in self.sources]
+        for source, samples in zip(self.sources, first, strict=True):
+            _fits(source, samples, window)
+        # The same for every batch of the stream, so that all ranks agree without asking each other.
+        self.weighted = any(samples.weights is not None for samples in first)
+        self.isolated = any(samples.documents is not None for samples in first)
+
+    # ---- reading
+
+    def __len__(self) -> int:
+        """How many samples: the windows of held-out data; 2**62, so no end, where it is trained on."""
+        return len(self._order)
+
+    def read(self, first: int, count: int, out: npt.NDArray[np.int32] | None = None) -> Batch:
+        """Samples first .. first + count - 1.
+
+        Args:
+            out: [count, n + 1], where the tokens shall lie (page-locked memory, say); None: a new array.
+        """
+        if first < 0 or count < 1 or first + count > len(self):
+            raise IndexError(f"{count} samples from {first} on, of {len(self)}")
+        window = self.window
+        source, number = self._order.places(first, count)
+        samples: Indices = np.arange(first, first + count, dtype=np.int64)
+        batch = Batch(
+            tokens=np.empty((count, window.tokens), dtype=np.int32) if out is None else out,
+            recent=self._recent(samples),
+            samples=samples,
+            weights=np.ones((count, window.stride), dtype=np.float32) if self.weighted else None,
+            documents=np.zeros((count, window.rows), dtype=np.int32) if self.isolated else None,
+        )
+        for which in np.unique(source) if len(self.sources) > 1 else [0]:
+            rows = np.nonzero(source == which)[0]
+            _fill(batch, rows, read_many(self.sources[which], number[rows], window))
+        return batch
+
+    def _recent(self, samples: Indices) -> Segments:
+        if self._short_recent:
+            return self._short_recent.draw(samples, self.window.recent)
+        return np.full(len(samples), self.window.recent, dtype=np.int32)
+
+    # ---- telling
+
+    @property
+    def digests(self) -> list[str]:
+        """What the sources hold."""
+        return [source.digest for source in self.sources]
+
+    @property
+    def vocabulary(self) -> int | None:
+        """The largest vocabulary that a source states; None: none does."""
+        return max((known for source in self.sources if (known := source.facts.vocabulary)), default=None)
+
+    @property
+    def tokenizer_digest(self) -> str | None:
+        """The tokenizer's digest; None: no source knows it.
+
+        Raises:
+            UserError: where two sources were made by different tokenizers.
+        """
+        known = [source.facts for source in self.sources if source.facts.tokenizer_digest]
+        for facts in known:
+            if facts.tokenizer_digest != known[0].tokenizer_digest:
+                raise UserError(
+                    f"{facts.name} and {known[0].name} were made with different tokenizers; "
+                    "pack one of them again with the other's"
+                )
+        return known[0].tokenizer_digest if known else None
+
+    @property
+    def bytes_per_token(self) -> float | None:
+        """Bytes of text a token stands for, over the sources' shares; None: a source doesn't know."""
+        total = 0.0
+        for source, share in zip(self.sources, self._shares, strict=True):
+            if source.facts.bytes_per_token is None:
+                return None
+            total += share * source.facts.bytes_per_token
+        return total
+
+    def describe(self, samples: int) -> list[Share]:
+        """What each source contributes to a run of ``samples``, with a warning where it repeats much."""
+        rows = []
+        for source, share in zip(self.sources, self._shares, strict=True):
+            epochs = samples * share / len(source)
+            warning = f"repeated {epochs:.1f} times" if epochs > self._most_epochs else ""
+            facts = source.facts
+            rows.append(Share(facts.name, facts.tokens, len(source), share, epochs, warning))
+        return rows
+
+
+def _fill(batch: Batch, rows: Indices, samples: Samples) -> None:
+    """Puts a source's samples into their ``rows`` [..] of the batch."""
+    batch.tokens[rows] = samples.tokens
+    if samples.recent is not None:
+        batch.recent[rows] = np.minimum(batch.recent[rows], samples.recent)
+    for into, given in ((batch.weights, samples.weights), (batch.documents, samples.documents)):
+        if given is not None:
+            if into is None:
+                raise ValueError("a source gives weights or documents now, and gave none with its sample 0")
+            into[rows] = given
+
+
+def _fits(source: Source, samples: Samples, window: Window) -> None:
+    """Asserts that a source was made for the window, by its sample 0."""
+    wanted = {"tokens": window.tokens, "weights": window.stride, "documents": window.rows}
+    for what, length in wanted.items():
+        array = getattr(samples, what)
+        if array is not None and array.shape[1:] != (length,):
+            raise ValueError(
+                f"{source.facts.name} gives {what} of shape {array.shape[1:]} a sample; "
+                f"the window {window} wants ({length},)"
+            )
+    if samples.tokens.dtype.kind not in "iu":
+        raise ValueError(f"{source.facts.name} gives tokens of type {samples.tokens.dtype}")

@@ -1,0 +1,101 @@
+"""Pointer chasing: a task on which the mask decides.
+
+R spells out a function f on 0..23 that only steps forward; C asks for f(s) and
+then for f(f(f(s))) at a few places s:
+
+    token    0 .. 23          24  25    ..  30  31    32  33        ..  38  39        40
+    holds    f(0) .. f(23)    s   f(s)      s   f(s)  s   f^3(s)        s   f^3(s)    END
+             R                C
+    loss rows                 24        ..  30        32            ..  38            -
+
+Only the 8 answers are predicted: row 24 holds the first s and predicts f(s). The
+first s is the boundary's token, which is given. f(i) = min(i + U{1..5}, 23), a
+fresh one for every sample.
+
+Where every row of R sees all of R, row s can look ahead to row f(s), and so work
+out f(f(s)), before any question is asked. Under a causal mask no row may look
+ahead, so that all three steps are left to the one row that answers.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from megarc.data import Facts, Sample, Samples
+from megarc.data.draws import Words, below, key_of, table
+from megarc.errors import UserError
+from megarc.window import Window
+
+PLACES = 24
+PAIRS = 4
+LONGEST_STEP = 5
+DISTINCT = 9  # f^3 is asked at different places of 0..8, which mostly lie three steps from the end
+END = PLACES
+
+Integers: TypeAlias = npt.NDArray[np.int64]
+
+
+class PointerChase:
+    """Samples of the task, as many as anyone wants: sample k depends on (seed, k) only.
+
+    Raises:
+        UserError: where the window is not the task's.
+    """
+
+    window = Window(recent=PLACES, causal=4 * PAIRS, stride=4 * PAIRS)
+    vocabulary = PLACES + 1
+    one_step_rows = tuple(range(PLACES, PLACES + 2 * PAIRS, 2))
+    """The rows that answer f(s)."""
+    three_step_rows = tuple(range(PLACES + 2 * PAIRS, PLACES + 4 * PAIRS, 2))
+    """The rows that answer f(f(f(s))): accuracy is counted here."""
+
+    def __init__(self, window: Window, seed: int) -> None:
+        if (window.rows, window.stride) != (self.window.rows, self.window.stride):
+            raise UserError(
+                f"the pointer-chasing task has windows {self.window}, or causal ones of as many rows "
+                f"and the same stride; not {window}"
+            )
+        self._key = key_of("pointer chase", seed)
+        self.digest = f"pointer-chase-{seed}"
+        self.facts = Facts("pointer chase", vocabulary=self.vocabulary)
+        answers = [row - window.loss_rows.start for row in self.one_step_rows + self.three_step_rows]
+        self._weights: npt.NDArray[np.float32] = np.zeros(window.stride, dtype=np.float32)
+        self._weights[answers] = 1.0
+
+    def __len__(self) -> int:
+        return 2**40
+
+    def read(self, k: int) -> Sample:
+        """Sample k."""
+        samples = self.read_many(np.asarray([k]))
+        return Sample(samples.tokens[0], self._weights)
+
+    def read_many(self, k: Integers) -> Samples:
+        """Samples k [B]."""
+        word = table(self._key, k, PLACES + PAIRS + DISTINCT)
+        steps, asked, shuffled = np.split(word, [PLACES, PLACES + PAIRS], axis=1)
+        function = _forward(steps)
+        one = below(asked, PLACES).astype(np.int64)
+        three = np.argsort(shuffled, axis=1)[:, :PAIRS]
+        tokens: npt.NDArray[np.int32] = np.full((len(k), self.window.tokens), END, dtype=np.int32)
+        tokens[:, :PLACES] = function
+        for row, place, power in ((self.one_step_rows[0], one, 1), (self.three_step_rows[0], three, 3)):
+            tokens[:, row : row + 2 * PAIRS : 2] = place
+            tokens[:, row + 1 : row + 1 + 2 * PAIRS : 2] = _applied(function, place, power)
+        return Samples(tokens, weights=np.broadcast_to(self._weights, (len(k), len(self._weights))))
+
+
+def _forward(steps: Words) -> Integers:
+    """f [B, 24] from random words [B, 24]: each place steps forward by 1 to 5, the last ones to the end."""
+    jump = 1 + below(steps, LONGEST_STEP).astype(np.int64)
+    return np.minimum(np.arange(PLACES) + jump, PLACES - 1)
+
+
+def _applied(function: Integers, place: Integers, times: int) -> Integers:
+    """f applied ``times`` to places [B, 4]."""
+    for _ in range(times):
+        place = np.take_along_axis(function, place, axis=1)
+    return place

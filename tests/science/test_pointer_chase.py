@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from megarc.data.source import read_many
+from megarc.errors import UserError
+from megarc.science import PointerChase
+from megarc.window import Window
+
+WINDOW = PointerChase.window
+MANY = np.arange(2000)
+
+
+def test_a_solver_that_sees_what_the_mask_allows_finds_every_answer() -> None:
+    """It reads only rows that the answering row sees, and checks that loss is where answers are."""
+    task = PointerChase(WINDOW, seed=5)
+    samples = task.read_many(MANY)
+    assert samples.weights is not None
+    rows = np.arange(WINDOW.rows)
+    for tokens, weights in zip(samples.tokens, samples.weights, strict=True):
+        bearing = [row for row in range(*WINDOW.loss_rows.indices(WINDOW.rows)) if weights[row - 24]]
+        assert bearing == [*task.one_step_rows, *task.three_step_rows]
+        for row in bearing:
+            seen = np.where(WINDOW.allow(row, rows), tokens[:-1], -1)  # the last token is only ever a target
+            answer = seen[row]
+            for _ in range(1 if row in task.one_step_rows else 3):
+                assert seen[answer] >= 0
+                answer = seen[answer]
+            assert answer == tokens[row + 1]
+
+
+def test_the_function_steps_forward_by_one_to_five() -> None:
+    function = PointerChase(WINDOW, seed=0).read_many(MANY).tokens[:, :24]
+    jumps = function[:, :19] - np.arange(19)
+    values, counts = np.unique(jumps, return_counts=True)
+    assert values.tolist() == [1, 2, 3, 4, 5]
+    assert np.abs(counts / jumps.size - 0.2).max() < 0.01
+    assert function.max() == 23
+
+
+def test_three_steps_are_asked_at_four_different_early_places() -> None:
+    asked = PointerChase(WINDOW, seed=0).read_many(MANY).tokens[:, [32, 34, 36, 38]]
+    assert (np.diff(np.sort(asked, axis=1), axis=1) > 0).all()
+    values, counts = np.unique(asked, return_counts=True)
+    assert values.tolist() == list(range(9))
+    assert np.abs(counts / asked.size - 1 / 9).max() < 0.02
+
+
+def test_a_sample_depends_on_seed_and_number_only() -> None:
+    task = PointerChase(WINDOW, seed=1)
+    numbers = np.asarray([2**40 - 1, 3, 10**9, 3])
+    together = task.read_many(numbers).tokens
+    for row, number in zip(together, numbers, strict=True):
+        assert (task.read(int(number)).tokens == row).all()
+    assert (PointerChase(WINDOW, seed=2).read(3).tokens != together[1]).any()
+    assert len(np.unique(task.read_many(MANY).tokens, axis=0)) == len(MANY)
+    assert task.digest != PointerChase(WINDOW, seed=2).digest
+
+
+def test_the_causal_arm_reads_the_same_samples() -> None:
+    causal = Window(recent=0, causal=40, stride=16)
+    one, other = PointerChase(WINDOW, seed=3), PointerChase(causal, seed=3)
+    assert (read_many(one, MANY, WINDOW).tokens == read_many(other, MANY, causal).tokens).all()
+    with pytest.raises(UserError, match="pointer-chasing task has windows"):
+        PointerChase(Window(512, 512, 512), seed=3)
