@@ -35,7 +35,8 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig, engine: str, layer: int) -> None:
         super().__init__()
         self.heads, self.groups, self.head_dim = config.heads, config.groups, config.width_of_head
-        self.rope_base, self.engine, self.layer = config.rope_base, engine, layer
+        self.rope_base = config.rope_base if config.learned_positions is None else None
+        self.engine, self.layer = engine, layer
         self.qkv = Linear(config.hidden, (self.heads + 2 * self.groups) * self.head_dim, "hidden")
         self.out = Linear(self.heads * self.head_dim, config.hidden, "residual")
         self.query_norm = Norm(self.head_dim, config.norm_epsilon) if config.qk_norm else nn.Identity()
@@ -50,7 +51,8 @@ class Attention(nn.Module):
         q, k, v = qkv.split((self.heads, self.groups, self.groups), dim=1)
         q, k = self.query_norm(q), self.key_norm(k)
         first = 0 if cache is None else cache.length
-        q, k = rotate(q, first, self.rope_base), rotate(k, first, self.rope_base)
+        if self.rope_base is not None:
+            q, k = rotate(q, first, self.rope_base), rotate(k, first, self.rope_base)
         if cache is None:
             mixed = attend(q, k, v, recent, documents, engine=self.engine)
         else:

@@ -13,7 +13,7 @@ VOCABULARY_MULTIPLE = 128
 
 
 class ModelConfig(Config):
-    """A pre-norm decoder: RMSNorm, rotary positions, SwiGLU, grouped-query attention."""
+    """A pre-norm decoder: RMSNorm, SwiGLU, grouped-query attention, rotary (or learned) positions."""
 
     layers: int = key(4, "blocks", ge=1)
     hidden: int = key(128, "width of the residual stream", ge=1)
@@ -27,6 +27,9 @@ class ModelConfig(Config):
     tied: bool = key(True, "head and embedding share one matrix")
     qk_norm: bool = key(False, "RMSNorm on queries and keys, head by head")
     rope_base: float = key(10000.0, "base of the rotary wavelengths", gt=1)
+    learned_positions: int | None = key(
+        None, "a learned vector for each of so many rows, instead of rotary positions; null: rotary", ge=1
+    )
     norm_epsilon: float = key(1e-5, "added under RMSNorm's root", gt=0)
     initial_std: float = key(0.02, "standard deviation of initial weights; see docs/model.md", gt=0)
 

@@ -42,9 +42,10 @@ def cost_of(config: ModelConfig, window: Window) -> Cost:
     matrices = config.layers * (attention + 3 * hidden * config.width_of_ffn)
     norms = (2 * config.layers + 1) * hidden + (2 * config.layers * width if config.qk_norm else 0)
     table = config.padded_vocabulary * hidden
+    embeddings = table * (1 if config.tied else 2) + hidden * (config.learned_positions or 0)
     return Cost(
-        parameters=matrices + norms + table * (1 if config.tied else 2),
-        embedding_parameters=table * (1 if config.tied else 2),
+        parameters=matrices + norms + embeddings,
+        embedding_parameters=embeddings,
         matrix_flops=2 * matrices * window.rows,
         head_flops=2 * table * window.stride,
         attention_flops=config.layers * window.attention_flops(heads, width),

@@ -29,10 +29,10 @@ class Record:
 
 def attach(parameter: nn.Parameter, kind: Kind) -> nn.Parameter:
     """Gives ``parameter`` its record."""
-    parameter.record = Record(tuple(parameter.shape), kind)  # type: ignore[attr-defined]
+    parameter.record = Record(tuple(parameter.shape), kind)
     return parameter
 
 
 def record_of(parameter: nn.Parameter) -> Record:
     """The record of a parameter of ours."""
-    return parameter.record  # type: ignore[attr-defined, no-any-return]
+    return parameter.record

@@ -21,6 +21,8 @@ class Transformer(nn.Module):
         execution = execution or ExecutionConfig()
         self.config, self.execution = config, execution
         self.embedding = Embedding(config.padded_vocabulary, config.hidden)
+        rows = config.learned_positions
+        self.positions = None if rows is None else Embedding(rows, config.hidden)
         self.blocks = nn.ModuleList(
             Block(config, execution.attention, layer) for layer in range(config.layers)
         )
@@ -72,6 +74,9 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """The residual stream [batch, n, hidden] after the last block."""
         x = self.embedding(tokens)
+        if self.positions is not None:
+            first = 0 if cache is None else cache.length
+            x = x + self.positions(torch.arange(first, first + tokens.shape[1], device=tokens.device))
         for block in self.blocks:
             if self.execution.recompute == "full" and torch.is_grad_enabled() and cache is None:
                 x = checkpoint(block, x, recent, documents, use_reentrant=False)
@@ -83,7 +88,7 @@ class Transformer(nn.Module):
 
 
 class Embedding(nn.Module):
-    """A vector for each token id."""
+    """A vector for each token id, or for each row."""
 
     def __init__(self, tokens: int, width: int) -> None:
         super().__init__()

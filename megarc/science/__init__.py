@@ -1,8 +1,11 @@
 """Questions put to a model: tasks whose answer a mask decides.
 
-In: a window, a seed. Out: sources (``megarc.data.Source``) of samples made on the fly.
+In: a window, a seed. Out: sources (``megarc.data.Source``) of samples made on the fly;
+``MAKERS`` names them for a run's ``data`` keys.
 """
 
-from megarc.science.pointer_chase import PointerChase
+from megarc.science.pointer_chase import PointerChase, accuracy, make_pointer_chase
 
-__all__ = ["PointerChase"]
+MAKERS = {"pointer_chase": make_pointer_chase}
+
+__all__ = ["MAKERS", "PointerChase", "accuracy", "make_pointer_chase"]

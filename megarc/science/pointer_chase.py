@@ -19,12 +19,13 @@ ahead, so that all three steps are left to the one row that answers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from megarc.data import Facts, Sample, Samples
+from megarc.data import Facts, Sample, Samples, SourceConfig
 from megarc.data.draws import Words, below, key_of, table
 from megarc.errors import UserError
 from megarc.window import Window
@@ -86,6 +87,27 @@ class PointerChase:
             tokens[:, row : row + 2 * PAIRS : 2] = place
             tokens[:, row + 1 : row + 1 + 2 * PAIRS : 2] = _applied(function, place, power)
         return Samples(tokens, weights=np.broadcast_to(self._weights, (len(k), len(self._weights))))
+
+
+def make_pointer_chase(config: SourceConfig, window: Window) -> PointerChase:
+    """The task as a run names it: ``{kind: pointer_chase, options: {seed: 0}}``."""
+    unknown = config.options.keys() - {"seed"}
+    seed = config.options.get("seed", 0)
+    if unknown or type(seed) is not int:
+        raise UserError(f"pointer_chase takes one option, seed, a whole number; given: {config.options}")
+    return PointerChase(window, seed)
+
+
+def accuracy(task: PointerChase, predict: Callable[[Integers], Integers], samples: int) -> dict[str, float]:
+    """The share of right answers on ``task``'s first ``samples`` samples, for one step and for three.
+
+    Args:
+        predict: the likeliest next token at every row: [B, n] tokens -> [B, n].
+    """
+    tokens = task.read_many(np.arange(samples)).tokens.astype(np.int64)
+    right = predict(tokens[:, :-1]) == tokens[:, 1:]
+    rows = {"one_step": task.one_step_rows, "three_steps": task.three_step_rows}
+    return {name: float(right[:, list(chosen)].mean()) for name, chosen in rows.items()}
 
 
 def _forward(steps: Words) -> Integers:

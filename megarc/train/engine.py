@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,7 +100,7 @@ class Engine:
 
 def build_engine(config: RunConfig, groups: Groups, micro_batch: int) -> Engine:
     """Model with initial values, optimizer and engine on this rank; ``micro_batch`` in samples."""
-    deepspeed = _import_deepspeed()
+    deepspeed = _import_deepspeed(groups.device)
     micro_batches = config.batch.size // (groups.data.size * micro_batch)
     settings = deepspeed_settings(config, micro_batch, micro_batches)
     with _partitioned(deepspeed, config, settings):
@@ -111,12 +112,15 @@ def build_engine(config: RunConfig, groups: Groups, micro_batch: int) -> Engine:
     return Engine(config, groups, engine)
 
 
-def _import_deepspeed() -> Any:
+def _import_deepspeed(device: torch.device) -> Any:
+    # DeepSpeed reads these at import and at start, also in a process that no launcher started.
+    os.environ.setdefault("DS_ACCELERATOR", device.type)
+    os.environ.setdefault("LOCAL_RANK", "0")
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     import deepspeed
     import deepspeed.ops
 
-    if not torch.cuda.is_available():
+    if device.type == "cpu":
         # Its shared-memory extension would be compiled at first use: minutes, and a lock that can hang.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(verbose=False)

@@ -7,6 +7,7 @@ import subprocess
 import time
 from importlib import metadata
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import orjson
@@ -94,6 +95,13 @@ class RunFolder:
         beside = self.state.with_suffix(".part")
         beside.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
         beside.replace(self.state)
+
+    def tell_failure(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Tells of an exception that ends the run: an exit callback."""
+        if error is not None:
+            self.tell("failed", error=f"{type(error).__name__}: {error}")
 
     def _check_same_run(self, config: RunConfig) -> None:
         stored = yaml.safe_load(self.config.read_text(encoding="utf-8"))

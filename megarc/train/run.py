@@ -20,6 +20,7 @@ from megarc.train.folder import RunFolder
 from megarc.train.lock import hold
 from megarc.train.loop import train
 from megarc.train.metrics import Metrics
+from megarc.train.observers import Observer
 from megarc.train.resolve import resolve
 from megarc.train.saving import Checkpoints
 from megarc.train.schedule import learning_rate
@@ -58,7 +59,7 @@ def pretrain(config: RunConfig, groups: Groups, makers: Mapping[str, Maker] | No
         _announce(config, groups, stream, standing)
         total, batch = config.total_steps(), config.batch.size
         saver = Saver(folder.checkpoints, groups, config.checkpoint.keep)
-        observers = [
+        observers: list[Observer] = [
             Metrics(config, folder, groups, heldout, micro_batch, stream.bytes_per_token),
             Checkpoints(config, folder, saver, list(stream.digests)),
         ]
@@ -76,6 +77,7 @@ def _enter(stack: ExitStack, folder: RunFolder, config: RunConfig, groups: Group
             if taken_over:
                 log.warning(taken_over)
             folder.enter(config, {"ranks": groups.world.size, "sources": list(stream.digests)})
+            stack.push(folder.tell_failure)
         except UserError as problem:
             error = str(problem)
         except OSError as problem:

@@ -11,6 +11,7 @@ SHAPES = [
     {"layers": 2, "hidden": 64, "heads": 4, "vocabulary": 300},
     {"layers": 3, "hidden": 96, "heads": 6, "kv_heads": 2, "vocabulary": 256, "tied": False},
     {"layers": 1, "hidden": 64, "heads": 2, "head_dim": 16, "ffn": 100, "vocabulary": 130, "qk_norm": True},
+    {"layers": 1, "hidden": 32, "heads": 2, "vocabulary": 130, "learned_positions": 64},
 ]
 
 
@@ -21,7 +22,7 @@ def test_parameters(shape):
     cost = cost_of(config, Window.split(4, 4))
     assert cost.parameters == sum(p.numel() for p in model.parameters())
     assert cost.embedding_parameters == sum(
-        p.numel() for n, p in model.named_parameters() if n.startswith(("embedding", "head"))
+        p.numel() for n, p in model.named_parameters() if n.startswith(("embedding", "positions", "head"))
     )
 
 

@@ -99,7 +99,7 @@ def _locate(engine: Engine, parameter: nn.Parameter) -> _Place | None:
         start = optimizer._get_param_partition_rank(parameter) * size
         size = max(0, min(size, parameter.ds_numel - start))
         return _Place(optimizer.fp32_partitioned_groups_flat[group], offset, start, size)
-    mapping = parameter._hp_mapping  # type: ignore[attr-defined]
+    mapping = parameter._hp_mapping
     if mapping is None:  # this rank owns nothing of it
         return None
     flat = optimizer.optimizer.param_groups[mapping.param_group_index]["params"][0]

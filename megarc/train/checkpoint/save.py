@@ -6,12 +6,13 @@ import os
 import shutil
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -29,9 +30,9 @@ class _Writing:
     """One save under way: the thread, whether this rank's files are done, what went wrong."""
 
     folder: Path
-    thread: threading.Thread | None = None
-    own_files_done: threading.Event = None  # type: ignore[assignment]
-    error: str | None = None
+    thread: threading.Thread = field(default_factory=threading.Thread)
+    own_files_done: threading.Event = field(default_factory=threading.Event)
+    error: Exception | None = None
 
 
 class Saver:
@@ -61,11 +62,11 @@ class Saver:
                 "name": part.name,
                 "shape": list(part.record.shape),
                 "kind": part.record.kind,
-                "boxes": part.boxes,
+                "boxes": [list(box) for box in part.boxes],
             }
             for part in fragments
         ]
-        writing = _Writing(folder, own_files_done=threading.Event())
+        writing = _Writing(folder)
         writing.thread = threading.Thread(
             target=self._write, args=(writing, entries, standing, facts), name="checkpoint", daemon=True
         )
@@ -82,14 +83,16 @@ class Saver:
         if writing is None:
             return
         writing.own_files_done.wait()
-        self._raise_together(writing.error, writing)
-        assert writing.thread is not None
+        self._raise_together(writing)
         writing.thread.join()
-        self._raise_together(writing.error, writing)
+        self._raise_together(writing)
         self._writing = None
 
-    def _raise_together(self, error: str | None, writing: _Writing) -> None:
-        errors = gather_objects(error, self.groups.world)
+    def _raise_together(self, writing: _Writing) -> None:
+        error = writing.error
+        if error is not None and not isinstance(error, OSError | SafetensorError):
+            raise error  # a bug of ours
+        errors = gather_objects(error and str(error), self.groups.world)
         failed = [f"rank {rank}: {text}" for rank, text in enumerate(errors) if text]
         if not failed:
             return
@@ -131,13 +134,13 @@ class Saver:
         try:
             self._write_own(writing.folder, entries)
         except Exception as error:
-            writing.error = str(error)
+            writing.error = error
         writing.own_files_done.set()
         if writing.error is None and self.groups.first:
             try:
                 self._publish(writing.folder, standing, facts)
             except Exception as error:
-                writing.error = str(error)
+                writing.error = error
 
     def _write_own(self, folder: Path, entries: list[dict[str, Any]]) -> None:
         stem = layout.rank_name(self.groups.world.rank)
