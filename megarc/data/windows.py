@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from megarc.data.pages import Pages
 from megarc.data.source import Facts, Indices, Sample, Samples, Segments
 from megarc.errors import UserError
 from megarc.window import Window
@@ -66,6 +67,7 @@ class StridedCorpus:
         self.digest = corpus.digest if whole else f"{corpus.digest}[{begin}:{end}]"
         self.facts = facts if whole else _facts_of_part(corpus, facts, begin, end)
         self._window, self._begin = window, begin
+        self._pages = Pages(tokens)
         self._documents = corpus.documents if isolate else None
         self._windows = np.lib.stride_tricks.sliding_window_view(tokens, window.tokens)[:: window.stride]
         assert len(self._windows) == count
@@ -80,6 +82,7 @@ class StridedCorpus:
 
     def read_many(self, k: Indices) -> Samples:
         """Windows k [B], copied."""
+        self._pages.announce(k * self._window.stride, self._window.tokens)
         return Samples(self._windows[k], documents=self._segments(k) if self._documents is not None else None)
 
     def _segments(self, k: Indices) -> Segments:

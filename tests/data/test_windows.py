@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import itertools
+import mmap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from megarc.data.pages import Pages
 from megarc.data.source import Facts, Sample, read_many
 from megarc.data.subset import Subset
 from megarc.data.windows import StridedCorpus, search_right
@@ -160,3 +163,25 @@ def test_a_source_without_bulk_reading_is_stacked(memory: Make) -> None:
     assert samples.recent is not None
     assert samples.recent.tolist() == [1, 2]
     assert samples.documents is None
+
+
+def test_pages_are_announced_of_the_windows_that_are_read(tmp_path: Path) -> None:
+    """Over a part of a file, behind a header: what is announced covers what is read, to a page."""
+    told: list[tuple[int, int]] = []
+
+    class Told(mmap.mmap):
+        def madvise(self, option: int, start: int = 0, length: int = 0) -> None:  # type: ignore[override]
+            told.append((start, start + length))
+            super().madvise(option, start, length)
+
+    path = tmp_path / "tokens"
+    np.arange(200_000, dtype=np.uint16).tofile(path)
+    with path.open("rb") as file:
+        mapped = Told(file.fileno(), 0, access=mmap.ACCESS_READ)
+    tokens = np.frombuffer(mapped, dtype=np.uint16, offset=100)[5000:]
+    Pages(tokens).announce(np.asarray([90_000, 3]), 1025)
+    for begin, (start, end) in zip([3, 90_000], told, strict=True):
+        assert start % mmap.PAGESIZE == 0
+        first = 100 + 2 * (5000 + begin)
+        assert start <= first < start + mmap.PAGESIZE
+        assert end == first + 2 * 1025

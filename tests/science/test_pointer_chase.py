@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from megarc.data import SourceConfig
 from megarc.data.source import read_many
 from megarc.errors import UserError
-from megarc.science import PointerChase
+from megarc.science import PointerChase, accuracy, make_pointer_chase
 from megarc.window import Window
 
 WINDOW = PointerChase.window
@@ -64,3 +65,30 @@ def test_the_causal_arm_reads_the_same_samples() -> None:
     assert (read_many(one, MANY, WINDOW).tokens == read_many(other, MANY, causal).tokens).all()
     with pytest.raises(UserError, match="pointer-chasing task has windows"):
         PointerChase(Window(512, 512, 512), seed=3)
+
+
+def test_it_never_changes_silently() -> None:
+    golden = [1, 2, 4, 6, 5, 8, 11, 12, 11, 14, 12, 12, 17, 18, 15, 18, 21, 20, 19, 22, 21, 23, 23, 23]
+    golden += [23, 23, 4, 5, 5, 8, 21, 23, 8, 17, 4, 11, 1, 5, 7, 20, 24]
+    assert PointerChase(WINDOW, seed=7).read(123_456_789).tokens.tolist() == golden
+
+
+def test_accuracy_counts_the_answering_rows() -> None:
+    task = PointerChase(WINDOW, seed=0)
+    tokens = task.read_many(np.arange(500)).tokens
+
+    def knows_one_step(given: np.ndarray) -> np.ndarray:
+        assert (given == tokens[:, :-1]).all()
+        guess = np.full(given.shape, -1)
+        rows = list(task.one_step_rows)
+        guess[:, rows] = np.take_along_axis(given, given[:, rows], axis=1)
+        return guess
+
+    assert accuracy(task, knows_one_step, 500) == {"one_step": 1.0, "three_steps": 0.0}
+
+
+def test_options_that_are_none_are_refused() -> None:
+    assert len(make_pointer_chase(SourceConfig(kind="pointer_chase", options={"seed": 3}), WINDOW)) == 2**40
+    for options in ({"sed": 3}, {"seed": "3"}):
+        with pytest.raises(UserError, match="one option, seed"):
+            make_pointer_chase(SourceConfig(kind="pointer_chase", options=options), WINDOW)
