@@ -11,7 +11,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import orjson
 import yaml
@@ -151,7 +151,11 @@ def reference(kind: type[Config], indent: str = "") -> str:
         inner = _inner(field)
         note = f"  # {field.description}" if field.description else ""
         if inner is not None and not field.is_required() and field.default is not None:
-            lines += [f"{indent}{name}:{note}", reference(inner, indent + "  ").rstrip("\n")]
+            listed = get_origin(field.annotation) is list
+            keys = reference(inner, indent + ("    " if listed else "  ")).rstrip("\n")
+            if listed:
+                keys = f"{indent}  - {keys.lstrip()}"
+            lines += [f"{indent}{name}:{note}", keys]
             continue
         default = "" if field.is_required() else field.get_default(call_default_factory=True)
         shown = default if default == "" else orjson.dumps(default, default=str).decode()
