@@ -92,10 +92,9 @@ class Shuffled:
     def _work_out(self, samples: Numbers) -> Places:
         source, turn = self._blend(samples)
         number = np.empty_like(turn)
-        for which, epochs in enumerate(self._epochs):
+        for which in np.unique(source):
             mine = np.nonzero(source == which)[0]
-            if mine.size:
-                number[mine] = epochs(turn[mine])
+            number[mine] = self._epochs[which](turn[mine])
         return Places(source, number)
 
 

@@ -68,6 +68,17 @@ def test_small_ones_reach_every_permutation_about_equally(size: int) -> None:
     assert ((counts - expected) ** 2 / expected).sum() < possible + 6 * (2 * possible) ** 0.5
 
 
+@pytest.mark.parametrize("size", [5, 100])
+def test_any_sample_may_open_an_epoch(size: int) -> None:
+    """First places over 20,000 epochs, and their changes from one to the next: chi-square."""
+    first = Permutation(size, 7)(np.zeros(20_000, dtype=np.int64), np.arange(20_000))
+    for seen in (first, np.diff(first) % size):
+        counts = np.bincount(seen, minlength=size)
+        expected = len(seen) / size
+        chi = ((counts - expected) ** 2 / expected).sum()
+        assert chi < size + 5 * (2 * size) ** 0.5
+
+
 def test_looks_random() -> None:
     """Where a number goes says nothing about where it was, nor where its neighbour goes."""
     size = 2**20 + 7
@@ -91,6 +102,15 @@ def test_locality_touches_few_blocks_at_a_time() -> None:
         breaks = (np.diff(np.sort(group)) > 1).sum()
         assert breaks <= 5
         assert (np.diff(group) == 1).sum() < 30
+
+
+def test_two_samples_of_a_batch_share_a_block_about_once_in_mixed() -> None:
+    """The price of locality that docs/order.md states."""
+    locality = Locality(block=64, mixed=16)
+    batches = NearPermutation(2**18, 5, locality)(np.arange(2**18)).reshape(-1, 32)
+    near = np.abs(batches[:, :1] - batches[:, 1:])
+    near = np.minimum(near, 2**18 - near) < 64  # neighbours, over the end too; of one block or, rarely, of two
+    assert abs(near.mean() - 1 / 16) < 0.01
 
 
 def test_numbers_outside_are_refused() -> None:
