@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -10,6 +11,8 @@ import torch.distributed as dist
 
 from megarc.errors import UserError
 from megarc.parallel.place import Place
+
+_SECONDS_TO_LET_GO = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,9 @@ def disconnect() -> None:
     """Leaves the process group."""
     if dist.is_initialized():
         dist.destroy_process_group()
+        # gloo's threads let go of the last collective's tensors a moment later, and abort the process
+        # (torch 2.13, one exit in ten) where the interpreter is ending by then.
+        time.sleep(_SECONDS_TO_LET_GO)
 
 
 def _device(name: str, place: Place) -> torch.device:

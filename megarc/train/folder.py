@@ -12,10 +12,9 @@ from typing import Any
 
 import orjson
 import torch
-import yaml
 
 import megarc
-from megarc.config import differences, identity, to_yaml
+from megarc.config import differences, identity, load, to_yaml
 from megarc.errors import UserError
 from megarc.train.config import RunConfig
 
@@ -104,9 +103,7 @@ class RunFolder:
             self.tell("failed", error=f"{type(error).__name__}: {error}")
 
     def _check_same_run(self, config: RunConfig) -> None:
-        stored = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        ours = identity(config)
-        changed = differences(_like(stored, ours), ours)
+        changed = differences(identity(load(RunConfig, self.config)), identity(config))
         if changed:
             lines = [f"{name}: {old} there, {new} now" for name, old, new in changed[:_SHOWN_DIFFERENCES]]
             raise UserError(
@@ -114,16 +111,6 @@ class RunFolder:
                 + "\n         ".join(lines)
                 + "\n       use the old values, or another folder (folder=...)"
             )
-
-
-def _like(stored: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
-    """``stored`` without the keys that are circumstances now."""
-    return {
-        name: _like(stored[name], value)
-        if isinstance(value, dict) and isinstance(stored.get(name), dict)
-        else stored.get(name)
-        for name, value in ours.items()
-    }
 
 
 def _environment() -> dict[str, Any]:

@@ -1,0 +1,47 @@
+"""A rank of the tests of several processes: runs a list of jobs in one process group.
+
+    python worker.py JOBS.json     with RANK, WORLD_SIZE, ... in the environment
+
+A job is {"do": "pretrain", "config": {...}} or {"do": "resave", "config": {...}, "from": F, "to": G}:
+load F under that configuration and save at once to G.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from megarc.config import build
+from megarc.data import open_stream
+from megarc.parallel import Groups, connect, disconnect, place_from_environment
+from megarc.science import MAKERS
+from megarc.train import RunConfig, pretrain, resolve
+from megarc.train.checkpoint import Saver, load, open_checkpoint
+from megarc.train.engine import build_engine
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    groups = connect(place_from_environment(), "cpu")
+    for job in json.loads(Path(sys.argv[1]).read_text()):
+        config = build(RunConfig, job["config"], "job")
+        if job["do"] == "pretrain":
+            pretrain(config, groups, MAKERS)
+        else:
+            resave(config, groups, Path(job["from"]), Path(job["to"]))
+    disconnect()
+
+
+def resave(config: RunConfig, groups: Groups, source: Path, target: Path) -> None:
+    stream = open_stream(config.data, "train", config.window.build(), config.seed, makers=MAKERS)
+    config = resolve(config, stream, groups.data.size)
+    engine = build_engine(config, groups, config.batch.micro)
+    standing = load(open_checkpoint(source), engine)
+    saver = Saver(target, groups, keep=1)
+    saver.save(engine, standing, {"config": {}})
+    saver.wait()
+    engine.close()
+
+
+main()
