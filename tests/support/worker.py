@@ -3,10 +3,13 @@
     python worker.py JOBS.json     with RANK, WORLD_SIZE, ... in the environment
 
 A job is {"do": "pretrain", "config": {...}} or {"do": "resave", "config": {...}, "from": F, "to": G}:
-load F under that configuration and save at once to G.
+load F under that configuration and save at once to G; or {"do": "limit file size", "bytes": N}, which stands
+for a disk that is full.
 """
 
 import json
+import logging
+import resource
 import sys
 from pathlib import Path
 
@@ -23,8 +26,12 @@ from megarc.train.engine import build_engine
 
 def main() -> None:
     torch.set_num_threads(1)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     groups = connect(place_from_environment(), "cpu")
     for job in json.loads(Path(sys.argv[1]).read_text()):
+        if job["do"] == "limit file size":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (job["bytes"], job["bytes"]))
+            continue
         config = build(RunConfig, job["config"], "job")
         if job["do"] == "pretrain":
             pretrain(config, groups, MAKERS)

@@ -1,68 +1,15 @@
 """Every number of ranks and ZeRO stage trains the same model, and goes on from any other's checkpoint."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from support.ranks import run_jobs
+from support.runs import config, full_state, metrics, pretrain
 
 from megarc.train.checkpoint import latest
 
 STEPS = 6
-
-
-def config(folder, zero=1, length=STEPS, **changes):
-    """A tiny [R | C] model on the weighted task, with accumulation, clipping, z-loss and decay at work."""
-    tree = {
-        "folder": str(folder),
-        "length": f"{length} steps",
-        "window": {"recent": 24, "causal": 16, "stride": 16},
-        "model": {"layers": 2, "hidden": 32, "heads": 4, "kv_heads": 2, "qk_norm": True},
-        "data": {
-            "train": [{"kind": "pointer_chase"}],
-            "valid": [{"kind": "pointer_chase", "options": {"seed": 9}}],
-        },
-        "batch": {"size": 8, "micro": 2},
-        "optimizer": {"lr": 3e-3, "clip": 0.5, "z_loss": 1e-3},
-        "schedule": {"kind": "constant", "warmup": "2 steps"},
-        "parallel": {"zero": zero},
-        "validation": {"every": "3 steps", "windows": 5},
-        "checkpoint": {"every": "100 steps"},
-        "logging": {"every": 1, "tensorboard": False, "peak_flops": 1e12},
-    }
-    for dotted, value in changes.items():
-        group, name = dotted.split("__")
-        tree.setdefault(group, {})[name] = value
-    return tree
-
-
-def pretrain(*args, **changes):
-    return {"do": "pretrain", "config": config(*args, **changes)}
-
-
-def metrics(folder, name):
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return torch.tensor([line[name] for line in lines if name in line], dtype=torch.float64)
-
-
-def full_state(folder):
-    """Every parameter's master and moments, put together from the files without our loader."""
-    checkpoint = latest(folder) if folder.name == "checkpoints" else latest(folder / "checkpoints")
-    assert checkpoint is not None
-    state = {}
-    for file in sorted(checkpoint.folder.glob("rank-*.json")):
-        tensors = load_file(file.with_suffix(".safetensors"))
-        for entry in json.loads(file.read_text())["fragments"]:
-            ((_, _, start, stop),) = entry["boxes"]
-            for part in ("master", "exp_avg", "exp_avg_sq"):
-                numel = torch.Size(entry["shape"]).numel()
-                full = state.setdefault(f"{entry['name']}/{part}", torch.full((numel,), float("nan")))
-                assert full[start:stop].isnan().all(), "an element stands twice"
-                full[start:stop] = tensors[f"{entry['name']}/{part}"]
-    assert all(full.isfinite().all() for full in state.values()), "an element is missing"
-    return state
 
 
 def assert_close(one, other, tolerance):
@@ -76,12 +23,12 @@ def assert_close(one, other, tolerance):
 def runs(tmp_path_factory) -> Path:
     """One process with ZeRO 0, and the same run on 1 and 2 ranks at every stage."""
     folder = tmp_path_factory.mktemp("runs")
-    run_jobs([pretrain(folder / f"dp1-z{zero}", zero) for zero in (0, 1, 2, 3)], 1, folder)
-    jobs = [pretrain(folder / f"dp2-z{zero}", zero) for zero in (0, 1, 2, 3)]
-    jobs += [pretrain(folder / f"bf16-z{zero}", zero, length=3) for zero in (1, 2, 3)]
+    run_jobs([pretrain(folder / f"dp1-z{zero}", zero, STEPS) for zero in (0, 1, 2, 3)], 1, folder)
+    jobs = [pretrain(folder / f"dp2-z{zero}", zero, STEPS) for zero in (0, 1, 2, 3)]
+    jobs += [pretrain(folder / f"bf16-z{zero}", zero, 3) for zero in (1, 2, 3)]
     for job in jobs[-3:]:
         job["config"]["precision"] = "bf16"
-    jobs.append(pretrain(folder / "dp2-recompute", 3, execution__recompute="full"))
+    jobs.append(pretrain(folder / "dp2-recompute", 3, STEPS, execution__recompute="full"))
     run_jobs(jobs, 2, folder)
     return folder
 
@@ -126,7 +73,12 @@ def test_state_reshards_bit_for_bit(runs, tmp_path):
     there, jobs = first.folder, []
     for number, zero in enumerate((0, 2, 1, 3)):
         target = tmp_path / str(number) / "checkpoints"
-        job = {"do": "resave", "config": config(tmp_path / "x", zero), "from": str(there), "to": str(target)}
+        job = {
+            "do": "resave",
+            "config": config(tmp_path / "x", zero, STEPS),
+            "from": str(there),
+            "to": str(target),
+        }
         jobs.append(job)
         there = target / there.name
     run_jobs(jobs[:2], 2, tmp_path)

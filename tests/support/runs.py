@@ -1,0 +1,60 @@
+"""Configurations of tiny runs, and what stands on disk after one."""
+
+import json
+
+import torch
+from safetensors.torch import load_file
+
+from megarc.train.checkpoint import latest
+
+
+def config(folder, zero, length, **changes):
+    """A tiny [R | C] model on the weighted task, with accumulation, clipping, z-loss and decay at work."""
+    tree = {
+        "folder": str(folder),
+        "length": f"{length} steps",
+        "window": {"recent": 24, "causal": 16, "stride": 16},
+        "model": {"layers": 2, "hidden": 32, "heads": 4, "kv_heads": 2, "qk_norm": True},
+        "data": {
+            "train": [{"kind": "pointer_chase"}],
+            "valid": [{"kind": "pointer_chase", "options": {"seed": 9}}],
+        },
+        "batch": {"size": 8, "micro": 2},
+        "optimizer": {"lr": 3e-3, "clip": 0.5, "z_loss": 1e-3},
+        "schedule": {"kind": "constant", "warmup": "2 steps"},
+        "parallel": {"zero": zero},
+        "validation": {"every": "3 steps", "windows": 5},
+        "checkpoint": {"every": "100 steps"},
+        "logging": {"every": 1, "tensorboard": False, "peak_flops": 1e12},
+    }
+    for dotted, value in changes.items():
+        group, name = dotted.split("__")
+        tree.setdefault(group, {})[name] = value
+    return tree
+
+
+def pretrain(*args, **changes):
+    return {"do": "pretrain", "config": config(*args, **changes)}
+
+
+def metrics(folder, name):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return torch.tensor([line[name] for line in lines if name in line], dtype=torch.float64)
+
+
+def full_state(folder):
+    """Every parameter's master and moments, put together from the files without our loader."""
+    checkpoint = latest(folder) if folder.name == "checkpoints" else latest(folder / "checkpoints")
+    assert checkpoint is not None
+    state = {}
+    for file in sorted(checkpoint.folder.glob("rank-*.json")):
+        tensors = load_file(file.with_suffix(".safetensors"))
+        for entry in json.loads(file.read_text())["fragments"]:
+            ((_, _, start, stop),) = entry["boxes"]
+            for part in ("master", "exp_avg", "exp_avg_sq"):
+                numel = torch.Size(entry["shape"]).numel()
+                full = state.setdefault(f"{entry['name']}/{part}", torch.full((numel,), float("nan")))
+                assert full[start:stop].isnan().all(), "an element stands twice"
+                full[start:stop] = tensors[f"{entry['name']}/{part}"]
+    assert all(full.isfinite().all() for full in state.values()), "an element is missing"
+    return state
