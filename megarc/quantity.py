@@ -20,7 +20,8 @@ _UNITS = {
     "steps": "steps",
     "of run": "run",
 }
-_PATTERN = re.compile(r"([0-9][0-9_,]*(?:\.[0-9]+)?(?:e[0-9]+)?)\s*([kmbt]?)\s+([a-z ]+)", re.IGNORECASE)
+_NUMBER = r"[0-9][0-9_,]*(?:\.[0-9]+)?(?:e[0-9]+)?"
+_PATTERN = re.compile(rf"({_NUMBER})\s*([kmbt]?)\s*({'|'.join(_UNITS)})", re.IGNORECASE)
 _HOW = "write it like '2B tokens', '300 steps', '5k windows' or '0.1 of run'"
 
 
@@ -38,11 +39,11 @@ class Quantity:
         Raises:
             UserError: where it is no quantity.
         """
-        match = _PATTERN.fullmatch(str(text).strip())
-        unit = _UNITS.get(" ".join(match[3].lower().split())) if match else None
-        if match is None or unit is None:
+        match = _PATTERN.fullmatch(" ".join(str(text).split()))
+        if match is None:
             raise UserError(f"{text!r} is no amount of training; {_HOW}")
         amount = float(re.sub("[_,]", "", match[1])) * _SUFFIX[match[2].lower()]
+        unit = _UNITS[match[3].lower()]
         if unit == "run" and amount > 1:
             raise UserError(f"{text!r} is more than the whole run; a share lies between 0 and 1")
         return cls(amount, unit)

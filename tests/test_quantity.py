@@ -16,6 +16,10 @@ from megarc.quantity import Quantity
         ("3 Samples", 3, "samples"),
         ("0.1 of run", 0.1, "run"),
         ("1e6 tokens", 1e6, "tokens"),
+        ("60steps", 60, "steps"),
+        ("2tokens", 2, "tokens"),
+        ("2Ttokens", 2e12, "tokens"),
+        ("5kwindows", 5000, "samples"),
     ],
 )
 def test_parse(text, amount, unit):

@@ -114,6 +114,13 @@ class RunConfig(Config):
     deepspeed: dict[str, Any] = key({}, "passed to DeepSpeed as it is, for experts", circumstance=True)
 
     @model_validator(mode="after")
+    def _positions_reach(self) -> RunConfig:
+        positions, rows = self.model.learned_positions, self.window.recent + self.window.causal
+        if positions is not None and positions < rows:
+            raise ValueError(f"model.learned_positions is {positions}, fewer than the window's {rows} rows")
+        return self
+
+    @model_validator(mode="after")
     def _precision_fits(self) -> RunConfig:
         if self.precision == "bf16" and self.parallel.zero == 0:
             raise ValueError(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import platform
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import orjson
@@ -19,6 +21,7 @@ from megarc.errors import UserError
 from megarc.train.config import RunConfig
 
 _SHOWN_DIFFERENCES = 12
+_DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ESTALE)
 
 
 class RunFolder:
@@ -95,12 +98,20 @@ class RunFolder:
         beside.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
         beside.replace(self.state)
 
-    def tell_failure(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Tells of an exception that ends the run: an exit callback."""
-        if error is not None:
-            self.tell("failed", error=f"{type(error).__name__}: {error}")
+    @contextmanager
+    def failures_told(self) -> Iterator[None]:
+        """Tells in state.json of an exception that ends the block; a full or vanished disk is the user's."""
+        try:
+            yield
+        except BaseException as error:
+            with suppress(OSError):
+                self.tell("failed", error=f"{type(error).__name__}: {error}")
+            if isinstance(error, OSError) and error.errno in _DISK_TROUBLE:
+                raise UserError(
+                    f"the run folder {self.path} cannot be written any more: {error}; "
+                    "make room and give the same command again: it goes on from the newest checkpoint"
+                ) from None
+            raise
 
     def _check_same_run(self, config: RunConfig) -> None:
         changed = differences(identity(load(RunConfig, self.config)), identity(config))

@@ -77,7 +77,7 @@ def _enter(stack: ExitStack, folder: RunFolder, config: RunConfig, groups: Group
             if taken_over:
                 log.warning(taken_over)
             folder.enter(config, {"ranks": groups.world.size, "sources": list(stream.digests)})
-            stack.push(folder.tell_failure)
+            stack.enter_context(folder.failures_told())
         except UserError as problem:
             error = str(problem)
         except OSError as problem:
