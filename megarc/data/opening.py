@@ -9,8 +9,9 @@ from megarc.data.blend import BLOCK, quotas
 from megarc.data.config import DataConfig, SourceConfig
 from megarc.data.locality import Locality
 from megarc.data.order import Sequential, Shuffled
+from megarc.data.recent import ShortRecent
 from megarc.data.source import Facts, Source
-from megarc.data.stream import ShortRecent, Stream
+from megarc.data.stream import Stream
 from megarc.data.subset import Subset
 from megarc.data.windows import StridedCorpus
 from megarc.errors import UserError

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from megarc.data.batches import Batch
-from megarc.data.draws import below, chance, key_of, table
 from megarc.data.order import Order
+from megarc.data.recent import ShortRecent
 from megarc.data.source import Indices, Samples, Segments, Source, read_many
 from megarc.errors import UserError
 from megarc.progress import human
@@ -39,21 +39,6 @@ class Share:
         tokens = f"{human(self.tokens)} tokens, " if self.tokens else ""
         line = f"{self.name}: {tokens}{human(self.windows)} windows, {100 * self.share:.4g} % of the samples"
         return f"{line}, {self.epochs:.3g} epochs{self.warning and '; warning: ' + self.warning}"
-
-
-@dataclass(frozen=True, slots=True)
-class ShortRecent:
-    """Which training samples have fewer rows of R, because a short prompt has: a ``share`` of them."""
-
-    share: float
-    seed: int
-    phase: int
-
-    def draw(self, samples: Indices, recent: int) -> Segments:
-        """Rows of R of samples [B]: ``recent``, or, for a share of them, any number below it."""
-        word = table(key_of("short recent", self.seed, self.phase), samples, 2)
-        short = below(word[:, 1], recent)
-        return np.where(chance(word[:, 0], self.share), short, np.uint64(recent)).astype(np.int32)
 
 
 class Stream:

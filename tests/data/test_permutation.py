@@ -109,9 +109,7 @@ def test_two_samples_of_a_batch_share_a_block_about_once_in_mixed() -> None:
     locality = Locality(block=64, mixed=16)
     batches = NearPermutation(2**18, 5, locality)(np.arange(2**18)).reshape(-1, 32)
     near = np.abs(batches[:, :1] - batches[:, 1:])
-    near = (
-        np.minimum(near, 2**18 - near) < 64
-    )  # neighbours, over the end too; of one block or, rarely, of two
+    near = np.minimum(near, 2**18 - near) < 64  # over the end too; of one block or, rarely, of two
     assert abs(near.mean() - 1 / 16) < 0.01
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from megarc.data.order import Sequential, Shuffled
+from megarc.data.recent import ShortRecent
 from megarc.data.source import Facts, Sample
-from megarc.data.stream import ShortRecent, Stream
+from megarc.data.stream import Stream
 from megarc.data.windows import StridedCorpus
 from megarc.errors import UserError
 from megarc.window import Window
