@@ -67,6 +67,14 @@ class IndexedCorpus:
         """The first token of each document, ``[documents]``."""
         return self._sequence_starts()[self._first_sequence[:-1]]
 
+    def document_starts(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The first token of each of the documents ``numbers`` [..]: reads their places, not all of them."""
+        sequences = self._first_sequence[numbers]
+        inside = sequences < len(self._pointers)  # an empty document at the end begins where the tokens end
+        starts: npt.NDArray[np.int64] = np.full(sequences.shape, len(self.tokens), dtype=np.int64)
+        starts[inside] = self._pointers[sequences[inside]] // self.dtype.itemsize
+        return starts
+
     def document(self, number: int) -> npt.NDArray[Any]:
         """The tokens of one document."""
         if not 0 <= number < self.document_count:
