@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
+from megarc.corpus import IndexedCorpus, Manifest, load_manifest
 from megarc.data.blend import BLOCK, quotas
 from megarc.data.config import DataConfig, SourceConfig
 from megarc.data.locality import Locality
@@ -67,13 +68,26 @@ def _corpus_maker(isolate: bool) -> Maker:
     def make(config: SourceConfig, window: Window) -> Source:
         if config.path is None:
             raise UserError("a corpus needs a path: the prefix P of its files P.bin and P.idx")
-        from megarc.corpus import IndexedCorpus
-
         corpus = IndexedCorpus(config.path)
-        facts = Facts(str(config.path), len(corpus.tokens), len(corpus.documents))
+        facts = _facts(str(config.path), corpus, load_manifest(config.path))
         return StridedCorpus(corpus, window, facts, part=config.part, isolate=isolate)
 
     return make
+
+
+def _facts(name: str, corpus: IndexedCorpus, manifest: Manifest | None) -> Facts:
+    tokens, documents = len(corpus.tokens), corpus.document_count
+    if manifest is None:
+        return Facts(name, tokens, documents)
+    text, tokenizer = manifest.text_bytes, manifest.tokenizer
+    return Facts(
+        name,
+        tokens,
+        documents,
+        bytes_per_token=text / tokens if text is not None and tokens else None,
+        vocabulary=tokenizer.vocabulary_size if tokenizer else None,
+        tokenizer_digest=tokenizer.digest if tokenizer else None,
+    )
 
 
 def _make(config: SourceConfig, makers: Mapping[str, Maker], window: Window, place: str) -> Source:

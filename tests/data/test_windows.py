@@ -11,10 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from megarc.data.documents import begun
 from megarc.data.pages import Pages
 from megarc.data.source import Facts, Sample, read_many
 from megarc.data.subset import Subset
-from megarc.data.windows import StridedCorpus, search_right
+from megarc.data.windows import StridedCorpus
 from megarc.errors import UserError
 from megarc.window import Window
 
@@ -95,25 +96,26 @@ def test_parts_share_no_document_and_leave_none_out(
     assert total - len(seen) <= len(edges)  # parts of one token have no window of two
 
 
-@given(st.lists(st.integers(-50, 50), min_size=1), st.lists(st.integers(-60, 60), min_size=1))
-def test_search_is_numpys(ordered: list[int], values: list[int]) -> None:
-    ordered.sort()
-    expected = np.searchsorted(ordered, values, side="right")
-    assert (search_right(np.asarray(ordered), np.asarray(values)) == expected).all()
+@given(starts=st.lists(st.integers(0, 50), max_size=20), values=st.lists(st.integers(-1, 60), min_size=1))
+@relaxed
+def test_documents_that_have_begun_are_counted(memory: Make, starts: list[int], values: list[int]) -> None:
+    begins = (0, *sorted(starts))
+    expected = np.searchsorted(begins, values, side="right")
+    assert (begun(memory(60, begins), np.asarray(values)) == expected).all()
 
 
-def test_search_copies_nothing_where_numbers_lie_askew() -> None:
-    class Counting(np.ndarray[Any, Any]):
-        touched = 0
+def test_finding_a_document_looks_at_a_few(memory: Make) -> None:
+    corpus, looked = memory(10**6, tuple(range(0, 10**6, 10))), []
 
-        def __getitem__(self, index: Any) -> Any:
-            Counting.touched += np.size(index)
-            return np.asarray(super().__getitem__(index))
+    class Counting:
+        document_count = 10**5
 
-    askew = np.frombuffer(b"xx" + np.arange(100_000).tobytes(), dtype=np.int64, offset=2).view(Counting)
-    assert not askew.flags.aligned
-    assert search_right(askew, np.asarray([12_345, 99_999])).tolist() == [12_346, 100_000]
-    assert Counting.touched < 50
+        def document_starts(self, numbers: Any) -> Any:
+            looked.append(len(numbers))
+            return corpus.document_starts(numbers)
+
+    assert begun(Counting(), np.asarray([123_456, 999_999])).tolist() == [12_346, 100_000]
+    assert sum(looked) <= 2 * 17
 
 
 def test_a_window_longer_than_the_data_is_named(memory: Make) -> None:
