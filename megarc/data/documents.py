@@ -56,7 +56,9 @@ def cut(corpus: Corpus, share: float) -> int:
 def segments(corpus: Corpus, starts: Indices, rows: int) -> Segments:
     """Which document each of ``rows`` tokens from each of ``starts`` [B] on is in, as a count: [B, rows]."""
     begins: Segments = np.zeros((len(starts), rows), dtype=np.int32)
-    first, after = begun(corpus, starts), begun(corpus, starts + rows - 1)
-    for row in np.nonzero(after > first)[0]:
-        begins[row, corpus.document_starts(np.arange(first[row], after[row])) - starts[row]] = 1
+    first, after = np.split(begun(corpus, np.concatenate([starts, starts + rows - 1])), 2)
+    inside = after - first  # documents that begin within each window
+    window = np.repeat(np.arange(len(starts)), inside)
+    numbers = np.arange(len(window)) + np.repeat(after - np.cumsum(inside), inside)
+    begins[window, corpus.document_starts(numbers) - starts[window]] = 1
     return np.cumsum(begins, axis=1, dtype=np.int32)
