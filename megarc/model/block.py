@@ -37,7 +37,8 @@ class Attention(nn.Module):
         self.heads, self.groups, self.head_dim = config.heads, config.groups, config.width_of_head
         self.rope_base = config.rope_base if config.learned_positions is None else None
         self.engine, self.layer = engine, layer
-        self.qkv = Linear(config.hidden, (self.heads + 2 * self.groups) * self.head_dim, "hidden")
+        self.query = Linear(config.hidden, self.heads * self.head_dim, "hidden")
+        self.key_value = Linear(config.hidden, 2 * self.groups * self.head_dim, "hidden")
         self.out = Linear(self.heads * self.head_dim, config.hidden, "residual")
         self.query_norm = Norm(self.head_dim, config.norm_epsilon) if config.qk_norm else nn.Identity()
         self.key_norm = Norm(self.head_dim, config.norm_epsilon) if config.qk_norm else nn.Identity()
@@ -46,9 +47,9 @@ class Attention(nn.Module):
         self, x: Tensor, recent: int | Tensor, documents: Tensor | None, cache: Cache | None
     ) -> Tensor:
         batch, rows, _ = x.shape
-        # [batch, rows, heads + 2 groups, head_dim] -> [batch, heads, rows, head_dim]
-        qkv = self.qkv(x).view(batch, rows, -1, self.head_dim).transpose(1, 2)
-        q, k, v = qkv.split((self.heads, self.groups, self.groups), dim=1)
+        # [batch, rows, heads * head_dim] -> [batch, heads, rows, head_dim]; keys first, then values
+        q = self.query(x).view(batch, rows, self.heads, self.head_dim).transpose(1, 2)
+        k, v = self.key_value(x).view(batch, rows, 2, self.groups, self.head_dim).transpose(1, 3).unbind(2)
         q, k = self.query_norm(q), self.key_norm(k)
         first = 0 if cache is None else cache.length
         if self.rope_base is not None:
@@ -57,8 +58,7 @@ class Attention(nn.Module):
             mixed = attend(q, k, v, recent, documents, engine=self.engine)
         else:
             k, v = cache.append(self.layer, k, v)
-            # What comes first is the prompt, under the window's mask; later rows see all that is cached.
-            mixed = attend_cached(q, k, v) if first else attend(q, k, v, recent, engine=self.engine)
+            mixed = attend_cached(q, k, v, recent if first == 0 else 0, engine=self.engine)
         return self.out(mixed.transpose(1, 2).reshape(batch, rows, -1))
 
 

@@ -82,8 +82,6 @@ class Transformer(nn.Module):
                 x = checkpoint(block, x, recent, documents, use_reentrant=False)
             else:
                 x = block(x, recent, documents, cache)
-        if cache is not None:
-            cache.advance(tokens.shape[1])
         return x
 
 

@@ -33,5 +33,5 @@ def test_seed_and_name_matter_and_nothing_else():
     for name, parameter in same.items():
         assert torch.equal(parameter, again[name])
         assert torch.equal(parameter, other[name]) == (record_of(parameter).kind == "norm")
-    first, second = (same[f"blocks.{layer}.attention.qkv.weight"] for layer in range(2))
+    first, second = (same[f"blocks.{layer}.attention.query.weight"] for layer in range(2))
     assert not torch.equal(first[0], second[0])
