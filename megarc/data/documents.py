@@ -58,7 +58,7 @@ def segments(corpus: Corpus, starts: Indices, rows: int) -> Segments:
     begins: Segments = np.zeros((len(starts), rows), dtype=np.int32)
     first, after = np.split(begun(corpus, np.concatenate([starts, starts + rows - 1])), 2)
     inside = after - first  # documents that begin within each window
-    window = np.repeat(np.arange(len(starts)), inside)
+    window: Indices = np.repeat(np.arange(len(starts)), inside)
     numbers = np.arange(len(window)) + np.repeat(after - np.cumsum(inside), inside)
     begins[window, corpus.document_starts(numbers) - starts[window]] = 1
     return np.cumsum(begins, axis=1, dtype=np.int32)
