@@ -29,9 +29,8 @@ def main() -> int:
         return 0
     config = load(RunConfig, arguments.config, arguments.overrides)
 
-    from megarc.science import MAKERS
-
     from megarc.parallel import connect, disconnect, place_from_environment
+    from megarc.science import MAKERS
     from megarc.train import pretrain
 
     place = place_from_environment()

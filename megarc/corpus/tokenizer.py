@@ -1,0 +1,112 @@
+"""What every tokenizer offers, and the door that opens one from a file."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from megarc.corpus.manifest import TokenizerFacts
+from megarc.errors import UserError
+
+RESERVED = (
+    *("<ro>", "</ro>", "<code>", "</code>", "<output>", "</output>"),
+    *(f"<spare{number}>" for number in range(10)),
+)
+"""Tokens that text never turns into, kept for roll-outs, interpreters and what comes later.
+Their order is the order of their ids, so it never changes: append, never insert."""
+
+
+class Tokenizer(ABC):
+    """Text to ids and back.
+
+    Attributes:
+        kind: ``sentencepiece``, ``huggingface`` or ``bytes``.
+        digest: SHA-256 of what it was loaded from.
+        vocabulary_size: ids are 0..vocabulary_size-1.
+        reserved: tokens kept for later use, by name; text never turns into them.
+    """
+
+    kind: str
+    digest: str
+    vocabulary_size: int
+    reserved: dict[str, int]
+    _end_of_document: int | None
+
+    @property
+    def end_of_document(self) -> int:
+        """The id that stands between documents.
+
+        Raises:
+            UserError: where the tokenizer has none.
+        """
+        if self._end_of_document is None:
+            raise UserError(f"this {self.kind} tokenizer has no end-of-document token")
+        return self._end_of_document
+
+    def encode(self, text: str) -> Any:
+        """The ids of ``text``, i32 ``[tokens]``: exactly those of the library that the file belongs to.
+
+        Raises:
+            UserError: where ``text`` holds half a character (a lone surrogate).
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"the text holds a lone surrogate at character {error.start}") from None
+        return self.encode_documents([text])[0]
+
+    @abstractmethod
+    def encode_documents(self, texts: Sequence[str]) -> tuple[Any, Any]:
+        """The ids of many texts end to end, i32 ``[tokens]``, and each one's count, i32 ``[texts]``."""
+
+    @abstractmethod
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ``ids``; bytes that are no UTF-8 become U+FFFD."""
+
+    def facts(self) -> TokenizerFacts:
+        """What a manifest says of it."""
+        return TokenizerFacts(
+            kind=self.kind,
+            digest=self.digest,
+            vocabulary_size=self.vocabulary_size,
+            end_of_document=self._end_of_document,
+            reserved=self.reserved,
+        )
+
+
+def load_tokenizer(path: str | Path) -> Tokenizer:
+    """The tokenizer of a SentencePiece ``.model``, a Hugging Face ``tokenizer.json``, or the word ``bytes``.
+
+    Raises:
+        UserError: where there is no such file, or it is no tokenizer.
+    """
+    if str(path) == "bytes":
+        from megarc.corpus.tokenizer_bytes import BytesTokenizer
+
+        return BytesTokenizer()
+    path = Path(path)
+    if path.is_dir():
+        path = path / "tokenizer.json"
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"no such tokenizer: {path}; train one with data_tools/train_tokenizer.py") from None
+    except OSError as error:
+        raise UserError(f"cannot read the tokenizer {path}: {error.strerror}") from None
+    if content.lstrip()[:1] == b"{":
+        from megarc.corpus.tokenizer_huggingface import HuggingFaceTokenizer
+
+        return HuggingFaceTokenizer(content, str(path))
+    from megarc.corpus.tokenizer_sentencepiece import SentencePieceTokenizer
+
+    return SentencePieceTokenizer(content, str(path))
+
+
+def join(parts: Sequence[Any]) -> tuple[Any, Any]:
+    """Arrays of ids end to end, and their lengths: what ``encode_documents`` gives."""
+    lengths = np.fromiter(map(len, parts), np.int32, len(parts))
+    return np.concatenate([np.empty(0, np.int32), *parts]).astype(np.int32, copy=False), lengths

@@ -1,0 +1,58 @@
+"""Hugging Face's ``tokenizer.json``."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+
+from megarc.corpus.tokenizer import RESERVED, Tokenizer, join
+from megarc.errors import UserError
+
+_ENDS = (
+    *("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<EOS>", "<|end▁of▁sentence|>"),
+    *("<eod>", "[EOS]", "[SEP]"),
+)
+
+
+class HuggingFaceTokenizer(Tokenizer):
+    """A ``tokenizer.json``: as the library does, a special token written out in a text becomes that token.
+
+    The template of special tokens around a text (``[CLS] ... [SEP]``) is not applied.
+    """
+
+    kind = "huggingface"
+
+    def __init__(self, content: bytes, name: str) -> None:
+        try:
+            import tokenizers
+        except ImportError:
+            raise UserError(
+                f"{name} is a Hugging Face tokenizer, which needs: pip install 'megarc[tokenizers]'"
+            ) from None
+        # The workers are processes; threads of a forked pool would wait for ever.
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_buffer(content)
+        except Exception as error:  # the library raises bare Exception
+            raise UserError(f"{name} is no tokenizer that the tokenizers library can read: {error}") from None
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.digest = hashlib.sha256(content).hexdigest()
+        ids = self._tokenizer.get_vocab(with_added_tokens=True)
+        self.vocabulary_size = max(ids.values()) + 1
+        special = {token["content"] for token in orjson.loads(content)["added_tokens"] if token["special"]}
+        found = [ids[end] for end in _ENDS if end in special]
+        self._end_of_document = found[0] if found else None
+        self.reserved = {token: ids[token] for token in RESERVED if token in special}
+
+    def encode_documents(self, texts: Sequence[str]) -> tuple[Any, Any]:
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return join([np.array(encoding.ids, np.int32) for encoding in encodings])
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return str(self._tokenizer.decode([int(number) for number in ids], skip_special_tokens=True))

@@ -1,0 +1,44 @@
+"""SentencePiece models, BPE or unigram."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import sentencepiece
+
+from megarc.corpus.tokenizer import Tokenizer, join
+from megarc.errors import UserError
+
+
+class SentencePieceTokenizer(Tokenizer):
+    """A ``.model`` file. A control token written out in a text stays text."""
+
+    kind = "sentencepiece"
+
+    def __init__(self, model: bytes, name: str) -> None:
+        self._processor = sentencepiece.SentencePieceProcessor()
+        try:
+            loaded = bool(model) and self._processor.LoadFromSerializedProto(model)
+        except RuntimeError:
+            loaded = False
+        if not loaded:
+            raise UserError(f"{name} is no tokenizer: neither a SentencePiece model nor a tokenizer.json")
+        self.digest = hashlib.sha256(model).hexdigest()
+        self.vocabulary_size = self._processor.vocab_size()
+        end = self._processor.eos_id()
+        self._end_of_document = end if end >= 0 else None
+        usual = {end, self._processor.bos_id(), self._processor.pad_id(), self._processor.unk_id()}
+        self.reserved = {
+            self._processor.id_to_piece(number): number
+            for number in range(self.vocabulary_size)
+            if self._processor.is_control(number) and number not in usual
+        }
+
+    def encode_documents(self, texts: Sequence[str]) -> tuple[Any, Any]:
+        # One thread: the workers are processes, and more threads showed no gain.
+        return join(self._processor.encode(list(texts), out_type="numpy", num_threads=1))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return str(self._processor.decode([int(number) for number in ids]))
