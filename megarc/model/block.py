@@ -8,18 +8,21 @@ from torch import Tensor, nn
 
 from megarc.attention import Cache, attend, attend_cached
 from megarc.model.config import ModelConfig
-from megarc.model.record import Kind, attach
+from megarc.model.layers import ColumnLinear, Norm, RowLinear
+from megarc.model.record import matrix
+from megarc.parallel import TensorParallel
 
 
 class Block(nn.Module):
     """``x + attention(norm(x))``, then ``x + feed_forward(norm(x))``."""
 
-    def __init__(self, config: ModelConfig, engine: str, layer: int) -> None:
+    def __init__(self, config: ModelConfig, engine: str, layer: int, tensor: TensorParallel) -> None:
         super().__init__()
-        self.attention_norm = Norm(config.hidden, config.norm_epsilon)
-        self.attention = Attention(config, engine, layer)
-        self.feed_forward_norm = Norm(config.hidden, config.norm_epsilon)
-        self.feed_forward = FeedForward(config)
+        width, epsilon = config.hidden, config.norm_epsilon
+        self.attention_norm = Norm(width, epsilon, tensor, partial=tensor.sequence)
+        self.attention = Attention(config, engine, layer, tensor)
+        self.feed_forward_norm = Norm(width, epsilon, tensor, partial=tensor.sequence)
+        self.feed_forward = FeedForward(config, tensor)
 
     def forward(
         self, x: Tensor, recent: int | Tensor, documents: Tensor | None = None, cache: Cache | None = None
@@ -30,26 +33,31 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Grouped-query attention under the window's mask, with rotary positions."""
+    """Grouped-query attention under the window's mask. Each tensor rank has some of the heads."""
 
-    def __init__(self, config: ModelConfig, engine: str, layer: int) -> None:
+    def __init__(self, config: ModelConfig, engine: str, layer: int, tensor: TensorParallel) -> None:
         super().__init__()
-        self.heads, self.groups, self.head_dim = config.heads, config.groups, config.width_of_head
+        self.tensor, self.engine, self.layer, self.head_dim = tensor, engine, layer, config.width_of_head
+        self.heads = config.heads // tensor.size
         self.rope_base = config.rope_base if config.learned_positions is None else None
-        self.engine, self.layer = engine, layer
-        self.query = Linear(config.hidden, self.heads * self.head_dim, "hidden")
-        self.key_value = Linear(config.hidden, 2 * self.groups * self.head_dim, "hidden")
-        self.out = Linear(self.heads * self.head_dim, config.hidden, "residual")
-        self.query_norm = Norm(self.head_dim, config.norm_epsilon) if config.qk_norm else nn.Identity()
-        self.key_norm = Norm(self.head_dim, config.norm_epsilon) if config.qk_norm else nn.Identity()
+        partial = tensor.size > 1
+        self.query = ColumnLinear(config.hidden, config.heads * self.head_dim, "hidden", tensor)
+        self.key_value = KeyValue(config, tensor)
+        self.out = RowLinear(config.heads * self.head_dim, config.hidden, "residual", tensor)
+        self.query_norm: nn.Module = nn.Identity()
+        self.key_norm: nn.Module = nn.Identity()
+        if config.qk_norm:
+            self.query_norm = Norm(self.head_dim, config.norm_epsilon, tensor, partial)
+            self.key_norm = Norm(self.head_dim, config.norm_epsilon, tensor, partial)
 
     def forward(
         self, x: Tensor, recent: int | Tensor, documents: Tensor | None, cache: Cache | None
     ) -> Tensor:
+        x = self.tensor.enter(x)
         batch, rows, _ = x.shape
-        # [batch, rows, heads * head_dim] -> [batch, heads, rows, head_dim]; keys first, then values
+        # [batch, rows, heads * head_dim] -> [batch, heads, rows, head_dim]
         q = self.query(x).view(batch, rows, self.heads, self.head_dim).transpose(1, 2)
-        k, v = self.key_value(x).view(batch, rows, 2, self.groups, self.head_dim).transpose(1, 3).unbind(2)
+        k, v = self.key_value(x)
         q, k = self.query_norm(q), self.key_norm(k)
         first = 0 if cache is None else cache.length
         if self.rope_base is not None:
@@ -62,40 +70,40 @@ class Attention(nn.Module):
         return self.out(mixed.transpose(1, 2).reshape(batch, rows, -1))
 
 
+class KeyValue(nn.Module):
+    """Keys above values, one matrix. Where there are fewer groups than tensor ranks, all hold it whole."""
+
+    def __init__(self, config: ModelConfig, tensor: TensorParallel) -> None:
+        super().__init__()
+        self.tensor, self.groups, self.head_dim = tensor, config.groups, config.width_of_head
+        rows = 2 * self.groups * self.head_dim
+        split = 0 if self.groups >= tensor.size else None
+        self.weight = matrix(rows, config.hidden, "hidden", tensor, split=split, parts=2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``x`` [batch, rows, hidden] -> keys and values [batch, groups of this rank, rows, head_dim]."""
+        batch, rows, hidden = x.shape
+        weight = self.weight
+        if self.groups < self.tensor.size:
+            mine = self.tensor.rank * self.groups // self.tensor.size
+            weight = self.tensor.shared(weight).view(2, self.groups, self.head_dim, hidden)[:, mine]
+        both = F.linear(x, weight.reshape(-1, hidden)).view(batch, rows, 2, -1, self.head_dim)
+        k, v = both.transpose(1, 3).unbind(2)
+        return k, v
+
+
 class FeedForward(nn.Module):
-    """SwiGLU: ``down(silu(gate(x)) * up(x))``, gate and up as one matrix."""
+    """SwiGLU: ``down(silu(gate(x)) * up(x))``, gate above up as one matrix."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, tensor: TensorParallel) -> None:
         super().__init__()
-        self.gate_up = Linear(config.hidden, 2 * config.width_of_ffn, "hidden")
-        self.down = Linear(config.width_of_ffn, config.hidden, "residual")
+        self.tensor = tensor
+        self.gate_up = ColumnLinear(config.hidden, 2 * config.width_of_ffn, "hidden", tensor, parts=2)
+        self.down = RowLinear(config.width_of_ffn, config.hidden, "residual", tensor)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        gate, up = self.gate_up(self.tensor.enter(x)).chunk(2, dim=-1)
         return self.down(F.silu(gate) * up)
-
-
-class Linear(nn.Module):
-    """``x W^T`` without bias, ``W`` [outputs, inputs]; its values come from ``initial.py``."""
-
-    def __init__(self, inputs: int, outputs: int, kind: Kind) -> None:
-        super().__init__()
-        self.weight = attach(nn.Parameter(torch.empty(outputs, inputs)), kind)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight)
-
-
-class Norm(nn.Module):
-    """RMSNorm with a gain, over the last dimension."""
-
-    def __init__(self, width: int, epsilon: float) -> None:
-        super().__init__()
-        self.epsilon = epsilon
-        self.weight = attach(nn.Parameter(torch.empty(width)), "norm")
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
 
 
 def rotate(x: Tensor, first: int, base: float) -> Tensor:

@@ -8,9 +8,6 @@ from pydantic import model_validator
 
 from megarc.config import Config, key
 
-VOCABULARY_MULTIPLE = 128
-"""The vocabulary is padded to a multiple of this: good for matrix products, free of the topology."""
-
 
 class ModelConfig(Config):
     """A pre-norm decoder: RMSNorm, SwiGLU, grouped-query attention, rotary (or learned) positions."""
@@ -24,6 +21,7 @@ class ModelConfig(Config):
         None, "inner width of the feed-forward; null: 8/3 hidden, up to a multiple of 64", ge=1
     )
     vocabulary: int | None = key(None, "token ids; null: what the corpus's tokenizer has", ge=2)
+    vocabulary_multiple: int = key(128, "the vocabulary is padded to a multiple of it", ge=1)
     tied: bool = key(True, "head and embedding share one matrix")
     qk_norm: bool = key(False, "RMSNorm on queries and keys, head by head")
     rope_base: float = key(10000.0, "base of the rotary wavelengths", gt=1)
@@ -68,8 +66,8 @@ class ModelConfig(Config):
 
     @property
     def padded_vocabulary(self) -> int:
-        """Rows of embedding and head: the vocabulary up to a multiple of 128."""
-        return -(-self.tokens // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+        """Rows of embedding and head: the vocabulary up to its multiple."""
+        return -(-self.tokens // self.vocabulary_multiple) * self.vocabulary_multiple
 
 
 class ExecutionConfig(Config):

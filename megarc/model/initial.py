@@ -9,12 +9,14 @@ from a generator of its own: a rank draws the blocks that it touches and no othe
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from megarc.model.config import ModelConfig
 from megarc.model.record import Record, record_of
+from megarc.parallel import Box, size
 
 _BLOCK = 1 << 16  # elements, about: what is drawn at once, and at most drawn in vain
 
@@ -24,29 +26,28 @@ def initialise(model: nn.Module, config: ModelConfig, seed: int) -> None:
     """Fills every parameter of ``model``."""
     for name, parameter in model.named_parameters():
         record = record_of(parameter)
-        values = initial_values(name, record, config, seed, 0, parameter.numel())
+        values = initial_values(name, record, config, seed, record.boxes)
         parameter.copy_(values.view(parameter.shape))
 
 
-def initial_values(
-    name: str, record: Record, config: ModelConfig, seed: int, start: int, stop: int
-) -> Tensor:
-    """Elements ``start .. stop-1`` of the flattened full parameter ``name``, float32 [stop - start]."""
+def initial_values(name: str, record: Record, config: ModelConfig, seed: int, boxes: Sequence[Box]) -> Tensor:
+    """The values of ``boxes`` of the full parameter ``name``, one after the other, float32 1-D."""
     if record.kind == "norm":
-        return torch.ones(stop - start)
+        return torch.ones(size(boxes))
     std = config.initial_std
     if record.kind == "residual":
         std /= (2 * config.layers) ** 0.5
-    columns = record.shape[-1]
-    block = max(1, _BLOCK // columns) * columns
-    total = record.shape[0] * columns
-    values = torch.empty(stop - start)
-    for first in range(start // block * block, stop, block):
-        last = min(first + block, total)
-        drawn = torch.empty(last - first).normal_(0.0, std, generator=_generator(seed, name, first // block))
-        left, right = max(first, start), min(last, stop)
-        values[left - start : right - start] = drawn[left - first : right - first]
-    return values
+    rows, columns = record.shape
+    height = max(1, _BLOCK // columns)
+    pieces = [torch.empty(0)]
+    for box in boxes:
+        for block in range(box.top // height, -(-box.bottom // height)):
+            first, last = block * height, min((block + 1) * height, rows)
+            drawn = torch.empty(last - first, columns)
+            drawn.normal_(0.0, std, generator=_generator(seed, name, block))
+            top, bottom = max(first, box.top) - first, min(last, box.bottom) - first
+            pieces.append(drawn[top:bottom, box.left : box.right].reshape(-1))
+    return torch.cat(pieces)
 
 
 def _generator(seed: int, name: str, block: int) -> torch.Generator:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from megarc.parallel import TensorParallel
+
 
 class RowLoss(NamedTuple):
     """For each loss row: ``nll`` [batch, s] in nats, ``log_z`` [batch, s], float32 at least."""
@@ -15,15 +17,23 @@ class RowLoss(NamedTuple):
     log_z: Tensor
 
 
-def row_loss(logits: Tensor, targets: Tensor) -> RowLoss:
-    """``logits`` [batch, s, vocabulary] against ``targets`` [batch, s].
+def row_loss(logits: Tensor, targets: Tensor, tensor: TensorParallel | None = None) -> RowLoss:
+    """``logits`` [batch, s, this tensor rank's ids] against ``targets`` [batch, s].
 
     bf16 logits are taken to float32 first: a sum over a vocabulary needs it.
+    No rank ever has a whole row of logits; sums go over the tensor group.
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    log_z = torch.logsumexp(logits, dim=-1)
-    hit = logits.gather(-1, targets.long()[..., None])[..., 0]
-    return RowLoss(log_z - hit, log_z)
+    if tensor is None or tensor.size == 1:
+        log_z = torch.logsumexp(logits, dim=-1)
+        return RowLoss(log_z - logits.gather(-1, targets.long()[..., None])[..., 0], log_z)
+    ids = logits.shape[-1]
+    highest = tensor.maximum(logits.amax(-1))
+    log_z = highest + tensor.sum((logits - highest[..., None]).exp().sum(-1)).log()
+    local = targets.long() - tensor.rank * ids
+    elsewhere = (local < 0) | (local >= ids)
+    hit = logits.gather(-1, local.masked_fill(elsewhere, 0)[..., None])[..., 0]
+    return RowLoss(log_z - tensor.sum(hit.masked_fill(elsewhere, 0.0)), log_z)
 
 
 def weighted_sum(loss: RowLoss, weights: Tensor | None, z_loss: float) -> Tensor:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import nn
+
+from megarc.parallel import Box, TensorParallel, whole
 
 Kind = Literal["embedding", "hidden", "residual", "readout", "norm"]
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Full (unsharded) shape and kind of one parameter.
+    """Full shape and kind of one parameter, and which part of it this rank's module has.
 
-    ``residual`` is a matrix that writes into the residual stream. Initial
-    values, weight decay, learning rates, norms and checkpoints read this.
+    ``residual`` is a matrix that writes into the residual stream. ``boxes`` is
+    all of it, or this tensor rank's shard. Initial values, weight decay,
+    learning rates, norms and checkpoints read this.
     """
 
     shape: tuple[int, ...]
     kind: Kind
+    boxes: tuple[Box, ...]
+    split: bool  # over the tensor group; else every rank of it holds the same
 
     @property
     def decays(self) -> bool:
@@ -27,12 +34,44 @@ class Record:
         return self.kind != "norm"
 
 
-def attach(parameter: nn.Parameter, kind: Kind) -> nn.Parameter:
-    """Gives ``parameter`` its record."""
-    parameter.record = Record(tuple(parameter.shape), kind)
+def vector(width: int) -> nn.Parameter:
+    """An empty gain, held whole by every rank."""
+    return _parameter((width,), Record((width,), "norm", tuple(whole((width,))), split=False))
+
+
+def matrix(
+    rows: int, columns: int, kind: Kind, tensor: TensorParallel, split: int | None = None, parts: int = 1
+) -> nn.Parameter:
+    """An empty matrix [rows, columns], or this rank's shard of it.
+
+    Args:
+        split: the dimension that is split over the tensor group; None: held whole.
+        parts: matrices of equal height that lie one above the other, each split alike (split 0).
+    """
+    if split is None or tensor.size == 1:
+        record = Record((rows, columns), kind, tuple(whole((rows, columns))), split=False)
+        return _parameter((rows, columns), record)
+    if split == 1:
+        width = columns // tensor.size
+        boxes = [Box(0, rows, tensor.rank * width, (tensor.rank + 1) * width)]
+        shape = (rows, width)
+    else:
+        height, part = rows // parts // tensor.size, rows // parts
+        tops = [number * part + tensor.rank * height for number in range(parts)]
+        boxes = [Box(top, top + height, 0, columns) for top in tops]
+        shape = (height * parts, columns)
+    parameter = _parameter(shape, Record((rows, columns), kind, tuple(boxes), split=True))
+    # DeepSpeed counts parameters with this mark on every tensor rank, others once.
+    parameter.tensor_model_parallel = True
     return parameter
 
 
 def record_of(parameter: nn.Parameter) -> Record:
     """The record of a parameter of ours."""
     return parameter.record
+
+
+def _parameter(shape: Sequence[int], record: Record) -> nn.Parameter:
+    parameter = nn.Parameter(torch.empty(shape))
+    parameter.record = record
+    return parameter

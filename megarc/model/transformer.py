@@ -7,27 +7,34 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from megarc.attention import Cache
-from megarc.model.block import Block, Linear, Norm
+from megarc.model.block import Block
 from megarc.model.config import ExecutionConfig, ModelConfig
+from megarc.model.layers import ColumnLinear, Embedding, Norm, Positions, first_token
 from megarc.model.loss import RowLoss, row_loss
-from megarc.model.record import attach
+from megarc.parallel import TensorParallel
 
 
 class Transformer(nn.Module):
     """Built with empty parameters: ``initialise`` or a checkpoint fills them."""
 
-    def __init__(self, config: ModelConfig, execution: ExecutionConfig | None = None) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        execution: ExecutionConfig | None = None,
+        tensor: TensorParallel | None = None,
+    ) -> None:
         super().__init__()
-        execution = execution or ExecutionConfig()
-        self.config, self.execution = config, execution
-        self.embedding = Embedding(config.padded_vocabulary, config.hidden)
+        execution, tensor = execution or ExecutionConfig(), tensor or TensorParallel()
+        self.config, self.execution, self.tensor = config, execution, tensor
+        width, ids = config.hidden, config.padded_vocabulary
+        self.embedding = Embedding(ids, width, tensor)
         rows = config.learned_positions
-        self.positions = None if rows is None else Embedding(rows, config.hidden)
+        self.positions = None if rows is None else Positions(rows, width, tensor)
         self.blocks = nn.ModuleList(
-            Block(config, execution.attention, layer) for layer in range(config.layers)
+            Block(config, execution.attention, layer, tensor) for layer in range(config.layers)
         )
-        self.norm = Norm(config.hidden, config.norm_epsilon)
-        self.head = None if config.tied else Linear(config.hidden, config.padded_vocabulary, "readout")
+        self.norm = Norm(width, config.norm_epsilon, tensor, partial=tensor.size > 1)
+        self.head = None if config.tied else ColumnLinear(width, ids, "readout", tensor)
         if execution.compile:
             for block in self.blocks:
                 block.compile()
@@ -46,7 +53,7 @@ class Transformer(nn.Module):
             documents: [batch, n] segment ids; attention stays inside a segment.
         """
         logits = self.logits(tokens[:, :-1], rows, recent, documents)
-        return row_loss(logits, tokens[:, 1:][:, rows])
+        return row_loss(logits, tokens[:, 1:][:, rows], self.tensor)
 
     def logits(
         self,
@@ -56,14 +63,14 @@ class Transformer(nn.Module):
         documents: Tensor | None = None,
         cache: Cache | None = None,
     ) -> Tensor:
-        """Logits [batch, len(rows), padded vocabulary] of ``tokens`` [batch, n]; padding is -inf.
+        """Logits [batch, len(rows), this rank's ids] of ``tokens`` [batch, n]; those of padding are -inf.
 
         With a ``cache`` the tokens follow those already in it, and theirs are added.
         """
-        hidden = self.hidden(tokens, recent, documents, cache)[:, rows]
+        hidden = self.tensor.enter(self.hidden(tokens, recent, documents, cache))[:, rows]
         weight = self.embedding.weight if self.head is None else self.head.weight
         logits = nn.functional.linear(self.norm(hidden), weight)
-        return mask_padding(logits, self.config.tokens)
+        return mask_padding(logits, self.config.tokens - first_token(weight, self.tensor))
 
     def hidden(
         self,
@@ -72,11 +79,10 @@ class Transformer(nn.Module):
         documents: Tensor | None = None,
         cache: Cache | None = None,
     ) -> Tensor:
-        """The residual stream [batch, n, hidden] after the last block."""
+        """The residual stream [batch, n (or this rank's part), hidden] after the last block."""
         x = self.embedding(tokens)
         if self.positions is not None:
-            first = 0 if cache is None else cache.length
-            x = x + self.positions(torch.arange(first, first + tokens.shape[1], device=tokens.device))
+            x = x + self.positions(0 if cache is None else cache.length, tokens.shape[1])
         for block in self.blocks:
             if self.execution.recompute == "full" and torch.is_grad_enabled() and cache is None:
                 x = checkpoint(block, x, recent, documents, use_reentrant=False)
@@ -85,20 +91,9 @@ class Transformer(nn.Module):
         return x
 
 
-class Embedding(nn.Module):
-    """A vector for each token id, or for each row."""
-
-    def __init__(self, tokens: int, width: int) -> None:
-        super().__init__()
-        self.weight = attach(nn.Parameter(torch.empty(tokens, width)), "embedding")
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return nn.functional.embedding(tokens, self.weight)
-
-
-def mask_padding(logits: Tensor, vocabulary: int) -> Tensor:
-    """Logits of the padding ids as -inf, so that they take no probability."""
-    if logits.shape[-1] == vocabulary:
+def mask_padding(logits: Tensor, known: int) -> Tensor:
+    """Logits [.., ids] beyond the first ``known`` ids as -inf, so that padding takes no probability."""
+    if logits.shape[-1] <= known:
         return logits
-    padding = torch.arange(logits.shape[-1], device=logits.device) >= vocabulary
+    padding = torch.arange(logits.shape[-1], device=logits.device) >= known
     return logits.masked_fill(padding, float("-inf"))

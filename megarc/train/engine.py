@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from megarc.model import Record, Transformer, initial_values, record_of, weighted_sum
-from megarc.parallel import Groups, all_reduce_sum
+from megarc.parallel import Groups, all_reduce_sum, cut, size
 from megarc.train.config import RunConfig
 from megarc.train.feed import MicroBatch
 from megarc.train.optimizer import adamw
@@ -147,15 +147,12 @@ def _fill(model: nn.Module, config: RunConfig) -> None:
         record = record_of(parameter)
         piece = getattr(parameter, "ds_tensor", None)
         if piece is None:
-            parameter.copy_(
-                initial_values(name, record, config.model, config.seed, 0, parameter.numel()).view(
-                    parameter.shape
-                )
-            )
+            values = initial_values(name, record, config.model, config.seed, record.boxes)
+            parameter.copy_(values.view(parameter.shape))
             continue
+        # Under ZeRO 3 the data ranks hold equal consecutive pieces; the last may reach beyond the end.
         start = piece.numel() * torch.distributed.get_rank()
-        stop = max(start, min(start + piece.numel(), parameter.ds_numel))
+        boxes = cut(record.boxes, start, start + piece.numel())
         piece.zero_()
-        piece.view(-1)[: stop - start] = initial_values(
-            name, record, config.model, config.seed, start, stop
-        ).to(piece)
+        values = initial_values(name, record, config.model, config.seed, boxes)
+        piece.view(-1)[: size(boxes)] = values.to(piece)

@@ -5,22 +5,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megarc.model import ModelConfig, Record, Transformer, initial_values, initialise, record_of
+from megarc.parallel import Box
 
 CONFIG = ModelConfig(layers=2, hidden=64, heads=4, vocabulary=3000)
-TABLE = Record((3072, 64), "embedding")
+TABLE = record_of(Transformer(CONFIG).embedding.weight)
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 3072 * 64), st.integers(0, 3072 * 64))
-def test_any_piece_equals_that_piece_of_the_whole(one, other):
-    start, stop = sorted((one, other))
-    whole = initial_values("embedding.weight", TABLE, CONFIG, 7, 0, 3072 * 64)
-    assert torch.equal(initial_values("embedding.weight", TABLE, CONFIG, 7, start, stop), whole[start:stop])
+@given(st.integers(0, 3072), st.integers(0, 3072), st.integers(0, 64), st.integers(0, 64))
+def test_any_box_equals_that_box_of_the_whole(top, bottom, left, right):
+    box = Box(*sorted((top, bottom)), *sorted((left, right)))
+    full = initial_values("embedding.weight", TABLE, CONFIG, 7, TABLE.boxes).view(3072, 64)
+    values = initial_values("embedding.weight", TABLE, CONFIG, 7, [box])
+    assert torch.equal(values, full[box.top : box.bottom, box.left : box.right].reshape(-1))
 
 
 def test_spread_by_kind():
     for kind, std in (("embedding", 0.02), ("hidden", 0.02), ("residual", 0.02 / 2)):
-        values = initial_values("w", Record((512, 512), kind), CONFIG, 0, 0, 512 * 512)
+        record = Record((512, 512), kind, (Box(0, 512, 0, 512),), split=False)
+        values = initial_values("w", record, CONFIG, 0, record.boxes)
         assert abs(values.std().item() / std - 1) < 0.01
         assert abs(values.mean().item()) < std / 100
 

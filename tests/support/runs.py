@@ -50,11 +50,15 @@ def full_state(folder):
     for file in sorted(checkpoint.folder.glob("rank-*.json")):
         tensors = load_file(file.with_suffix(".safetensors"))
         for entry in json.loads(file.read_text())["fragments"]:
-            ((_, _, start, stop),) = entry["boxes"]
+            shape = entry["shape"] if len(entry["shape"]) == 2 else [1, *entry["shape"]]
             for part in ("master", "exp_avg", "exp_avg_sq"):
-                numel = torch.Size(entry["shape"]).numel()
-                full = state.setdefault(f"{entry['name']}/{part}", torch.full((numel,), float("nan")))
-                assert full[start:stop].isnan().all(), "an element stands twice"
-                full[start:stop] = tensors[f"{entry['name']}/{part}"]
+                name, offset = f"{entry['name']}/{part}", 0
+                full = state.setdefault(name, torch.full(shape, float("nan")))
+                for top, bottom, left, right in entry["boxes"]:
+                    target = full[top:bottom, left:right]
+                    assert target.isnan().all(), "an element stands twice"
+                    target.copy_(tensors[name][offset : offset + target.numel()].view(target.shape))
+                    offset += target.numel()
+                assert offset == len(tensors[name])
     assert all(full.isfinite().all() for full in state.values()), "an element is missing"
     return state

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from megarc.model import Record
-from megarc.train.checkpoint.boxes import Box, interval
+from megarc.parallel import Box, cut, size
 from megarc.train.engine import Engine
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -49,7 +49,7 @@ def held(engine: Engine) -> list[Fragment]:
             Fragment(
                 name=name,
                 record=record,
-                boxes=interval(place.start, place.start + place.size),
+                boxes=cut(record.boxes, place.start, place.start + place.size),
                 state={
                     key: value.view(-1).narrow(0, place.offset, place.size) for key, value in buffers.items()
                 },
@@ -125,12 +125,12 @@ def _moments(adam: torch.optim.Optimizer, flat: Tensor) -> dict[str, Tensor]:
 def _share(fragment: Fragment, engine: Engine) -> Fragment | None:
     """The rank-th of equal parts of a fragment that all data ranks hold."""
     data = engine.groups.data
-    (box,) = fragment.boxes
-    start, stop = (box.width * part // data.size for part in (data.rank, data.rank + 1))
+    elements = size(fragment.boxes)
+    start, stop = (elements * part // data.size for part in (data.rank, data.rank + 1))
     if start == stop:
         return None
     state = {key: value[start:stop] for key, value in fragment.state.items()}
-    return Fragment(fragment.name, fragment.record, interval(start, stop), state)
+    return Fragment(fragment.name, fragment.record, cut(fragment.boxes, start, stop), state)
 
 
 def buffers(fragments: list[Fragment]) -> Iterator[tuple[str, Tensor]]:

@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 
 from megarc.errors import UserError
-from megarc.train.checkpoint.boxes import Box
+from megarc.parallel import Box
 
 FORMAT = 1
 MANIFEST = "manifest.json"

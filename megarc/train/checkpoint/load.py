@@ -11,8 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from megarc.errors import UserError
-from megarc.parallel import broadcast_object, gather_objects
-from megarc.train.checkpoint.boxes import Box, interval, overlaps, size
+from megarc.parallel import Box, broadcast_object, gather_objects, overlaps, size, whole
 from megarc.train.checkpoint.fragments import held, refresh, set_steps
 from megarc.train.checkpoint.layout import Checkpoint, Placed, Standing
 from megarc.train.engine import Engine
@@ -52,7 +51,7 @@ def full_masters(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
             _check_covered(checkpoint, name, parts, elements)
             values = torch.empty(elements)
             for source in parts:
-                files.read(source, name, "master", values, interval(0, elements))
+                files.read(source, name, "master", values, whole(parts[0].shape))
             yield name, values
 
 

@@ -1,10 +1,9 @@
-"""Which part of a parameter a fragment is.
+"""Which part of a parameter somebody holds.
 
-A full parameter is seen as a matrix ``[outer, inner]``; a fragment is a 1-D
-tensor that holds one or more boxes of it, one after the other, each row by row.
-A parameter that is held whole is one row: ``[1, elements]``. (One split along
-its dimension t is ``[prod(shape[:t]), rest]``; a contiguous range of such a
-shard is at most three boxes.)
+A full parameter is a matrix ``[rows, columns]`` (a vector is one row). A
+fragment is a 1-D tensor that holds one or more boxes of it, one after the
+other, each row by row: a tensor-parallel shard, or the range of a shard that a
+data rank owns under ZeRO.
 """
 
 from __future__ import annotations
@@ -30,9 +29,28 @@ class Box(NamedTuple):
         return (self.bottom - self.top) * self.width
 
 
-def interval(start: int, stop: int) -> list[Box]:
-    """Elements ``start .. stop-1`` of a parameter that is held whole."""
-    return [Box(0, 1, start, stop)] if stop > start else []
+def whole(shape: Sequence[int]) -> list[Box]:
+    """All of a parameter of ``shape``, a matrix or a vector."""
+    rows, columns = shape if len(shape) == 2 else (1, shape[0])
+    return [Box(0, rows, 0, columns)]
+
+
+def cut(boxes: Sequence[Box], start: int, stop: int) -> list[Box]:
+    """Elements ``start .. stop-1`` of a fragment: of each of its boxes at most three."""
+    found: list[Box] = []
+    for offset, box in _with_offsets(boxes):
+        first, last = max(start - offset, 0), min(stop - offset, box.size)
+        while first < last:
+            top, column = divmod(first, box.width)
+            rows = (last - first) // box.width if column == 0 else 0
+            if rows:
+                piece = Box(box.top + top, box.top + top + rows, box.left, box.right)
+            else:
+                end = min(box.width, column + last - first)
+                piece = Box(box.top + top, box.top + top + 1, box.left + column, box.left + end)
+            found.append(piece)
+            first += piece.size
+    return found
 
 
 def size(boxes: Sequence[Box]) -> int:

@@ -4,29 +4,25 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megarc.train.checkpoint.boxes import Box, interval, overlaps, size
+from megarc.parallel.boxes import Box, cut, overlaps, size, whole
 
 OUTER, INNER = 6, 7
 
 
 @st.composite
 def fragments(draw):
-    """A contiguous range of a shard that holds columns left .. right-1: at most three boxes."""
-    left = draw(st.integers(0, INNER - 1))
-    right = draw(st.integers(left + 1, INNER))
-    width = right - left
-    start = draw(st.integers(0, OUTER * width))
-    stop = draw(st.integers(start, OUTER * width))
-    boxes = []
-    while start < stop:
-        top, column = divmod(start, width)
-        whole_rows = (stop - start) // width
-        if column == 0 and whole_rows:
-            boxes.append(Box(top, top + whole_rows, left, right))
-        else:
-            end = min(width, column + stop - start)
-            boxes.append(Box(top, top + 1, left + column, left + end))
-        start += boxes[-1].size
+    """A contiguous range of a shard of one or two parts, each some rows and some columns."""
+    shard = []
+    for first, last in ((0, 3), (3, OUTER)):
+        top = draw(st.integers(first, last))
+        left = draw(st.integers(0, INNER - 1))
+        shard.append(Box(top, draw(st.integers(top, last)), left, draw(st.integers(left + 1, INNER))))
+    start = draw(st.integers(0, size(shard)))
+    stop = draw(st.integers(start, size(shard)))
+    full = np.arange(OUTER * INNER).reshape(OUTER, INNER)
+    boxes = cut(shard, start, stop)
+    assert (gather(boxes, full) == gather(shard, full)[start:stop]).all()
+    assert len(boxes) <= 6
     return boxes
 
 
@@ -48,6 +44,6 @@ def test_copies_all_that_two_fragments_share(source, target):
     assert size(source) == len(have)
 
 
-def test_an_interval_is_one_row():
-    assert interval(3, 9) == [Box(0, 1, 3, 9)]
-    assert interval(3, 3) == []
+def test_whole():
+    assert whole((3, 5)) == [Box(0, 3, 0, 5)]
+    assert whole((5,)) == [Box(0, 1, 0, 5)]

@@ -1,0 +1,90 @@
+"""The parts of which blocks are built, each split over the tensor group or held whole."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from megarc.model.record import Kind, matrix, vector
+from megarc.parallel import TensorParallel
+
+
+class ColumnLinear(nn.Module):
+    """``x W^T`` without bias, ``W`` [outputs, inputs] split along outputs: each rank has some of them."""
+
+    def __init__(self, inputs: int, outputs: int, kind: Kind, tensor: TensorParallel, parts: int = 1) -> None:
+        super().__init__()
+        self.weight = matrix(outputs, inputs, kind, tensor, split=0, parts=parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight)
+
+
+class RowLinear(nn.Module):
+    """``x W^T`` without bias, ``W`` [outputs, inputs] split along inputs: each rank has a summand."""
+
+    def __init__(self, inputs: int, outputs: int, kind: Kind, tensor: TensorParallel) -> None:
+        super().__init__()
+        self.tensor = tensor
+        self.weight = matrix(outputs, inputs, kind, tensor, split=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.tensor.leave(F.linear(x, self.weight))
+
+
+class Norm(nn.Module):
+    """RMSNorm with a gain, over the last dimension.
+
+    ``partial``: the ranks of the tensor group normalise different things, or
+    use what they normalise for different things, so that the gain's gradients
+    must be summed.
+    """
+
+    def __init__(self, width: int, epsilon: float, tensor: TensorParallel, partial: bool) -> None:
+        super().__init__()
+        self.epsilon, self.tensor, self.partial = epsilon, tensor, partial
+        self.weight = vector(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.tensor.shared(self.weight) if self.partial else self.weight
+        return F.rms_norm(x, weight.shape, weight, self.epsilon)
+
+
+class Embedding(nn.Module):
+    """A vector for each token id; each rank has some of the ids."""
+
+    def __init__(self, tokens: int, width: int, tensor: TensorParallel) -> None:
+        super().__init__()
+        self.tensor = tensor
+        self.weight = matrix(tokens, width, "embedding", tensor, split=0)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """``tokens`` [batch, rows] -> [batch, rows (or this rank's part of them), width]."""
+        if self.tensor.size == 1:
+            return F.embedding(tokens, self.weight)
+        local = tokens - first_token(self.weight, self.tensor)
+        elsewhere = (local < 0) | (local >= len(self.weight))
+        found = F.embedding(local.masked_fill(elsewhere, 0), self.weight)
+        return self.tensor.leave(found.masked_fill(elsewhere[..., None], 0.0))
+
+
+class Positions(nn.Module):
+    """A learned vector for each row, held whole."""
+
+    def __init__(self, rows: int, width: int, tensor: TensorParallel) -> None:
+        super().__init__()
+        self.tensor = tensor
+        self.weight = matrix(rows, width, "embedding", tensor)
+
+    def forward(self, first: int, rows: int) -> Tensor:
+        """Vectors of rows ``first ..``: [rows (or this rank's part of them), width]."""
+        weight = self.tensor.shared(self.weight) if self.tensor.sequence else self.weight
+        return F.embedding(
+            self.tensor.part(torch.arange(first, first + rows, device=weight.device), 0), weight
+        )
+
+
+def first_token(weight: Tensor, tensor: TensorParallel) -> int:
+    """The first token id of this rank's shard of embedding or head, ``weight`` [ids, hidden]."""
+    return tensor.rank * weight.shape[0]
