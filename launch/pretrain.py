@@ -39,7 +39,14 @@ def main() -> int:
         format="%(message)s" if place.rank == 0 else f"rank {place.rank}: %(message)s",
         stream=sys.stderr,
     )
-    groups = connect(place, config.device)
+    layout = config.parallel
+    groups = connect(
+        place,
+        config.device,
+        tensor=layout.tensor,
+        pipeline=layout.pipeline,
+        sequence=layout.sequence,
+    )
     try:
         pretrain(config, groups, MAKERS)
     finally:

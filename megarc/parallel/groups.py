@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from megarc.errors import UserError
 from megarc.parallel.place import Place
+from megarc.parallel.topology import Dimension, Topology
 
 _SECONDS_TO_LET_GO = 0.2
 
@@ -26,10 +27,13 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """This process among all (``world``) and among its data-parallel fellows (``data``)."""
+    """This process among all (``world``) and among its fellows in each parallel dimension."""
 
     world: Group
     data: Group
+    tensor: Group
+    pipeline: Group
+    topology: Topology
     device: torch.device
 
     @property
@@ -38,16 +42,27 @@ class Groups:
         return self.world.rank == 0
 
 
-def connect(place: Place, device: str = "auto", timeout: timedelta = timedelta(minutes=10)) -> Groups:
+def connect(
+    place: Place,
+    device: str = "auto",
+    *,
+    tensor: int = 1,
+    pipeline: int = 1,
+    sequence: bool = False,
+    timeout: timedelta = timedelta(minutes=10),
+) -> Groups:
     """Joins the process group (gloo on CPU, NCCL on CUDA) and returns the groups.
 
     Args:
         device: ``cpu``, ``cuda``, or ``auto`` for CUDA where there is one.
+        tensor, pipeline, sequence: as in ``Topology``; the other ranks are data parallel.
         timeout: after which a collective that does not finish raises.
 
     Raises:
-        UserError: where CUDA is asked for and absent, or more ranks than GPUs.
+        UserError: where CUDA is asked for and absent, there are more ranks than
+            GPUs, or the ranks cannot be laid out so.
     """
+    topology = Topology.fit(place.world, tensor=tensor, pipeline=pipeline, sequence=sequence)
     chosen = _device(device, place)
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
@@ -55,12 +70,30 @@ def connect(place: Place, device: str = "auto", timeout: timedelta = timedelta(m
             # Alone: no port to open, nobody to wait for.
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
         else:
-            address = f"tcp://{place.master}" if place.launcher == "python" else "env://"
             dist.init_process_group(
-                backend, init_method=address, rank=place.rank, world_size=place.world, timeout=timeout
+                backend, init_method="env://", rank=place.rank, world_size=place.world, timeout=timeout
             )
     everyone = Group(place.rank, place.world)
-    return Groups(world=everyone, data=everyone, device=chosen)
+    return Groups(
+        world=everyone,
+        data=_group(topology, "data", everyone),
+        tensor=_group(topology, "tensor", everyone),
+        pipeline=_group(topology, "pipeline", everyone),
+        topology=topology,
+        device=chosen,
+    )
+
+
+def _group(topology: Topology, dimension: Dimension, everyone: Group) -> Group:
+    """This rank's group along ``dimension``; every rank makes all of them, as torch wants it."""
+    listed = topology.groups(dimension)
+    if len(listed) == 1:
+        return everyone
+    mine = next(ranks for ranks in listed if everyone.rank in ranks)
+    if len(mine) == 1:
+        return Group(0, 1, dist.new_group([everyone.rank], use_local_synchronization=True))
+    handles = {tuple(ranks): dist.new_group(ranks) for ranks in listed}
+    return Group(mine.index(everyone.rank), len(mine), handles[tuple(mine)])
 
 
 def disconnect() -> None:

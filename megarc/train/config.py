@@ -46,8 +46,13 @@ class ScheduleConfig(Config):
 
 
 class ParallelConfig(Config):
-    """Who holds what. Data-parallel ranks are as many as the launcher started."""
+    """Who holds what. Ranks that tensor and pipeline leave are data parallel."""
 
+    tensor: int = key(1, "ranks that share each layer out", circumstance=True, ge=1)
+    pipeline: int = key(1, "stages, one after the other, that share the layers out", circumstance=True, ge=1)
+    sequence: bool = key(
+        False, "between split layers, each tensor rank keeps a part of the rows", circumstance=True
+    )
     zero: Literal[0, 1, 2, 3] = key(
         1, "ZeRO stage: what data ranks share out. 0 nothing, 1 optimizer, 2 + gradients, 3 + weights",
         circumstance=True,

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from megarc.model import Record, Transformer, initial_values, record_of, weighted_sum
-from megarc.parallel import Groups, all_reduce_sum, cut, size
+from megarc.parallel import Groups, TensorParallel, all_reduce_sum, cut, size
 from megarc.train.config import RunConfig
 from megarc.train.feed import MicroBatch
+from megarc.train.grid import Grid
 from megarc.train.optimizer import adamw
 from megarc.train.settings import deepspeed_settings
 
@@ -94,9 +95,13 @@ class Engine:
         return all_reduce_sum(own, self.groups.data)
 
     def _own_norm(self) -> Tensor:
-        """Stage 0 tells no norm; every rank holds the whole, reduced gradient."""
-        gradients = [p.grad for p in self.deepspeed.module.parameters() if p.grad is not None]
-        return torch.nn.utils.get_total_norm(gradients)
+        """Stage 0 tells no norm; every data rank holds the whole, reduced gradient."""
+        squares = torch.zeros(2, device=self.groups.device)
+        for _, parameter, record in self.parameters():
+            if parameter.grad is not None:
+                squares[int(record.split)] += parameter.grad.square().sum()
+        squares[1:] = all_reduce_sum(squares[1:].clone(), self.groups.tensor)
+        return squares.sum().sqrt()
 
 
 def build_engine(config: RunConfig, groups: Groups, micro_batch: int) -> Engine:
@@ -104,11 +109,16 @@ def build_engine(config: RunConfig, groups: Groups, micro_batch: int) -> Engine:
     deepspeed = _import_deepspeed(groups.device)
     micro_batches = config.batch.size // (groups.data.size * micro_batch)
     settings = deepspeed_settings(config, micro_batch, micro_batches)
-    with _partitioned(deepspeed, config, settings):
-        model = Transformer(config.model, config.execution)
-    _fill(model, config)
+    tensor, grid = TensorParallel(groups.tensor, groups.topology.sequence), Grid(groups)
+    with _partitioned(deepspeed, config, settings, grid):
+        model = Transformer(config.model, config.execution, tensor)
+    _fill(model, config, groups)
     engine, *_ = deepspeed.initialize(
-        model=model, optimizer=adamw(model, config.optimizer), config=settings, dist_init_required=False
+        model=model,
+        optimizer=adamw(model, config.optimizer),
+        config=settings,
+        mpu=grid,
+        dist_init_required=False,
     )
     return Engine(config, groups, engine)
 
@@ -131,17 +141,18 @@ def _import_deepspeed(device: torch.device) -> Any:
 
 
 @contextmanager
-def _partitioned(deepspeed: Any, config: RunConfig, settings: dict[str, Any]) -> Iterator[None]:
+def _partitioned(deepspeed: Any, config: RunConfig, settings: dict[str, Any], grid: Grid) -> Iterator[None]:
     """Under ZeRO 3 parameters are split as they are made, so that no rank ever holds them all."""
     if config.parallel.zero < 3:
         yield
         return
-    with deepspeed.zero.Init(config_dict_or_path=settings):
+    group = grid.get_data_parallel_group()
+    with deepspeed.zero.Init(config_dict_or_path=settings, data_parallel_group=group, mpu=grid):
         yield
 
 
 @torch.no_grad()
-def _fill(model: nn.Module, config: RunConfig) -> None:
+def _fill(model: nn.Module, config: RunConfig, groups: Groups) -> None:
     """Initial values, of what this rank holds."""
     for name, parameter in model.named_parameters():
         record = record_of(parameter)
@@ -151,7 +162,7 @@ def _fill(model: nn.Module, config: RunConfig) -> None:
             parameter.copy_(values.view(parameter.shape))
             continue
         # Under ZeRO 3 the data ranks hold equal consecutive pieces; the last may reach beyond the end.
-        start = piece.numel() * torch.distributed.get_rank()
+        start = piece.numel() * groups.data.rank
         boxes = cut(record.boxes, start, start + piece.numel())
         piece.zero_()
         values = initial_values(name, record, config.model, config.seed, boxes)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from megarc.data import Stream
 from megarc.errors import UserError
+from megarc.parallel import Topology
 from megarc.train.config import RunConfig
 
 
-def resolve(config: RunConfig, stream: Stream, ranks: int) -> RunConfig:
-    """``config`` with the vocabulary of the data and the micro-batch of ``ranks`` data ranks.
+def resolve(config: RunConfig, stream: Stream, topology: Topology) -> RunConfig:
+    """``config`` with the vocabulary of the data and the micro-batch of a data rank.
 
     Raises:
-        UserError: where model and data, or batch and ranks, do not fit.
+        UserError: where model and data, batch and ranks, or model and topology do not fit.
     """
-    _check_world(config, ranks)
+    _check_world(config, topology.world)
     model = config.model.model_copy(update={"vocabulary": _vocabulary(config, stream)})
-    batch = config.batch.model_copy(update={"micro": _micro_batch(config, ranks)})
-    return config.model_copy(update={"model": model, "batch": batch})
+    batch = config.batch.model_copy(update={"micro": _micro_batch(config, topology.data)})
+    config = config.model_copy(update={"model": model, "batch": batch})
+    _check_tensor(config, topology)
+    return config
 
 
 def _check_world(config: RunConfig, ranks: int) -> None:
@@ -25,6 +28,27 @@ def _check_world(config: RunConfig, ranks: int) -> None:
         raise UserError(
             f"parallel.world expects {expected} ranks, and {ranks} came; start {expected}, or change it"
         )
+
+
+def _check_tensor(config: RunConfig, topology: Topology) -> None:
+    """What is split over the tensor group must divide evenly."""
+    size, model = topology.tensor, config.model
+    if model.groups % size and size % model.groups:
+        raise UserError(
+            f"of model.kv_heads {model.groups} and parallel.tensor {size} one must divide the other"
+        )
+    rows = config.window.recent + config.window.causal
+    for name, number in (
+        ("model.heads", model.heads),
+        ("model.ffn", model.width_of_ffn),
+        ("model.vocabulary_multiple", model.vocabulary_multiple),
+        *([("the window's rows, with parallel.sequence,", rows)] if topology.sequence else []),
+    ):
+        if number % size:
+            raise UserError(
+                f"parallel.tensor {size} does not divide {name} {number}; "
+                f"make it {_near(number, size)}, or change parallel.tensor"
+            )
 
 
 def _vocabulary(config: RunConfig, stream: Stream) -> int:

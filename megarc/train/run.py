@@ -49,7 +49,7 @@ def pretrain(config: RunConfig, groups: Groups, makers: Mapping[str, Maker] | No
         if config.data.valid
         else None
     )
-    config = resolve(config, stream, groups.data.size)
+    config = resolve(config, stream, groups.topology)
     folder = RunFolder(config.folder)
     rate = learning_rate(config)
     with ExitStack() as stack:

@@ -27,12 +27,16 @@ from megarc.train.engine import build_engine
 def main() -> None:
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    groups = connect(place_from_environment(), "cpu")
+    place = place_from_environment()
     for job in json.loads(Path(sys.argv[1]).read_text()):
         if job["do"] == "limit file size":
             resource.setrlimit(resource.RLIMIT_FSIZE, (job["bytes"], job["bytes"]))
             continue
         config = build(RunConfig, job["config"], "job")
+        layout = config.parallel
+        groups = connect(
+            place, "cpu", tensor=layout.tensor, pipeline=layout.pipeline, sequence=layout.sequence
+        )
         if job["do"] == "pretrain":
             pretrain(config, groups, MAKERS)
         else:
@@ -42,7 +46,7 @@ def main() -> None:
 
 def resave(config: RunConfig, groups: Groups, source: Path, target: Path) -> None:
     stream = open_stream(config.data, "train", config.window.build(), config.seed, makers=MAKERS)
-    config = resolve(config, stream, groups.data.size)
+    config = resolve(config, stream, groups.topology)
     engine = build_engine(config, groups, config.batch.micro)
     standing = load(open_checkpoint(source), engine)
     saver = Saver(target, groups, keep=1)

@@ -60,7 +60,7 @@ def held(engine: Engine) -> list[Fragment]:
 
 def written(engine: Engine) -> list[Fragment]:
     """What this rank writes, so that over all ranks each element stands exactly once."""
-    fragments = held(engine)
+    fragments = [part for part in held(engine) if part.record.split or engine.groups.tensor.rank == 0]
     if engine.config.parallel.zero > 0:
         return fragments
     return [part for fragment in fragments if (part := _share(fragment, engine)) is not None]
