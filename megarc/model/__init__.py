@@ -9,6 +9,7 @@ from megarc.model.config import ExecutionConfig, ModelConfig
 from megarc.model.cost import Cost, cost_of
 from megarc.model.initial import initial_values, initialise
 from megarc.model.loss import RowLoss, row_loss, weighted_sum
+from megarc.model.pipeline import Plan, build_pipeline
 from megarc.model.record import Record, record_of
 from megarc.model.transformer import Transformer
 
@@ -16,9 +17,11 @@ __all__ = [
     "Cost",
     "ExecutionConfig",
     "ModelConfig",
+    "Plan",
     "Record",
     "RowLoss",
     "Transformer",
+    "build_pipeline",
     "cost_of",
     "initial_values",
     "initialise",

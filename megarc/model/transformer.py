@@ -69,8 +69,7 @@ class Transformer(nn.Module):
         """
         hidden = self.tensor.enter(self.hidden(tokens, recent, documents, cache))[:, rows]
         weight = self.embedding.weight if self.head is None else self.head.weight
-        logits = nn.functional.linear(self.norm(hidden), weight)
-        return mask_padding(logits, self.config.tokens - first_token(weight, self.tensor))
+        return head_logits(self.norm(hidden), weight, self.config, self.tensor)
 
     def hidden(
         self,
@@ -91,8 +90,10 @@ class Transformer(nn.Module):
         return x
 
 
-def mask_padding(logits: Tensor, known: int) -> Tensor:
-    """Logits [.., ids] beyond the first ``known`` ids as -inf, so that padding takes no probability."""
+def head_logits(hidden: Tensor, weight: Tensor, config: ModelConfig, tensor: TensorParallel) -> Tensor:
+    """Logits of ``hidden`` [.., hidden] on this rank's ids; those of padding are -inf: no probability."""
+    logits = nn.functional.linear(hidden, weight)
+    known = config.tokens - first_token(weight, tensor)
     if logits.shape[-1] <= known:
         return logits
     padding = torch.arange(logits.shape[-1], device=logits.device) >= known

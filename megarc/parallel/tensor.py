@@ -124,7 +124,7 @@ def _gathered(x: Tensor, group: Group) -> Tensor:
     rows_first = x.transpose(0, 1).contiguous()
     everyone = rows_first.new_empty((group.size * rows_first.shape[0], *rows_first.shape[1:]))
     dist.all_gather_into_tensor(everyone, rows_first, group=group.handle)
-    return everyone.transpose(0, 1)
+    return everyone.transpose(0, 1).contiguous()
 
 
 def _scattered(x: Tensor, group: Group) -> Tensor:
@@ -132,4 +132,4 @@ def _scattered(x: Tensor, group: Group) -> Tensor:
     rows_first = x.transpose(0, 1).contiguous()
     own = rows_first.new_empty((rows_first.shape[0] // group.size, *rows_first.shape[1:]))
     dist.reduce_scatter_tensor(own, rows_first, group=group.handle)
-    return own.transpose(0, 1)
+    return own.transpose(0, 1).contiguous()

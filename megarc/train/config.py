@@ -126,6 +126,21 @@ class RunConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _pipeline_fits(self) -> RunConfig:
+        stages, zero = self.parallel.pipeline, self.parallel.zero
+        if stages > 1 and zero != 1:
+            raise ValueError(
+                f"parallel.pipeline {stages} with parallel.zero {zero} is not supported: the engine's "
+                "pipeline refuses 2 and 3, and at 0 it clips by a wrong norm; use parallel.zero=1"
+            )
+        if stages > self.model.layers:
+            raise ValueError(
+                f"parallel.pipeline {stages} is more than model.layers {self.model.layers}: a stage needs "
+                f"a block; use at most {self.model.layers}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _precision_fits(self) -> RunConfig:
         if self.precision == "bf16" and self.parallel.zero == 0:
             raise ValueError(

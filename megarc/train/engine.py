@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from megarc.model import Record, Transformer, initial_values, record_of, weighted_sum
-from megarc.parallel import Groups, TensorParallel, all_reduce_sum, cut, size
+from megarc.model import Plan, Record, record_of, row_loss, weighted_sum
+from megarc.parallel import Groups, TensorParallel, all_reduce_sum
 from megarc.train.config import RunConfig
 from megarc.train.feed import MicroBatch
-from megarc.train.grid import Grid
-from megarc.train.optimizer import adamw
-from megarc.train.settings import deepspeed_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +30,9 @@ class StepResult:
 
 
 class Engine:
-    """The model, its optimizer and their shards on this rank.
+    """The model, its optimizer and their shards on this rank. ``build_engine`` makes it.
 
-    Build it with ``build_engine``. ``model`` may be called for evaluation on
-    all ranks together (under ZeRO 3 each forward pass gathers weights).
+    All ranks call its methods together.
     """
 
     def __init__(self, config: RunConfig, groups: Groups, deepspeed_engine: Any) -> None:
@@ -48,44 +40,57 @@ class Engine:
         self.deepspeed = deepspeed_engine
         self.loss_rows = config.window.build().loss_rows
 
-    @property
-    def model(self) -> nn.Module:
-        """The engine as a module: calling it runs the model with its hooks."""
-        return self.deepspeed
-
     def parameters(self) -> Iterator[tuple[str, nn.Parameter, Record]]:
-        """Canonical name, parameter and record, in a fixed order."""
+        """Canonical name, parameter and record of what this rank has, in a fixed order."""
         for name, parameter in self.deepspeed.module.named_parameters():
-            yield name, parameter, record_of(parameter)
+            yield self._canonical(name), parameter, record_of(parameter)
 
     def step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> StepResult:
         """Forward and backward of this rank's micro-batches, then one update.
 
         The loss is ``sum(w * nll) / W``, W over the whole batch; DeepSpeed
-        averages over ranks and micro-batches, so each hands it its share of
-        the sum times their number.
+        averages over data ranks and micro-batches, so each hands it its share
+        of the sum times their number.
         """
         total = self._total_weight(micro_batches)
-        copies = self.groups.data.size * len(micro_batches)
-        nll = torch.zeros((), device=self.groups.device)
-        for batch in micro_batches:
-            rows = self.model(batch.tokens, self.loss_rows, batch.recent, batch.documents)
-            objective = weighted_sum(rows, batch.weights, self.config.optimizer.z_loss)
-            nll += weighted_sum(rows, batch.weights, 0.0).detach()
-            self.deepspeed.backward(objective * (copies / total))
-            if batch is not micro_batches[-1]:
-                self.deepspeed.step()  # between micro-batches this only counts
-        norm = self._own_norm() if self.config.parallel.zero == 0 else None
+        factor = self.groups.data.size * len(micro_batches) / total
         for group in self.deepspeed.optimizer.param_groups:
             group["lr"] = learning_rate
-        self.deepspeed.step()
-        if norm is None:
-            norm = torch.as_tensor(self.deepspeed.get_global_grad_norm(), device=self.groups.device)
+        nll, norm = self._update(micro_batches, factor)
         return StepResult(all_reduce_sum(nll, self.groups.data) / total, norm, learning_rate)
+
+    @torch.no_grad()
+    def evaluate(self, batch: MicroBatch) -> Tensor:
+        """The weighted sum of this data rank's losses on ``batch``, in nats, a scalar."""
+        self.deepspeed.eval()
+        rows = self.deepspeed(batch.tokens, self.loss_rows, batch.recent, batch.documents)
+        self.deepspeed.train()
+        return weighted_sum(rows, batch.weights, 0.0)
 
     def close(self) -> None:
         """Lets the engine's buffers and hooks go."""
         self.deepspeed.destroy()
+
+    # ---- what a pipeline does otherwise
+
+    def _canonical(self, name: str) -> str:
+        return name
+
+    def _update(self, micro_batches: Sequence[MicroBatch], factor: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Trains on this rank's micro-batches: the sum of w * nll, and the gradient's norm."""
+        nll = torch.zeros((), device=self.groups.device)
+        for batch in micro_batches:
+            rows = self.deepspeed(batch.tokens, self.loss_rows, batch.recent, batch.documents)
+            objective = weighted_sum(rows, batch.weights, self.config.optimizer.z_loss)
+            nll += weighted_sum(rows, batch.weights, 0.0).detach()
+            self.deepspeed.backward(objective * factor)
+            if batch is not micro_batches[-1]:
+                self.deepspeed.step()  # between micro-batches this only counts
+        norm = self._own_norm() if self.config.parallel.zero == 0 else None
+        self.deepspeed.step()
+        return nll, self._norm() if norm is None else norm
+
+    # ---- helpers
 
     def _total_weight(self, micro_batches: Sequence[MicroBatch]) -> Tensor | float:
         if micro_batches[0].weights is None:
@@ -93,6 +98,9 @@ class Engine:
             return float(samples * (self.loss_rows.stop - self.loss_rows.start))
         own = torch.stack([batch.weights.sum() for batch in micro_batches if batch.weights is not None]).sum()
         return all_reduce_sum(own, self.groups.data)
+
+    def _norm(self) -> Tensor:
+        return torch.as_tensor(self.deepspeed.get_global_grad_norm(), device=self.groups.device)
 
     def _own_norm(self) -> Tensor:
         """Stage 0 tells no norm; every data rank holds the whole, reduced gradient."""
@@ -104,66 +112,56 @@ class Engine:
         return squares.sum().sqrt()
 
 
-def build_engine(config: RunConfig, groups: Groups, micro_batch: int) -> Engine:
-    """Model with initial values, optimizer and engine on this rank; ``micro_batch`` in samples."""
-    deepspeed = _import_deepspeed(groups.device)
-    micro_batches = config.batch.size // (groups.data.size * micro_batch)
-    settings = deepspeed_settings(config, micro_batch, micro_batches)
-    tensor, grid = TensorParallel(groups.tensor, groups.topology.sequence), Grid(groups)
-    with _partitioned(deepspeed, config, settings, grid):
-        model = Transformer(config.model, config.execution, tensor)
-    _fill(model, config, groups)
-    engine, *_ = deepspeed.initialize(
-        model=model,
-        optimizer=adamw(model, config.optimizer),
-        config=settings,
-        mpu=grid,
-        dist_init_required=False,
-    )
-    return Engine(config, groups, engine)
+class PipelinedEngine(Engine):
+    """The same over DeepSpeed's pipeline engine: its schedule (1F1B) runs all micro-batches at once."""
+
+    def __init__(self, config: RunConfig, groups: Groups, deepspeed_engine: Any, loss: StageLoss) -> None:
+        super().__init__(config, groups, deepspeed_engine)
+        self.loss = loss
+
+    @torch.no_grad()
+    def evaluate(self, batch: MicroBatch) -> Tensor:
+        self.loss.nll = torch.zeros((), device=self.groups.device)
+        items = iter([self.loss.item(batch, 1.0)])
+        self.deepspeed.eval_batch(items, num_micro_batches=1, bcast_loss=False)
+        self.deepspeed.train()
+        return self._from_last_stage(self.loss.nll)
+
+    def _canonical(self, name: str) -> str:
+        return self.deepspeed.module.canonical(name)
+
+    def _update(self, micro_batches: Sequence[MicroBatch], factor: Tensor | float) -> tuple[Tensor, Tensor]:
+        self.loss.nll = torch.zeros((), device=self.groups.device)
+        items = iter([self.loss.item(batch, factor) for batch in micro_batches])
+        self.deepspeed.train_batch(items)
+        return self._from_last_stage(self.loss.nll), self._norm()
+
+    def _from_last_stage(self, value: Tensor) -> Tensor:
+        """``value``, which is 0 on all stages but the last."""
+        return all_reduce_sum(value, self.groups.pipeline)
 
 
-def _import_deepspeed(device: torch.device) -> Any:
-    # DeepSpeed reads these at import and at start, also in a process that no launcher started.
-    os.environ.setdefault("DS_ACCELERATOR", device.type)
-    os.environ.setdefault("LOCAL_RANK", "0")
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    # Its calls of torch functions that were renamed: nothing that a user could change.
-    warnings.filterwarnings("ignore", r".*torch\.distributed\..* is deprecated", FutureWarning)
-    import deepspeed
-    import deepspeed.ops
+class StageLoss:
+    """The last stage's loss; it keeps the sum of w * nll, which the engine does not hand back."""
 
-    if device.type == "cpu":
-        # Its shared-memory extension would be compiled at first use: minutes, and a lock that can hang.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(verbose=False)
-    return deepspeed
+    def __init__(self, config: RunConfig, plan: Plan, tensor: TensorParallel) -> None:
+        self.z_loss, self.plan, self.tensor = config.optimizer.z_loss, plan, tensor
+        self.nll = torch.zeros(())
 
+    def item(self, batch: MicroBatch, factor: Tensor | float) -> tuple[Any, Any]:
+        """A micro-batch as the pipeline engine takes it: what flows, and labels for this loss."""
+        flow: list[Tensor] = [batch.tokens[:, :-1]]
+        if self.plan.recent is None:
+            count = len(batch.tokens)
+            flow.append(torch.as_tensor(batch.recent, device=batch.tokens.device).expand(count).contiguous())
+        if batch.documents is not None:
+            flow.append(batch.documents)
+        targets = batch.tokens[:, 1:][:, self.plan.rows]
+        weights = torch.ones_like(targets, dtype=torch.float32) if batch.weights is None else batch.weights
+        return tuple(flow), (targets, weights, torch.as_tensor(factor, device=targets.device))
 
-@contextmanager
-def _partitioned(deepspeed: Any, config: RunConfig, settings: dict[str, Any], grid: Grid) -> Iterator[None]:
-    """Under ZeRO 3 parameters are split as they are made, so that no rank ever holds them all."""
-    if config.parallel.zero < 3:
-        yield
-        return
-    group = grid.get_data_parallel_group()
-    with deepspeed.zero.Init(config_dict_or_path=settings, data_parallel_group=group, mpu=grid):
-        yield
-
-
-@torch.no_grad()
-def _fill(model: nn.Module, config: RunConfig, groups: Groups) -> None:
-    """Initial values, of what this rank holds."""
-    for name, parameter in model.named_parameters():
-        record = record_of(parameter)
-        piece = getattr(parameter, "ds_tensor", None)
-        if piece is None:
-            values = initial_values(name, record, config.model, config.seed, record.boxes)
-            parameter.copy_(values.view(parameter.shape))
-            continue
-        # Under ZeRO 3 the data ranks hold equal consecutive pieces; the last may reach beyond the end.
-        start = piece.numel() * groups.data.rank
-        boxes = cut(record.boxes, start, start + piece.numel())
-        piece.zero_()
-        values = initial_values(name, record, config.model, config.seed, boxes)
-        piece.view(-1)[: size(boxes)] = values.to(piece)
+    def __call__(self, logits: Tensor, labels: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        targets, weights, factor = labels
+        rows = row_loss(logits, targets, self.tensor)
+        self.nll = self.nll + weighted_sum(rows, weights, 0.0).detach()
+        return weighted_sum(rows, weights, self.z_loss) * factor

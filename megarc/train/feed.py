@@ -10,6 +10,7 @@ from torch import Tensor
 
 from megarc.data import Ahead, Batch, Stream, part_of_step
 from megarc.parallel import Groups
+from megarc.train.config import BatchConfig
 
 
 class MicroBatch(NamedTuple):
@@ -37,19 +38,18 @@ def to_tensors(batch: Batch, device: torch.device) -> MicroBatch:
 
 
 def steps(
-    stream: Stream, groups: Groups, *, batch: int, micro_batch: int, first: int, total: int
+    stream: Stream, groups: Groups, batch: BatchConfig, *, first: int, total: int
 ) -> Iterator[list[MicroBatch]]:
     """This rank's micro-batches of steps ``first .. total-1``, read by a thread one step ahead."""
-    parts = [
-        part_of_step(step * batch, batch, groups.data.rank, groups.data.size, micro_batch)
-        for step in range(first, min(first + 1, total))
-    ]
-    per_step = len(parts[0]) if parts else 1
+    assert batch.micro is not None, "resolve() fills it in"
+    count = batch.size // (groups.data.size * batch.micro)
     requests = (
         request
         for step in range(first, total)
-        for request in part_of_step(step * batch, batch, groups.data.rank, groups.data.size, micro_batch)
+        for request in part_of_step(
+            step * batch.size, batch.size, groups.data.rank, groups.data.size, batch.micro
+        )
     )
-    with Ahead(stream.read, requests, depth=2 * per_step) as ahead:
+    with Ahead(stream.read, requests, depth=count) as ahead:
         for _ in range(first, total):
-            yield [to_tensors(next(ahead), groups.device) for _ in range(per_step)]
+            yield [to_tensors(next(ahead), groups.device) for _ in range(count)]

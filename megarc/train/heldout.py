@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-from megarc.data import Stream
-from megarc.model import weighted_sum
-from megarc.parallel import Groups, all_reduce_sum
+from megarc.data import Batch, Stream
+from megarc.parallel import all_reduce_sum
 from megarc.train.engine import Engine
 from megarc.train.feed import to_tensors
 
 
 @torch.no_grad()
-def heldout_loss(engine: Engine, stream: Stream, groups: Groups, windows: int, micro_batch: int) -> float:
+def heldout_loss(engine: Engine, stream: Stream, windows: int) -> float:
     """Mean negative log-likelihood, in nats a predicted token, of the stream's first ``windows`` windows.
 
     Every rank runs the same number of batches (ZeRO 3 gathers weights in each);
     those beyond the last window count nothing.
     """
+    groups, micro_batch = engine.groups, engine.config.batch.micro
+    assert micro_batch is not None, "resolve() fills it in"
     windows = min(windows, len(stream))
     ranks, rank = groups.data.size, groups.data.rank
     total = torch.zeros(2, dtype=torch.float64, device=groups.device)
-    engine.model.eval()
     for first in range(0, windows, micro_batch * ranks):
         start = first + rank * micro_batch
-        count = min(micro_batch, windows - start)
-        batch = to_tensors(stream.read(start if count > 0 else 0, max(count, 1)), groups.device)
-        rows = engine.model(batch.tokens, engine.loss_rows, batch.recent, batch.documents)
-        if count > 0:
-            weight = rows.nll.numel() if batch.weights is None else batch.weights.sum()
-            total += torch.stack([weighted_sum(rows, batch.weights, 0.0), torch.as_tensor(weight)]).to(total)
-    engine.model.train()
+        batch = _some(stream, start, min(micro_batch, windows - start), micro_batch)
+        weights = torch.as_tensor(batch.weights)
+        total[0] += engine.evaluate(to_tensors(batch, groups.device))
+        total[1] += weights.sum()
     nll, weight = all_reduce_sum(total, groups.data).tolist()
     return nll / weight
+
+
+def _some(stream: Stream, start: int, count: int, size: int) -> Batch:
+    """``count`` windows from ``start`` on (none where below 1), filled up to ``size`` with weight 0."""
+    read = stream.read(start, count) if count > 0 else stream.read(0, 1)
+    present = max(count, 0)
+    rows = np.minimum(np.arange(size), len(read.tokens) - 1)  # the last one again
+    weights: npt.NDArray[np.float32] = np.zeros((size, stream.window.stride), dtype=np.float32)
+    weights[:present] = 1.0 if read.weights is None else read.weights[:present]
+    return Batch(
+        tokens=read.tokens[rows],
+        recent=read.recent[rows],
+        samples=read.samples[rows],
+        weights=weights,
+        documents=None if read.documents is None else read.documents[rows],
+    )

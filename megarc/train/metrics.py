@@ -9,6 +9,7 @@ from typing import Any, TextIO
 import orjson
 import torch
 
+from megarc.data import Stream
 from megarc.model import Cost, cost_of
 from megarc.parallel import Groups
 from megarc.progress import Bar, human, progress
@@ -32,12 +33,11 @@ class Metrics:
         config: RunConfig,
         folder: RunFolder,
         groups: Groups,
-        heldout: Any,
-        micro_batch: int,
+        heldout: Stream | None,
         bytes_a_token: float | None,
     ) -> None:
         self.config, self.folder, self.groups = config, folder, groups
-        self.heldout, self.micro_batch, self.bytes_a_token = heldout, micro_batch, bytes_a_token
+        self.heldout, self.bytes_a_token = heldout, bytes_a_token
         self.window = config.window.build()
         self.cost: Cost = cost_of(config.model, self.window)
         self.peak = 0.0
@@ -71,9 +71,7 @@ class Metrics:
             self._log(moment, result)
         if self.heldout is not None and moment.every(self.config.steps(self.config.validation.every)):
             before = time.perf_counter()
-            loss = heldout_loss(
-                engine, self.heldout, self.groups, self.config.validation.windows, self.micro_batch
-            )
+            loss = heldout_loss(engine, self.heldout, self.config.validation.windows)
             self._write(moment, self._in_units("heldout", loss))
             self._clock += time.perf_counter() - before
 

@@ -15,9 +15,10 @@ from megarc.model import cost_of
 from megarc.parallel import Groups, broadcast_object
 from megarc.progress import human
 from megarc.train import checkpoint
+from megarc.train.build import build_engine
 from megarc.train.checkpoint import Saver, Standing
 from megarc.train.config import RunConfig
-from megarc.train.engine import Engine, build_engine
+from megarc.train.engine import Engine
 from megarc.train.feed import steps
 from megarc.train.folder import RunFolder
 from megarc.train.lock import hold
@@ -54,19 +55,17 @@ def pretrain(config: RunConfig, groups: Groups, makers: Mapping[str, Maker] | No
     rate = learning_rate(config)
     with ExitStack() as stack:
         _enter(stack, folder, config, groups, stream)
-        micro_batch = config.batch.micro
-        assert micro_batch is not None
-        engine = build_engine(config, groups, micro_batch)
+        engine = build_engine(config, groups)
         stack.callback(engine.close)
         standing = _resume(engine, folder, stream, groups)
         _announce(config, groups, stream, standing)
         total, batch = config.total_steps(), config.batch.size
         saver = Saver(folder.checkpoints, groups, config.checkpoint.keep)
         observers: list[Observer] = [
-            Metrics(config, folder, groups, heldout, micro_batch, stream.bytes_per_token),
+            Metrics(config, folder, groups, heldout, stream.bytes_per_token),
             Checkpoints(config, folder, saver, list(stream.digests)),
         ]
-        feed = steps(stream, groups, batch=batch, micro_batch=micro_batch, first=standing.step, total=total)
+        feed = steps(stream, groups, config.batch, first=standing.step, total=total)
         train(engine, feed, rate, observers, first=standing.step, total=total, batch=batch)
 
 

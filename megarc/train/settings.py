@@ -30,6 +30,9 @@ def deepspeed_settings(config: RunConfig, micro_batch: int, micro_batches: int) 
         "steps_per_print": 1 << 62,
         "wall_clock_breakdown": False,
     }
+    if config.parallel.pipeline > 1:
+        # Hidden rows travel whole, or, with sequence parallelism, as each rank's rows.
+        derived["pipeline"] = {"pipe_partitioned": False, "grad_partitioned": False}
     if config.precision == "bf16":
         derived["bf16"] = {"enabled": True}
         derived["data_types"] = {"grad_accum_dtype": "fp32"}

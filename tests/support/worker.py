@@ -20,8 +20,8 @@ from megarc.data import open_stream
 from megarc.parallel import Groups, connect, disconnect, place_from_environment
 from megarc.science import MAKERS
 from megarc.train import RunConfig, pretrain, resolve
+from megarc.train.build import build_engine
 from megarc.train.checkpoint import Saver, load, open_checkpoint
-from megarc.train.engine import build_engine
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def main() -> None:
 def resave(config: RunConfig, groups: Groups, source: Path, target: Path) -> None:
     stream = open_stream(config.data, "train", config.window.build(), config.seed, makers=MAKERS)
     config = resolve(config, stream, groups.topology)
-    engine = build_engine(config, groups, config.batch.micro)
+    engine = build_engine(config, groups)
     standing = load(open_checkpoint(source), engine)
     saver = Saver(target, groups, keep=1)
     saver.save(engine, standing, {"config": {}})

@@ -60,10 +60,18 @@ def held(engine: Engine) -> list[Fragment]:
 
 def written(engine: Engine) -> list[Fragment]:
     """What this rank writes, so that over all ranks each element stands exactly once."""
-    fragments = [part for part in held(engine) if part.record.split or engine.groups.tensor.rank == 0]
+    fragments = [part for part in held(engine) if _ours_to_write(part, engine)]
     if engine.config.parallel.zero > 0:
         return fragments
     return [part for fragment in fragments if (part := _share(fragment, engine)) is not None]
+
+
+def _ours_to_write(fragment: Fragment, engine: Engine) -> bool:
+    """Of what several ranks hold alike, the first writes: tensor ranks, a tied embedding's stages."""
+    groups = engine.groups
+    if fragment.name == "embedding.weight" and groups.pipeline.rank > 0:
+        return False
+    return fragment.record.split or groups.tensor.rank == 0
 
 
 def set_steps(engine: Engine, steps: int) -> None:

@@ -92,7 +92,10 @@ def _strided(flat: Tensor, offset: int, pitch: int, rows: int, width: int) -> Te
 
 def _check_same_model(checkpoint: Checkpoint, stored: dict[str, list[Placed]], engine: Engine) -> None:
     """The same parameters with the same full shapes, each covered exactly once."""
-    ours = {name: list(record.shape) for name, _, record in engine.parameters()}
+    own = {name: list(record.shape) for name, _, record in engine.parameters()}
+    ours = {
+        name: shape for stage in gather_objects(own, engine.groups.pipeline) for name, shape in stage.items()
+    }
     theirs = {name: parts[0].shape for name, parts in stored.items()}
     differences = [
         f"{name}: {theirs.get(name, 'absent')} there, {ours.get(name, 'absent')} here"

@@ -1,0 +1,170 @@
+"""The same layers, handed to DeepSpeed's PipelineModule: each stage builds its own alone.
+
+What flows from stage to stage is one tuple: hidden rows, then (where samples
+differ in them) rows of R [batch], then (where there are any) documents
+[batch, rows].
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from megarc.model.block import Block
+from megarc.model.config import ExecutionConfig, ModelConfig
+from megarc.model.layers import ColumnLinear, Embedding, Norm, Positions
+from megarc.model.transformer import head_logits
+from megarc.parallel import Groups, TensorParallel, Topology
+
+Flow = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a stage must know beside the model: which rows bear loss, what flows beside hidden rows."""
+
+    rows: slice
+    recent: int | None  # of every sample; None: it flows as a tensor
+    documents: bool
+
+    def unpack(self, flow: Flow) -> tuple[Tensor, int | Tensor, Tensor | None]:
+        """Hidden rows (or tokens), rows of R, documents."""
+        recent: int | Tensor = flow[1] if self.recent is None else self.recent
+        return flow[0], recent, flow[-1] if self.documents else None
+
+
+class Layer(NamedTuple):
+    """One entry of the list: its canonical name, how it is built, how it takes part in the flow."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    run: Callable[[nn.Module, Flow], Any]
+    parameters: int
+
+
+def layers(
+    config: ModelConfig, execution: ExecutionConfig, tensor: TensorParallel, plan: Plan
+) -> list[Layer]:
+    """Embedding, positions where learned, blocks, final norm, head."""
+    width, ids, d = config.hidden, config.padded_vocabulary, config.width_of_head
+    attention = 2 * width * d * (config.heads + config.groups)
+    block_size = attention + 3 * width * config.width_of_ffn
+
+    def embed(module: nn.Module, flow: Flow) -> Flow:
+        return (module(flow[0]), *flow[1:])
+
+    def place(module: nn.Module, flow: Flow) -> Flow:
+        rows = flow[0].shape[1] * (tensor.size if tensor.sequence else 1)
+        return (flow[0] + module(0, rows), *flow[1:])
+
+    def transform(module: nn.Module, flow: Flow) -> Flow:
+        x, recent, documents = plan.unpack(flow)
+        if execution.recompute == "full" and torch.is_grad_enabled():
+            return (checkpoint(module, x, recent, documents, use_reentrant=False), *flow[1:])
+        return (module(x, recent, documents), *flow[1:])
+
+    def final(module: nn.Module, flow: Flow) -> Tensor:
+        return module(tensor.enter(flow[0])[:, plan.rows])
+
+    def predict(module: nn.Module, hidden: Any) -> Tensor:
+        return head_logits(hidden, module.weight, config, tensor)
+
+    def block(layer: int) -> nn.Module:
+        built = Block(config, execution.attention, layer, tensor)
+        if execution.compile:
+            built.compile()
+        return built
+
+    found = [Layer("embedding", partial(Embedding, ids, width, tensor), embed, ids * width)]
+    if config.learned_positions is not None:
+        size = config.learned_positions
+        found.append(Layer("positions", partial(Positions, size, width, tensor), place, size * width))
+    for number in range(config.layers):
+        found.append(Layer(f"blocks.{number}", partial(block, number), transform, block_size))
+    norm = partial(Norm, width, config.norm_epsilon, tensor, partial=tensor.size > 1)
+    found.append(Layer("norm", norm, final, width))
+    if config.tied:
+        found.append(Layer("embedding", found[0].build, predict, ids * width))
+    else:
+        head = partial(ColumnLinear, width, ids, "readout", tensor)
+        found.append(Layer("head", head, predict, ids * width))
+    return found
+
+
+def build_pipeline(
+    config: ModelConfig,
+    execution: ExecutionConfig,
+    groups: Groups,
+    plan: Plan,
+    loss: Callable[[Tensor, Any], Tensor],
+) -> nn.Module:
+    """This rank's stage, as a PipelineModule with empty parameters.
+
+    Args:
+        loss: (logits on loss rows, labels) -> the scalar that the last stage minimises.
+    """
+    from deepspeed.pipe import LayerSpec, PipelineModule, TiedLayerSpec
+    from deepspeed.runtime.pipe.topology import PipeModelDataParallelTopology
+    from deepspeed.runtime.utils import partition_balanced
+
+    tensor = TensorParallel(groups.tensor, groups.topology.sequence)
+    listed = layers(config, execution, tensor, plan)
+
+    class Stage(PipelineModule):
+        """Layers balanced by parameters, the head counted though it may be tied."""
+
+        def _partition_layers(self, method: str = "") -> None:
+            stage = self._topo.get_coord(self.global_rank).pipe
+            self.parts = partition_balanced([layer.parameters for layer in listed], self.num_stages)
+            self._set_bounds(start=self.parts[stage], stop=self.parts[stage + 1])
+
+    def spec(layer: Layer) -> Any:
+        if layer.name == "embedding" and config.tied:
+            # One module, used twice: what runs it is the entry's own.
+            return TiedLayerSpec(
+                "embedding",
+                _Running,
+                layer,
+                forward_fn=lambda running, flow: layer.run(running.module, flow),
+                tied_weight_attr="module.weight",
+            )
+        return LayerSpec(_Running, layer)
+
+    topology: Topology = groups.topology
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints every layer
+        stage = Stage(
+            layers=[spec(layer) for layer in listed],
+            topology=PipeModelDataParallelTopology(
+                num_pp=topology.pipeline, num_mp=topology.tensor, num_dp=topology.data
+            ),
+            loss_fn=loss,
+        )
+    stage.canonical = partial(canonical, [layer.name for layer in listed])
+    return stage
+
+
+class _Running(nn.Module):
+    """A layer that takes the flow; its parameters are those of ``module``."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.module = layer.build()
+        self.run = layer.run
+
+    def forward(self, flow: Any) -> Any:
+        return self.run(self.module, flow)
+
+
+def canonical(names: list[str], name: str) -> str:
+    """The plain model's name of a pipeline's parameter: ``7.module.x.weight`` -> ``blocks.6.x.weight``."""
+    first, rest = name.removeprefix("tied_modules.").split(".", 1)
+    layer = names[int(first)] if first.isdigit() else first
+    return f"{layer}.{rest.removeprefix('module.')}"

@@ -1,0 +1,107 @@
+"""From a configuration to an engine: model, initial values, optimizer, DeepSpeed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from megarc.model import Plan, Transformer, build_pipeline, initial_values, record_of
+from megarc.parallel import Groups, TensorParallel, cut, size
+from megarc.train.config import RunConfig
+from megarc.train.engine import Engine, PipelinedEngine, StageLoss
+from megarc.train.grid import Grid
+from megarc.train.optimizer import adamw
+from megarc.train.settings import deepspeed_settings
+
+
+def build_engine(config: RunConfig, groups: Groups) -> Engine:
+    """This rank's part of the model with initial values, its optimizer and engine.
+
+    Args:
+        config: resolved: vocabulary and micro-batch are known.
+    """
+    deepspeed = _import_deepspeed(groups.device)
+    micro_batch = config.batch.micro
+    assert micro_batch is not None, "resolve() fills it in"
+    micro_batches = config.batch.size // (groups.data.size * micro_batch)
+    settings = deepspeed_settings(config, micro_batch, micro_batches)
+    tensor = TensorParallel(groups.tensor, groups.topology.sequence)
+    if groups.topology.pipeline == 1:
+        grid = Grid(groups)
+        with _partitioned(deepspeed, config, settings, grid):
+            model: nn.Module = Transformer(config.model, config.execution, tensor)
+        _fill(model, config, groups, str)
+        return Engine(config, groups, _initialize(deepspeed, model, config, settings, mpu=grid))
+    window = config.window.build()
+    plan = Plan(
+        rows=window.loss_rows,
+        recent=None if config.data.short_recent else window.recent,
+        documents=config.data.documents == "isolate",
+    )
+    loss = StageLoss(config, plan, tensor)
+    stage = build_pipeline(config.model, config.execution, groups, plan, loss)
+    _fill(stage, config, groups, stage.canonical)
+    return PipelinedEngine(config, groups, _initialize(deepspeed, stage, config, settings), loss)
+
+
+def _initialize(
+    deepspeed: Any, model: nn.Module, config: RunConfig, settings: dict[str, Any], **extra: Any
+) -> Any:
+    optimizer = adamw(model, config.optimizer)
+    engine, *_ = deepspeed.initialize(
+        model=model, optimizer=optimizer, config=settings, dist_init_required=False, **extra
+    )
+    return engine
+
+
+def _import_deepspeed(device: torch.device) -> Any:
+    # DeepSpeed reads these at import and at start, also in a process that no launcher started.
+    os.environ.setdefault("DS_ACCELERATOR", device.type)
+    os.environ.setdefault("LOCAL_RANK", "0")
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # Its calls of torch functions that were renamed: nothing that a user could change.
+    warnings.filterwarnings("ignore", r".*torch\.distributed\..* is deprecated", FutureWarning)
+    import deepspeed
+    import deepspeed.ops
+
+    if device.type == "cpu":
+        # Its shared-memory extension would be compiled at first use: minutes, and a lock that can hang.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(verbose=False)
+    return deepspeed
+
+
+@contextmanager
+def _partitioned(deepspeed: Any, config: RunConfig, settings: dict[str, Any], grid: Grid) -> Iterator[None]:
+    """Under ZeRO 3 parameters are split as they are made, so that no rank ever holds them all."""
+    if config.parallel.zero < 3:
+        yield
+        return
+    group = grid.get_data_parallel_group()
+    with deepspeed.zero.Init(config_dict_or_path=settings, data_parallel_group=group, mpu=grid):
+        yield
+
+
+@torch.no_grad()
+def _fill(model: nn.Module, config: RunConfig, groups: Groups, canonical: Callable[[str], str]) -> None:
+    """Initial values, of what this rank holds."""
+    for own_name, parameter in model.named_parameters():
+        name, record = canonical(own_name), record_of(parameter)
+        piece = getattr(parameter, "ds_tensor", None)
+        if piece is None:
+            values = initial_values(name, record, config.model, config.seed, record.boxes)
+            parameter.copy_(values.view(parameter.shape))
+            continue
+        # Under ZeRO 3 the data ranks hold equal consecutive pieces; the last may reach beyond the end.
+        start = piece.numel() * groups.data.rank
+        boxes = cut(record.boxes, start, start + piece.numel())
+        piece.zero_()
+        values = initial_values(name, record, config.model, config.seed, boxes)
+        piece.view(-1)[: size(boxes)] = values.to(piece)
