@@ -5,7 +5,9 @@ with our manifest P.json beside them. No torch here.
 """
 
 from megarc.corpus.indexed import IndexedCorpus, corpus_prefix, dtype_for
-from megarc.corpus.manifest import Manifest, load_manifest, write_manifest
+from megarc.corpus.join import join_parts
+from megarc.corpus.manifest import Manifest, PackSettings, load_manifest, write_manifest
+from megarc.corpus.pack import PackRequest, pack, pack_and_join
 from megarc.corpus.tokenizer import RESERVED, Tokenizer, load_tokenizer
 from megarc.corpus.writer import IndexedWriter, Written
 
@@ -14,11 +16,16 @@ __all__ = [
     "IndexedCorpus",
     "IndexedWriter",
     "Manifest",
+    "PackRequest",
+    "PackSettings",
     "Tokenizer",
     "Written",
     "corpus_prefix",
     "dtype_for",
+    "join_parts",
     "load_manifest",
     "load_tokenizer",
+    "pack",
+    "pack_and_join",
     "write_manifest",
 ]

@@ -77,6 +77,23 @@ def file_tree(path: Path) -> Tree:
     return tree.finish()
 
 
+def leaf_digests(path: Path, start: int, stop: int) -> list[str]:
+    """The leaves of a file's tree that begin in bytes ``start`` to ``stop``: ranges can be digested apart."""
+    leaves = []
+    with path.open("rb") as file:
+        at = -(-start // LEAF_BYTES) * LEAF_BYTES
+        file.seek(at)
+        while at < stop and (data := file.read(LEAF_BYTES)):
+            leaves.append(hashlib.sha256(data).hexdigest())
+            at += LEAF_BYTES
+    return leaves
+
+
+def root_of(leaves: list[str]) -> str:
+    """The digest of a file from all of its leaves."""
+    return _root([bytes.fromhex(leaf) for leaf in leaves]).hex()
+
+
 def file_digest(path: Path) -> str:
     """Plain SHA-256 of a whole file, as ``sha256sum`` prints it."""
     with path.open("rb") as file:

@@ -33,7 +33,7 @@ class InputFacts(Config):
 
     name: str = key(meaning="as it was named on the command line")
     bytes: int = key(meaning="its size, as stored", ge=0)
-    digest: str = key(meaning="SHA-256 of the file as stored")
+    digest: str | None = key(meaning="SHA-256 tree of the file as stored; null for standard input")
     documents: int = key(0, "documents taken from it", ge=0)
     rejects: int = key(0, "bad lines in it", ge=0)
 
@@ -41,7 +41,8 @@ class InputFacts(Config):
 class PackSettings(Config):
     """What decides, beside the inputs and the tokenizer, which tokens a corpus holds."""
 
-    json_key: str = key("text", "the key of a JSON object that holds the text")
+    json_key: str = key("text", "the key (or column) that holds the text")
+    format: str | None = key(None, "how every input was read; null: by its name")
     append_end_of_document: bool = key(False, "each document ends with that token")
     shuffle_seed: int | None = key(None, "documents in random order by this seed; null: in input order")
     drop_duplicates: bool = key(False, "of equal documents the first in input order stays")

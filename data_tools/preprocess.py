@@ -1,0 +1,144 @@
+"""Packs text into a corpus that training reads: P.bin, P.idx (as Megatron's) and P.json, its manifest."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from megarc.corpus import PackRequest, PackSettings, join_parts, pack_and_join
+from megarc.corpus.inputs import FORMATS
+from megarc.corpus.manifest import Manifest
+from megarc.corpus.part import this_part
+from megarc.errors import UserError, run_script
+from megarc.progress import human
+
+EXAMPLES = """
+examples:
+  # JSON lines, plain or compressed, with 8 processes
+  python data_tools/preprocess.py --input data/*.jsonl.zst --output-prefix corpora/web \\
+      --tokenizer-model tokenizer.model --workers 8 --append-eod
+  # a folder of source code without its tests; every file is a document
+  python data_tools/preprocess.py --input src --exclude tests 'test_*' --output-prefix corpora/code \\
+      --tokenizer-model tokenizer.model --append-eod
+  # three splits by document, duplicates left out: corpora/web_train, corpora/web_valid, corpora/web_test
+  python data_tools/preprocess.py --input @files.txt --output-prefix corpora/web \\
+      --tokenizer-model tokenizer.model --split 98,1,1 --drop-duplicates --append-eod
+  # many nodes: under srun or mpirun each process packs its part, the last one joins them
+  srun -N 4 --ntasks-per-node 1 python data_tools/preprocess.py ... --workers 32
+  # machines without a common disk: pack parts, bring the files of P.parts/ together, join
+  python data_tools/preprocess.py ... --part 0/2    # and, elsewhere, --part 1/2
+  python data_tools/preprocess.py --output-prefix corpora/web --merge
+"""
+
+
+def main() -> None:
+    arguments = parse()
+    prefix = Path(arguments.output_prefix)
+    if arguments.merge:
+        report(join_parts(prefix, max_bad=arguments.max_bad), prefix)
+        return
+    for name in ("input", "tokenizer_model"):
+        if not getattr(arguments, name):
+            raise UserError(f"--{name.replace('_', '-')} is missing; see --help for examples")
+    request = PackRequest(
+        inputs=arguments.input,
+        prefix=prefix,
+        tokenizer=arguments.tokenizer_model,
+        settings=settings_of(arguments),
+        exclude=arguments.exclude,
+        workers=arguments.workers,
+        part=this_part(arguments.part),
+        max_bad=arguments.max_bad,
+        say=lambda line: print(line, file=sys.stderr),
+    )
+    report(pack_and_join(request), prefix)
+
+
+def settings_of(arguments: argparse.Namespace) -> PackSettings:
+    if len(arguments.json_keys) > 1:
+        raise UserError("--json-keys: one key makes one corpus; run again for another, with another prefix")
+    return PackSettings(
+        json_key=arguments.json_keys[0],
+        format=arguments.format,
+        append_end_of_document=arguments.append_eod,
+        shuffle_seed=None if arguments.no_shuffle else arguments.shuffle_seed,
+        drop_duplicates=arguments.drop_duplicates,
+        shortest=arguments.min_bytes,
+        longest=arguments.max_bytes,
+        splits=splits_of(arguments.split) if arguments.split else {},
+        split_seed=arguments.split_seed,
+    )
+
+
+def splits_of(text: str) -> dict[str, float]:
+    """``98,1,1`` as Megatron has it: train, valid, test."""
+    try:
+        shares = [float(share) for share in text.split(",")]
+    except ValueError:
+        shares = []
+    if not 2 <= len(shares) <= 3 or min(shares) < 0 or sum(shares) <= 0:
+        raise UserError(f"--split {text}: give the shares of train, valid and test, such as 98,1,1")
+    return {name: share for name, share in zip(("train", "valid", "test"), shares, strict=False) if share}
+
+
+def report(manifests: list[Manifest], prefix: Path) -> None:
+    for manifest in manifests:
+        split = manifest.settings.split if manifest.settings else None
+        name = f"{prefix}_{split}" if split else str(prefix)
+        print(f"{name}: {manifest.documents} documents, {human(manifest.tokens)} tokens ({manifest.dtype})")
+        size, tokens = manifest.text_bytes or 0, max(manifest.tokens, 1)
+        print(f"  {human(size)}B of text, {size / tokens:.2f} bytes a token")
+    if not manifests:
+        return
+    first = manifests[0]
+    for reason, count in first.dropped.items():
+        print(f"  {count} documents left out: {reason}")
+    rejects = sum(file.rejects for file in first.inputs)
+    if rejects:
+        print(f"  {rejects} bad lines, listed in {prefix}.rejects.jsonl")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_argument_group("what is read")
+    what.add_argument(
+        "--input",
+        nargs="+",
+        metavar="F",
+        help="files, folders, globs, @LIST (a file of names), - (standard input): .jsonl, .json, .txt, .md, "
+        "source code, .parquet, each also .gz, .zst, .xz, .bz2",
+    )
+    what.add_argument(
+        "--exclude",
+        nargs="+",
+        default=[],
+        metavar="PATTERN",
+        help="paths, or parts of paths, to pass over",
+    )
+    what.add_argument("--json-keys", nargs="+", default=["text"], metavar="KEY", help="of the text (text)")
+    what.add_argument("--format", choices=FORMATS, help="how to read every input, whatever its name")
+    what.add_argument("--max-bad", type=float, default=0.001, metavar="SHARE", help="of bad lines (0.001)")
+    what.add_argument("--min-bytes", type=int, default=0, metavar="N", help="leave out shorter documents")
+    what.add_argument("--max-bytes", type=int, metavar="N", help="leave out longer documents")
+    what.add_argument("--drop-duplicates", action="store_true", help="of equal documents keep the first")
+    out = parser.add_argument_group("what is written")
+    out.add_argument("--output-prefix", required=True, metavar="P", help="P.bin, P.idx, P.json")
+    out.add_argument("--tokenizer-model", metavar="T", help="T.model, tokenizer.json or: bytes")
+    out.add_argument("--tokenizer-type", help=argparse.SUPPRESS)  # Megatron's; the file itself tells
+    out.add_argument("--append-eod", action="store_true", help="end each document with that token")
+    out.add_argument("--shuffle-seed", type=int, default=0, metavar="N", help="documents' random order (0)")
+    out.add_argument("--no-shuffle", action="store_true", help="documents in the inputs' order")
+    out.add_argument("--split", metavar="98,1,1", help="P_train, P_valid, P_test by document")
+    out.add_argument("--split-seed", type=int, default=0, metavar="N", help="another seed, another split (0)")
+    how = parser.add_argument_group("how")
+    how.add_argument("--workers", type=int, default=1, metavar="W", help="processes (1)")
+    how.add_argument("--part", metavar="I/N", help="pack this part only; or auto (default), mpi, none")
+    how.add_argument("--merge", action="store_true", help="join the parts in P.parts/ instead of packing")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,73 @@
+"""Trains a SentencePiece tokenizer on your text: T.model, whose decoding gives the text back exactly."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from megarc.corpus import RESERVED
+from megarc.corpus.inputs import FORMATS
+from megarc.corpus.sample import sampled_texts
+from megarc.corpus.train_tokenizer import train_tokenizer
+from megarc.errors import run_script
+from megarc.progress import human
+
+EXAMPLES = """
+examples:
+  python data_tools/train_tokenizer.py --input data/*.jsonl --output-prefix tokenizer --vocab-size 32000
+  python data_tools/train_tokenizer.py --input src --exclude tests --output-prefix code --vocab-size 4096
+"""
+
+
+def main() -> None:
+    arguments = parse()
+    start = time.monotonic()
+    texts = sampled_texts(
+        arguments.input,
+        arguments.exclude,
+        arguments.format,
+        json_key=arguments.json_keys,
+        sample_bytes=arguments.sample_bytes,
+        seed=arguments.seed,
+        say=lambda line: print(line, file=sys.stderr),
+    )
+    tokenizer = train_tokenizer(
+        texts,
+        arguments.output_prefix,
+        arguments.vocab_size,
+        algorithm=arguments.algorithm,
+        reserved=(*RESERVED, *arguments.reserve),
+    )
+    took = time.monotonic() - start
+    print(f"{arguments.output_prefix}.model: {tokenizer.vocabulary_size} tokens, took {took:.1f} s")
+    kept = list(tokenizer.reserved.items())
+    print(f"  end of document {tokenizer.end_of_document}; {len(kept)} reserved: {kept[0]} to {kept[-1]}")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    sample = int(100e6)
+    parser.add_argument("--input", nargs="+", required=True, metavar="F", help="as preprocess.py's")
+    parser.add_argument("--exclude", nargs="+", default=[], metavar="PATTERN", help="as preprocess.py's")
+    parser.add_argument("--json-keys", default="text", metavar="KEY", help="key or column of the text")
+    parser.add_argument("--format", choices=FORMATS, help="how to read every input, whatever its name")
+    parser.add_argument("--output-prefix", required=True, metavar="T", help="T.model is written")
+    parser.add_argument("--vocab-size", type=int, required=True, metavar="V", help="reserved tokens included")
+    parser.add_argument("--algorithm", choices=("bpe", "unigram"), default="bpe", help="(bpe)")
+    parser.add_argument(
+        "--sample-bytes",
+        type=int,
+        default=sample,
+        metavar="N",
+        help=f"train on about N bytes, documents drawn at random ({human(sample)}B)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="another sample (0)")
+    parser.add_argument("--reserve", nargs="+", default=[], metavar="TOKEN", help="more reserved tokens")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run_script(main)

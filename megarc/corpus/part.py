@@ -1,0 +1,50 @@
+"""Which part of a job this process packs: told, or found in what srun and mpirun say."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from megarc.errors import UserError
+
+# (rank, size) as launchers name them. Of SLURM only what srun sets for a step: a
+# batch script itself has SLURM_NTASKS too, and is not one of several.
+_LAUNCHERS = (
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("PMI_RANK", "PMI_SIZE"),
+    ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
+)
+
+
+def this_part(told: str | None, environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """Part i of n, from ``told``: ``3/8``, ``auto`` (or None), ``mpi`` (asks mpi4py) or ``none``.
+
+    Raises:
+        UserError: where ``told`` is none of these, or mpi4py is absent.
+    """
+    if told == "none":
+        return 0, 1
+    if told == "mpi":
+        return _from_mpi()
+    if told in (None, "auto"):
+        return _from_launcher(environment)
+    index, slash, parts = str(told).partition("/")
+    if not slash or not index.isdecimal() or not parts.isdecimal() or not int(index) < int(parts):
+        raise UserError(f"--part {told}: write i/n, such as 0/8 for the first of eight; or auto, mpi, none")
+    return int(index), int(parts)
+
+
+def _from_launcher(environment: Mapping[str, str]) -> tuple[int, int]:
+    for rank, size in _LAUNCHERS:
+        if environment.get(rank, "").isdecimal() and environment.get(size, "").isdecimal():
+            return int(environment[rank]), int(environment[size])
+    return 0, 1
+
+
+def _from_mpi() -> tuple[int, int]:
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError):  # RuntimeError: no MPI library
+        raise UserError("--part mpi needs mpi4py and an MPI: pip install mpi4py mpich") from None
+    return MPI.COMM_WORLD.Get_rank(), MPI.COMM_WORLD.Get_size()
