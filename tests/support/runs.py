@@ -28,8 +28,8 @@ def config(folder, zero, length, **changes):
         "logging": {"every": 1, "tensorboard": False, "peak_flops": 1e12},
     }
     for dotted, value in changes.items():
-        group, name = dotted.split("__")
-        tree.setdefault(group, {})[name] = value
+        *group, name = dotted.split("__")
+        (tree.setdefault(group[0], {}) if group else tree)[name] = value
     return tree
 
 

@@ -10,81 +10,119 @@ from support.runs import config, full_state, metrics, pretrain
 from megarc.train.checkpoint import latest
 
 STEPS = 6
+# tensor, pipeline, data, ZeRO stage, sequence: every pair of settings is in one of them.
+# `benchmarks/parity.py` runs all that fit 8 ranks.
+MIXES = [
+    (1, 1, 1, 1, False),
+    (1, 1, 1, 3, False),
+    (1, 1, 2, 0, False),
+    (1, 1, 2, 2, False),
+    (1, 1, 2, 3, False),
+    (2, 1, 1, 0, True),
+    (2, 1, 2, 1, False),
+    (2, 1, 2, 3, True),
+    (4, 1, 1, 2, True),
+    (1, 2, 2, 1, False),
+    (2, 2, 1, 1, True),
+    (4, 2, 1, 1, False),
+    (2, 2, 2, 1, True),
+]
+
+
+def name(mix):
+    tensor, pipeline, data, zero, sequence = mix
+    return f"tp{tensor}-pp{pipeline}-dp{data}-z{zero}" + ("-sequence" if sequence else "")
+
+
+def layout(mix):
+    tensor, pipeline, _, zero, sequence = mix
+    return {
+        "parallel__tensor": tensor,
+        "parallel__pipeline": pipeline,
+        "parallel__sequence": sequence,
+        "parallel__zero": zero,
+    }
+
+
+def ranks(mix):
+    return mix[0] * mix[1] * mix[2]
 
 
 def assert_close(one, other, tolerance):
-    for name, values in full_state(one).items():
-        again = full_state(other)[name]
+    there = full_state(other)
+    for part, values in full_state(one).items():
         scale = values.abs().max().clamp_min(1e-8)
-        assert ((values - again).abs().max() / scale) < tolerance, name
+        assert ((values - there[part]).abs().max() / scale) < tolerance, part
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
-    """One process with ZeRO 0, and the same run on 1 and 2 ranks at every stage."""
+    """One process with ZeRO 0, and the same run under every mix; one pool of ranks for each world size."""
     folder = tmp_path_factory.mktemp("runs")
-    run_jobs([pretrain(folder / f"dp1-z{zero}", zero, STEPS) for zero in (0, 1, 2, 3)], 1, folder)
-    jobs = [pretrain(folder / f"dp2-z{zero}", zero, STEPS) for zero in (0, 1, 2, 3)]
-    jobs += [pretrain(folder / f"bf16-z{zero}", zero, 3) for zero in (1, 2, 3)]
-    for job in jobs[-3:]:
-        job["config"]["precision"] = "bf16"
-    jobs.append(pretrain(folder / "dp2-recompute", 3, STEPS, execution__recompute="full"))
-    run_jobs(jobs, 2, folder)
+    pools = {1: [pretrain(folder / "one", 0, STEPS)]}
+    for mix in MIXES:
+        pools.setdefault(ranks(mix), []).append(pretrain(folder / name(mix), 1, STEPS, **layout(mix)))
+    for zero in (1, 2, 3):
+        pools[2].append(pretrain(folder / f"bf16-z{zero}", zero, 3, precision="bf16"))
+    pools[2].append(pretrain(folder / "recompute", 3, STEPS, execution__recompute="full"))
+    for world, jobs in pools.items():
+        run_jobs(jobs, world, folder)
     return folder
 
 
-@pytest.mark.parametrize(
-    "name", ["dp1-z1", "dp1-z2", "dp1-z3", *(f"dp2-z{z}" for z in range(4)), "dp2-recompute"]
-)
-def test_equals_one_process(runs, name):
+@pytest.mark.parametrize("mix", [*map(name, MIXES), "recompute"])
+def test_equals_one_process(runs, mix):
     for number in ("train/nats_per_token", "train/gradient_norm", "heldout/nats_per_token"):
-        one, other = metrics(runs / "dp1-z0", number), metrics(runs / name, number)
+        one, other = metrics(runs / "one", number), metrics(runs / mix, number)
         assert len(one) >= 2
         assert torch.allclose(one, other, rtol=1e-5), number
     # Adam divides by a root: where a gradient is all rounding, so is its direction.
-    assert_close(runs / "dp1-z0", runs / name, 2e-4)
+    assert_close(runs / "one", runs / mix, 2e-4)
 
 
 def test_gradients_were_clipped(runs):
-    assert (metrics(runs / "dp1-z0", "train/gradient_norm") > 0.5).all()
+    assert (metrics(runs / "one", "train/gradient_norm") > 0.5).all()
 
 
 @pytest.mark.parametrize("zero", [1, 2, 3])
 def test_bf16_stays_near_fp32(runs, zero):
-    one = metrics(runs / "dp1-z0", "train/nats_per_token")[:3]
+    one = metrics(runs / "one", "train/nats_per_token")[:3]
     assert torch.allclose(one, metrics(runs / f"bf16-z{zero}", "train/nats_per_token"), rtol=1e-2)
 
 
 def test_goes_on_at_any_other_topology(runs, tmp_path):
-    """2 ranks stage 2, then 1 rank stage 3, then 2 ranks stage 0, then 1 rank stage 1: one run."""
+    """One run: tp 2 pp 2 dp 2, then one rank with ZeRO 3, then dp 2 with ZeRO 0, then tp 4 with ZeRO 2."""
     folder = tmp_path / "run"
-    for length, world, zero in ((2, 2, 2), (3, 1, 3), (5, 2, 0), (STEPS, 1, 1)):
-        run_jobs([pretrain(folder, zero, length)], world, tmp_path)
+    steps = iter((2, 3, 5, STEPS))
+    for mix in ((2, 2, 2, 1, True), (1, 1, 1, 3, False), (1, 1, 2, 0, False), (4, 1, 1, 2, True)):
+        run_jobs([pretrain(folder, 1, next(steps), **layout(mix))], ranks(mix), tmp_path)
     assert torch.allclose(
-        metrics(runs / "dp1-z0", "train/nats_per_token"), metrics(folder, "train/nats_per_token"), rtol=1e-5
+        metrics(runs / "one", "train/nats_per_token"), metrics(folder, "train/nats_per_token"), rtol=1e-5
     )
-    assert_close(runs / "dp1-z0", folder, 2e-4)
+    assert_close(runs / "one", folder, 2e-4)
 
 
 def test_state_reshards_bit_for_bit(runs, tmp_path):
     """Loaded and saved again at another topology, not a bit of master or moments differs."""
-    first = latest(runs / "dp2-z3" / "checkpoints")
+    first = latest(runs / name(MIXES[-1]) / "checkpoints")
     assert first is not None
-    there, jobs = first.folder, []
-    for number, zero in enumerate((0, 2, 1, 3)):
+    there = first.folder
+    chain = [
+        (4, 1, 1, 3, True),
+        (1, 2, 2, 1, False),
+        (2, 2, 1, 1, True),
+        (1, 1, 2, 0, False),
+        (1, 1, 2, 2, False),
+    ]
+    for number, mix in enumerate(chain):
         target = tmp_path / str(number) / "checkpoints"
-        job = {
-            "do": "resave",
-            "config": config(tmp_path / "x", zero, STEPS),
-            "from": str(there),
-            "to": str(target),
-        }
-        jobs.append(job)
+        tree = config(tmp_path / "x", 1, STEPS, **layout(mix))
+        run_jobs(
+            [{"do": "resave", "config": tree, "from": str(there), "to": str(target)}], ranks(mix), tmp_path
+        )
         there = target / there.name
-    run_jobs(jobs[:2], 2, tmp_path)
-    run_jobs(jobs[2:], 1, tmp_path)
-    start = full_state(runs / "dp2-z3")
-    for number in range(4):
+    start = full_state(runs / name(MIXES[-1]))
+    for number in range(len(chain)):
         again = full_state(tmp_path / str(number) / "checkpoints")
         assert start.keys() == again.keys()
-        assert all(torch.equal(values, again[name]) for name, values in start.items())
+        assert all(torch.equal(values, again[part]) for part, values in start.items())
