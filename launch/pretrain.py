@@ -28,6 +28,11 @@ def main() -> int:
         print(reference(RunConfig), end="")
         return 0
     config = load(RunConfig, arguments.config, arguments.overrides)
+    if arguments.dry_run:
+        from megarc.plan import as_table, dry_run
+
+        print(as_table(dry_run(config, arguments.world_size, arguments.rank)))
+        return 0
 
     from megarc.parallel import connect, disconnect, place_from_environment
     from megarc.science import MAKERS
@@ -60,6 +65,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--config", type=Path, help="YAML file; see configs/runs")
     parser.add_argument("--keys", action="store_true", help="print every key with type, default, meaning")
+    parser.add_argument("--dry-run", action="store_true", help="what one rank would hold and tell others")
+    parser.add_argument("--world-size", type=int, default=1, metavar="N", help="ranks of the dry run")
+    parser.add_argument("--rank", type=int, default=0, metavar="R", help="the rank that it is (0)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys that win over the file's")
     # The deepspeed launcher adds this; the place is read from the environment.
     parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)

@@ -9,13 +9,14 @@ from megarc.model.config import ExecutionConfig, ModelConfig
 from megarc.model.cost import Cost, cost_of
 from megarc.model.initial import initial_values, initialise
 from megarc.model.loss import RowLoss, row_loss, weighted_sum
-from megarc.model.pipeline import Plan, build_pipeline
+from megarc.model.pipeline import Layer, Plan, build_pipeline, layers, stage_bounds
 from megarc.model.record import Record, record_of
 from megarc.model.transformer import Transformer
 
 __all__ = [
     "Cost",
     "ExecutionConfig",
+    "Layer",
     "ModelConfig",
     "Plan",
     "Record",
@@ -25,7 +26,9 @@ __all__ = [
     "cost_of",
     "initial_values",
     "initialise",
+    "layers",
     "record_of",
     "row_loss",
+    "stage_bounds",
     "weighted_sum",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -99,6 +99,35 @@ def layers(
     return found
 
 
+def stage_bounds(listed: Sequence[Layer], stages: int) -> list[int]:
+    """The first layer of each stage, and the end: the largest stage has as few parameters as can be.
+
+    The head counts, though it may be tied. Every stage has a layer.
+    """
+    sizes = [layer.parameters for layer in listed]
+    low, high = max(sizes), sum(sizes)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _fits(sizes, stages, middle) else (middle + 1, high)
+    return _filled(sizes, stages, low)
+
+
+def _filled(sizes: Sequence[int], stages: int, limit: int) -> list[int]:
+    """Stages filled up to ``limit`` one after the other, a layer left for each of those that follow."""
+    bounds, load = [0], 0
+    for number, size in enumerate(sizes):
+        left = stages - len(bounds)  # stages not begun yet
+        if number > bounds[-1] and (load + size > limit or len(sizes) - number <= left):
+            bounds.append(number)
+            load = 0
+        load += size
+    return [*bounds, len(sizes)]
+
+
+def _fits(sizes: Sequence[int], stages: int, limit: int) -> bool:
+    return len(_filled(sizes, stages, limit)) <= stages + 1
+
+
 def build_pipeline(
     config: ModelConfig,
     execution: ExecutionConfig,
@@ -113,7 +142,6 @@ def build_pipeline(
     """
     from deepspeed.pipe import LayerSpec, PipelineModule, TiedLayerSpec
     from deepspeed.runtime.pipe.topology import PipeModelDataParallelTopology
-    from deepspeed.runtime.utils import partition_balanced
 
     tensor = TensorParallel(groups.tensor, groups.topology.sequence)
     listed = layers(config, execution, tensor, plan)
@@ -122,8 +150,8 @@ def build_pipeline(
         """Layers balanced by parameters, the head counted though it may be tied."""
 
         def _partition_layers(self, method: str = "") -> None:
-            stage = self._topo.get_coord(self.global_rank).pipe
-            self.parts = partition_balanced([layer.parameters for layer in listed], self.num_stages)
+            stage = groups.pipeline.rank
+            self.parts = stage_bounds(listed, self.num_stages)
             self._set_bounds(start=self.parts[stage], stop=self.parts[stage + 1])
 
     def spec(layer: Layer) -> Any:

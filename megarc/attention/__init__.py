@@ -1,0 +1,15 @@
+"""[R | C] attention: one door, several engines, every one exact.
+
+In: queries ``[batch, heads, rows, head_dim]``, keys and values with as many or fewer
+heads, the window's ``recent``, documents where there are any. Out: what each row
+read, shaped as the queries. Causal attention is the case ``recent = 0``.
+
+A run asks ``resolve`` once, which logs the engine and why; its blocks call
+``attend``. Generation keeps keys and values in a ``Cache`` and calls
+``attend_cached``.
+"""
+
+from megarc.attention.cache import Cache, attend_cached
+from megarc.attention.door import ENGINES, attend, resolve
+
+__all__ = ["ENGINES", "Cache", "attend", "attend_cached", "resolve"]

@@ -1,0 +1,102 @@
+"""Keys and values kept between steps of generation: R is encoded once, C a few rows at a time."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from megarc.attention.door import attend
+from megarc.errors import UserError
+
+
+class Cache:
+    """Keys and values of every layer, in buffers made once.
+
+    Args:
+        capacity: rows that it can hold, R and C together.
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        batch: int,
+        kv_heads: int,
+        capacity: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: torch.device | str,
+    ) -> None:
+        shape = (layers, batch, kv_heads, capacity, head_dim)
+        self.k = torch.empty(shape, dtype=dtype, device=device)
+        self.v = torch.empty(shape, dtype=dtype, device=device)
+        self._held = [0] * layers
+
+    @property
+    def capacity(self) -> int:
+        """Rows that fit."""
+        return self.k.shape[3]
+
+    @property
+    def length(self) -> int:
+        """Rows that every layer holds: the position of the next row."""
+        return min(self._held)
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keeps the next rows ``[batch, kv_heads, m, head_dim]`` of ``layer``.
+
+        Returns:
+            All rows of the layer so far, ``[batch, kv_heads, held, head_dim]``, as views.
+
+        Raises:
+            UserError: where they do not fit.
+        """
+        first, last = self._held[layer], self._held[layer] + k.shape[2]
+        if last > self.capacity:
+            raise UserError(
+                f"the cache holds {self.capacity} rows and has no room for row {last}; move the window"
+            )
+        self.k[layer, :, :, first:last] = k
+        self.v[layer, :, :, first:last] = v
+        self._held[layer] = last
+        return self.k[layer, :, :, :last], self.v[layer, :, :, :last]
+
+    def clear(self) -> None:
+        """Forgets every row: the window moves, and R is encoded again."""
+        self._held = [0] * len(self._held)
+
+
+def attend_cached(
+    q: Tensor, k: Tensor, v: Tensor, recent: int = 0, *, scale: float | None = None, engine: str = "auto"
+) -> Tensor:
+    """Attention of the last m rows of a window over all rows so far, as ``attend`` would give it.
+
+    Args:
+        q: the new rows, ``[batch, heads, m, head_dim]``.
+        k: all rows so far, the new ones included, ``[batch, kv_heads, t, head_dim]``.
+        v: as ``k``.
+        recent: rows of R. They must come together in the first call (m = t), since each sees
+            all of them.
+
+    Returns:
+        ``[batch, heads, m, head_dim]``.
+
+    Raises:
+        UserError: where rows of R come apart, and as ``attend`` does.
+    """
+    new, held = q.shape[2], k.shape[2]
+    if new == held:
+        return attend(q, k, v, recent, scale=scale, engine=engine)
+    if new > held or held - new < recent:
+        raise UserError(
+            f"attention: rows {held - new} to {held - 1} come alone, but R is rows 0 to {recent - 1} "
+            "and is encoded in one call; give all of R first"
+        )
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    mask = None
+    if new > 1:
+        mask = torch.ones(new, held, dtype=torch.bool, device=q.device).tril(held - new)
+    grouped = q.shape[1] != k.shape[1]
+    return functional.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=grouped)

@@ -1,0 +1,146 @@
+"""The door of the room: checks what comes in, chooses an engine, calls it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from megarc.attention import reference, split_cpu
+from megarc.attention.mask import Mask
+from megarc.errors import UserError
+
+_MODULES: tuple[ModuleType, ...] = (split_cpu, reference)
+ENGINES: dict[str, ModuleType] = {module.NAME: module for module in _MODULES}
+"""Every engine by name, in the order in which ``auto`` tries them. An engine is a module
+with ``NAME``, ``refuse(device, dtype, head_dim) -> reason | None`` and ``attend``."""
+
+_log = logging.getLogger(__name__)
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    recent: int | Tensor,
+    documents: Tensor | None = None,
+    *,
+    scale: float | None = None,
+    engine: str = "auto",
+) -> Tensor:
+    """[R | C] attention: row q sees row k where ``k < recent or k <= q``.
+
+    Args:
+        q: ``[batch, heads, rows, head_dim]``, any strides.
+        k: ``[batch, kv_heads, rows, head_dim]``; ``kv_heads`` divides ``heads``, and query head
+            h reads key head ``h // (heads / kv_heads)``.
+        v: as ``k``.
+        recent: rows of R, 0 (causal) to rows; or one for each sample, integers ``[batch]``. A
+            tensor's values are checked on the CPU; elsewhere one out of range counts as the
+            nearest in range.
+        documents: the segment of each row, integers ``[batch, rows]``: rows see their own
+            segment only.
+        scale: what multiplies q.k; ``1 / sqrt(head_dim)`` unless given.
+        engine: a name of ``ENGINES``, or ``auto``.
+
+    Returns:
+        ``[batch, heads, rows, head_dim]``, of q's dtype.
+
+    Raises:
+        UserError: for shapes, dtypes or devices that disagree, ``recent`` out of range, an
+            engine that cannot serve.
+    """
+    _check_tensors(q, k, v)
+    mask = _mask(q, recent, documents)
+    name, _ = _choose(engine, q.device, q.dtype, q.shape[-1])
+    return ENGINES[name].attend(q, k, v, mask, 1 / math.sqrt(q.shape[-1]) if scale is None else scale)
+
+
+def resolve(engine: str, device: torch.device | str, dtype: torch.dtype, head_dim: int) -> str:
+    """The engine that ``attend`` would take, and a line in the log that says why.
+
+    Raises:
+        UserError: where ``engine`` is none, or cannot serve.
+    """
+    name, why = _choose(engine, torch.device(device), dtype, head_dim)
+    _log.info("attention engine: %s (%s)", name, why)
+    return name
+
+
+def _choose(engine: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> tuple[str, str]:
+    if engine != "auto":
+        if engine not in ENGINES:
+            raise UserError(f"no attention engine '{engine}'; there are auto, {', '.join(ENGINES)}")
+        reason = ENGINES[engine].refuse(device, dtype, head_dim)
+        if reason is not None:
+            raise UserError(f"attention engine '{engine}' cannot serve here: {reason}; use engine: auto")
+        return engine, "asked for"
+    passed: list[str] = []
+    for name, module in ENGINES.items():
+        reason = module.refuse(device, dtype, head_dim)
+        if reason is None:
+            skipped = f"; not {', not '.join(passed)}" if passed else ""
+            return name, f"the first that serves {dtype} of head_dim {head_dim} on {device}{skipped}"
+        passed.append(f"{name}: {reason}")
+    raise UserError("no attention engine serves here: " + "; ".join(passed))
+
+
+# ---- what may come in
+
+
+def _check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
+    shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
+    if q.dim() != 4 or k.dim() != 4 or v.dim() != 4:
+        raise UserError(f"attention takes [batch, heads, rows, head_dim] tensors; given {shapes}")
+    if k.shape != v.shape or q.shape[0] != k.shape[0] or q.shape[2:] != k.shape[2:]:
+        raise UserError(
+            f"attention: batch, rows and head_dim must agree, k and v in heads too; given {shapes}"
+        )
+    if 0 in q.shape or k.shape[1] == 0:
+        raise UserError(f"attention: no dimension may be empty; given {shapes}")
+    if q.shape[1] % k.shape[1] != 0:
+        raise UserError(f"attention: the key heads must divide the query heads; given {shapes}")
+    if not q.dtype == k.dtype == v.dtype or not q.is_floating_point():
+        raise UserError(
+            f"attention: one floating dtype for q, k and v; given {q.dtype}, {k.dtype}, {v.dtype}"
+        )
+    if not q.device == k.device == v.device:
+        raise UserError(f"attention: one device for q, k and v; given {q.device}, {k.device}, {v.device}")
+
+
+def _mask(q: Tensor, recent: int | Tensor, documents: Tensor | None) -> Mask:
+    batch, _, rows, _ = q.shape
+    if documents is not None:
+        _check_integers("documents", documents, (batch, rows), q.device)
+    if isinstance(recent, Tensor):
+        _check_integers("recent", recent, (batch,), q.device)
+        _check_range(recent, rows)
+        return Mask(0, recent, documents)
+    if not 0 <= recent <= rows:
+        raise UserError(f"attention: recent is {recent}; with {rows} rows it must lie between 0 and {rows}")
+    return Mask(int(recent), None, documents)
+
+
+def _check_integers(name: str, tensor: Tensor, shape: tuple[int, ...], device: torch.device) -> None:
+    if tuple(tensor.shape) != shape or tensor.is_floating_point() or tensor.dtype == torch.bool:
+        raise UserError(
+            f"attention: {name} must be integers of shape {shape}; "
+            f"given {tensor.dtype} of {tuple(tensor.shape)}"
+        )
+    if tensor.device != device:
+        raise UserError(f"attention: {name} is on {tensor.device}, q on {device}; move it there")
+
+
+def _check_range(recent: Tensor, rows: int) -> None:
+    """Of each sample's recent; not where looking would wait for a device or break a compiled graph."""
+    if recent.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    low, high = (int(end) for end in recent.aminmax())
+    if low < 0 or high > rows:
+        raise UserError(
+            f"attention: recent of a sample is {low if low < 0 else high}; "
+            f"with {rows} rows it must lie between 0 and {rows}"
+        )

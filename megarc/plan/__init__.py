@@ -1,0 +1,10 @@
+"""What a run will need, before it starts.
+
+In: a configuration, a number of ranks. Out: one rank's parameters, bytes and
+collectives, from that rank's real part run with fake tensors on this machine.
+"""
+
+from megarc.plan.dry_run import DryRun, dry_run
+from megarc.plan.table import as_table
+
+__all__ = ["DryRun", "as_table", "dry_run"]
