@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from megarc.corpus import PackRequest, PackSettings, join_parts, pack_and_join
+from megarc.corpus import PackRequest, PackSettings, join_parts, pack, pack_and_join
 from megarc.corpus.inputs import FORMATS
 from megarc.corpus.manifest import Manifest
 from megarc.corpus.part import this_part
@@ -52,7 +52,8 @@ def main() -> None:
         max_bad=arguments.max_bad,
         say=lambda line: print(line, file=sys.stderr),
     )
-    report(pack_and_join(request), prefix)
+    by_hand = arguments.part is not None and "/" in arguments.part
+    report(pack(request) if by_hand else pack_and_join(request), prefix)
 
 
 def settings_of(arguments: argparse.Namespace) -> PackSettings:

@@ -7,8 +7,9 @@ with our manifest P.json beside them. No torch here.
 from megarc.corpus.indexed import IndexedCorpus, corpus_prefix, dtype_for
 from megarc.corpus.join import join_parts
 from megarc.corpus.manifest import Manifest, PackSettings, load_manifest, write_manifest
-from megarc.corpus.pack import PackRequest, pack, pack_and_join
+from megarc.corpus.packing import PackRequest, pack, pack_and_join
 from megarc.corpus.tokenizer import RESERVED, Tokenizer, load_tokenizer
+from megarc.corpus.verification import make_manifest, verify
 from megarc.corpus.writer import IndexedWriter, Written
 
 __all__ = [
@@ -25,7 +26,9 @@ __all__ = [
     "join_parts",
     "load_manifest",
     "load_tokenizer",
+    "make_manifest",
     "pack",
     "pack_and_join",
+    "verify",
     "write_manifest",
 ]

@@ -44,7 +44,7 @@ class PackSettings(Config):
     json_key: str = key("text", "the key (or column) that holds the text")
     format: str | None = key(None, "how every input was read; null: by its name")
     append_end_of_document: bool = key(False, "each document ends with that token")
-    shuffle_seed: int | None = key(None, "documents in random order by this seed; null: in input order")
+    shuffle_seed: int | None = key(0, "documents in random order by this seed; null: in input order")
     drop_duplicates: bool = key(False, "of equal documents the first in input order stays")
     shortest: int = key(0, "documents of fewer bytes are left out", ge=0)
     longest: int | None = key(None, "documents of more bytes are left out")

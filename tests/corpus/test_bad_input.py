@@ -98,7 +98,7 @@ def test_compressions_and_formats_hold_the_samedocuments_of(tmp_path):
         assert documents_of(tmp_path / "c") == expected, name
 
 
-@pytest.mark.parametrize("limit", [300, 3000])
+@pytest.mark.parametrize("limit", [900, 5000])
 def test_frames_are_cut_at_any_place(tmp_path, monkeypatch, limit):
     """Frames end in the midst of lines; lines run over several frames."""
     monkeypatch.setattr(cut, "_piece_bytes", lambda inputs: limit)

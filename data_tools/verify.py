@@ -1,0 +1,47 @@
+"""Reads a corpus through and says whether it is whole; makes a manifest for one that has none."""
+
+from __future__ import annotations
+
+import argparse
+
+from megarc.corpus import load_tokenizer, make_manifest, verify
+from megarc.errors import UserError, run_script
+
+EXAMPLES = """
+examples:
+  python data_tools/verify.py corpora/web_train corpora/web_valid
+  python data_tools/verify.py megatron/my_text_document --make-manifest --tokenizer-model tokenizer.model
+"""
+
+
+def main() -> None:
+    arguments = parse()
+    if arguments.make_manifest:
+        tokenizer = load_tokenizer(arguments.tokenizer_model) if arguments.tokenizer_model else None
+        for prefix in arguments.corpus:
+            manifest = make_manifest(prefix, tokenizer)
+            print(f"{prefix}.json: {manifest.documents} documents, {manifest.tokens} tokens")
+        return
+    wrong = 0
+    for prefix in arguments.corpus:
+        problems = verify(prefix)
+        wrong += bool(problems)
+        print(f"{prefix}: {'whole' if not problems else 'NOT WHOLE'}")
+        for problem in problems:
+            print(f"  {problem}")
+    if wrong:
+        raise UserError(f"{wrong} of {len(arguments.corpus)} corpora are not whole")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("corpus", nargs="+", metavar="P", help="P.bin, P.idx and P.json")
+    parser.add_argument("--make-manifest", action="store_true", help="write P.json for a corpus without one")
+    parser.add_argument("--tokenizer-model", metavar="T", help="the tokenizer that the corpus was made with")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run_script(main)
