@@ -29,8 +29,7 @@ def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("place")
     text = place / "text.jsonl"
     sentences = [f"def f{i}(x):\n    return x + {i}  # a line of code\n" for i in range(400)]
-    text.write_bytes(b"".join(orjson.dumps({"text": sentence}) + b"
-" for sentence in sentences))
+    text.write_bytes(b"".join(orjson.dumps({"text": sentence}) + b"\n" for sentence in sentences))
     run("train_tokenizer", "--input", text, "--output-prefix", place / "t", "--vocab-size", 340)
     arguments = ["--tokenizer-model", place / "t.model", "--append-eod", "--workers", 2]
     said = run("preprocess", "--input", text, "--output-prefix", place / "c", *arguments)
