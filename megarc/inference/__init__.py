@@ -1,0 +1,20 @@
+"""A model in use: scored on text, and writing text.
+
+In: a ``Transformer`` in evaluation mode, tokens. Out: exact cross-entropies,
+sampled tokens, a model in one file.
+"""
+
+from megarc.inference.evaluate import Score, evaluate, loss_by_context
+from megarc.inference.exchange import Layout, export, load_exported
+from megarc.inference.generate import Sampling, generate
+
+__all__ = [
+    "Layout",
+    "Sampling",
+    "Score",
+    "evaluate",
+    "export",
+    "generate",
+    "load_exported",
+    "loss_by_context",
+]

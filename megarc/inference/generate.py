@@ -1,0 +1,149 @@
+"""Sampling from a model, window by window.
+
+The newest ``n - refresh + 1`` tokens of the text (or all, where it is shorter)
+begin a window: up to r of them are R, the rest, one at least, begin C. Each new
+token is one more row of C, computed against the cached keys and values. When
+the window is full it moves, and R is encoded again.
+
+``refresh`` is the stride unless given: with [R | C] and s = c the last token
+starts C and the r before it are R. A plain causal window (s = n) would forget
+everything at once, so it moves by half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from megarc.attention import Cache
+from megarc.errors import UserError
+from megarc.model import Transformer
+from megarc.window import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is drawn.
+
+    Attributes:
+        temperature: logits are divided by it; 0: the likeliest token.
+        top_k: only so many likeliest; 0: all.
+        top_p: only the likeliest that together have this probability.
+        refresh: tokens after which a full window moves, at most c; fewer: more context, more work.
+        stop: a token that ends the text, end-of-document for instance.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    refresh: int | None = None
+    stop: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.refresh is not None and self.refresh < 1:
+            raise UserError(f"refresh is {self.refresh}; it must be 1 or more")
+        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise UserError(
+                f"sampling wants temperature >= 0, top_k >= 0 and 0 < top_p <= 1; given {self.temperature}, "
+                f"{self.top_k}, {self.top_p}"
+            )
+
+
+@torch.inference_mode()
+def generate(
+    model: Transformer,
+    prompts: Tensor,
+    window: Window,
+    count: int,
+    sampling: Sampling | None = None,
+    *,
+    progress: Callable[[Tensor], None] | None = None,
+) -> Tensor:
+    """``prompts`` [batch, p] of token ids, continued by ``count`` tokens each: [batch, p + count].
+
+    Where ``sampling.stop`` is given, a text that has reached it repeats it, and
+    all end once each has.
+
+    Args:
+        progress: called with each new column [batch] of tokens.
+
+    Raises:
+        UserError: for an empty prompt, or ids beyond the vocabulary.
+    """
+    sampling = sampling or Sampling()
+    _check(model, prompts, count)
+    text = prompts.to(next(model.parameters()).device)
+    generator = torch.Generator(device=text.device).manual_seed(sampling.seed)
+    ended = torch.zeros(len(text), dtype=torch.bool, device=text.device)
+    end = text.shape[1] + count
+    while text.shape[1] < end and not bool(ended.all()):
+        begun = min(text.shape[1], window.rows - _refresh(sampling, window) + 1)
+        cache, logits = _encode(model, text[:, -begun:], window)
+        for rows in range(begun, window.rows + 1):
+            drawn = _draw(logits, sampling, generator)
+            if sampling.stop is not None:
+                drawn = torch.where(ended, sampling.stop, drawn)
+                ended |= drawn == sampling.stop
+            text = torch.cat((text, drawn[:, None]), dim=1)
+            if progress is not None:
+                progress(drawn)
+            if text.shape[1] == end or rows == window.rows or bool(ended.all()):
+                break
+            logits = model.logits(text[:, -1:], slice(-1, None), 0, cache=cache)[:, 0]
+    return text
+
+
+def _refresh(sampling: Sampling, window: Window) -> int:
+    plain = window.stride == window.rows
+    default = max(1, window.rows // 2) if plain else window.stride
+    return min(sampling.refresh or default, window.causal)
+
+
+def _encode(model: Transformer, text: Tensor, window: Window) -> tuple[Cache, Tensor]:
+    """A cache that holds the window's beginning ``text``, and the logits [batch, ids] after it."""
+    config, weight = model.config, next(model.parameters())
+    cache = Cache(
+        config.layers,
+        len(text),
+        config.groups,
+        window.rows,
+        config.width_of_head,
+        weight.dtype,
+        weight.device,
+    )
+    recent = min(window.recent, text.shape[1] - 1)
+    return cache, model.logits(text, slice(-1, None), recent, cache=cache)[:, 0]
+
+
+def _draw(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
+    """Next tokens [batch] from ``logits`` [batch, ids]."""
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    logits = logits.float() / sampling.temperature
+    if 0 < sampling.top_k < logits.shape[-1]:
+        least = logits.topk(sampling.top_k).values[:, -1:]
+        logits = logits.masked_fill(logits < least, float("-inf"))
+    if sampling.top_p < 1:
+        ordered, places = logits.sort(descending=True)
+        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+        # What comes once the others have reached top_p goes; the likeliest always stays.
+        ordered = ordered.masked_fill(before >= sampling.top_p, float("-inf"))
+        logits = torch.empty_like(logits).scatter(-1, places, ordered)
+    return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+
+
+def _check(model: Transformer, prompts: Tensor, count: int) -> None:
+    if prompts.dim() != 2 or prompts.shape[1] == 0:
+        raise UserError("the prompt is empty; give at least one token")
+    if count < 0:
+        raise UserError(f"{count} tokens to generate; it must be 0 or more")
+    largest = int(prompts.max())
+    if largest >= model.config.tokens or int(prompts.min()) < 0:
+        raise UserError(
+            f"the prompt has token {largest}, but the model knows {model.config.tokens}; "
+            "use the tokenizer that it was trained with"
+        )

@@ -1,0 +1,11 @@
+"""Numbers and runs to pictures and tables for people.
+
+In: a run's ``metrics.jsonl``, scores, a window. Out: PNG files, and tables as
+plain text or markdown. matplotlib is imported when a picture is drawn.
+"""
+
+from megarc.report.mask import mask_picture
+from megarc.report.plots import loss_by_context, loss_curves
+from megarc.report.tables import Align, table
+
+__all__ = ["Align", "loss_by_context", "loss_curves", "mask_picture", "table"]
