@@ -49,6 +49,7 @@ def main() -> None:
         exclude=arguments.exclude,
         workers=arguments.workers,
         part=this_part(arguments.part),
+        engine=arguments.engine,
         max_bad=arguments.max_bad,
         say=lambda line: print(line, file=sys.stderr),
     )
@@ -136,6 +137,9 @@ def parse() -> argparse.Namespace:
     out.add_argument("--split-seed", type=int, default=0, metavar="N", help="another seed, another split (0)")
     how = parser.add_argument_group("how")
     how.add_argument("--workers", type=int, default=1, metavar="W", help="processes (1)")
+    how.add_argument(
+        "--engine", choices=("auto", "plain"), default="auto", help="auto: gigatoken where it is exact (auto)"
+    )
     how.add_argument("--part", metavar="I/N", help="pack this part only; or auto (default), mpi, none")
     how.add_argument("--merge", action="store_true", help="join the parts in P.parts/ instead of packing")
     return parser.parse_args()

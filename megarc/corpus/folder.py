@@ -79,13 +79,17 @@ class WorkFolder:
         folder = parts_folder(prefix)
         return all((folder / f"part-{i:05d}-of-{parts:05d}.shard").exists() for i in range(parts))
 
+    def clear(self) -> None:
+        """Removes all work."""
+        for path in self.shards.iterdir():
+            if path.name != "lock":
+                path.unlink()
+
     def _keep_only_this_plan(self) -> None:
         mark = self.shards / "plan.json"
         if mark.exists() and mark.read_text() == self.state:
             return
-        for path in self.shards.iterdir():
-            if path.name != "lock":
-                path.unlink()
+        self.clear()
         with written_safely(mark) as file:
             file.write(self.state.encode())
 

@@ -8,10 +8,11 @@ depends on inputs, tokenizer and settings alone, never on workers, parts or luck
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from megarc.corpus.cut import cut, uncut
+from megarc.corpus.fast import EngineError, with_fast_engine
 from megarc.corpus.folder import WorkFolder
 from megarc.corpus.inputs import find_inputs, told
 from megarc.corpus.join import join_parts, join_shards
@@ -39,6 +40,7 @@ class PackRequest:
     exclude: Sequence[str] = ()
     workers: int = 1
     part: tuple[int, int] = (0, 1)  # i of n
+    engine: str = "auto"  # or "plain": never the fast one
     max_bad: float = MAX_BAD
     quiet: bool = False
     say: Callable[[str], None] = lambda line: None
@@ -53,13 +55,23 @@ def pack(request: PackRequest) -> list[Manifest]:
     Raises:
         UserError: for bad input, too many bad lines, a full disk, a worker that died. Whole pieces are kept.
     """
+    try:
+        return _pack(request)
+    except EngineError as error:
+        request.say(f"{error}; beginning again with the plain library")
+        return _pack(replace(request, engine="plain"), anew=True)
+
+
+def _pack(request: PackRequest, *, anew: bool = False) -> list[Manifest]:
     job, plan, todo = _prepare(request)
     index, parts = request.part
     with WorkFolder(request.prefix, index, parts, plan, job.inputs) as folder:
         if parts > 1 and folder.part_is_whole():
             request.say(f"part {index} of {parts} is whole already")
             return []
-        job = Job(job.inputs, job.pieces, job.tokenizer, job.settings, job.plan, folder.shards)
+        if anew:
+            folder.clear()
+        job = replace(job, folder=folder.shards)
         _work(job, todo, request)
         shards = [Shard(path) for piece in todo for path in job.shards(piece)]
         if parts > 1:
@@ -85,6 +97,8 @@ def _prepare(request: PackRequest) -> tuple[Job, Plan, list[int]]:
     if request.workers < 1:
         raise UserError(f"{request.workers} workers: there must be 1 or more")
     tokenizer = load_tokenizer(request.tokenizer)
+    if request.engine == "auto":
+        tokenizer = with_fast_engine(tokenizer, request.say)
     if request.settings.append_end_of_document:
         _ = tokenizer.end_of_document  # raises where there is none
     inputs, passed = find_inputs(request.inputs, request.exclude, request.settings.format)

@@ -28,12 +28,14 @@ class Tokenizer(ABC):
         digest: SHA-256 of what it was loaded from.
         vocabulary_size: ids are 0..vocabulary_size-1.
         reserved: tokens kept for later use, by name; text never turns into them.
+        source: the file's content, None where there is no file.
     """
 
     kind: str
     digest: str
     vocabulary_size: int
     reserved: dict[str, int]
+    source: bytes | None = None
     _end_of_document: int | None
 
     @property

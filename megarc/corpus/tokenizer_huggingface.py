@@ -42,6 +42,7 @@ class HuggingFaceTokenizer(Tokenizer):
             raise UserError(f"{name} is no tokenizer that the tokenizers library can read: {error}") from None
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self.source = content
         self.digest = hashlib.sha256(content).hexdigest()
         ids = self._tokenizer.get_vocab(with_added_tokens=True)
         self.vocabulary_size = max(ids.values()) + 1

@@ -25,6 +25,7 @@ class SentencePieceTokenizer(Tokenizer):
             loaded = False
         if not loaded:
             raise UserError(f"{name} is no tokenizer: neither a SentencePiece model nor a tokenizer.json")
+        self.source = model
         self.digest = hashlib.sha256(model).hexdigest()
         self.vocabulary_size = self._processor.vocab_size()
         end = self._processor.eos_id()

@@ -75,7 +75,7 @@ class _Member:
                 "the same command goes on from them"
             ) from None
         if kind == "user":
-            raise UserError(content)
+            raise content
         if kind == "bug":
             raise RuntimeError(f"in a worker, at {describe(self.item or 0)}:\n{content}")
         if kind == "news":
@@ -111,7 +111,7 @@ def _labour(do: Do, connection: Connection, boss: int) -> None:
         except EOFError:
             return
         except UserError as error:
-            connection.send(("user", str(error)))
+            connection.send(("user", error))
         except BrokenPipeError:
             return
         except Exception:

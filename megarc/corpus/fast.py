@@ -1,0 +1,175 @@
+"""A faster engine behind an exact tokenizer: used only while it gives the very same ids.
+
+gigatoken encodes BPE many times faster than the libraries that own the formats.
+It is compared with them on hostile texts when it is loaded, and on documents
+drawn at random while it works. The first difference ends its use, and a job that
+it worked on begins again without it.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+
+from megarc.corpus.tokenizer import RESERVED, Tokenizer, join
+from megarc.errors import UserError
+
+VERSIONS = ("0.10.0",)  # of gigatoken that were tried
+_AUDIT_SHARE = 0.03  # of the engine's own time
+_GUESSED_RATE = 1e6  # characters a second, of the exact library
+
+Encode = Callable[[str], Any]
+
+
+class EngineError(UserError):
+    """The fast engine gave other ids than the library."""
+
+
+def with_fast_engine(tokenizer: Tokenizer, say: Callable[[str], None]) -> Tokenizer:
+    """``tokenizer`` with gigatoken behind it, or itself; ``say`` is told which, and why."""
+    if tokenizer.source is None:
+        return tokenizer  # bytes need no engine
+    try:
+        encode = _engine(tokenizer)
+        _compare(encode, tokenizer)
+    except _NoEngineError as reason:
+        say(f"encoding with the plain {tokenizer.kind} library ({reason})")
+        return tokenizer
+    say("encoding with gigatoken, compared with the plain library now and by random audit")
+    return _Audited(tokenizer, encode)
+
+
+class _NoEngineError(Exception):
+    """Why the plain library has to do."""
+
+
+class _Audited(Tokenizer):
+    """The fast engine's ids; now and then a document's are compared with the library's."""
+
+    def __init__(self, exact: Tokenizer, encode: Encode) -> None:
+        self.exact, self._encode = exact, encode
+        self.kind, self.digest = exact.kind, exact.digest
+        self.vocabulary_size, self.reserved = exact.vocabulary_size, exact.reserved
+        self._end_of_document = exact.facts().end_of_document
+        self._credit = 0.0  # seconds that may go into audits
+        self._audits = 0
+        self._chance = random.Random()
+
+    def encode_documents(self, texts: Sequence[str]) -> tuple[Any, Any]:
+        start = time.perf_counter()
+        ids = [self._encode(text) for text in texts]
+        self._credit += _AUDIT_SHARE * (time.perf_counter() - start)
+        if texts:
+            self._audit(texts, ids)
+        return join(ids)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self.exact.decode(ids)
+
+    def _audit(self, texts: Sequence[str], ids: Sequence[Any]) -> None:
+        chosen = self._chance.randrange(len(texts))
+        if self._audits and self._credit < len(texts[chosen]) / _GUESSED_RATE:
+            return
+        start = time.perf_counter()
+        expected = self.exact.encode_documents([texts[chosen]])[0]
+        self._credit -= time.perf_counter() - start
+        self._audits += 1
+        if not np.array_equal(ids[chosen], expected):
+            sample = texts[chosen][:40]
+            raise EngineError(f"gigatoken differs from the {self.kind} library on {sample!r}...")
+
+
+def _engine(tokenizer: Tokenizer) -> Encode:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        found = version("gigatoken")
+    except PackageNotFoundError:
+        raise _NoEngineError("for a faster one: pip install 'megarc[fast]'") from None
+    if found not in VERSIONS:
+        raise _NoEngineError(f"gigatoken {found} was not tried, only {', '.join(VERSIONS)}")
+    try:
+        from gigatoken import Tokenizer as Engine
+
+        content = tokenizer.source or b""
+        if tokenizer.kind == "sentencepiece":
+            content = _sentencepiece_json(content)
+        encode: Encode = Engine.from_json(content).backend.encode
+    except _NoEngineError:
+        raise
+    except Exception as error:  # it refuses what it cannot do in many ways
+        raise _NoEngineError(f"gigatoken cannot serve: {error}") from None
+    return encode
+
+
+def _sentencepiece_json(model: bytes) -> bytes:
+    """The model as gigatoken reads it, without control tokens: a text that spells one out stays text."""
+    from gigatoken._load.sentencepiece import sentencepiece_to_tokenizer_json
+
+    tree = orjson.loads(sentencepiece_to_tokenizer_json(model))
+    steps = [step["type"] for step in tree["normalizer"]["normalizers"]]
+    if steps != ["Replace"]:
+        raise _NoEngineError("the model normalises its text")
+    if not all(token["special"] for token in tree["added_tokens"]):
+        raise _NoEngineError("the model has user-defined tokens")
+    tree["added_tokens"] = []
+    return orjson.dumps(tree)
+
+
+def _compare(encode: Encode, tokenizer: Tokenizer) -> None:
+    for text in hostile_texts(tokenizer):
+        expected = tokenizer.encode_documents([text])[0]
+        if not np.array_equal(np.asarray(encode(text), np.int32), expected):
+            raise _NoEngineError(f"gigatoken differs from it on {text[:40]!r}")
+
+
+def hostile_texts(tokenizer: Tokenizer, count: int = 300) -> list[str]:
+    """Texts on which encoders tend to differ; the same every time."""
+    chance = random.Random(0)
+    ids = list(range(tokenizer.vocabulary_size))
+    pieces = [tokenizer.decode([chance.choice(ids)]) for _ in range(1500)]
+    odd = [
+        *(
+            "",
+            " ",
+            "  ",
+            "\t",
+            "\n",
+            "\r\n",
+            "\n\n\n",
+            "\0",
+            "\u00a0",
+            "\u2028",
+            "\u200b",
+            "\ufeff",
+            "\u2581",
+        ),
+        *(
+            "é",
+            "e\u0301",
+            "ß",
+            "ﬁ",
+            "日本語",
+            "ไทย",
+            "عربى",
+            "\U0001f468\u200d\U0001f469",
+            "\U0010ffff",
+            "\ud7ff",
+        ),
+        *("</s>", "<s>", "<unk>", "<pad>", "<0x41>", "<|endoftext|>", "<|im_start|>", *RESERVED),
+        *("don't", "I'LL", "1234567", "3.14e-10", "0x1F", "__init__", "camelCase", "https://a.b/c?d=e#f"),
+        *("=" * 70, "a" * 300, "ab" * 150, " " * 200, "\n" * 50, "é" * 100, "日" * 100),
+    ]
+    texts = list(odd)
+    for _ in range(count):
+        parts = [chance.choice(chance.choice((pieces, pieces, odd))) for _ in range(chance.randrange(1, 30))]
+        texts.append(chance.choice(("", "", " ")).join(parts))
+    for _ in range(100):
+        codes = [chance.randrange(0x110000) for _ in range(20)]
+        texts.append("".join(chr(code) for code in codes if not 0xD800 <= code < 0xE000))
+    return texts
