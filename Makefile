@@ -19,7 +19,7 @@ $(STAMP): setup.py constraints.txt
 	touch $@
 
 demo: install
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python launch/demo.py
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python launch/demo
 
 check: install
 	$(BIN)/ruff check .

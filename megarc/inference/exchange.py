@@ -125,10 +125,7 @@ def _llama_pieces(config: ModelConfig) -> Pieces:
         elif name == "norm.weight":
             yield "model.norm.weight", values
         else:
-            theirs = {"embedding.weight": ("model.embed_tokens.weight",), "head.weight": ("lm_head.weight",)}[
-                name
-            ]
-            yield theirs[0], values[: config.tokens]
+            yield outside[name], values[: config.tokens]
 
     return pieces
 

@@ -5,10 +5,30 @@ metrics, checkpoints, plots' data). ``pretrain`` is the door; the same call on
 the same folder goes on where it stopped.
 """
 
+from megarc.train.checkpoint import full_masters
 from megarc.train.config import RunConfig
 from megarc.train.folder import RunFolder
 from megarc.train.resolve import resolve
 from megarc.train.run import pretrain
-from megarc.train.saved import SavedModel, load_model
+from megarc.train.saved import (
+    SavedModel,
+    find_checkpoint,
+    find_tokenizer,
+    load_model,
+    run_config,
+    same_tokenizer,
+)
 
-__all__ = ["RunConfig", "RunFolder", "SavedModel", "load_model", "pretrain", "resolve"]
+__all__ = [
+    "RunConfig",
+    "RunFolder",
+    "SavedModel",
+    "find_checkpoint",
+    "find_tokenizer",
+    "full_masters",
+    "load_model",
+    "pretrain",
+    "resolve",
+    "run_config",
+    "same_tokenizer",
+]

@@ -5,8 +5,8 @@ any number of data ranks and any ZeRO stage loads again. docs/run.md draws the
 layout.
 """
 
-from megarc.train.checkpoint.layout import Standing, latest, open_checkpoint
+from megarc.train.checkpoint.layout import Checkpoint, Standing, latest, open_checkpoint
 from megarc.train.checkpoint.load import full_masters, load
 from megarc.train.checkpoint.save import Saver
 
-__all__ = ["Saver", "Standing", "full_masters", "latest", "load", "open_checkpoint"]
+__all__ = ["Checkpoint", "Saver", "Standing", "full_masters", "latest", "load", "open_checkpoint"]

@@ -1,0 +1,51 @@
+"""Turns a run's checkpoint into one safetensors file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from megarc.errors import run_script
+
+EXAMPLES = """examples:
+  python launch/export.py --run runs/mine --to exported/mine
+  python launch/export.py --run runs/mine --to exported/llama --layout huggingface --dtype bf16
+
+In Hugging Face's layout the model is a LlamaForCausalLM; config.json keeps the window. A model trained with
+R is another model when it is served as a plain causal one."""
+
+
+def main() -> int:
+    arguments = parse()
+    import torch
+
+    from megarc.inference import export
+    from megarc.train import find_checkpoint, full_masters, run_config
+
+    found = find_checkpoint(arguments.run)
+    config = run_config(found)
+    export(
+        full_masters(found),
+        config.model,
+        config.window.build(),
+        arguments.to,
+        layout=arguments.layout,
+        dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[arguments.dtype],
+    )
+    print(f"{found.folder} -> {arguments.to / 'model.safetensors'}")
+    return 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", type=Path, required=True, help="run folder, or a checkpoint in it")
+    parser.add_argument("--to", type=Path, required=True, help="folder that is written")
+    parser.add_argument("--layout", choices=("megarc", "huggingface"), default="megarc", help="(megarc)")
+    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="(fp32)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run_script(main)
