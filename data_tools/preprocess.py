@@ -92,6 +92,7 @@ def report(manifests: list[Manifest], prefix: Path) -> None:
         size, tokens = manifest.text_bytes or 0, max(manifest.tokens, 1)
         print(f"  {human(size)}B of text, {size / tokens:.2f} bytes a token")
     if not manifests:
+        print(f"this part of {prefix} is whole; the corpus is there when all are and are merged")
         return
     first = manifests[0]
     for reason, count in first.dropped.items():

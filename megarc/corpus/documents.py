@@ -97,7 +97,7 @@ def _read_json(file: Input, span: Span, json_key: str) -> Iterator[Block]:
     with open_stream(file) as stream:
         for number, (offset, element) in enumerate(json_list_elements(stream, file.name)):
             try:
-                block.take(_text_in(element, json_key), offset)
+                block.take(_whole(_text_in(element, json_key)), offset)
             except _BadLineError as error:
                 block.reject(number, offset, str(error))
             if block.full():
@@ -145,6 +145,15 @@ def _text_in(element: object, json_key: str) -> str:
     if isinstance(element, str):
         return element
     raise _BadLineError(f"a {type(element).__name__}, not an object with the key '{json_key}'")
+
+
+def _whole(text: str) -> str:
+    """Half a character, which the standard library's JSON lets through, is no text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise _BadLineError(f"a lone surrogate at character {error.start}") from None
+    return text
 
 
 def _decode(data: bytes) -> str:

@@ -98,14 +98,17 @@ def parts_folder(prefix: Path) -> Path:
     return Path(f"{prefix}.parts")
 
 
-def locked(path: Path) -> BinaryIO:
+def locked(path: Path, patience: float | None = None) -> BinaryIO:
     """The file ``path``, locked until it is closed or its process has died.
+
+    Args:
+        patience: seconds to wait for it; None: as long as a killed packer's workers may last.
 
     Raises:
         UserError: where another process holds it.
     """
     file = path.open("ab")
-    end = time.monotonic() + _PATIENCE
+    end = time.monotonic() + (_PATIENCE if patience is None else patience)
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

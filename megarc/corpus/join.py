@@ -71,15 +71,19 @@ def join_parts(prefix: Path, *, max_bad: float, quiet: bool = False, if_free: bo
         UserError: for a part that is missing, short, damaged or of another job, by name.
     """
     folder = parts_folder(prefix)
-    if not folder.is_dir():
-        raise UserError(f"there are no parts to join: {folder} does not exist")
     try:
-        lock = locked(folder / "lock")
+        lock = locked(folder / "lock", 0 if if_free else None)
+    except FileNotFoundError:
+        if if_free:
+            return []
+        raise UserError(f"there are no parts to join: {folder} does not exist") from None
     except UserError:
         if if_free:
             return []
         raise
     with lock:
+        if if_free and not any(folder.glob("*.shard")):
+            return []  # another process has joined them meanwhile
         shards = _parts_in(folder)
         plan = shards[0].facts.job
         if plan is None:

@@ -6,7 +6,9 @@ no machine: the same inputs and settings give the same bytes.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -102,10 +104,19 @@ def load_manifest(prefix: str | Path) -> Manifest | None:
         raise UserError(f"{path} is no manifest of a corpus; move it away, or pack the corpus again")
     if tree.get("version") != VERSION:
         raise UserError(f"the manifest {path} has version {tree.get('version')}; this megarc reads {VERSION}")
+    if tree.pop("checksum", None) != _checksum(tree):
+        raise UserError(f"the manifest {path} is damaged, or was changed by hand: its checksum does not fit")
     return build(Manifest, tree, str(path))
 
 
 def write_manifest(prefix: str | Path, manifest: Manifest) -> None:
     """Writes P.json, atomically."""
     with written_safely(manifest_path(prefix)) as file:
-        file.write(orjson.dumps(to_dict(manifest), option=orjson.OPT_INDENT_2) + b"\n")
+        tree = to_dict(manifest)
+        tree["checksum"] = _checksum(tree)
+        file.write(orjson.dumps(tree, option=orjson.OPT_INDENT_2) + b"\n")
+
+
+def _checksum(tree: dict[str, Any]) -> str:
+    """SHA-256 of all that a manifest tells: nobody else's digest covers its counts of bytes, for instance."""
+    return hashlib.sha256(orjson.dumps(tree, option=orjson.OPT_SORT_KEYS)).hexdigest()

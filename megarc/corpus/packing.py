@@ -94,8 +94,8 @@ def _prepare(request: PackRequest) -> tuple[Job, Plan, list[int]]:
     index, parts = request.part
     if not 0 <= index < parts:
         raise UserError(f"part {index} of {parts}: parts are numbered from 0 to {parts - 1}")
-    if request.workers < 1:
-        raise UserError(f"{request.workers} workers: there must be 1 or more")
+    if request.workers < 0:
+        raise UserError(f"{request.workers} workers: there must be 0 (this process alone) or more")
     tokenizer = load_tokenizer(request.tokenizer)
     if request.engine == "auto":
         tokenizer = with_fast_engine(tokenizer, request.say)

@@ -26,13 +26,14 @@ def share_out(
     """``do(item, tell)`` for every item, in ``workers`` forked processes; what they tell is ``heard`` here.
 
     Args:
+        workers: 0: in this process, which then shares the fate of its work.
         describe: an item in words, for the report of a worker's death.
 
     Raises:
         UserError: raised by an item, or for a worker that died.
     """
     left = iter(items)
-    if workers <= 1:
+    if workers == 0:
         for item in left:
             do(item, heard)
         return

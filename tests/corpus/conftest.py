@@ -28,7 +28,7 @@ def write_lines(path: Path, texts: list[str]) -> Path:
 def pack_some(prefix: Path, *inputs: Path | str, **changes):
     """``pack`` with bytes as tokens, unless ``changes`` says otherwise; settings may be given among them."""
     own = {name: changes.pop(name) for name in list(changes) if name in PackSettings.model_fields}
-    request = {"tokenizer": "bytes", "quiet": True, "settings": PackSettings(**own)} | changes
+    request = {"tokenizer": "bytes", "quiet": True, "workers": 0, "settings": PackSettings(**own)} | changes
     return pack(PackRequest(inputs=[str(name) for name in inputs], prefix=prefix, **request))
 
 

@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from megarc.corpus import Manifest, load_manifest, write_manifest
+from megarc.corpus import Manifest, load_manifest, manifest, write_manifest
 from megarc.corpus.manifest import BinDigests, InputFacts
 from megarc.errors import UserError
 
@@ -39,7 +39,9 @@ def test_round_trip(tmp_path):
 def test_what_is_no_manifest_is_refused_by_name(tmp_path, change, message):
     write_manifest(tmp_path / "c", MANIFEST)
     path = tmp_path / "c.json"
-    path.write_bytes(orjson.dumps(orjson.loads(path.read_bytes()) | change))
+    tree = orjson.loads(path.read_bytes()) | change
+    del tree["checksum"]
+    path.write_bytes(orjson.dumps(tree | {"checksum": manifest._checksum(tree)}))
     with pytest.raises(UserError, match=message):
         load_manifest(tmp_path / "c")
 
@@ -48,4 +50,12 @@ def test_what_is_no_manifest_is_refused_by_name(tmp_path, change, message):
 def test_damage_is_refused(tmp_path, content):
     (tmp_path / "c.json").write_bytes(content)
     with pytest.raises(UserError, match=r"c\.json"):
+        load_manifest(tmp_path / "c")
+
+
+def test_a_change_by_hand_is_noticed(tmp_path):
+    write_manifest(tmp_path / "c", MANIFEST)
+    path = tmp_path / "c.json"
+    path.write_bytes(path.read_bytes().replace(b'"text_bytes": 20', b'"text_bytes": 21'))
+    with pytest.raises(UserError, match="checksum"):
         load_manifest(tmp_path / "c")
