@@ -98,12 +98,13 @@ def text_scores(arms: Sequence[Arm], corpus: Path, folder: Path) -> Curves:
 
 def _honest_words(targets: int, stride: int) -> str:
     return f"""
-The same {targets} held-out tokens for all, each seen with 64 to 127 tokens before it (windows overlap, stride
-{stride}). Equal windows are about equal compute, not equal data: causal s = L read twice the different tokens
-and made twice the predictions, and at this scale, far from having read enough, that alone puts it ahead.
-The fair pair is causal s = c against [R|C] s = c: same windows, same targets. A million parameters and half
-a million predictions cannot show whether R is worth its cost: beyond a few dozen tokens, context hardly
-lowers the loss here (demo/plots/context.png). What they show is that all of it runs, and how to measure it."""
+The same {targets} held-out tokens for all, each seen with 64 to 127 tokens before it (windows overlap,
+stride {stride}). Equal windows are about equal compute, not equal data: causal s = L read twice the
+different tokens and made twice the predictions, and at this scale, far from having read enough, that
+alone puts it ahead. The fair pair is causal s = c against [R|C] s = c: same windows, same targets. A
+million parameters and half a million predictions cannot show whether R is worth its cost: beyond a few
+dozen tokens, context hardly lowers the loss here (demo/plots/context.png). What they show is that all of
+it runs, and how to measure it."""
 
 
 def sample(arm: Arm) -> None:

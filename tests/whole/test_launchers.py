@@ -1,0 +1,197 @@
+"""The scripts as a person starts them, on a small packed text: every launcher, one script after the other."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+PRETRAIN = ["launch/pretrain.py", "--config", "configs/runs/tiny.yaml"]
+SMALL = [
+    "length=6 steps",
+    "batch.size=4",
+    "model.layers=2",
+    "model.hidden=32",
+    "model.ffn=64",
+    "window.recent=16",
+    "window.causal=16",
+    "window.stride=16",
+    "logging.every=1",
+    "validation.windows=8",
+]
+
+
+def run(*command, code=0, **more):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=150,
+        **more,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == code, said
+    assert code == 0 or "Traceback" not in said, said
+    return said
+
+
+def python(*command, **more):
+    return run(sys.executable, *command, **more)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """Tokenizer and two corpora, made by the tools from this repository's own sources."""
+    folder = tmp_path_factory.mktemp("text")
+    tokenizer = folder / "tokenizer"
+    python(
+        "data_tools/train_tokenizer.py",
+        "--input",
+        ROOT / "megarc",
+        "--output-prefix",
+        tokenizer,
+        "--vocab-size",
+        600,
+    )
+    for name, source in (("train", "megarc"), ("heldout", "launch")):
+        python("data_tools/preprocess.py", "--input", ROOT / source, "--output-prefix", folder / name,
+               "--tokenizer-model", f"{tokenizer}.model", "--append-eod", "--workers", 1)  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def keys(text):
+    return [*SMALL, f"data.train=[{{path: {text}/train}}]", f"data.valid=[{{path: {text}/heldout}}]"]
+
+
+@pytest.fixture(scope="module")
+def trained(text, keys):
+    """One run of plain python."""
+    python(*PRETRAIN, *keys, f"folder={text}/python")
+    return text / "python"
+
+
+def losses(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line.get("train/nats_per_token", line.get("heldout/nats_per_token")) for line in lines]
+
+
+def test_deepspeed_and_torchrun_train_the_same(text, keys, trained):
+    run(
+        BIN / "deepspeed",
+        "--num_accelerators",
+        2,
+        "--master_port",
+        29731,
+        *PRETRAIN,
+        *keys,
+        f"folder={text}/deepspeed",
+    )
+    run(BIN / "torchrun", "--standalone", "--nproc-per-node", 2, *PRETRAIN, *keys, f"folder={text}/torchrun",
+        "parallel.zero=3")  # fmt: skip
+    for name in ("deepspeed", "torchrun"):
+        assert losses(text / name) == pytest.approx(losses(trained), rel=1e-5)
+        assert json.loads((text / name / "state.json").read_text())["state"] == "finished"
+
+
+def test_the_folder_holds_what_the_docs_say(trained):
+    held = {path.name for path in trained.iterdir()}
+    assert held == {
+        "config.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "tensorboard",
+        "checkpoints",
+        "state.json",
+    }
+    line = json.loads((trained / "metrics.jsonl").read_text().splitlines()[0])
+    for name in ("train/bits_per_byte", "speed/predicted_tokens_per_second", "speed/mfu_exact_mask",
+                 "speed/mfu_full_square", "memory/peak_gib", "train/gradient_norm"):  # fmt: skip
+        assert line[name] > 0
+    assert line["speed/processed_tokens_per_second"] == 2 * line["speed/predicted_tokens_per_second"]
+    assert any(trained.joinpath("tensorboard").iterdir())
+
+
+def test_evaluate_generate_export(text, trained, tmp_path):
+    scores = tmp_path / "scores.json"
+    said = python(
+        "launch/evaluate.py",
+        "--run",
+        trained,
+        "--corpus",
+        text / "heldout",
+        "--tokens",
+        500,
+        "--json",
+        scores,
+    )
+    assert "bits/byte" in said
+    (score,) = json.loads(scores.read_text()).values()
+    assert score["tokens"] == 500 and 3 < score["nats_per_token"] < 7
+    prompt = "def main("
+    generated = python(
+        "launch/generate.py", "--run", trained, "--prompt", prompt, "--tokens", 40, "--no-stop"
+    )
+    assert generated.startswith(prompt) and len(generated) > len(prompt) + 20
+    piped = python(
+        "launch/generate.py", "--run", trained, "--prompt", "-", "--tokens", 40, "--no-stop", input=prompt
+    )
+    assert piped == generated
+    python("launch/export.py", "--run", trained, "--to", tmp_path / "one", "--layout", "huggingface")
+    assert (tmp_path / "one" / "model.safetensors").stat().st_size > 10_000
+
+
+def test_dry_run_of_a_thousand_ranks():
+    layout = ["parallel.tensor=4", "parallel.pipeline=4", "parallel.sequence=true"]
+    talk = ["launch/pretrain.py", "--config", "configs/runs/talk.yaml", "model.vocabulary=50257"]
+    said = python(*talk, "--dry-run", "--world-size", 1024, "--rank", 517, *layout)
+    assert "rank 517 of 1024: tensor 1 of 4" in said and "reduce_scatter" in said
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ([*PRETRAIN, "data.train=[{path: no/where}]"], "no/where"),
+        ([*PRETRAIN, "widnow.recent=3"], "did you mean 'window'"),
+        ([*PRETRAIN, "window.stride=65"], "stride is 65"),
+        ([*PRETRAIN, "device=cuda"], "torch sees no GPU"),
+        (["launch/pretrain.py", "--config", "no.yaml"], "no such configuration file: no.yaml"),
+        (["launch/evaluate.py", "--run", "no/run", "--corpus", "no/where"], "no/where"),
+        (["launch/generate.py", "--run", "no/run", "--prompt", "x"], "no/run"),
+        (["launch/export.py", "--run", "no/run", "--to", "x"], "no/run"),
+    ],
+)
+def test_a_users_mistake_is_told_without_a_traceback(command, said):
+    import torch
+
+    if "device=cuda" in command and torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    assert said in python(*command, code=2)
+
+
+def test_mistakes_with_data(text, keys, trained, tmp_path):
+    small = [*PRETRAIN, *keys, f"folder={tmp_path}/run"]
+    assert "make the window shorter" in python(*small, "window.recent=400000", code=2)
+    assert "tokenizer of 600 tokens" in python(*small, "model.vocabulary=900", code=2)
+    assert "seed: 0 there, 1 now" in python(*PRETRAIN, *keys, f"folder={trained}", "seed=1", code=2)
+    for end in (".bin", ".idx", ".json"):
+        (tmp_path / f"cut{end}").write_bytes((text / f"train{end}").read_bytes())
+    whole = (tmp_path / "cut.bin").read_bytes()
+    (tmp_path / "cut.bin").write_bytes(whole[:-100])
+    assert "cut.bin" in python(*small, f"data.train=[{{path: {tmp_path}/cut}}]", code=2)
+
+
+SCRIPTS = sorted(path for folder in ("launch", "data_tools") for path in (ROOT / folder).glob("*.py"))
+
+
+@pytest.mark.parametrize("script", [str(path.relative_to(ROOT)) for path in SCRIPTS])
+def test_help_shows_an_example(script):
+    said = python(script, "--help")
+    assert "examples:" in said and f"python {script}" in said
