@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from megarc.attention import Cache
 
+from megarc.attention import Cache
 from megarc.model import ExecutionConfig, ModelConfig, Transformer, initialise
 from megarc.window import Window
 
