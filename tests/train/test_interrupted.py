@@ -13,6 +13,7 @@ import torch
 from support.ranks import WORKER, run_jobs
 from support.runs import full_state, pretrain
 
+from megarc.errors import UserError
 from megarc.train.checkpoint import latest
 
 STEPS = 60
@@ -82,31 +83,42 @@ def test_a_flipped_byte_is_named(copied):
     assert "from step 55" in run_jobs([job], 1, folder.parent)
 
 
-@pytest.mark.parametrize("spoil", ["no manifest", "half a manifest", "a truncated shard", "a missing shard"])
-def test_what_is_not_whole_does_not_exist(copied, spoil):
+@pytest.mark.parametrize("kept", [0, 0.5])
+def test_an_unfinished_save_does_not_exist(copied, kept):
     folder, _ = copied
-    newest = latest(folder / "checkpoints").folder
-    shard = newest / "rank-00000.safetensors"
-    manifest = newest / "manifest.json"
-    if spoil == "no manifest":
-        manifest.unlink()
-    elif spoil == "half a manifest":
-        manifest.write_bytes(manifest.read_bytes()[: manifest.stat().st_size // 2])
-    elif spoil == "a truncated shard":
-        shard.write_bytes(shard.read_bytes()[:-100])
-    else:
-        shard.unlink()
+    manifest = latest(folder / "checkpoints").folder / "manifest.json"
+    content = manifest.read_bytes()
+    manifest.unlink()
+    if kept:
+        manifest.write_bytes(content[: int(len(content) * kept)])
     assert latest(folder / "checkpoints").standing.step == STEPS - 5
 
 
-def test_another_model_is_refused_with_the_difference(copied):
+@pytest.mark.parametrize("name", ["rank-00000.safetensors", "rank-00000.json"])
+@pytest.mark.parametrize("missing", [True, False])
+def test_a_missing_or_truncated_shard_is_named(copied, name, missing):
+    folder, _ = copied
+    shard = latest(folder / "checkpoints").folder / name
+    content = shard.read_bytes()
+    shard.unlink()
+    if not missing:
+        shard.write_bytes(content[:-1])
+    with pytest.raises(UserError, match=f"{name} should have {len(content)} bytes.*checkpoint before it"):
+        latest(folder / "checkpoints")
+
+
+def test_a_checkpoint_of_another_model_is_refused_with_the_difference(copied):
     folder, job = copied
-    (folder / "config.yaml").unlink()  # as if the folder had been put together by hand
-    for leftover in ("environment.json", "metrics.jsonl", "state.json"):
-        (folder / leftover).unlink()
-    job["config"]["model"]["layers"] = 3
-    output = run_jobs([job], 1, folder.parent, expect_failure=True)
-    assert "config.yaml" in output
+    tree = {
+        **job["config"],
+        "folder": str(folder.parent / "other"),
+        "model": {**job["config"]["model"], "layers": 3},
+    }
+    there = latest(folder / "checkpoints").folder
+    resave = {"do": "resave", "config": tree, "from": str(there), "to": str(folder.parent / "x")}
+    output = run_jobs([resave], 1, folder.parent, expect_failure=True)
+    assert "is of another model" in output
+    assert "blocks.2.attention.out.weight: absent there, [32, 32] here" in output
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoint_whole(copied):

@@ -87,21 +87,19 @@ def rank_name(rank: int) -> str:
     return f"rank-{rank:05d}"
 
 
-def whole_checkpoints(checkpoints: Path) -> list[Checkpoint]:
-    """The whole checkpoints under a folder, oldest first; what is not whole is passed over."""
-    found = []
-    for folder in sorted(checkpoints.glob("step-*")):
-        try:
-            found.append(open_checkpoint(folder))
-        except UserError:
-            continue
-    return found
+def finished(checkpoints: Path) -> list[Path]:
+    """The folders that were written to their end, oldest first; others do not exist for us."""
+    return [folder for folder in sorted(checkpoints.glob("step-*")) if _manifest(folder) is not None]
 
 
 def latest(checkpoints: Path) -> Checkpoint | None:
-    """The newest whole checkpoint, if there is one."""
-    whole = whole_checkpoints(checkpoints)
-    return whole[-1] if whole else None
+    """The newest finished checkpoint, if there is one.
+
+    Raises:
+        UserError: where a file of it is missing or cut: that is damage, not an unfinished save.
+    """
+    folders = finished(checkpoints)
+    return open_checkpoint(folders[-1]) if folders else None
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
@@ -110,12 +108,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         UserError: where it is not whole, or from a newer version.
     """
-    try:
-        manifest = orjson.loads((folder / MANIFEST).read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{folder} is no whole checkpoint: it has no {MANIFEST}") from None
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise UserError(f"{folder / MANIFEST} cannot be read: {error}") from None
+    manifest = _manifest(folder)
+    if manifest is None:
+        raise UserError(f"{folder} is no finished checkpoint: it has no {MANIFEST}, or half of one")
     if manifest.get("format", 0) > FORMAT:
         raise UserError(
             f"{folder} has format {manifest['format']}, this megarc reads up to {FORMAT}; use a newer megarc"
@@ -124,10 +119,20 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         path = folder / name
         size = path.stat().st_size if path.exists() else None
         if size != facts["size"]:
+            found = "is missing" if size is None else f"has {size}"
             raise UserError(
-                f"{path} should have {facts['size']} bytes and has {size or 'none'}: incomplete copy?"
+                f"{path} should have {facts['size']} bytes and {found}; "
+                "bring it back, or remove that folder to go on from the checkpoint before it"
             )
     return Checkpoint(folder, manifest)
+
+
+def _manifest(folder: Path) -> dict[str, Any] | None:
+    try:
+        manifest = orjson.loads((folder / MANIFEST).read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return None
+    return manifest if isinstance(manifest, dict) and "files" in manifest else None
 
 
 def write_manifest(folder: Path, ranks: int, standing: Standing, facts: dict[str, Any]) -> None:

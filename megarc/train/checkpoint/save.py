@@ -167,7 +167,7 @@ class Saver:
                 raise TimeoutError(f"no {missing[0].name} after {_SECONDS_FOR_SLOWEST_RANK:.0f} s")
             time.sleep(0.02)
         layout.write_manifest(folder, ranks, standing, facts)
-        for old in layout.whole_checkpoints(self.checkpoints)[: -self.keep]:
-            # The manifest goes first: a folder that is half removed must not look whole.
-            (old.folder / layout.MANIFEST).unlink()
-            shutil.rmtree(old.folder)
+        for old in layout.finished(self.checkpoints)[: -self.keep]:
+            # The manifest goes first: a folder that is half removed must not look finished.
+            (old / layout.MANIFEST).unlink()
+            shutil.rmtree(old)
