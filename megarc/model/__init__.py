@@ -10,6 +10,7 @@ from megarc.model.cost import Cost, cost_of
 from megarc.model.initial import initial_values, initialise
 from megarc.model.loss import RowLoss, row_loss, weighted_sum
 from megarc.model.pipeline import Layer, Plan, build_pipeline, layers, stage_bounds
+from megarc.model.recompute import is_costly
 from megarc.model.record import Record, record_of
 from megarc.model.transformer import Transformer
 
@@ -26,6 +27,7 @@ __all__ = [
     "cost_of",
     "initial_values",
     "initialise",
+    "is_costly",
     "layers",
     "record_of",
     "row_loss",

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import model_validator
 
 from megarc.config import Config, key
+from megarc.model.recompute import Recompute
 
 
 class ModelConfig(Config):
@@ -75,6 +74,8 @@ class ExecutionConfig(Config):
 
     attention: str = key("auto", "attention engine; auto picks by device, type and width", circumstance=True)
     compile: bool = key(False, "torch.compile each block (needs a C++ compiler)", circumstance=True)
-    recompute: Literal["none", "full"] = key(
-        "none", "full: keep only each block's input and compute it again backward", circumstance=True
+    recompute: Recompute = key(
+        "none",
+        "selective: keep matrix products and attention, compute the rest of a block again; full: keep its input",
+        circumstance=True,
     )

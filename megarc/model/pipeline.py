@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from megarc.model.block import Block
 from megarc.model.config import ExecutionConfig, ModelConfig
 from megarc.model.layers import ColumnLinear, Embedding, Norm, Positions
+from megarc.model.recompute import run_block
 from megarc.model.transformer import head_logits
 from megarc.parallel import Groups, TensorParallel, Topology
 
@@ -67,9 +66,7 @@ def layers(
 
     def transform(module: nn.Module, flow: Flow) -> Flow:
         x, recent, documents = plan.unpack(flow)
-        if execution.recompute == "full" and torch.is_grad_enabled():
-            return (checkpoint(module, x, recent, documents, use_reentrant=False), *flow[1:])
-        return (module(x, recent, documents), *flow[1:])
+        return (run_block(module, x, recent, documents, execution.recompute), *flow[1:])
 
     def final(module: nn.Module, flow: Flow) -> Tensor:
         return module(tensor.enter(flow[0])[:, plan.rows])

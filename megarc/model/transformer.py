@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from megarc.attention import Cache
 from megarc.model.block import Block
 from megarc.model.config import ExecutionConfig, ModelConfig
 from megarc.model.layers import ColumnLinear, Embedding, Norm, Positions, first_token
 from megarc.model.loss import RowLoss, row_loss
+from megarc.model.recompute import run_block
 from megarc.parallel import TensorParallel
 
 
@@ -83,8 +83,8 @@ class Transformer(nn.Module):
         if self.positions is not None:
             x = x + self.positions(0 if cache is None else cache.length, tokens.shape[1])
         for block in self.blocks:
-            if self.execution.recompute == "full" and torch.is_grad_enabled() and cache is None:
-                x = checkpoint(block, x, recent, documents, use_reentrant=False)
+            if cache is None:
+                x = run_block(block, x, recent, documents, self.execution.recompute)
             else:
                 x = block(x, recent, documents, cache)
         return x

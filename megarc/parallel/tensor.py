@@ -22,6 +22,10 @@ from megarc.parallel.groups import Group
 
 ALONE = Group(0, 1)
 
+# torch 2.13 renamed both, and warns under the old names, which 2.11 has alone.
+_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
 
 class TensorParallel:
     """A rank's place in its tensor group, handed to every layer that is split over it."""
@@ -123,7 +127,7 @@ def _gathered(x: Tensor, group: Group) -> Tensor:
     """[batch, rows / size, hidden] of each rank -> [batch, rows, hidden]."""
     rows_first = x.transpose(0, 1).contiguous()
     everyone = rows_first.new_empty((group.size * rows_first.shape[0], *rows_first.shape[1:]))
-    dist.all_gather_into_tensor(everyone, rows_first, group=group.handle)
+    _gather(everyone, rows_first, group=group.handle)
     return everyone.transpose(0, 1).contiguous()
 
 
@@ -131,5 +135,5 @@ def _scattered(x: Tensor, group: Group) -> Tensor:
     """Summands [batch, rows, hidden] of each rank -> this rank's rows of their sum."""
     rows_first = x.transpose(0, 1).contiguous()
     own = rows_first.new_empty((rows_first.shape[0] // group.size, *rows_first.shape[1:]))
-    dist.reduce_scatter_tensor(own, rows_first, group=group.handle)
+    _scatter(own, rows_first, group=group.handle)
     return own.transpose(0, 1).contiguous()

@@ -11,7 +11,8 @@ _GIB = 2**30
 def as_table(run: DryRun) -> str:
     """Where the rank stands, what it holds, what it tells others in a step."""
     place, topology = run.topology.place(run.rank), run.topology
-    total = run.weight_bytes + run.gradient_bytes + run.optimizer_bytes + run.activation_bytes * run.in_flight
+    activations = run.activation_bytes * run.in_flight + run.recomputed_bytes
+    total = run.weight_bytes + run.gradient_bytes + run.optimizer_bytes + activations
     names = run.layers if len(run.layers) <= 4 else [*run.layers[:2], "...", *run.layers[-2:]]
     lines = [
         f"rank {run.rank} of {topology.world}: tensor {place['tensor']} of {topology.tensor}"
@@ -26,6 +27,7 @@ def as_table(run: DryRun) -> str:
         f"{'masters and moments (ZeRO ' + str(run.zero) + ')':<38}{run.optimizer_bytes / _GIB:>9.3f}",
         f"{'activations, ' + str(run.in_flight) + ' micro-batches in flight':<38}"
         f"{run.activation_bytes * run.in_flight / _GIB:>9.3f}",
+        f"{'one block, computed again':<38}{run.recomputed_bytes / _GIB:>9.3f}",
         f"{'together':<38}{total / _GIB:>9.3f}",
         "",
         f"{'a step tells others':<34}{'group':>10}{'ranks':>7}{'times':>8}{'elements each':>15}",

@@ -57,7 +57,7 @@ def gradients(model, window, tokens):
 
 
 @pytest.mark.parametrize("engine", ["auto", "split_cpu"])
-@pytest.mark.parametrize("recompute", ["none", "full"])
+@pytest.mark.parametrize("recompute", ["none", "selective", "full"])
 def test_engines_and_recomputation_change_no_number(engine, recompute):
     window = Window(5, 8, 8)
     tokens = tokens_for(window)

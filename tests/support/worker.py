@@ -2,9 +2,11 @@
 
     python worker.py JOBS.json     with RANK, WORLD_SIZE, ... in the environment
 
-A job is {"do": "pretrain", "config": {...}} or {"do": "resave", "config": {...}, "from": F, "to": G}:
-load F under that configuration and save at once to G; or {"do": "limit file size", "bytes": N}, which stands
-for a disk that is full.
+A job is one of
+    {"do": "pretrain", "config": {...}}
+    {"do": "resave", "config": {...}, "from": F, "to": G}    load F under that configuration, save at once to G
+    {"do": "layers", "sequence": true}                       split layers against torch.nn's
+    {"do": "limit file size", "bytes": N}                    stands for a disk that is full
 """
 
 import json
@@ -14,6 +16,7 @@ import sys
 from pathlib import Path
 
 import torch
+from layers import check
 
 from megarc.config import build
 from megarc.data import open_stream
@@ -31,6 +34,9 @@ def main() -> None:
     for job in json.loads(Path(sys.argv[1]).read_text()):
         if job["do"] == "limit file size":
             resource.setrlimit(resource.RLIMIT_FSIZE, (job["bytes"], job["bytes"]))
+            continue
+        if job["do"] == "layers":
+            check(connect(place, "cpu", tensor=place.world), job["sequence"])
             continue
         config = build(RunConfig, job["config"], "job")
         layout = config.parallel

@@ -64,13 +64,16 @@ def runs(tmp_path_factory) -> Path:
         pools.setdefault(ranks(mix), []).append(pretrain(folder / name(mix), 1, STEPS, **layout(mix)))
     for zero in (1, 2, 3):
         pools[2].append(pretrain(folder / f"bf16-z{zero}", zero, 3, precision="bf16"))
-    pools[2].append(pretrain(folder / "recompute", 3, STEPS, execution__recompute="full"))
+    pools[2].append(pretrain(folder / "full", 3, STEPS, execution__recompute="full"))
+    pools[2].append(pretrain(folder / "selective", 2, STEPS, execution__recompute="selective"))
+    split = {"parallel__tensor": 2, "parallel__pipeline": 2, "parallel__sequence": True}
+    pools[4].append(pretrain(folder / "split-selective", 1, STEPS, **split, execution__recompute="selective"))
     for world, jobs in pools.items():
         run_jobs(jobs, world, folder)
     return folder
 
 
-@pytest.mark.parametrize("mix", [*map(name, MIXES), "recompute"])
+@pytest.mark.parametrize("mix", [*map(name, MIXES), "full", "selective", "split-selective"])
 def test_equals_one_process(runs, mix):
     for number in ("train/nats_per_token", "train/gradient_norm", "heldout/nats_per_token"):
         one, other = metrics(runs / "one", number), metrics(runs / mix, number)

@@ -1,0 +1,108 @@
+"""The dry run against closed forms: parameters of all ranks, collectives by the published formulas."""
+
+import pytest
+
+from megarc.config import build
+from megarc.errors import UserError
+from megarc.model import cost_of
+from megarc.plan import dry_run
+from megarc.train import RunConfig, find_checkpoint
+
+SHAPE = {"layers": 4, "hidden": 32, "heads": 4, "vocabulary": 300, "tied": False}
+B, N, H = 2, 16, 32
+
+
+def config(**parallel):
+    return build(
+        RunConfig,
+        {
+            "model": SHAPE,
+            "window": {"recent": 8, "causal": 8},
+            "batch": {"size": 16, "micro": B},
+            "parallel": parallel,
+        },
+        "test",
+    )
+
+
+@pytest.mark.parametrize(
+    ("tensor", "pipeline", "world"), [(1, 1, 2), (2, 1, 4), (1, 4, 4), (2, 2, 8), (4, 2, 8)]
+)
+def test_parameters_of_all_ranks_are_the_closed_form(tensor, pipeline, world):
+    tree = config(tensor=tensor, pipeline=pipeline)
+    data = world // (tensor * pipeline)
+    held = sum(dry_run(tree, world, rank).parameters for rank in range(world)) / data
+    replicated = (
+        (2 * SHAPE["layers"] + 1) * SHAPE["hidden"] * (tensor - 1)
+    )  # norms, whole on every tensor rank
+    assert held - replicated == cost_of(tree.model, tree.window.build()).parameters
+
+
+@pytest.mark.parametrize("sequence", [False, True])
+def test_tensor_collectives_are_four_all_reduces_a_layer_and_micro_batch(sequence):
+    """Narayanan et al. 2021, section 3.2; Korthikanti et al. 2022: as gathers and scatters, the same bytes."""
+    found = dry_run(config(tensor=2, sequence=sequence), 2, 0)
+    micro_batches = 16 // B
+    rows = {(one.what, one.elements): one.times for one in found.collectives if one.group == "tensor"}
+    whole = B * N * H
+    if sequence:
+        # One more pair for embedding and head.
+        assert rows["allgather_base", whole] == (4 * SHAPE["layers"] + 2) * micro_batches
+        assert rows["reduce_scatter_base", whole] == (4 * SHAPE["layers"] + 2) * micro_batches
+    else:
+        assert rows["allreduce", whole] == (4 * SHAPE["layers"] + 2) * micro_batches
+
+
+@pytest.mark.parametrize(("zero", "factor"), [(0, 2), (1, 2), (2, 2), (3, 3)])
+def test_data_traffic_is_zeros(zero, factor):
+    """Elements a step with one micro-batch, an all-reduce counted as two passes (1910.02054, section 7)."""
+    tree = config(zero=zero).model_copy(update={"batch": config().batch.model_copy(update={"size": 2 * B})})
+    found = dry_run(tree, 2, 0)
+    passes = {"allreduce of gradients": 2, "reduce_scatter of gradients": 1, "allgather of weights": 1}
+    total = sum(
+        passes[one.what] * one.times * one.elements for one in found.collectives if one.group == "data"
+    )
+    assert total == factor * found.parameters
+
+
+@pytest.mark.parametrize(
+    ("zero", "bytes_each"), [(0, 16), (1, 4 + 2 + 12 / 4), (2, 2 + 4 / 4 + 12 / 4), (3, 18 / 4)]
+)
+def test_memory_is_zeros(zero, bytes_each):
+    """Bytes a parameter in bf16 with float32 gradients: 2 + 4 + 12, shared out over 4 data ranks."""
+    if zero == 0:
+        bytes_each = 4 + 4 + 8  # fp32: bf16 at stage 0 is refused
+    precision = "fp32" if zero == 0 else "bf16"
+    found = dry_run(config(zero=zero).model_copy(update={"precision": precision}), 4, 0)
+    total = found.weight_bytes + found.gradient_bytes + found.optimizer_bytes
+    assert total == pytest.approx(bytes_each * found.parameters)
+
+
+def test_the_first_stage_holds_most_micro_batches():
+    held = [dry_run(config(pipeline=4), 4, rank).in_flight for rank in range(4)]
+    assert held == [4, 3, 2, 1]
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(UserError, match="6 ranks cannot be laid out"):
+        dry_run(config(tensor=4), 6, 0)
+    with pytest.raises(UserError, match="rank 9 of 8"):
+        dry_run(config(), 8, 9)
+
+
+def test_real_ranks_have_the_same_parameters(tmp_path):
+    """The largest part of a real 2 x 2 run's checkpoint, against the dry run's count."""
+    from support.ranks import run_jobs
+    from support.runs import pretrain
+
+    job = pretrain(tmp_path / "run", 1, 2, parallel__tensor=2, parallel__pipeline=2)
+    run_jobs([job], 4, tmp_path)
+    tree = {**job["config"], "model": {**job["config"]["model"], "vocabulary": 25}}
+    dry = [dry_run(build(RunConfig, tree, "test"), 4, rank).parameters for rank in range(4)]
+    fragments = find_checkpoint(tmp_path / "run").fragments()
+    stored = sum(box.size for parts in fragments.values() for part in parts for box in part.boxes)
+    # On disk each element stands once. Ranks also hold a copy of the tied embedding, on the last stage,
+    # and each norm's gain once for every tensor rank.
+    embedding = 128 * 32
+    gains = 2 * (2 * 32 + 2 * 8) + 32
+    assert sum(dry) == stored + embedding + gains
