@@ -31,7 +31,7 @@ def build_engine(config: RunConfig, groups: Groups) -> Engine:
     micro_batch = config.batch.micro
     assert micro_batch is not None, "resolve() fills it in"
     micro_batches = config.batch.size // (groups.data.size * micro_batch)
-    settings = deepspeed_settings(config, micro_batch, micro_batches)
+    settings = deepspeed_settings(config, micro_batch, micro_batches, groups.device.type)
     tensor = TensorParallel(groups.tensor, groups.topology.sequence)
     if groups.topology.pipeline == 1:
         grid = Grid(groups)
@@ -58,6 +58,9 @@ def _initialize(
     engine, *_ = deepspeed.initialize(
         model=model, optimizer=optimizer, config=settings, dist_init_required=False, **extra
     )
+    if config.parallel.zero == 3:
+        # ZeRO++ copied the weights into its node-wide shards before they had values.
+        engine.optimizer.invalidate_secondary_tensor()
     return engine
 
 

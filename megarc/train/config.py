@@ -57,6 +57,17 @@ class ParallelConfig(Config):
         1, "ZeRO stage: what data ranks share out. 0 nothing, 1 optimizer, 2 + gradients, 3 + weights",
         circumstance=True,
     )  # fmt: skip
+    offload: Literal["none", "optimizer", "all"] = key(
+        "none",
+        "what lives in the host's memory: the optimizer (with zero 1 to 3), or the weights too (zero 3)",
+        circumstance=True,
+    )
+    node: int | None = key(
+        None,
+        "zero 3: ranks of a node, that keep a second copy of the weights among them (ZeRO++'s hpZ); null: none",
+        circumstance=True,
+        ge=2,
+    )
     world: int | None = key(
         None, "ranks that this run expects; another number is refused. null: any", circumstance=True, ge=1
     )
@@ -137,6 +148,22 @@ class RunConfig(Config):
             raise ValueError(
                 f"parallel.pipeline {stages} is more than model.layers {self.model.layers}: a stage needs "
                 f"a block; use at most {self.model.layers}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _zero_fits(self) -> RunConfig:
+        parallel = self.parallel
+        least = {"none": 0, "optimizer": 1, "all": 3}[parallel.offload]
+        if parallel.zero < least:
+            raise ValueError(f"parallel.offload {parallel.offload} needs parallel.zero={least} or more")
+        if parallel.offload != "none" and parallel.pipeline > 1:
+            raise ValueError(
+                "parallel.offload with a pipeline is not supported: it was never seen right; use none"
+            )
+        if parallel.node is not None and parallel.zero != 3:
+            raise ValueError(
+                f"parallel.node is ZeRO++ on stage 3, and parallel.zero is {parallel.zero}; use 3"
             )
         return self
 

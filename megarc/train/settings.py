@@ -9,7 +9,9 @@ from megarc.errors import UserError
 from megarc.train.config import RunConfig
 
 
-def deepspeed_settings(config: RunConfig, micro_batch: int, micro_batches: int) -> dict[str, Any]:
+def deepspeed_settings(
+    config: RunConfig, micro_batch: int, micro_batches: int, device: str = "cpu"
+) -> dict[str, Any]:
     """The dictionary for ``deepspeed.initialize``; ``deepspeed:`` of the configuration comes last.
 
     Raises:
@@ -21,12 +23,10 @@ def deepspeed_settings(config: RunConfig, micro_batch: int, micro_batches: int) 
         "gradient_accumulation_steps": micro_batches,
         # Ours says 0 for none; theirs, left out, means 1.0.
         "gradient_clipping": config.optimizer.clip,
-        "zero_optimization": {
-            "stage": config.parallel.zero,
-            # Checkpoints read where each parameter lies; this would make that map wrong.
-            "round_robin_gradients": False,
-        },
+        "zero_optimization": _zero(config, device),
         "zero_allow_untested_optimizer": True,
+        # Offloaded, torch's AdamW goes on: theirs would be compiled at first use.
+        "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 1 << 62,
         "wall_clock_breakdown": False,
     }
@@ -37,6 +37,25 @@ def deepspeed_settings(config: RunConfig, micro_batch: int, micro_batches: int) 
         derived["bf16"] = {"enabled": True}
         derived["data_types"] = {"grad_accum_dtype": "fp32"}
     return _passed_through(derived, config.deepspeed, "deepspeed")
+
+
+def _zero(config: RunConfig, device: str) -> dict[str, Any]:
+    parallel = config.parallel
+    zero: dict[str, Any] = {
+        "stage": parallel.zero,
+        # Checkpoints read where each parameter lies; this would make that map wrong.
+        "round_robin_gradients": False,
+        # Gradients are reduced while the backward pass goes on; on a CPU there is nothing to overlap.
+        "overlap_comm": device == "cuda",
+    }
+    host = {"device": "cpu", "pin_memory": device == "cuda"}
+    if parallel.offload != "none":
+        zero["offload_optimizer"] = host
+    if parallel.offload == "all":
+        zero["offload_param"] = host
+    if parallel.node is not None:
+        zero["zero_hpz_partition_size"] = parallel.node
+    return zero
 
 
 def _passed_through(derived: Mapping[str, Any], extra: Mapping[str, Any], place: str) -> dict[str, Any]:

@@ -29,6 +29,9 @@ MIXES = [
 ]
 
 
+SWITCHES = ["full", "selective", "split-selective", "offload-1", "offload-3", "node"]
+
+
 def name(mix):
     tensor, pipeline, data, zero, sequence = mix
     return f"tp{tensor}-pp{pipeline}-dp{data}-z{zero}" + ("-sequence" if sequence else "")
@@ -66,6 +69,9 @@ def runs(tmp_path_factory) -> Path:
         pools[2].append(pretrain(folder / f"bf16-z{zero}", zero, 3, precision="bf16"))
     pools[2].append(pretrain(folder / "full", 3, STEPS, execution__recompute="full"))
     pools[2].append(pretrain(folder / "selective", 2, STEPS, execution__recompute="selective"))
+    pools[2].append(pretrain(folder / "offload-1", 1, STEPS, parallel__offload="optimizer"))
+    pools[2].append(pretrain(folder / "offload-3", 3, STEPS, parallel__offload="all"))
+    pools[4].append(pretrain(folder / "node", 3, STEPS, parallel__node=2))
     split = {"parallel__tensor": 2, "parallel__pipeline": 2, "parallel__sequence": True}
     pools[4].append(pretrain(folder / "split-selective", 1, STEPS, **split, execution__recompute="selective"))
     for world, jobs in pools.items():
@@ -73,7 +79,7 @@ def runs(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("mix", [*map(name, MIXES), "full", "selective", "split-selective"])
+@pytest.mark.parametrize("mix", [*map(name, MIXES), *SWITCHES])
 def test_equals_one_process(runs, mix):
     for number in ("train/nats_per_token", "train/gradient_norm", "heldout/nats_per_token"):
         one, other = metrics(runs / "one", number), metrics(runs / mix, number)
@@ -119,7 +125,8 @@ def test_state_reshards_bit_for_bit(runs, tmp_path):
     ]
     for number, mix in enumerate(chain):
         target = tmp_path / str(number) / "checkpoints"
-        tree = config(tmp_path / "x", 1, STEPS, **layout(mix))
+        precision = "bf16" if number == 4 else "fp32"  # masters and moments stay float32
+        tree = config(tmp_path / "x", 1, STEPS, **layout(mix), precision=precision)
         run_jobs(
             [{"do": "resave", "config": tree, "from": str(there), "to": str(target)}], ranks(mix), tmp_path
         )

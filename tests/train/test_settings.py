@@ -43,6 +43,20 @@ def test_a_contradiction_is_refused(extra, key):
         settings(deepspeed=extra)
 
 
-def test_what_the_engine_cannot_do_is_refused():
-    with pytest.raises(UserError, match=r"bf16 with parallel.zero 0"):
-        settings(precision="bf16", parallel={"zero": 0})
+@pytest.mark.parametrize(
+    ("tree", "said"),
+    [
+        ({"precision": "bf16", "parallel": {"zero": 0}}, "bf16 with parallel.zero 0"),
+        ({"parallel": {"pipeline": 2, "zero": 3}}, "pipeline 2 with parallel.zero 3.*use parallel.zero=1"),
+        ({"parallel": {"pipeline": 2, "zero": 0}}, "clips by a wrong norm"),
+        ({"parallel": {"pipeline": 9}}, "more than model.layers 4"),
+        ({"parallel": {"offload": "optimizer", "zero": 0}}, "needs parallel.zero=1"),
+        ({"parallel": {"offload": "all", "zero": 2}}, "needs parallel.zero=3"),
+        ({"parallel": {"offload": "optimizer", "pipeline": 2}}, "offload with a pipeline"),
+        ({"parallel": {"node": 2, "zero": 2}}, r"ZeRO\+\+ on stage 3"),
+        ({"model": {"learned_positions": 8}}, "fewer than the window's 1024 rows"),
+    ],
+)
+def test_what_the_engine_cannot_do_is_refused(tree, said):
+    with pytest.raises(UserError, match=said):
+        settings(**tree)
