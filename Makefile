@@ -15,7 +15,7 @@ $(STAMP): setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("megarc needs Python 3.10 or later: make PYTHON=python3.11 ...") if sys.version_info < (3, 10) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --progress-bar on --constraint constraints.txt --editable '.[dev,tokenizers,parquet]'
+	$(BIN)/python -m pip install --progress-bar on --constraint constraints.txt --editable '.[dev,tokenizers,parquet,fast]'
 	touch $@
 
 demo: install

@@ -1,0 +1,331 @@
+"""Packing against Megatron-LM's preprocessing, on the same text with the same tokenizers.
+
+    python benchmarks/preprocess.py                          against a stand-in (megatron_standin.py)
+    python benchmarks/preprocess.py --megatron ~/Megatron-LM against its own tools
+    python benchmarks/preprocess.py --memory-gigabytes 10    resident memory on a small and a big input
+
+The text is Python source and documentation found on this machine. CPU-seconds are
+those of the whole process tree, start-up included; "marginal" is the slope between
+two sizes, so that start-up drops out. Every output is compared byte for byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import multiprocessing
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from megarc.corpus import IndexedCorpus
+from megarc.corpus.train_tokenizer import train_tokenizer
+from megarc.errors import run_script
+
+HERE = Path(__file__).parent
+TOOL = HERE.parent / "data_tools" / "preprocess.py"
+VOCABULARY = 32_000
+SUFFIXES = (".py", ".rst", ".md", ".txt", ".pyi", ".h")
+WANTED = {
+    "SentencePiece BPE, fast engine": 8,
+    "SentencePiece BPE, plain": 1.5,
+    "SentencePiece unigram": 2.5,
+    "Hugging Face BPE": 50,
+    "Hugging Face BPE, marginal": 2,
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one run of a tool."""
+
+    cpu_seconds: float
+    seconds: float
+    peak_megabytes: float  # of its biggest process
+    tokens: int
+
+    @property
+    def rate(self) -> float:
+        """Thousands of tokens a CPU-second."""
+        return self.tokens / self.cpu_seconds / 1e3
+
+
+def main() -> None:
+    arguments = parse()
+    with tempfile.TemporaryDirectory() as temporary:
+        work = arguments.work or Path(temporary)
+        work.mkdir(parents=True, exist_ok=True)
+        prepare(work, arguments.megabytes)
+        result = {
+            "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+            "peer": peer_name(arguments),
+            "text_bytes": arguments.megabytes * 10**6,
+            "vocabulary": VOCABULARY,
+        }
+        if arguments.memory_gigabytes:
+            result |= memory(work, arguments.memory_gigabytes)
+        else:
+            result |= compare(work, arguments)
+            plot(result, arguments.out.with_suffix(".png"))
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+def peer_name(arguments: argparse.Namespace) -> str:
+    if arguments.megatron:
+        return "Megatron-LM"
+    own = importlib.util.find_spec("megatron") is not None
+    return "stand-in with megatron-core's tokenizer and builder" if own else "stand-in"
+
+
+# ---- measuring
+
+
+def compare(work: Path, arguments: argparse.Namespace) -> dict[str, object]:
+    """Every tool on the same text, one after the other, so that a busy machine slows all alike."""
+    text = text_file(work, arguments.megabytes)
+    small = text_file(work, arguments.megabytes // 4)
+    models = tokenizers(work)
+    peers = {kind: peer(text, work, models[kind], arguments) for kind in models}
+    runs = {
+        "SentencePiece BPE, fast engine": (ours(text, work, models["bpe"]), peers["bpe"]),
+        "SentencePiece BPE, plain": (ours(text, work, models["bpe"], "--engine", "plain"), peers["bpe"]),
+        "SentencePiece unigram": (ours(text, work, models["unigram"]), peers["unigram"]),
+        "Hugging Face BPE": (ours(text, work, models["huggingface"]), peers["huggingface"]),
+    }
+    rows = {
+        name: {
+            "ours_ktok_per_cpu_s": round(mine.rate),
+            "peer_ktok_per_cpu_s": round(other.rate),
+            "ratio": round(mine.rate / other.rate, 2),
+            "wanted": WANTED[name],
+            "ours_peak_mb": round(mine.peak_megabytes),
+            "peer_peak_mb": round(other.peak_megabytes),
+        }
+        for name, (mine, other) in runs.items()
+    }
+    rows["Hugging Face BPE, marginal"] = marginal([small, text], work, models["huggingface"], arguments)
+    return {"rows": rows, "workers_1_to_2": scaling(text, work, models["bpe"])}
+
+
+def ours(text: Path, work: Path, model: Path, *more: str, workers: int = 1) -> Cost:
+    prefix = work / "ours"
+    command = [sys.executable, str(TOOL), "--input", str(text), "--output-prefix", str(prefix)]
+    command += [
+        "--tokenizer-model",
+        str(model),
+        "--append-eod",
+        "--no-shuffle",
+        "--workers",
+        str(workers),
+        *more,
+    ]
+    cost = timed(command, prefix)
+    theirs = work / "theirs.bin"
+    if theirs.exists() and theirs.with_suffix(".model").read_text() == f"{model} {text}":
+        assert theirs.read_bytes() == Path(f"{prefix}.bin").read_bytes(), "the outputs differ"
+    return cost
+
+
+def peer(text: Path, work: Path, model: Path, arguments: argparse.Namespace, *, fast: bool = False) -> Cost:
+    prefix = work / "theirs"
+    if arguments.megatron:
+        name = "preprocess_data_fast.py" if fast else "preprocess_data.py"
+        kind = "HuggingFaceTokenizer" if model.suffix == ".json" else "SentencePieceTokenizer"
+        command = [sys.executable, str(arguments.megatron / "tools" / name), "--tokenizer-type", kind]
+        command += ["--tokenizer-model", str(model), "--append-eod", "--workers", "1"]
+        command += ["--input", str(text), "--output-prefix", str(prefix)]
+        return timed(command, Path(f"{prefix}_text_document"))
+    command = [sys.executable, str(HERE / "megatron_standin.py"), "--tokenizer-model", str(model)]
+    command += ["--input", str(text), "--output-prefix", str(prefix), *(["--fast"] if fast else [])]
+    cost = timed(command, prefix)
+    (work / "theirs.model").write_text(f"{model} {text}")
+    return cost
+
+
+def timed(command: list[str], prefix: Path) -> Cost:
+    start = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    _, said = process.communicate() if process.stderr is None else (None, process.stderr.read())
+    _, status, usage = os.wait4(process.pid, 0)  # the usage of the whole tree
+    process.returncode = status
+    if status:
+        raise RuntimeError(f"{' '.join(command)} failed: {said[-2000:]}")
+    cpu = usage.ru_utime + usage.ru_stime
+    tokens = len(IndexedCorpus(prefix).tokens)
+    cost = Cost(cpu, time.monotonic() - start, usage.ru_maxrss / 1024, tokens)
+    print(
+        f"{Path(command[1]).name} {cost.rate:.0f} ktok/CPU-s, {cost.peak_megabytes:.0f} MB", file=sys.stderr
+    )
+    return cost
+
+
+def marginal(sizes: list[Path], work: Path, model: Path, arguments: argparse.Namespace) -> dict[str, object]:
+    """The slope between two sizes, against the peer's fast tool."""
+    mine = [ours(text, work, model) for text in sizes]
+    other = [peer(text, work, model, arguments, fast=True) for text in sizes]
+    slopes = [(b.tokens - a.tokens) / (b.cpu_seconds - a.cpu_seconds) / 1e3 for a, b in (mine, other)]
+    return {
+        "ours_ktok_per_cpu_s": round(slopes[0]),
+        "peer_ktok_per_cpu_s": round(slopes[1]),
+        "ratio": round(slopes[0] / slopes[1], 2),
+        "wanted": WANTED["Hugging Face BPE, marginal"],
+        "ours_peak_mb": round(mine[1].peak_megabytes),
+        "peer_peak_mb": round(other[1].peak_megabytes),
+    }
+
+
+def scaling(text: Path, work: Path, model: Path) -> dict[str, float]:
+    """Wall-clock of one worker over that of two, the best of three each; a busy machine lowers it."""
+    best = {
+        workers: min(ours(text, work, model, "--engine", "plain", workers=workers).seconds for _ in range(3))
+        for workers in (1, 2)
+    }
+    return {"seconds_1": best[1], "seconds_2": best[2], "ratio": round(best[1] / best[2], 2), "wanted": 1.8}
+
+
+def memory(work: Path, gigabytes: float) -> dict[str, object]:
+    """Peak resident memory of the biggest process, on 100 MB and on many gigabytes."""
+    model = tokenizers(work)["bpe"]
+    small = text_file(work, 100)
+    big = work / "big.jsonl"
+    with big.open("wb") as file:
+        while file.tell() < gigabytes * 1e9:
+            file.write(small.read_bytes())
+    found = {}
+    for engine in ("plain", "auto"):
+        for text in (small, big):
+            cost = ours(text, work, model, "--engine", engine, workers=2)
+            found[f"{engine}, {text.stat().st_size / 1e9:.1f} GB"] = {
+                "peak_mb": round(cost.peak_megabytes),
+                "seconds": round(cost.seconds),
+            }
+    return {"memory": found, "wanted_mb": 150}
+
+
+# ---- text and tokenizers
+
+
+def text_file(work: Path, megabytes: int) -> Path:
+    """JSON lines of so many megabytes of text."""
+    path = work / f"text-{megabytes}.jsonl"
+    if not path.exists():
+        with path.open("w", encoding="utf-8") as file:
+            left = megabytes * 10**6
+            for text in texts():
+                file.write(json.dumps({"text": text}) + "\n")
+                left -= len(text)
+                if left < 0:
+                    break
+            else:
+                raise RuntimeError(f"this machine has no {megabytes} MB of such text")
+    return path
+
+
+def texts() -> Iterator[str]:
+    """Source files of this Python and its packages, each once."""
+    seen: set[int] = set()
+    for root in dict.fromkeys(Path(path) for path in sys.path if path and Path(path).is_dir()):
+        for path in sorted(root.rglob("*")):
+            if path.suffix in SUFFIXES and path.is_file():
+                try:
+                    text = path.read_text(encoding="utf-8")
+                except (UnicodeDecodeError, OSError):
+                    continue
+                if text and hash(text) not in seen and len(text) < 10**6:
+                    seen.add(hash(text))
+                    yield text
+
+
+def prepare(work: Path, megabytes: int) -> None:
+    """Makes texts and tokenizers in another process: a child's peak memory begins with its parent's."""
+    made = multiprocessing.get_context("spawn").Process(target=_prepare, args=(work, megabytes))
+    made.start()
+    made.join()
+    if made.exitcode:
+        raise RuntimeError("text or tokenizers could not be made")
+
+
+def _prepare(work: Path, megabytes: int) -> None:
+    for size in (megabytes, megabytes // 4, 100):
+        text_file(work, size)
+    tokenizers(work)
+
+
+def tokenizers(work: Path) -> dict[str, Path]:
+    """A SentencePiece BPE and unigram model and a Hugging Face BPE, trained on a part of the text."""
+    found = {
+        "bpe": work / "bpe.model",
+        "unigram": work / "unigram.model",
+        "huggingface": work / "tokenizer.json",
+    }
+    if all(path.exists() for path in found.values()):
+        return found
+    sample = [json.loads(line)["text"] for line in text_file(work, 25).open(encoding="utf-8")]
+    for algorithm in ("bpe", "unigram"):
+        if not found[algorithm].exists():
+            train_tokenizer(sample, work / algorithm, VOCABULARY, algorithm=algorithm)
+    if not found["huggingface"].exists():
+        import tokenizers as library
+
+        tokenizer = library.Tokenizer(library.models.BPE())
+        tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = library.decoders.ByteLevel()
+        alphabet = library.pre_tokenizers.ByteLevel.alphabet()
+        trainer = library.trainers.BpeTrainer(
+            vocab_size=VOCABULARY,
+            special_tokens=["<|endoftext|>"],
+            initial_alphabet=alphabet,
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(sample, trainer)
+        tokenizer.save(str(found["huggingface"]))
+    return found
+
+
+def plot(result: dict[str, object], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = result["rows"]
+    assert isinstance(rows, dict)
+    names = list(rows)[::-1]
+    figure, axes = pyplot.subplots(figsize=(8, 3.6))
+    for shift, side, label in ((0.2, "ours", "megarc"), (-0.2, "peer", str(result["peer"]))):
+        values = [rows[name][f"{side}_ktok_per_cpu_s"] for name in names]
+        axes.barh([i + shift for i in range(len(names))], values, 0.4, label=label)
+    for i, name in enumerate(names):
+        text = f"  {rows[name]['ratio']:g} x (wanted {rows[name]['wanted']:g})"
+        axes.text(rows[name]["ours_ktok_per_cpu_s"], i + 0.2, text, va="center", fontsize=8)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xscale="log", xlabel="thousand tokens a CPU-second", xlim=(50, 100_000))
+    axes.legend(fontsize=8, loc="lower right")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def parse() -> argparse.Namespace:
+    as_it_is = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_it_is)
+    parser.add_argument("--megabytes", type=int, default=160, help="of text (160)")
+    parser.add_argument("--megatron", type=Path, help="a checkout of Megatron-LM, to time its own tools")
+    parser.add_argument(
+        "--memory-gigabytes", type=float, default=0, help="measure memory alone, up to this size"
+    )
+    parser.add_argument("--work", type=Path, help="a folder that keeps text and tokenizers for the next time")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "preprocess.json")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run_script(main)
