@@ -31,7 +31,9 @@ setup(
     extras_require={
         "tokenizers": ["tokenizers>=0.20"],
         "parquet": ["pyarrow>=15"],
-        "fast": ["gigatoken==0.10.0"],  # pinned: compared with SentencePiece and tokenizers at each load, but young
+        "fast": [
+            "gigatoken==0.10.0"
+        ],  # pinned: compared with SentencePiece and tokenizers at each load, but young
         "dev": [
             "pytest>=8",
             "pytest-timeout>=2.3",

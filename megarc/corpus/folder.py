@@ -19,9 +19,9 @@ from typing import BinaryIO
 import orjson
 
 from megarc.corpus.inputs import Input
-from megarc.corpus.safe import cannot_write, written_safely
 from megarc.corpus.shard import Plan, Shard
 from megarc.errors import UserError
+from megarc.safe import cannot_write, written_safely
 
 _PATIENCE = 5.0  # seconds that the workers of a killed packer may take to be gone
 

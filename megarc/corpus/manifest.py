@@ -13,8 +13,8 @@ from typing import Any
 import orjson
 
 from megarc.config import Config, build, key, to_dict
-from megarc.corpus.safe import written_safely
 from megarc.errors import UserError
+from megarc.safe import written_safely
 
 FORMAT = "megarc corpus"
 VERSION = 1

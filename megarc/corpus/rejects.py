@@ -7,9 +7,9 @@ from pathlib import Path
 
 import orjson
 
-from megarc.corpus.safe import written_safely
 from megarc.corpus.shard import SpanFacts
 from megarc.errors import UserError
+from megarc.safe import written_safely
 
 _EARLY = 1000  # so many bad lines, at ten times the rate allowed, end a job at once
 

@@ -21,8 +21,8 @@ import orjson
 
 from megarc.config import Config, build, key, to_dict
 from megarc.corpus.manifest import PackSettings, TokenizerFacts
-from megarc.corpus.safe import written_safely
 from megarc.errors import UserError
+from megarc.safe import written_safely
 
 RECORD = np.dtype(
     [

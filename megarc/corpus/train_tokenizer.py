@@ -8,9 +8,9 @@ from pathlib import Path
 
 import sentencepiece
 
-from megarc.corpus.safe import written_safely
 from megarc.corpus.tokenizer import RESERVED, Tokenizer, load_tokenizer
 from megarc.errors import UserError
+from megarc.safe import written_safely
 
 _SENTENCE_BYTES = 1000
 _THREADS = 4  # fixed: the model depends on their number, so it must not follow the machine's

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from megarc.corpus.digest import Tree, TreeDigest, content_digest, file_digest
 from megarc.corpus.indexed import HEADER, MAGIC, dtype_code
 from megarc.corpus.manifest import manifest_path
-from megarc.corpus.safe import cannot_write, discard, open_partial, publish, sync, sync_folder
+from megarc.safe import cannot_write, discard, open_partial, publish, sync, sync_folder
 
 _ENTRIES_AT_ONCE = 1 << 20
 

@@ -18,6 +18,7 @@ import torch
 import megarc
 from megarc.config import differences, identity, load, to_yaml
 from megarc.errors import UserError
+from megarc.safe import written_safely
 from megarc.train.config import RunConfig
 
 _SHOWN_DIFFERENCES = 12
@@ -94,9 +95,8 @@ class RunFolder:
     def tell(self, state: str, **facts: Any) -> None:
         """Writes state.json: running, saved, finished or failed. Launchers lose exit codes."""
         content = {"state": state, "time": time.strftime("%Y-%m-%d %H:%M:%S"), **facts}
-        beside = self.state.with_suffix(".part")
-        beside.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
-        beside.replace(self.state)
+        with written_safely(self.state) as file:
+            file.write(orjson.dumps(content, option=orjson.OPT_INDENT_2))
 
     @contextmanager
     def failures_told(self) -> Iterator[None]:
@@ -104,7 +104,7 @@ class RunFolder:
         try:
             yield
         except BaseException as error:
-            with suppress(OSError):
+            with suppress(UserError):
                 self.tell("failed", error=f"{type(error).__name__}: {error}")
             if isinstance(error, OSError) and error.errno in _DISK_TROUBLE:
                 raise UserError(

@@ -13,6 +13,7 @@ from megarc.data import Stream
 from megarc.model import Cost, cost_of
 from megarc.parallel import Groups
 from megarc.progress import Bar, human, progress
+from megarc.safe import written_safely
 from megarc.train.config import RunConfig
 from megarc.train.engine import Engine, StepResult
 from megarc.train.folder import RunFolder
@@ -139,6 +140,5 @@ def cut_metrics(folder: RunFolder, step: int) -> None:
                 kept.append(line)
         except (orjson.JSONDecodeError, KeyError):
             continue  # the line that a killed run left half written
-    beside = folder.metrics.with_suffix(".part")
-    beside.write_bytes(b"".join(line + b"\n" for line in kept))
-    beside.replace(folder.metrics)
+    with written_safely(folder.metrics) as file:
+        file.writelines(line + b"\n" for line in kept)

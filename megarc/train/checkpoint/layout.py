@@ -11,7 +11,6 @@ A folder without a valid manifest does not exist.
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import orjson
 
 from megarc.errors import UserError
 from megarc.parallel import Box
+from megarc.safe import written_safely
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -144,27 +144,8 @@ def write_manifest(folder: Path, ranks: int, standing: Standing, facts: dict[str
         files[entry["tensors"]] = {"size": entry["size"], "sha256": entry["sha256"]}
         files[name] = {"size": (folder / name).stat().st_size, "sha256": digest_of(folder / name)}
     manifest = {"format": FORMAT, "standing": asdict(standing), "files": files, **facts}
-    write_whole(folder / MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes beside, syncs, renames: ``path`` is there whole, or not at all."""
-    beside = path.with_name(path.name + ".part")
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes renames in ``folder`` last."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with written_safely(folder / MANIFEST) as file:
+        file.write(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
 
 
 def digest_of(path: Path) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from megarc.errors import UserError
 from megarc.parallel import Groups, broadcast_object, gather_objects
+from megarc.safe import written_safely
 from megarc.train.checkpoint import layout
 from megarc.train.checkpoint.fragments import buffers, written
 from megarc.train.engine import Engine
@@ -90,7 +91,7 @@ class Saver:
 
     def _raise_together(self, writing: _Writing) -> None:
         error = writing.error
-        if error is not None and not isinstance(error, OSError | SafetensorError):
+        if error is not None and not isinstance(error, OSError | SafetensorError | UserError):
             raise error  # a bug of ours
         errors = gather_objects(error and str(error), self.groups.world)
         failed = [f"rank {rank}: {text}" for rank, text in enumerate(errors) if text]
@@ -156,7 +157,8 @@ class Saver:
             "sha256": layout.digest_of(tensors),
             "fragments": entries,
         }
-        layout.write_whole(folder / f"{stem}.json", orjson.dumps(facts))
+        with written_safely(folder / f"{stem}.json") as file:
+            file.write(orjson.dumps(facts))
 
     def _publish(self, folder: Path, standing: layout.Standing, facts: dict[str, Any]) -> None:
         ranks = self.groups.world.size
