@@ -42,6 +42,7 @@ setup(
             "mypy>=1.13",
             "import-linter>=2.1",
             "types-PyYAML",
+            "triton>=3.6; platform_system == 'Linux'",  # its interpreter tests the attention kernels on a CPU
         ],
     },
 )

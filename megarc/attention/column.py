@@ -15,14 +15,21 @@ gradient; the shares of the queries add up, those of the keys stand side by side
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+Merge = Callable[[Tensor, Tensor, Tensor, Tensor], None]
+
 
 class Flash(Protocol):
-    """One flash attention: square if ``causal``; ``q [B, H, m, d]``, ``k``, ``v`` ``[B, Hkv, t, d]``."""
+    """One flash attention; ``q [B, H, m, d]``, ``k``, ``v`` ``[B, Hkv, t, d]``.
+
+    ``causal`` lets row i of the last m see up to itself: the column split asks for it with
+    m = t only, the row split (``row.py``) with m < t, aligned to the bottom right.
+    """
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
         """``out [B, H, m, d]`` and its log-sum-exp ``[B, H, m]``, natural, of scaled scores."""
@@ -42,16 +49,16 @@ class Flash(Protocol):
 
 
 def forward(
-    flash: Flash, q: Tensor, k: Tensor, v: Tensor, recent: int, scale: float
+    flash: Flash, q: Tensor, k: Tensor, v: Tensor, recent: int, scale: float, merge: Merge | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Output ``[B, H, n, d]`` and log-sum-exp ``[B, H, n]``."""
+    """Output ``[B, H, n, d]`` and log-sum-exp ``[B, H, n]``; ``merge`` may replace ``merge_``."""
     if recent == 0:
         return flash.forward(q, k, v, True, scale)
     out, lse = flash.forward(q, k[:, :, :recent], v[:, :, :recent], False, scale)
     if recent < q.shape[2]:
         tail = slice(recent, None)
         out_c, lse_c = flash.forward(q[:, :, tail], k[:, :, tail], v[:, :, tail], True, scale)
-        out[:, :, tail], lse[:, :, tail] = merge(out[:, :, tail], lse[:, :, tail], out_c, lse_c)
+        (merge or merge_)(out[:, :, tail], lse[:, :, tail], out_c, lse_c)
     return out, lse
 
 
@@ -79,14 +86,15 @@ def backward(
     return grad_q, grad_k, grad_v
 
 
-def merge(out_a: Tensor, lse_a: Tensor, out_b: Tensor, lse_b: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention over two disjoint sets of keys, from the attention over each.
+def merge_(out: Tensor, lse: Tensor, other_out: Tensor, other_lse: Tensor) -> None:
+    """Makes ``out``, ``lse`` of one set of keys those of its union with another, disjoint one.
 
     A set without any key has a log-sum-exp of -inf and weighs nothing; where
     both are empty the output is 0.
     """
-    lse = torch.logaddexp(lse_a, lse_b)
-    empty = lse == -torch.inf
-    weight_a = torch.exp(lse_a - lse).masked_fill(empty, 0.0).unsqueeze(-1)
-    weight_b = torch.exp(lse_b - lse).masked_fill(empty, 0.0).unsqueeze(-1)
-    return (out_a * weight_a + out_b * weight_b).to(out_a.dtype), lse
+    both = torch.logaddexp(lse, other_lse)
+    empty = both == -torch.inf
+    weight = torch.exp(lse - both).masked_fill(empty, 0.0).unsqueeze(-1)
+    other_weight = torch.exp(other_lse - both).masked_fill(empty, 0.0).unsqueeze(-1)
+    out.copy_(out * weight + other_out * other_weight)
+    lse.copy_(both)

@@ -9,11 +9,11 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from megarc.attention import reference, split_cpu
+from megarc.attention import flex, fused, reference, split_cpu, split_cudnn, split_flash
 from megarc.attention.mask import Mask
 from megarc.errors import UserError
 
-_MODULES: tuple[ModuleType, ...] = (split_cpu, reference)
+_MODULES: tuple[ModuleType, ...] = (split_cpu, split_cudnn, split_flash, fused, flex, reference)
 ENGINES: dict[str, ModuleType] = {module.NAME: module for module in _MODULES}
 """Every engine by name, in the order in which ``auto`` tries them. An engine is a module
 with ``NAME``, ``refuse(device, dtype, head_dim) -> reason | None`` and ``attend``."""

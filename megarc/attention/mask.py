@@ -40,3 +40,14 @@ class Mask:
         if self.documents is not None:
             allowed = allowed & (self.documents[:, first:last, None] == self.documents[:, None, :])
         return allowed
+
+
+def segment_ranges(documents: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The least and the greatest segment of each tile of ``size`` rows: ``[batch, tiles]`` each.
+
+    Tiles whose ranges do not overlap share no document.
+    """
+    short = -documents.shape[1] % size
+    padded = torch.cat([documents, documents[:, -1:].expand(-1, short)], dim=1)
+    tiles = padded.unflatten(1, (-1, size))
+    return tiles.amin(dim=2), tiles.amax(dim=2)

@@ -3,20 +3,18 @@
 One ``recent`` for the whole batch: the column split (``column.py``). Where
 ``recent`` or documents differ between samples: rows in chunks, each against the
 range of keys that it may see, under a mask of that size. No n x n tensor.
-
-Both live behind one custom operator, so that ``torch.compile`` sees one node.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from megarc.attention import column
 from megarc.attention.mask import Mask
+from megarc.attention.operator import operator
 
 NAME = "split_cpu"
 CHUNK = 256  # rows; 128 and 512 were within 5 % (benchmarks/attention.py)
@@ -30,106 +28,6 @@ def refuse(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | Non
     if device.type != "cpu":
         return f"it runs on the CPU, the tensors are on {device}"
     return None
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float) -> Tensor:
-    """Attention of ``q [B, H, n, d]`` over ``k``, ``v`` ``[B, Hkv, n, d]``."""
-    out, _ = _forward_op(q, k, v, mask.recent, mask.recents, mask.documents, scale)
-    return out
-
-
-# ---- the operator
-
-
-@torch.library.custom_op("megarc::split_cpu", mutates_args=())
-def _forward_op(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    recent: int,
-    recents: Tensor | None,
-    documents: Tensor | None,
-    scale: float,
-) -> tuple[Tensor, Tensor]:
-    mask = _simplest(Mask(recent, recents, documents))
-    if mask.uniform:
-        out, lse = column.forward(_CpuFlash(), q, k, v, mask.recent, scale)
-    else:
-        out, lse = _chunks_forward(q, k, v, mask, scale)
-    return _like(q, out), lse.contiguous()
-
-
-@_forward_op.register_fake
-def _(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    recent: int,
-    recents: Tensor | None,
-    documents: Tensor | None,
-    scale: float,
-) -> tuple[Tensor, Tensor]:
-    kept = torch.float64 if q.dtype == torch.float64 else torch.float32
-    return torch.empty_like(q), q.new_empty(q.shape[:3], dtype=kept)
-
-
-@torch.library.custom_op("megarc::split_cpu_backward", mutates_args=())
-def _backward_op(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    recent: int,
-    recents: Tensor | None,
-    documents: Tensor | None,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    mask = _simplest(Mask(recent, recents, documents))
-    if mask.uniform:
-        grads = column.backward(_CpuFlash(), grad, q, k, v, out, lse, mask.recent, scale)
-    else:
-        grads = _chunks_backward(grad, q, k, v, out, lse, mask, scale)
-    return _like(q, grads[0]), _like(k, grads[1]), _like(v, grads[2])
-
-
-@_backward_op.register_fake
-def _(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-
-
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    q, k, v, ctx.recent, recents, documents, ctx.scale = inputs
-    ctx.save_for_backward(q, k, v, *output, recents, documents)
-    ctx.set_materialize_grads(False)
-
-
-def _differentiate(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    q, k, v, out, lse, recents, documents = ctx.saved_tensors
-    if grad is None:
-        return (None,) * 7
-    grads = _backward_op(grad, q, k, v, out, lse, ctx.recent, recents, documents, ctx.scale)
-    return (*grads, None, None, None, None)
-
-
-_forward_op.register_autograd(_differentiate, setup_context=_keep)
-
-
-def _simplest(mask: Mask) -> Mask:
-    """The same mask without ``recents`` where all samples agree."""
-    if mask.recents is None:
-        return mask
-    low, high = (int(end) for end in mask.recents.aminmax())
-    return Mask(low, None, mask.documents) if low == high else mask
-
-
-def _like(model: Tensor, tensor: Tensor) -> Tensor:
-    """``tensor`` with the strides that the operator's fake promises: those of ``empty_like(model)``."""
-    wanted = torch.empty_like(model, device="meta")
-    if tensor.stride() == wanted.stride():
-        return tensor
-    return torch.empty_like(model).copy_(tensor)
 
 
 # ---- torch's flash attention for CPU: any head_dim, grouped heads without copies
@@ -194,3 +92,33 @@ def _chunks(q: Tensor, mask: Mask) -> Iterator[tuple[slice, slice, Tensor]]:
         keys = slice(int(seen[0]), int(seen[-1]) + 1)
         bias = torch.zeros(allowed[:, :, keys].shape, dtype=q.dtype)
         yield rows, keys, bias.masked_fill_(~allowed[:, :, keys], -torch.inf)[:, None]
+
+
+# ---- the operator
+
+
+def _forward(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float) -> tuple[Tensor, Tensor]:
+    mask = _simplest(mask)
+    if mask.uniform:
+        return column.forward(_CpuFlash(), q, k, v, mask.recent, scale)
+    return _chunks_forward(q, k, v, mask, scale)
+
+
+def _backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, mask: Mask, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    mask = _simplest(mask)
+    if mask.uniform:
+        return column.backward(_CpuFlash(), grad, q, k, v, out, lse, mask.recent, scale)
+    return _chunks_backward(grad, q, k, v, out, lse, mask, scale)
+
+
+attend = operator("split_cpu", _forward, _backward)
+
+
+def _simplest(mask: Mask) -> Mask:
+    """The same mask without ``recents`` where all samples agree."""
+    if mask.recents is None:
+        return mask
+    low, high = (int(end) for end in mask.recents.aminmax())
+    return Mask(low, None, mask.documents) if low == high else mask

@@ -1,0 +1,190 @@
+"""[R | C] attention on one GPU: every engine, in useful TFLOP/s and as ratios, offline on a bare machine.
+
+    python benchmarks/gpu/attention.py                     all shapes, about 8 minutes
+    python benchmarks/gpu/attention.py --device cpu --toy  a few rows on the CPU, to see that it runs
+    python benchmarks/gpu/attention.py --tiles             times tile plans of the Triton kernel instead
+
+First each engine's parity (`megarc/attention/parity.py`); one that is wrong is not timed. Useful FLOPs: 4 d pairs
+forward, 14 d pairs forward and backward, a head. Beside the engines: torch's cuDNN or flash attention, causal and
+full, of the same rows. Written to benchmarks/results/gpu-attention.json with the device's name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+from torch.nn import functional  # noqa: E402
+
+from megarc.attention import ENGINES, attend  # noqa: E402
+from megarc.attention.parity import CASES, LARGE, TOLERANCE, worst  # noqa: E402
+from megarc.window import pairs  # noqa: E402
+
+SHAPES = [(half, half) for half in (512, 1024, 2048, 4096, 8192)] + [(2048, 512), (512, 3584), (1000, 3001)]
+TOKENS = 16384
+TARGETS = {512: 350, 1024: 450, 2048: 530, 4096: 570}  # useful TFLOP/s, hd 128, forward + backward, H100
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--toy", action="store_true", help="tiny shapes, two repeats")
+    parser.add_argument("--tiles", action="store_true", help="time tile plans of the Triton kernel")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "gpu-attention.json")
+    arguments = parser.parse_args()
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        sys.exit("no GPU here; --device cpu --toy shows that the script runs")
+    dtype = torch.bfloat16 if arguments.device == "cuda" else torch.float32
+    report = {
+        "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu",
+        "torch": torch.__version__,
+        "parity": {name: parity(name, dtype, arguments) for name in ENGINES},
+    }
+    if arguments.tiles:
+        report["tiles"] = sweep_tiles(dtype, arguments)
+    else:
+        good = [name for name, found in report["parity"].items() if found.get("good")]
+        report["rows"] = [
+            time_shape(shape, head_dim, groups, good, dtype, arguments)
+            for head_dim, groups in ((128, 1), (128, 8), (64, 1), (64, 8))
+            for shape in ([(24, 24), (17, 30)] if arguments.toy else SHAPES)
+        ]
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report, indent=1))
+
+
+def parity(engine: str, dtype: torch.dtype, arguments: argparse.Namespace) -> dict:
+    """The worst difference to the float64 reference over all cases, or why the engine cannot serve."""
+    reason = ENGINES[engine].refuse(torch.device(arguments.device), dtype, 128)
+    if reason is not None:
+        return {"refused": reason}
+    cases = CASES[:3] if arguments.toy else (*CASES, *LARGE)
+    gradients = not (engine == "flex" and arguments.device == "cpu")
+    found = []
+    for case in cases:
+        torch._dynamo.reset()
+        if ENGINES[engine].refuse(torch.device(arguments.device), dtype, case.head_dim) is None:
+            found.append(worst(engine, case, dtype, arguments.device, gradients))
+    return {"worst": max(found), "good": max(found) <= TOLERANCE[dtype], "cases": len(found)}
+
+
+def time_shape(
+    shape: tuple[int, int],
+    head_dim: int,
+    groups: int,
+    good: list[str],
+    dtype: torch.dtype,
+    arguments: argparse.Namespace,
+) -> dict:
+    recent, causal = shape
+    rows, heads = recent + causal, 2048 // head_dim if not arguments.toy else 4
+    kv_heads = max(1, heads // groups)
+    batch = max(1, TOKENS // rows) if not arguments.toy else 1
+    device = arguments.device
+    q = torch.randn(batch, heads, rows, head_dim, device=device, dtype=dtype, requires_grad=True)
+    k, v = (
+        torch.randn(batch, kv_heads, rows, head_dim, device=device, dtype=dtype, requires_grad=True)
+        for _ in range(2)
+    )
+    grouped = kv_heads != heads
+    if device == "cpu":
+        good = [
+            name for name in good if name != "flex"
+        ]  # no backward pass there, and it refuses leaves that want one
+    calls: dict[str, Callable[[], Tensor]] = {
+        name: lambda name=name: attend(q, k, v, recent, engine=name) for name in good if name != "reference"
+    }
+    calls["torch causal"] = lambda: functional.scaled_dot_product_attention(
+        q, k, v, is_causal=True, enable_gqa=grouped
+    )
+    calls["torch full"] = lambda: functional.scaled_dot_product_attention(q, k, v, enable_gqa=grouped)
+    useful = {"torch causal": pairs(rows, 0), "torch full": rows * rows}
+    found = {
+        "recent": recent,
+        "causal": causal,
+        "head_dim": head_dim,
+        "heads": heads,
+        "kv_heads": kv_heads,
+        "batch": batch,
+    }
+    for name, call in calls.items():
+        torch._dynamo.reset()
+        flops = batch * heads * head_dim * useful.get(name, pairs(rows, recent))
+        for what, factor, backward in (("forward", 4, False), ("forward+backward", 14, True)):
+            try:
+                spent = seconds(call, (q, k, v), backward, arguments)
+            except Exception as error:  # one engine's failure must not cost the table
+                found[f"{name}, {what}"] = {"failed": f"{type(error).__name__}: {error}"[:200]}
+                continue
+            found[f"{name}, {what}"] = {"ms": spent * 1e3, "useful_tflops": factor * flops / spent / 1e12}
+    if head_dim == 128 and groups == 1 and recent == causal:
+        found["target_tflops"] = TARGETS.get(recent)
+    return found
+
+
+def seconds(
+    call: Callable[[], Tensor], leaves: tuple[Tensor, ...], backward: bool, arguments: argparse.Namespace
+) -> float:
+    """The median of repeated runs, each waited for."""
+
+    def once() -> None:
+        out = call()
+        if backward:
+            torch.autograd.grad(out, leaves, torch.ones_like(out))
+
+    for _ in range(3):
+        once()
+    times = []
+    for _ in range(2 if arguments.toy else 20):
+        wait(arguments.device)
+        begun = time.perf_counter()
+        once()
+        wait(arguments.device)
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times)
+
+
+def wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def sweep_tiles(dtype: torch.dtype, arguments: argparse.Namespace) -> list[dict]:
+    """Forward times of the Triton kernel under other tiles, r = c = 2048."""
+    from megarc.attention import fused
+    from megarc.attention.fused import Tiles
+    from megarc.attention.mask import Mask
+
+    found = []
+    for head_dim in (64, 128):
+        q, k, v = (torch.randn(4, 16, 4096, head_dim, device=arguments.device, dtype=dtype) for _ in range(3))
+        for rows, keys, warps, stages in itertools.product((64, 128), (64, 128), (4, 8), (2, 3, 4)):
+            tiles = Tiles(rows, keys, warps, stages)
+            try:
+                spent = seconds(
+                    lambda tiles=tiles, q=q, k=k, v=v: fused.forward(q, k, v, Mask(2048), 0.1, tiles)[0],
+                    (), False, arguments,
+                )  # fmt: skip
+            except Exception as error:  # too much shared memory
+                found.append({"head_dim": head_dim, "tiles": str(tiles), "failed": str(error)[:120]})
+                continue
+            found.append({"head_dim": head_dim, "tiles": str(tiles), "ms": spent * 1e3})
+    return found
+
+
+if __name__ == "__main__":
+    main()

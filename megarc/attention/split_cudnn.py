@@ -1,0 +1,76 @@
+"""The column split on the cuDNN attention inside torch: cuDNN's speed without a further package.
+
+Its causal mask is aligned to the top left only, which is all that the column
+split asks for. cuDNN takes no part of a single key; those windows, and masks that
+differ between samples, go to our own kernel (``fused.py``).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from megarc.attention import column, cuda, fused
+from megarc.attention.mask import Mask
+from megarc.attention.operator import operator
+
+NAME = "split_cudnn"
+
+_cudnn = torch.ops.aten._scaled_dot_product_cudnn_attention
+_cudnn_backward = torch.ops.aten._scaled_dot_product_cudnn_attention_backward
+
+
+def refuse(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
+    """Why this engine cannot serve, or None."""
+    reason = cuda.refuse(device, dtype, head_dim, capability=(9, 0), largest=128, multiple=8)
+    if reason is None and (torch.backends.cudnn.version() or 0) < 90000:
+        return "it needs cuDNN 9"
+    return reason
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float) -> Tensor:
+    """Attention of ``q [B, H, n, d]`` over ``k``, ``v`` ``[B, Hkv, n, d]``."""
+    single = mask.recent == 1 or q.shape[2] - mask.recent == 1
+    run = _attend if mask.uniform and not single else fused.attend
+    return run(q, k, v, mask, scale)
+
+
+class CudnnFlash:
+    """cuDNN's attention as the splits take it. Its log-sum-exp is natural, ``[B, H, m, 1]``."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+        out, lse, *_ = _cudnn(q, k, v, None, True, 0.0, causal, False, scale=scale)
+        return out, lse.reshape(q.shape[:3])
+
+    def backward(
+        self,
+        grad: Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        causal: bool,
+        scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        seed = torch.zeros((), dtype=torch.int64, device=q.device)  # of a dropout that there is not
+        grads: tuple[Tensor, Tensor, Tensor] = _cudnn_backward(
+            grad, q, k, v, out, lse.unsqueeze(-1).contiguous(), seed, seed, None, None, None,
+            q.shape[2], k.shape[2], 0.0, causal, scale=scale,
+        )  # fmt: skip
+        return grads
+
+
+def _forward(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float) -> tuple[Tensor, Tensor]:
+    q, k, v = (fused.unit_stride(tensor) for tensor in (q, k, v))
+    return column.forward(CudnnFlash(), q, k, v, mask.recent, scale, fused.merge_)
+
+
+def _backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, mask: Mask, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    grad, q, k, v = (fused.unit_stride(tensor) for tensor in (grad, q, k, v))
+    return column.backward(CudnnFlash(), grad, q, k, v, out, lse, mask.recent, scale)
+
+
+_attend = operator("split_cudnn", _forward, _backward)
