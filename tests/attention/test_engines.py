@@ -135,3 +135,15 @@ def test_one_node_for_the_compiler(engine):
     for other in (compiled(q, k, v), checkpoint(call, q, k, v, use_reentrant=False)):
         for one, again in zip(plain, torch.autograd.grad(other.sum(), (q, k, v)), strict=True):
             assert torch.allclose(one, again, atol=1e-5)
+
+
+def test_the_gpu_benchmark_runs(tmp_path):
+    """At toy size on the CPU, so that it is ready when a GPU is lent."""
+    script = ROOT / "benchmarks" / "gpu" / "attention.py"
+    out = tmp_path / "found.json"
+    subprocess.run(
+        [sys.executable, script, "--device", "cpu", "--toy", "--out", out], check=True, capture_output=True
+    )
+    report = json.loads(out.read_text())
+    assert report["parity"]["split_cpu"]["good"] and "refused" in report["parity"]["split_cudnn"]
+    assert all(row["split_cpu, forward+backward"]["ms"] > 0 for row in report["rows"])
