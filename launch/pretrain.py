@@ -6,8 +6,12 @@ import argparse
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from megarc.errors import run_script
+
+if TYPE_CHECKING:
+    from megarc.train import RunFolder
 
 EXAMPLES = """examples:
   deepspeed launch/pretrain.py --config configs/runs/tiny.yaml
@@ -36,7 +40,7 @@ def main() -> int:
 
     from megarc.parallel import connect, disconnect, place_from_environment
     from megarc.science import MAKERS
-    from megarc.train import pretrain
+    from megarc.train import RunFolder, pretrain
 
     place = place_from_environment()
     logging.basicConfig(
@@ -54,9 +58,18 @@ def main() -> int:
     )
     try:
         pretrain(config, groups, MAKERS)
+        if groups.first:
+            draw(RunFolder(config.folder))
     finally:
         disconnect()
     return 0
+
+
+def draw(folder: RunFolder) -> None:
+    """The run's loss curves, where people would rather look than read."""
+    from megarc.report import loss_curves
+
+    loss_curves({folder.path.name: folder.metrics}, folder.plots / "loss.png")
 
 
 def parse() -> argparse.Namespace:

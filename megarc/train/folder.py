@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import platform
 import subprocess
 import time
@@ -112,6 +113,18 @@ class RunFolder:
                     "make room and give the same command again: it goes on from the newest checkpoint"
                 ) from None
             raise
+
+    @contextmanager
+    def logged(self, logger: logging.Logger) -> Iterator[None]:
+        """Keeps in log.txt what the logger says while the block runs."""
+        handler = logging.FileHandler(self.log, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            handler.close()
 
     def _check_same_run(self, config: RunConfig) -> None:
         changed = differences(identity(load(RunConfig, self.config)), identity(config))

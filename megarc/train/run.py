@@ -80,6 +80,7 @@ def _enter(stack: ExitStack, folder: RunFolder, config: RunConfig, groups: Group
                 log.warning(taken_over)
             folder.enter(config, {"ranks": groups.world.size, "sources": list(stream.digests)})
             stack.enter_context(folder.failures_told())
+            stack.enter_context(folder.logged(log))
         except UserError as problem:
             error = str(problem)
         except OSError as problem:

@@ -103,14 +103,10 @@ def test_deepspeed_and_torchrun_train_the_same(text, keys, trained):
 
 def test_the_folder_holds_what_the_docs_say(trained):
     held = {path.name for path in trained.iterdir()}
-    assert held == {
-        "config.yaml",
-        "environment.json",
-        "metrics.jsonl",
-        "tensorboard",
-        "checkpoints",
-        "state.json",
-    }
+    files = {"config.yaml", "environment.json", "metrics.jsonl", "state.json", "log.txt"}
+    assert held == files | {"tensorboard", "checkpoints", "plots"}
+    assert "attention engine: split_cpu" in (trained / "log.txt").read_text()
+    assert (trained / "plots" / "loss.png").stat().st_size > 5000
     line = json.loads((trained / "metrics.jsonl").read_text().splitlines()[0])
     for name in ("train/bits_per_byte", "speed/predicted_tokens_per_second", "speed/mfu_exact_mask",
                  "speed/mfu_full_square", "memory/peak_gib", "train/gradient_norm"):  # fmt: skip
