@@ -98,7 +98,7 @@ def text_scores(arms: Sequence[Arm], corpus: Path, folder: Path) -> Curves:
 
 def _honest_words(targets: int, stride: int) -> str:
     return f"""
-The same {targets} held-out tokens for all, each seen with 64 to 127 tokens before it (windows overlap,
+The same {targets} held-out tokens for all, each seen with 65 to 128 tokens before it (windows overlap,
 stride {stride}). Equal windows are about equal compute, not equal data: causal s = L read twice the
 different tokens and made twice the predictions, and at this scale, far from having read enough, that
 alone puts it ahead. The fair pair is causal s = c against [R|C] s = c: same windows, same targets. A
