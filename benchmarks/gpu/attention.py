@@ -18,6 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +27,7 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.nn import functional  # noqa: E402
+from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 
 from megarc.attention import ENGINES, attend  # noqa: E402
 from megarc.attention.parity import CASES, LARGE, TOLERANCE, worst  # noqa: E402
@@ -108,10 +110,8 @@ def time_shape(
     calls: dict[str, Callable[[], Tensor]] = {
         name: lambda name=name: attend(q, k, v, recent, engine=name) for name in good if name != "reference"
     }
-    calls["torch causal"] = lambda: functional.scaled_dot_product_attention(
-        q, k, v, is_causal=True, enable_gqa=grouped
-    )
-    calls["torch full"] = lambda: functional.scaled_dot_product_attention(q, k, v, enable_gqa=grouped)
+    calls["torch causal"] = lambda: torch_attention(q, k, v, grouped, causal=True)
+    calls["torch full"] = lambda: torch_attention(q, k, v, grouped, causal=False)
     useful = {"torch causal": pairs(rows, 0), "torch full": rows * rows}
     found = {
         "recent": recent,
@@ -131,9 +131,39 @@ def time_shape(
                 found[f"{name}, {what}"] = {"failed": f"{type(error).__name__}: {error}"[:200]}
                 continue
             found[f"{name}, {what}"] = {"ms": spent * 1e3, "useful_tflops": factor * flops / spent / 1e12}
+    found["verdict"] = verdict(found, [name for name in calls if not name.startswith("torch")])
     if head_dim == 128 and groups == 1 and recent == causal:
-        found["target_tflops"] = TARGETS.get(recent)
+        found["verdict"]["target_tflops"] = TARGETS.get(recent)
     return found
+
+
+def torch_attention(q: Tensor, k: Tensor, v: Tensor, grouped: bool, causal: bool) -> Tensor:
+    """torch's own attention: cuDNN's on CUDA, so that every run compares with the same peer."""
+    if q.device.type == "cpu":
+        return functional.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=grouped)
+    with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+        return functional.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=grouped)
+
+
+def verdict(found: dict, engines: list[str]) -> dict:
+    """The best engine forward and backward, and the ratios that the targets name."""
+    what = "forward+backward"
+    timed = {name: found[f"{name}, {what}"]["ms"] for name in engines if "ms" in found[f"{name}, {what}"]}
+    if not timed:
+        return {}
+    best = min(timed, key=timed.__getitem__)
+    ratios = {
+        "best": best,
+        "useful_tflops": found[f"{best}, {what}"]["useful_tflops"],
+        "time / torch full": timed[best] / found[f"torch full, {what}"].get("ms", float("nan")),
+    }
+    if "flex" in timed:
+        ratios |= {
+            f"speed of {name} / flex": timed["flex"] / timed[name]
+            for name in (best, "triton")
+            if name in timed
+        }
+    return ratios
 
 
 def seconds(
@@ -164,25 +194,36 @@ def wait(device: str) -> None:
 
 
 def sweep_tiles(dtype: torch.dtype, arguments: argparse.Namespace) -> list[dict]:
-    """Forward times of the Triton kernel under other tiles, r = c = 2048."""
+    """Times of the three Triton kernels under other tiles, r = c = 2048: each varied alone, the others as planned."""
     from megarc.attention import fused
     from megarc.attention.fused import Tiles
     from megarc.attention.mask import Mask
 
-    found = []
+    rows, found = 64 if arguments.toy else 4096, []
+    mask, scale = Mask(rows // 2), 0.1
     for head_dim in (64, 128):
-        q, k, v = (torch.randn(4, 16, 4096, head_dim, device=arguments.device, dtype=dtype) for _ in range(3))
-        for rows, keys, warps, stages in itertools.product((64, 128), (64, 128), (4, 8), (2, 3, 4)):
-            tiles = Tiles(rows, keys, warps, stages)
+        q, k, v, grad = (
+            torch.randn(4, 16, rows, head_dim, device=arguments.device, dtype=dtype) for _ in range(4)
+        )
+        out, lse = fused.forward(q, k, v, mask, scale)
+        cuts = (
+            [(64, 64, 4, 2)]
+            if arguments.toy
+            else itertools.product((32, 64, 128), (64, 128), (4, 8), (2, 3, 4))
+        )
+        for cut, kernel in itertools.product(cuts, ("forward", "backward_rows", "backward_keys")):
+            tiles = replace(fused.plan(head_dim), **{kernel: Tiles(*cut)})
+            row = {"head_dim": head_dim, "kernel": kernel, "tiles": cut}
+
+            def call(tiles=tiles, q=q, k=k, v=v, grad=grad, out=out, lse=lse, kernel=kernel):
+                if kernel == "forward":
+                    return fused.forward(q, k, v, mask, scale, tiles.forward)[0]
+                return fused.backward(grad, q, k, v, out, lse, mask, scale, tiles)[0]
+
             try:
-                spent = seconds(
-                    lambda tiles=tiles, q=q, k=k, v=v: fused.forward(q, k, v, Mask(2048), 0.1, tiles)[0],
-                    (), False, arguments,
-                )  # fmt: skip
+                found.append(row | {"ms": seconds(call, (), False, arguments) * 1e3})
             except Exception as error:  # too much shared memory
-                found.append({"head_dim": head_dim, "tiles": str(tiles), "failed": str(error)[:120]})
-                continue
-            found.append({"head_dim": head_dim, "tiles": str(tiles), "ms": spent * 1e3})
+                found.append(row | {"failed": str(error)[:120]})
     return found
 
 

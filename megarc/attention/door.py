@@ -9,14 +9,25 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from megarc.attention import flex, fused, reference, split_cpu, split_cudnn, split_flash
+from megarc.attention import (
+    cudnn_frontend,
+    flash4,
+    flex,
+    fused,
+    reference,
+    split_cpu,
+    split_cudnn,
+    split_flash,
+)
 from megarc.attention.mask import Mask
 from megarc.errors import UserError
 
-_MODULES: tuple[ModuleType, ...] = (split_cpu, split_cudnn, split_flash, fused, flex, reference)
-ENGINES: dict[str, ModuleType] = {module.NAME: module for module in _MODULES}
-"""Every engine by name, in the order in which ``auto`` tries them. An engine is a module
-with ``NAME``, ``refuse(device, dtype, head_dim) -> reason | None`` and ``attend``."""
+_AUTO: tuple[ModuleType, ...] = (split_cpu, split_cudnn, split_flash, fused, flex, reference)
+"""The order in which ``auto`` tries: by published speeds until benchmarks/gpu/attention.py has run."""
+_BY_NAME: tuple[ModuleType, ...] = (cudnn_frontend, flash4)
+ENGINES: dict[str, ModuleType] = {module.NAME: module for module in (*_AUTO, *_BY_NAME)}
+"""Every engine by name. An engine is a module with ``NAME``,
+``refuse(device, dtype, head_dim) -> reason | None`` and ``attend``."""
 
 _log = logging.getLogger(__name__)
 
@@ -79,8 +90,8 @@ def _choose(engine: str, device: torch.device, dtype: torch.dtype, head_dim: int
             raise UserError(f"attention engine '{engine}' cannot serve here: {reason}; use engine: auto")
         return engine, "asked for"
     passed: list[str] = []
-    for name, module in ENGINES.items():
-        reason = module.refuse(device, dtype, head_dim)
+    for module in _AUTO:
+        name, reason = module.NAME, module.refuse(device, dtype, head_dim)
         if reason is None:
             skipped = f"; not {', not '.join(passed)}" if passed else ""
             return name, f"the first that serves {dtype} of head_dim {head_dim} on {device}{skipped}"

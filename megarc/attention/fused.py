@@ -71,7 +71,6 @@ def forward(
     from megarc.attention import kernels
 
     tiles = tiles or plan(q.shape[-1]).forward
-    q, k, v = (unit_stride(tensor) for tensor in (q, k, v))
     batch, heads, rows, _ = q.shape
     out, lse = torch.empty_like(q), q.new_empty((batch, heads, rows), dtype=lse_dtype(q))
     _launch(
@@ -96,7 +95,6 @@ def backward(
     from megarc.attention import kernels
 
     tiles = tiles or plan(q.shape[-1])
-    grad, q, k, v, out = (unit_stride(tensor) for tensor in (grad, q, k, v, out))
     batch, heads, rows, _ = q.shape
     kv_heads = k.shape[1]
     grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
@@ -147,6 +145,11 @@ def _launch(
     scale: float,
 ) -> None:
     """``own`` rows a program's tile has, ``met`` a tile that it walks over; the rest as the kernels order it."""
+    if q.shape[-1] > LARGEST_HEAD_DIM:
+        raise UserError(
+            f"attention: masks that differ between samples take head_dim up to {LARGEST_HEAD_DIM} here, "
+            f"not {q.shape[-1]}; use engine: flex"
+        )
     if grid[1] > 65535:
         raise UserError(f"attention: {grid[1]} samples x heads are more than a launch takes (65535)")
     documents = None if mask.documents is None else mask.documents.to(torch.int32).contiguous()
@@ -185,10 +188,6 @@ def document_spans(documents: Tensor, own: int, met: int) -> Tensor:
     first = shared.int().argmax(dim=2)
     last = shared.shape[2] - shared.flip(2).int().argmax(dim=2)
     return torch.stack([first * met, (last * met).clamp(max=rows)], dim=2).to(torch.int32).contiguous()
-
-
-def unit_stride(tensor: Tensor) -> Tensor:
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
 def _ceil(count: int, size: int) -> int:

@@ -2,6 +2,7 @@
 
 ``torch.compile`` sees one node (so no graph breaks, whatever happens inside),
 recomputation of activations calls it again, autograd keeps ``q, k, v, out, lse``.
+Both functions get tensors whose last stride is 1.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def operator(name: str, forward: Forward, backward: Backward) -> Attend:
         documents: Tensor | None,
         scale: float,
     ) -> tuple[Tensor, Tensor]:
-        out, lse = forward(q, k, v, Mask(recent, recents, documents), scale)
+        mask = Mask(recent, recents, documents)
+        out, lse = forward(unit_stride(q), unit_stride(k), unit_stride(v), mask, scale)
         return _laid_out_as(q, out), lse.contiguous()
 
     @run.register_fake
@@ -62,7 +64,8 @@ def operator(name: str, forward: Forward, backward: Backward) -> Attend:
         documents: Tensor | None,
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        grads = backward(grad, q, k, v, out, lse, Mask(recent, recents, documents), scale)
+        tensors = [unit_stride(tensor) for tensor in (grad, q, k, v, out)]
+        grads = backward(*tensors, lse, Mask(recent, recents, documents), scale)
         return _laid_out_as(q, grads[0]), _laid_out_as(k, grads[1]), _laid_out_as(v, grads[2])
 
     @run_backward.register_fake
@@ -93,6 +96,11 @@ def operator(name: str, forward: Forward, backward: Backward) -> Attend:
 def lse_dtype(q: Tensor) -> torch.dtype:
     """What a log-sum-exp is kept in."""
     return torch.promote_types(q.dtype, torch.float32)
+
+
+def unit_stride(tensor: Tensor) -> Tensor:
+    """``tensor`` with a last stride of 1, which flash attentions take for granted, unasked."""
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
 def _laid_out_as(model: Tensor, tensor: Tensor) -> Tensor:

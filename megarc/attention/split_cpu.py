@@ -17,7 +17,7 @@ from megarc.attention.mask import Mask
 from megarc.attention.operator import operator
 
 NAME = "split_cpu"
-CHUNK = 256  # rows; 128 and 512 were within 5 % (benchmarks/attention.py)
+CHUNK = 256  # rows; took the least CPU time of 64, 128, 256, 512 and 1024 at n = 1024 (docs/journal.md)
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward

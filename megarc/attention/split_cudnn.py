@@ -62,14 +62,12 @@ class CudnnFlash:
 
 
 def _forward(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float) -> tuple[Tensor, Tensor]:
-    q, k, v = (fused.unit_stride(tensor) for tensor in (q, k, v))
     return column.forward(CudnnFlash(), q, k, v, mask.recent, scale, fused.merge_)
 
 
 def _backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, mask: Mask, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    grad, q, k, v = (fused.unit_stride(tensor) for tensor in (grad, q, k, v))
     return column.backward(CudnnFlash(), grad, q, k, v, out, lse, mask.recent, scale)
 
 

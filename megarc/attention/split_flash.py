@@ -56,14 +56,12 @@ class TorchFlash:
 
 
 def _forward(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float) -> tuple[Tensor, Tensor]:
-    q, k, v = (fused.unit_stride(tensor) for tensor in (q, k, v))
     return row.forward(TorchFlash(), q, k, v, mask.recent, scale)
 
 
 def _backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, mask: Mask, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    grad, q, k, v = (fused.unit_stride(tensor) for tensor in (grad, q, k, v))
     return row.backward(TorchFlash(), grad, q, k, v, out, lse, mask.recent, scale)
 
 
