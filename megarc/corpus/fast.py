@@ -8,9 +8,14 @@ it worked on begins again without it.
 
 from __future__ import annotations
 
+import ctypes
+import math
+import os
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +25,8 @@ from megarc.corpus.tokenizer import RESERVED, Tokenizer, join
 from megarc.errors import UserError
 
 VERSIONS = ("0.10.0",)  # of gigatoken that were tried
+_MOST_MEGABYTES = 120  # resident, of a process: then a new engine, without a cache, takes over
+_LEAST_CHARACTERS = 4_000_000  # that an engine sees before another may take over
 _AUDIT_SHARE = 0.03  # of the engine's own time
 _GUESSED_RATE = 1e6  # characters a second, of the exact library
 
@@ -35,13 +42,14 @@ def with_fast_engine(tokenizer: Tokenizer, say: Callable[[str], None]) -> Tokeni
     if tokenizer.source is None:
         return tokenizer  # bytes need no engine
     try:
-        encode = _engine(tokenizer)
+        build = _engine(tokenizer)
+        encode = build()
         _compare(encode, tokenizer)
     except _NoEngineError as reason:
         say(f"encoding with the plain {tokenizer.kind} library ({reason})")
         return tokenizer
     say("encoding with gigatoken, compared with the plain library now and by random audit")
-    return _Audited(tokenizer, encode)
+    return _Audited(tokenizer, build, encode)
 
 
 class _NoEngineError(Exception):
@@ -51,8 +59,9 @@ class _NoEngineError(Exception):
 class _Audited(Tokenizer):
     """The fast engine's ids; now and then a document's are compared with the library's."""
 
-    def __init__(self, exact: Tokenizer, encode: Encode) -> None:
-        self.exact, self._encode = exact, encode
+    def __init__(self, exact: Tokenizer, build: Callable[[], Encode], encode: Encode) -> None:
+        self.exact, self._build, self._encode = exact, build, encode
+        self._characters = 0  # that this engine has seen
         self.kind, self.digest = exact.kind, exact.digest
         self.vocabulary_size, self.reserved = exact.vocabulary_size, exact.reserved
         self._end_of_document = exact.facts().end_of_document
@@ -62,7 +71,10 @@ class _Audited(Tokenizer):
 
     def encode_documents(self, texts: Sequence[str]) -> tuple[Any, Any]:
         start = time.perf_counter()
+        if self._characters > _LEAST_CHARACTERS and _resident_megabytes() > _MOST_MEGABYTES:
+            self._renew()
         ids = [self._encode(text) for text in texts]
+        self._characters += sum(map(len, texts))
         self._credit += _AUDIT_SHARE * (time.perf_counter() - start)
         if texts:
             self._audit(texts, ids)
@@ -70,6 +82,13 @@ class _Audited(Tokenizer):
 
     def decode(self, ids: Iterable[int]) -> str:
         return self.exact.decode(ids)
+
+    def _renew(self) -> None:
+        """A new engine: the old one's cache, which grows without end, goes back to the system."""
+        del self._encode
+        with suppress(AttributeError, OSError):  # where the C library is not glibc
+            ctypes.CDLL(None).malloc_trim(0)
+        self._encode, self._characters = self._build(), 0
 
     def _audit(self, texts: Sequence[str], ids: Sequence[Any]) -> None:
         chosen = self._chance.randrange(len(texts))
@@ -84,7 +103,17 @@ class _Audited(Tokenizer):
             raise EngineError(f"gigatoken differs from the {self.kind} library on {sample!r}...")
 
 
-def _engine(tokenizer: Tokenizer) -> Encode:
+def _resident_megabytes() -> float:
+    """Of this process; infinite where the system doesn't tell, so that engines are renewed for sure."""
+    try:
+        pages = int(Path("/proc/self/statm").read_bytes().split()[1])
+    except OSError:
+        return math.inf
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def _engine(tokenizer: Tokenizer) -> Callable[[], Encode]:
+    """What makes a new engine, as often as it is asked to."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -99,12 +128,12 @@ def _engine(tokenizer: Tokenizer) -> Encode:
         content = tokenizer.source or b""
         if tokenizer.kind == "sentencepiece":
             content = _sentencepiece_json(content)
-        encode: Encode = Engine.from_json(content).backend.encode
+        Engine.from_json(content)
     except _NoEngineError:
         raise
     except Exception as error:  # it refuses what it cannot do in many ways
         raise _NoEngineError(f"gigatoken cannot serve: {error}") from None
-    return encode
+    return lambda: Engine.from_json(content).backend.encode
 
 
 def _sentencepiece_json(model: bytes) -> bytes:

@@ -21,7 +21,7 @@ from megarc.corpus.manifest import PackSettings
 from megarc.corpus.shard import RECORD, Batch, SpanFacts, write_shard
 from megarc.corpus.tokenizer import Tokenizer
 
-_TOKENS_A_SHARD = 6_000_000
+_TOKENS_A_SHARD = 4_000_000
 _REJECTS_SHOWN = 20_000  # of a span; the others are counted
 
 Tell = Callable[["News"], None]

@@ -41,6 +41,21 @@ def test_gigatoken_is_exact(models, name):
     assert np.array_equal(quick.encode(long), exact.encode(long))
 
 
+@pytest.mark.parametrize("name", ["bpe", "huggingface"])
+def test_a_renewed_engine_is_the_same(models, name, monkeypatch):
+    """When its cache has grown too big, a new one takes over: here at every call."""
+    pytest.importorskip("gigatoken", reason="gigatoken is not installed: pip install 'megarc[fast]'")
+    monkeypatch.setattr(fast, "_MOST_MEGABYTES", 0)
+    monkeypatch.setattr(fast, "_LEAST_CHARACTERS", 0)
+    exact = load_tokenizer(models[name])
+    quick = with_fast_engine(exact, lambda line: None)
+    for _ in range(3):
+        for found, expected in zip(
+            quick.encode_documents(SAMPLE), exact.encode_documents(SAMPLE), strict=True
+        ):
+            assert np.array_equal(found, expected)
+
+
 def test_what_no_engine_serves_stays_plain(models):
     said: list[str] = []
     for tokenizer in (load_tokenizer("bytes"), load_tokenizer(models["unigram"])):
@@ -50,13 +65,13 @@ def test_what_no_engine_serves_stays_plain(models):
 
 
 def lying(tokenizer, when):
-    """An engine that is wrong where ``when(text)``."""
+    """What makes an engine that is wrong where ``when(text)``."""
 
     def encode(text):
         ids = tokenizer.encode_documents([text])[0]
         return ids[:-1] if when(text) and len(ids) else ids
 
-    return encode
+    return lambda: encode
 
 
 def test_a_wrong_engine_is_found_out_at_once(models, monkeypatch):

@@ -17,7 +17,7 @@ def fuzz():
 
 
 def test_damage_ends_in_a_right_answer_or_a_clear_error(fuzz, tmp_path):
-    counts, failures = fuzz.campaign(tmp_path, 450, seed=1)
+    counts, failures = fuzz.campaign(tmp_path, 300, seed=1)
     assert not failures
-    assert all(sum(some.values()) >= 45 for some in counts.values())
+    assert all(sum(some.values()) >= 30 for some in counts.values())
     assert sum(some["right answer"] for some in counts.values()) > 20
