@@ -199,11 +199,12 @@ def sweep_tiles(dtype: torch.dtype, arguments: argparse.Namespace) -> list[dict]
     from megarc.attention.fused import Tiles
     from megarc.attention.mask import Mask
 
-    rows, found = 64 if arguments.toy else 4096, []
+    batch, heads, rows = (1, 1, 64) if arguments.toy else (4, 16, 4096)
+    found: list[dict] = []
     mask, scale = Mask(rows // 2), 0.1
     for head_dim in (64, 128):
         q, k, v, grad = (
-            torch.randn(4, 16, rows, head_dim, device=arguments.device, dtype=dtype) for _ in range(4)
+            torch.randn(batch, heads, rows, head_dim, device=arguments.device, dtype=dtype) for _ in range(4)
         )
         out, lse = fused.forward(q, k, v, mask, scale)
         cuts = (
