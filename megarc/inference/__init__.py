@@ -4,9 +4,11 @@ In: a ``Transformer`` in evaluation mode, tokens. Out: exact cross-entropies,
 sampled tokens, a model in one file.
 """
 
-from megarc.inference.evaluate import Score, evaluate, loss_by_context
-from megarc.inference.exchange import Layout, export, load_exported
+from megarc.inference.evaluate import evaluate, loss_by_context
+from megarc.inference.exchange import export, load_exported
 from megarc.inference.generate import Sampling, generate
+from megarc.inference.layouts import Layout
+from megarc.inference.score import Score
 
 __all__ = [
     "Layout",

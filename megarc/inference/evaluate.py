@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -12,34 +10,13 @@ import numpy.typing as npt
 import torch
 
 from megarc.errors import UserError
+from megarc.inference.score import Places, Score, stretch_of, stretches
 from megarc.model import Transformer
 from megarc.window import Window
 
 Tokens: TypeAlias = npt.NDArray[np.integer]
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """Cross-entropy over ``tokens`` targets.
-
-    Attributes:
-        nats_per_token: mean negative log-likelihood.
-        standard_error: of that mean, from the windows' means as if they were independent.
-        bytes_per_token: of the text scored; None where unknown.
-    """
-
-    nats_per_token: float
-    standard_error: float
-    tokens: int
-    bytes_per_token: float | None = None
-
-    @property
-    def bits_per_token(self) -> float:
-        return self.nats_per_token / math.log(2)
-
-    @property
-    def bits_per_byte(self) -> float | None:
-        return None if self.bytes_per_token is None else self.bits_per_token / self.bytes_per_token
+DocumentsOf: TypeAlias = Callable[[int, int], Places]
+"""The document that each of the tokens start .. stop-1 lies in, as ``IndexedCorpus.documents_of`` tells."""
 
 
 def evaluate(
@@ -48,6 +25,7 @@ def evaluate(
     window: Window,
     targets: range,
     *,
+    documents: DocumentsOf | None = None,
     batch: int = 16,
     bytes_per_token: float | None = None,
     progress: Callable[[int], None] | None = None,
@@ -56,32 +34,41 @@ def evaluate(
 
     Models with different windows are comparable where ``targets`` is the same:
     each target lies on a loss row, so it has seen at least ``n - s + 1`` tokens.
+    Sums are float64, whatever the model is.
 
     Args:
         tokens: [N], the whole text, a memory map for instance.
         targets: positions in it, from ``window.first_target`` on at the earliest.
+        documents: given for a model whose attention stays inside a document.
+        batch: windows at once.
         progress: called with how many targets more are scored.
 
     Raises:
-        UserError: where the text is too short for that.
+        UserError: where the text is too short for that, or of another vocabulary.
     """
     _check(tokens, window, targets)
-    sums: list[float] = []
-    counts: list[int] = []
+    sums = np.zeros(stretches(targets))
     device = next(model.parameters()).device
-    for starts in _batches(range(targets.start - window.first_target, targets.stop, window.stride), batch):
-        rows, wanted = _read(tokens, window, targets, starts)
+    starts = range(targets.start - window.first_target, targets.stop - window.first_target, window.stride)
+    for some in _batches(starts, batch):
+        places = np.asarray(some)[:, None] + np.arange(window.tokens)  # [batch, n + 1]
+        # The last window may reach beyond the text: what lies there is no target, and follows all that is.
+        inside = np.minimum(places, len(tokens) - 1)
+        read = _read(tokens, inside, model.config.tokens)
+        segments = None if documents is None else _segments(documents, inside[:, :-1])
         with torch.inference_mode():
-            loss = model(torch.as_tensor(rows).to(device), window.loss_rows, window.recent)
-        nll = loss.nll.double().cpu().numpy() * wanted
-        sums += nll.sum(axis=1).tolist()
-        counts += wanted.sum(axis=1).tolist()
+            loss = model(
+                torch.as_tensor(read).to(device),
+                window.loss_rows,
+                window.recent,
+                None if segments is None else torch.as_tensor(segments).to(device),
+            )
+        target = places[:, 1:][:, window.loss_rows]  # [batch, s]
+        wanted = target < targets.stop
+        np.add.at(sums, stretch_of(target[wanted], targets), loss.nll.double().cpu().numpy()[wanted])
         if progress is not None:
             progress(int(wanted.sum()))
-    mean = math.fsum(sums) / sum(counts)
-    means = np.array([total / count for total, count in zip(sums, counts, strict=True) if count])
-    error = float(means.std(ddof=1) / math.sqrt(len(means))) if len(means) > 1 else math.nan
-    return Score(mean, error, int(sum(counts)), bytes_per_token)
+    return Score(targets, tuple(sums.tolist()), bytes_per_token)
 
 
 def loss_by_context(
@@ -91,6 +78,7 @@ def loss_by_context(
     contexts: Iterable[int],
     targets: range,
     *,
+    documents: DocumentsOf | None = None,
     batch: int = 16,
     progress: Callable[[int], None] | None = None,
 ) -> list[tuple[float, Score]]:
@@ -98,19 +86,34 @@ def loss_by_context(
 
     A context of K is a window of the model's own kind with K rows, of which the
     last half bear loss: a causal one, or [R | C] with R and C in proportion. So
-    a prediction sees K/2 + 1 to K tokens, (3K + 2)/4 on average: the x of each pair.
+    a prediction sees K/2 + 1 to K tokens, (3K + 2)/4 on average: the x of each
+    pair. Where R is more than half, only C can bear loss, and it is somewhat more.
+
+    A causal model has met every length of context while it was trained. A model
+    with R has met a smaller one only where ``data.short_recent`` showed it: else
+    the left of its curve says what it makes of the unknown, not what context is worth.
+
+    Raises:
+        UserError: as ``evaluate``, and for more rows than the model was trained on.
     """
     points = []
     for rows in contexts:
+        if not 1 <= rows <= window.rows:
+            raise UserError(f"a context of {rows} rows, for a model trained on windows of {window.rows}")
         recent = window.recent * rows // window.rows
         stride = max(1, min(rows - recent, rows // 2))
         shrunk = Window(recent, rows - recent, stride)
-        score = evaluate(model, tokens, shrunk, targets, batch=batch, progress=progress)
+        score = evaluate(model, tokens, shrunk, targets, documents=documents, batch=batch, progress=progress)
         points.append((rows - (stride - 1) / 2, score))
     return points
 
 
 def _check(tokens: Tokens, window: Window, targets: range) -> None:
+    if len(tokens) < window.tokens:
+        raise UserError(
+            f"the text has {len(tokens)} tokens, a window {window} reads {window.tokens}: "
+            "give a longer text or a shorter window"
+        )
     if targets.step != 1 or not targets:
         raise UserError(f"there is nothing to score: targets {targets.start} to {targets.stop}")
     if targets.start < window.first_target or targets.stop > len(tokens):
@@ -126,15 +129,19 @@ def _batches(starts: range, size: int) -> Iterator[range]:
         yield starts[first : first + size]
 
 
-def _read(
-    tokens: Tokens, window: Window, targets: range, starts: range
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Windows [batch, n + 1], and which of their targets [batch, s] are asked for.
+def _read(tokens: Tokens, places: Places, vocabulary: int) -> Places:
+    """The tokens at ``places`` [batch, n + 1]."""
+    read: Places = tokens[places].astype(np.int64)
+    if read.max() >= vocabulary or read.min() < 0:
+        where = places[(read >= vocabulary) | (read < 0)][0]
+        raise UserError(
+            f"the text's token {where} is {tokens[where]}, but the model knows {vocabulary}: "
+            "pack the text with the tokenizer that the model was trained with"
+        )
+    return read
 
-    The last window may reach beyond the text: what lies there is no target, and
-    comes after all that is.
-    """
-    places = np.asarray(starts)[:, None] + np.arange(window.tokens)
-    read = tokens[np.minimum(places, len(tokens) - 1)].astype(np.int64)
-    target = places[:, 1:][:, window.loss_rows]
-    return read, (target >= targets.start) & (target < targets.stop)
+
+def _segments(documents: DocumentsOf, places: Places) -> Places:
+    """The document of each row [batch, n]; the windows of a batch lie close together."""
+    first = int(places.min())
+    return documents(first, int(places.max()) + 1)[places - first]

@@ -1,13 +1,14 @@
 """Sampling from a model, window by window.
 
-The newest ``n - refresh + 1`` tokens of the text (or all, where it is shorter)
-begin a window: up to r of them are R, the rest, one at least, begin C. Each new
-token is one more row of C, computed against the cached keys and values. When
-the window is full it moves, and R is encoded again.
+A window begins with the newest tokens, the last of them on row n - f, where f
+is ``refresh``: the stride unless given, so that tokens are drawn from rows that
+bore loss. Up to r of them are R, the rest, one at least, begin C: with [R | C]
+and s = c the last token starts C and the r before it are R. A shorter text has
+a smaller R. Each new token is one more row of C, computed against the cached
+keys and values. After f tokens the window moves: R is encoded again.
 
-``refresh`` is the stride unless given: with [R | C] and s = c the last token
-starts C and the r before it are R. A plain causal window (s = n) would forget
-everything at once, so it moves by half.
+A window without R gains nothing by moving, so it does when it is full; a plain
+causal one (s = n) would then forget everything, so it moves by half.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Sampling:
         temperature: logits are divided by it; 0: the likeliest token.
         top_k: only so many likeliest; 0: all.
         top_p: only the likeliest that together have this probability.
-        refresh: tokens after which a full window moves, at most c; fewer: more context, more work.
+        refresh: tokens after which the window moves, at most s; fewer: more context, more work.
         stop: a token that ends the text, end-of-document for instance.
     """
 
@@ -72,18 +73,20 @@ def generate(
         progress: called with each new column [batch] of tokens.
 
     Raises:
-        UserError: for an empty prompt, or ids beyond the vocabulary.
+        UserError: for an empty prompt, ids beyond the vocabulary, a refresh beyond the stride.
     """
     sampling = sampling or Sampling()
     _check(model, prompts, count)
+    refresh = _refresh(sampling, window)
     text = prompts.to(next(model.parameters()).device)
     generator = torch.Generator(device=text.device).manual_seed(sampling.seed)
     ended = torch.zeros(len(text), dtype=torch.bool, device=text.device)
     end = text.shape[1] + count
     while text.shape[1] < end and not bool(ended.all()):
-        begun = min(text.shape[1], window.rows - _refresh(sampling, window) + 1)
+        begun = min(text.shape[1], window.rows - refresh + 1)
+        last = begun + refresh - 1 if window.recent else window.rows
         cache, logits = _encode(model, text[:, -begun:], window)
-        for rows in range(begun, window.rows + 1):
+        for rows in range(begun, last + 1):
             drawn = _draw(logits, sampling, generator)
             if sampling.stop is not None:
                 drawn = torch.where(ended, sampling.stop, drawn)
@@ -91,7 +94,7 @@ def generate(
             text = torch.cat((text, drawn[:, None]), dim=1)
             if progress is not None:
                 progress(drawn)
-            if text.shape[1] == end or rows == window.rows or bool(ended.all()):
+            if text.shape[1] == end or rows == last or bool(ended.all()):
                 break
             logits = model.logits(text[:, -1:], slice(-1, None), 0, cache=cache)[:, 0]
     return text
@@ -99,8 +102,14 @@ def generate(
 
 def _refresh(sampling: Sampling, window: Window) -> int:
     plain = window.stride == window.rows
-    default = max(1, window.rows // 2) if plain else window.stride
-    return min(sampling.refresh or default, window.causal)
+    if sampling.refresh is None:
+        return max(1, window.rows // 2) if plain else window.stride
+    if sampling.refresh > window.stride:
+        raise UserError(
+            f"refresh is {sampling.refresh}, but a window {window} has only {window.stride} rows that learned to "
+            "predict; it must be no more"
+        )
+    return sampling.refresh
 
 
 def _encode(model: Transformer, text: Tensor, window: Window) -> tuple[Cache, Tensor]:

@@ -23,17 +23,20 @@ def prompts(length, batch=2):
 
 
 def by_the_rule(model, text, window, count, refresh):
-    """Greedy, each token from a whole forward pass over the window's rows."""
-    end, begun, first = text.shape[1] + count, 0, 0
+    """Greedy, each token from a whole forward pass; of each, (rows of R, the row that it was drawn from)."""
+    end, places = text.shape[1] + count, []
+    first = begun = drawn = 0
     while text.shape[1] < end:
-        rows = text.shape[1] - first
-        if begun == 0 or rows > window.rows:
-            begun = min(text.shape[1], window.rows - refresh + 1)
+        full = text.shape[1] - first > window.rows
+        if not begun or full or (window.recent and drawn == refresh):
+            begun, drawn = min(text.shape[1], window.rows - refresh + 1), 0
             first = text.shape[1] - begun
-        inside = text[:, first:]
-        logits = model.logits(inside, slice(-1, None), min(window.recent, begun - 1))
+        inside, recent = text[:, first:], min(window.recent, begun - 1)
+        logits = model.logits(inside, slice(-1, None), recent)
         text = torch.cat((text, logits[:, 0].argmax(-1)[:, None]), 1)
-    return text
+        drawn += 1
+        places.append((recent, inside.shape[1] - 1))
+    return text, places
 
 
 @pytest.mark.parametrize(
@@ -42,6 +45,7 @@ def by_the_rule(model, text, window, count, refresh):
         (Window.split(6, 5), None),
         (Window.split(6, 5), 2),
         (Window(3, 7, 4), None),
+        (Window(3, 7, 4), 3),
         (Window.plain(8), None),
         (Window.plain(8), 1),
         (Window.masked_head(9, 3), None),
@@ -52,8 +56,15 @@ def test_cached_tokens_are_those_of_whole_passes(model, window, refresh, length)
     greedy = Sampling(temperature=0, refresh=refresh)
     moved = refresh or (window.rows // 2 if window.stride == window.rows else window.stride)
     with torch.no_grad():
-        expected = by_the_rule(model, prompts(length), window, 17, moved)
+        expected, places = by_the_rule(model, prompts(length), window, 17, moved)
     assert torch.equal(generate(model, prompts(length), window, 17, greedy), expected)
+    # The rule itself: what is drawn once the text is long comes from rows that bore loss, with all of R;
+    # before, R is as long as it can be, and C never longer than c.
+    for known, (recent, row) in enumerate(places, start=length):
+        assert recent <= window.recent and row - recent < window.causal
+        if known > window.first_target + window.stride:
+            assert recent == window.recent and (row in range(window.rows)[window.loss_rows])
+    assert places[0][0] == min(window.recent, length - 1)
 
 
 def test_the_seed_decides_and_the_batch_does_not_mix(model):
@@ -98,6 +109,11 @@ def test_it_stops_where_the_document_ends(model):
 def test_bad_prompts_are_refused(model, text, said):
     with pytest.raises(UserError, match=said):
         generate(model, text, Window.plain(4), 3)
+
+
+def test_rows_that_never_learned_to_predict_are_refused(model):
+    with pytest.raises(UserError, match=r"refresh is 5, .* only 4 rows"):
+        generate(model, prompts(3), Window(3, 7, 4), 3, Sampling(refresh=5))
 
 
 @pytest.mark.parametrize("bad", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_k": -1}, {"refresh": 0}])
