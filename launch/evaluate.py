@@ -3,78 +3,136 @@
 from __future__ import annotations
 
 import argparse
-import json
+import math
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from megarc.errors import UserError, run_script
+
+if TYPE_CHECKING:
+    from megarc.corpus import IndexedCorpus
+    from megarc.inference import Score
+    from megarc.train import SavedModel
+    from megarc.window import Window
 
 EXAMPLES = """examples:
   python launch/evaluate.py --run runs/mine --corpus corpora/heldout
   python launch/evaluate.py --run runs/a --run runs/b --corpus corpora/heldout --tokens 100000 --json s.json
   python launch/evaluate.py --run runs/mine/checkpoints/step-000001000 --corpus corpora/heldout --stride 64
 
-Windows overlap: each scores --stride tokens (half of the window's rows unless given), seen with the tokens
-before them. With several runs, the targets are those that the longest window can score."""
+Windows overlap: each scores --stride tokens (half of the window's rows unless given, or its stride where
+that is less), seen with the tokens before them. With several runs, the targets are those that all of their
+windows can score, and each is compared with the first run, target by target: that difference is known
+far better than either loss. bits/byte takes the whole corpus's bytes a token."""
 
 
 def main() -> int:
     arguments = parse()
-    from megarc.corpus import IndexedCorpus, load_manifest
-    from megarc.inference import evaluate
-    from megarc.progress import progress
-    from megarc.report import table
-    from megarc.train import load_model, same_tokenizer
-    from megarc.window import Window
+    from megarc.corpus import IndexedCorpus
+    from megarc.train import load_model
 
     corpus = IndexedCorpus(arguments.corpus)
-    manifest = load_manifest(arguments.corpus)
+    models = {str(path): load_model(path, arguments.device) for path in arguments.run}
+    windows = {name: window_of(saved, arguments.stride) for name, saved in models.items()}
+    first = max(window.first_target for window in windows.values())
+    last = len(corpus.tokens)
+    if arguments.tokens is not None:
+        last = min(first + arguments.tokens, last)
+    scores = score_all(models, windows, corpus, range(first, last))
+    print(f"{last - first} targets of {arguments.corpus}, +- one standard error")
+    print(shown(models, windows, scores))
+    if arguments.json:
+        write_json(arguments.json, models, windows, scores)
+    return 0
+
+
+def window_of(saved: SavedModel, stride: int | None) -> Window:
+    """The model's window, scoring ``stride`` tokens at a time, and at most half of its rows unless given."""
+    from megarc.window import Window
+
+    shape = saved.config.window.build()
+    if stride is not None and stride > shape.stride:
+        raise UserError(
+            f"--stride is {stride}, but the window {shape} of {saved.checkpoint} has only {shape.stride} rows "
+            "that learned to predict; give no more"
+        )
+    return Window(shape.recent, shape.causal, stride or min(shape.stride, -(-shape.rows // 2)))
+
+
+def score_all(
+    models: dict[str, SavedModel], windows: dict[str, Window], corpus: IndexedCorpus, targets: range
+) -> dict[str, Score]:
+    """Each model's score on the same targets."""
+    from megarc.corpus import load_manifest
+    from megarc.inference import evaluate
+    from megarc.progress import progress
+    from megarc.train import same_tokenizer
+
+    manifest = load_manifest(corpus.prefix)
     known = manifest is not None and manifest.text_bytes
     bytes_per_token = manifest.text_bytes / manifest.tokens if manifest is not None and known else None
-    models = {str(path): load_model(path, arguments.device) for path in arguments.run}
-    windows = {}
-    for name, saved in models.items():
-        same_tokenizer(saved, manifest and manifest.tokenizer, str(arguments.corpus))
-        shape = saved.config.window.build()
-        stride = arguments.stride or min(shape.causal, -(-shape.rows // 2))
-        windows[name] = Window(shape.recent, shape.causal, stride)
-    first = max(window.first_target for window in windows.values())
-    last = (
-        len(corpus.tokens) if arguments.tokens is None else min(first + arguments.tokens, len(corpus.tokens))
-    )
+    for saved in models.values():
+        same_tokenizer(saved, manifest and manifest.tokenizer, str(corpus.prefix))
     scores = {}
     for name, saved in models.items():
-        with progress(name, last - first, unit="tokens") as bar:
+        isolated = saved.config.data.documents == "isolate"
+        with progress(name, len(targets), unit="tokens") as bar:
             scores[name] = evaluate(
                 saved.model,
                 corpus.tokens,
                 windows[name],
-                range(first, last),
+                targets,
+                documents=corpus.documents_of if isolated else None,
                 bytes_per_token=bytes_per_token,
                 progress=bar.advance,
             )
-    rows = [
-        [name, str(windows[name]), models[name].standing.step, f"{score.nats_per_token:.4f}",
-         f"{score.standard_error:.4f}", f"{score.bits_per_token:.4f}",
-         None if score.bits_per_byte is None else f"{score.bits_per_byte:.4f}"]
-        for name, score in scores.items()
-    ]  # fmt: skip
-    print(f"{last - first} targets of {arguments.corpus}")
-    print(table(["run", "window", "step", "nats/token", "+-", "bits/token", "bits/byte"], rows))
-    if arguments.json:
-        facts = {
-            name: {
-                "nats_per_token": score.nats_per_token,
-                "standard_error": score.standard_error,
-                "bits_per_token": score.bits_per_token,
-                "bits_per_byte": score.bits_per_byte,
-                "tokens": score.tokens,
-                "window": str(windows[name]),
-                "step": models[name].standing.step,
-            }
-            for name, score in scores.items()
+    return scores
+
+
+def shown(models: dict[str, SavedModel], windows: dict[str, Window], scores: dict[str, Score]) -> str:
+    """The table; with several runs, how far each lies below the first."""
+    from megarc.report import table
+
+    base = next(iter(scores.values()))
+    columns = ["run", "window", "step", "nats/token", "+-", "bits/token", "bits/byte"]
+    rows: list[list[Any]] = []
+    for name, score in scores.items():
+        row = [name, windows[name], models[name].standing.step, number(score.nats_per_token)]
+        row += [number(score.standard_error), number(score.bits_per_token), number(score.bits_per_byte)]
+        if len(scores) > 1:
+            lower, error = score.lower_than(base)
+            row += [None, None] if score is base else [f"{-lower:+.4f}", number(error)]
+        rows.append(row)
+    return table(columns + (["to the first", "+- of it"] if len(scores) > 1 else []), rows)
+
+
+def number(value: float | None) -> str | None:
+    return None if value is None or math.isnan(value) else f"{value:.4f}"
+
+
+def write_json(
+    path: Path, models: dict[str, SavedModel], windows: dict[str, Window], scores: dict[str, Score]
+) -> None:
+    """The same numbers, for programs."""
+    import orjson
+
+    from megarc.safe import written_safely
+
+    facts = {
+        name: {
+            "nats_per_token": score.nats_per_token,
+            "standard_error": None if math.isnan(score.standard_error) else score.standard_error,
+            "bits_per_token": score.bits_per_token,
+            "bits_per_byte": score.bits_per_byte,
+            "targets": [score.targets.start, score.targets.stop],
+            "window": str(windows[name]),
+            "checkpoint": str(models[name].checkpoint),
+            "step": models[name].standing.step,
         }
-        arguments.json.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    return 0
+        for name, score in scores.items()
+    }
+    with written_safely(path) as file:
+        file.write(orjson.dumps(facts, option=orjson.OPT_INDENT_2) + b"\n")
 
 
 def parse() -> argparse.Namespace:
@@ -93,14 +151,14 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--stride", type=positive, help="tokens that a window scores")
     parser.add_argument("--tokens", type=positive, help="score so many tokens only")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(cpu)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores there too")
     return parser.parse_args()
 
 
 def positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
-        raise UserError(f"'{text}' must be a whole number of 1 or more")
+        raise argparse.ArgumentTypeError(f"'{text}' must be a whole number of 1 or more")
     return int(text)
 
 

@@ -11,8 +11,9 @@ EXAMPLES = """examples:
   python launch/export.py --run runs/mine --to exported/mine
   python launch/export.py --run runs/mine --to exported/llama --layout huggingface --dtype bf16
 
-In Hugging Face's layout the model is a LlamaForCausalLM; config.json keeps the window. A model trained with
-R is another model when it is served as a plain causal one."""
+In Hugging Face's layout the model is a LlamaForCausalLM (with model.qk_norm a Qwen3ForCausalLM); config.json
+keeps the window. A model trained with R is another model when it is served as a plain causal one.
+megarc.inference.load_exported(folder) reads either layout back."""
 
 
 def main() -> int:

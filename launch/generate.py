@@ -11,6 +11,7 @@ from megarc.errors import UserError, run_script
 EXAMPLES = """examples:
   python launch/generate.py --run runs/mine --prompt 'def main('
   python launch/generate.py --run runs/mine --prompt 'Once' --tokens 400 --temperature 0.8 --top-p 0.95
+  python launch/generate.py --run runs/mine --prompt-file story.txt --temperature 0
   cat story.txt | python launch/generate.py --run runs/mine --prompt - --refresh 16
 
 The tokenizer is the one that the run's corpus was packed with; --tokenizer-model says where it lies now."""
@@ -22,13 +23,13 @@ def main() -> int:
 
     from megarc.corpus import load_tokenizer
     from megarc.inference import Sampling, generate
+    from megarc.progress import progress
     from megarc.train import find_tokenizer, load_model, same_tokenizer
 
     saved = load_model(arguments.run, arguments.device)
     tokenizer = load_tokenizer(arguments.tokenizer_model or find_tokenizer(saved))
     same_tokenizer(saved, tokenizer, "the tokenizer")
-    prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
-    ids = tokenizer.encode(prompt)
+    ids = tokenizer.encode(read_prompt(arguments))
     if not len(ids):
         raise UserError("the prompt is empty; give --prompt some text")
     sampling = Sampling(
@@ -39,15 +40,31 @@ def main() -> int:
         refresh=arguments.refresh,
         stop=None if arguments.no_stop else tokenizer.end_of_document,
     )
-    text = generate(
-        saved.model,
-        torch.as_tensor(ids.astype("int64"))[None],
-        saved.config.window.build(),
-        arguments.tokens,
-        sampling,
-    )
+    with progress("generating", arguments.tokens, unit="tokens", quiet=not sys.stderr.isatty()) as bar:
+        text = generate(
+            saved.model,
+            torch.as_tensor(ids.astype("int64"))[None],
+            saved.config.window.build(),
+            arguments.tokens,
+            sampling,
+            progress=lambda _: bar.advance(1),
+        )
     print(tokenizer.decode(text[0].cpu().numpy()))
     return 0
+
+
+def read_prompt(arguments: argparse.Namespace) -> str:
+    """The prompt's text: given, in a file, or from standard input."""
+    if arguments.prompt not in (None, "-"):
+        return str(arguments.prompt)
+    place = arguments.prompt_file or "standard input"
+    try:
+        read = sys.stdin.buffer.read() if arguments.prompt else arguments.prompt_file.read_bytes()
+        return read.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"the prompt from {place} is not UTF-8: {error}") from None
+    except OSError as error:
+        raise UserError(f"cannot read the prompt from {place}: {error.strerror}") from None
 
 
 def parse() -> argparse.Namespace:
@@ -55,18 +72,20 @@ def parse() -> argparse.Namespace:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--run", type=Path, required=True, help="run folder, or a checkpoint in it")
-    parser.add_argument("--prompt", required=True, help="text to go on from; - reads standard input")
+    prompt = parser.add_mutually_exclusive_group(required=True)
+    prompt.add_argument("--prompt", help="text to go on from; - reads standard input")
+    prompt.add_argument("--prompt-file", type=Path, metavar="FILE", help="a file with that text")
     parser.add_argument("--tokens", type=int, default=200, help="at most so many more (200)")
     parser.add_argument("--temperature", type=float, default=0.8, help="0: always the likeliest (0.8)")
     parser.add_argument("--top-k", type=int, default=0, help="draw among so many likeliest; 0: all (0)")
     parser.add_argument(
         "--top-p", type=float, default=0.95, help="draw among the likeliest of this share (0.95)"
     )
-    parser.add_argument("--refresh", type=int, help="tokens after which a full window moves")
+    parser.add_argument("--refresh", type=int, help="tokens after which the window moves (its stride)")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (0)")
     parser.add_argument("--no-stop", action="store_true", help="go on beyond the end of a document")
     parser.add_argument("--tokenizer-model", type=Path, metavar="T", help="T.model or tokenizer.json")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(cpu)")
     return parser.parse_args()
 
 

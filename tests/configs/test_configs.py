@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from megarc.config import load
+from megarc.config import load, to_dict
 from megarc.model import cost_of
 from megarc.train import RunConfig
 
@@ -16,13 +16,58 @@ FILES = sorted(ROOT.rglob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_builds_and_comments_every_key(path):
+def test_builds(path):
     config = load(RunConfig, path)
     config.window.build()
     assert config.total_steps() > 0
+
+
+def keys_with_comments(path):
+    """``(dotted key, comment)`` of each line that gives a key its value."""
+    groups = []
     for line in path.read_text().splitlines():
-        if re.match(r"\s+\w+: \S|(length|precision|folder|seed|device): ", line):
-            assert "#" in line, f"no comment: {line}"
+        found = re.match(r"( *)(\w+):( \S.*)?$", line)
+        if not found or found[2] == "base":
+            continue
+        del groups[len(found[1]) // 2 :]
+        if found[3] is None or found[3].lstrip().startswith("#"):
+            groups.append(found[2])
+        else:
+            yield ".".join([*groups, found[2]]), found[3].partition(" # ")[2].strip()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in FILES if path.parent.name != "demo"],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_comments_say_type_default_and_meaning(path):
+    """``# type, default. Meaning.``, where the default is the one in the code."""
+    for name, comment in keys_with_comments(path):
+        said = re.fullmatch(r"(.+?)[,;] (\S+(?: of run| steps)?)\. (\S.*)", comment)
+        assert said, f"{name}: {comment!r}"
+        default = DEFAULTS[name]
+        assert default == yaml.safe_load(said[2]) or float(default) == float(said[2]), f"{name}: {comment!r}"
+
+
+def test_every_key_is_read():
+    """What the test above reads are all the keys of a file."""
+    for path in FILES:
+        given = yaml.safe_load(path.read_text())
+        given.pop("base", None)
+        names = [name for name, _ in keys_with_comments(path)]
+        assert names == [name for name, _ in leaves(given)], path
+
+
+def leaves(tree, prefix=""):
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+DEFAULTS = dict(leaves(to_dict(RunConfig())))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*.yaml")), ids=lambda path: path.stem)
@@ -41,8 +86,3 @@ def test_has_as_many_parameters_as_its_name_says(path):
 def test_the_talks_window_is_there():
     window = load(RunConfig, ROOT / "runs" / "talk.yaml").window.build()
     assert (window.recent, window.causal, window.stride) == (512, 512, 512)
-
-
-def test_tests_and_trees_agree_on_yaml():
-    for path in FILES:
-        assert isinstance(yaml.safe_load(path.read_text()), dict)
