@@ -1,6 +1,7 @@
 """One file, the same model."""
 
 import json
+import warnings
 import weakref
 
 import pytest
@@ -72,12 +73,22 @@ def test_bf16(tmp_path):
         assert torch.equal(tensor, model.get_parameter(name).bfloat16())
 
 
+def peer():
+    """transformers, or a warning that pytest's summary shows."""
+    try:
+        import transformers
+    except ImportError:
+        warnings.warn("NOT COMPARED with Hugging Face's models: pip install transformers", stacklevel=2)
+        pytest.skip("the peer, transformers, is not installed")
+    return transformers
+
+
 PEER = {"rope_base": 500.0, "head_dim": 10, "norm_epsilon": 0.01}  # all unlike Llama's own
 
 
 @pytest.mark.parametrize("changes", [{"tied": True}, PEER, {**PEER, "qk_norm": True}])
 def test_hugging_face_reads_the_same_logits(tmp_path, changes):
-    transformers = pytest.importorskip("transformers", reason="the peer, transformers, is not installed")
+    transformers = peer()
     config = CONFIG.model_copy(update=changes)
     model = built(config)
     for name, parameter in model.named_parameters():
