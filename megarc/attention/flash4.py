@@ -1,6 +1,6 @@
 """The row split on FlashAttention 4's public function, where it is installed: an option, by name.
 
-    pip install flash-attn-4        a GPU of compute capability 9.0 or later
+    pip install --pre flash-attn-4        a GPU of compute capability 9.0 or later
 
 Its causal mask is aligned to the bottom right. Autograd joins the two calls. Masks
 that differ between samples go to our own kernel (``fused.py``).
@@ -23,7 +23,7 @@ NAME = "flash4"
 def refuse(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
     """Why this engine cannot serve, or None."""
     if not installed():
-        return "FlashAttention 4 is not installed (pip install flash-attn-4)"
+        return "FlashAttention 4 is not installed (pip install --pre flash-attn-4)"
     return cuda.refuse(device, dtype, head_dim, capability=(9, 0), largest=128, multiple=8)
 
 
