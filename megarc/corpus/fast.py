@@ -25,7 +25,7 @@ from megarc.corpus.tokenizer import RESERVED, Tokenizer, join
 from megarc.errors import UserError
 
 VERSIONS = ("0.10.0",)  # of gigatoken that were tried
-_MOST_MEGABYTES = 135  # resident, of a process: then a new engine, without a cache, takes over
+_MOST_MEGABYTES = 120  # resident, of a process: then a new engine, without a cache, takes over
 _LEAST_CHARACTERS = 4_000_000  # that an engine sees before another may take over
 _AUDIT_SHARE = 0.03  # of the engine's own time
 _GUESSED_RATE = 1e6  # characters a second, of the exact library
