@@ -20,7 +20,7 @@ from megarc.progress import human, progress
 from megarc.report import loss_by_context as context_picture
 from megarc.report import loss_curves, mask_picture, table
 from megarc.science import PointerChase, accuracy
-from megarc.train import SavedModel, load_model
+from megarc.train import SavedModel, find_checkpoint, load_model, run_config
 from megarc.window import Window
 
 Curves = Mapping[str, Sequence[tuple[float, Score]]]
@@ -117,7 +117,7 @@ def sample(arm: Arm) -> None:
 def pictures(chase: Sequence[Arm], text: Sequence[Arm], curves: Curves, folder: Path) -> None:
     """Mask, loss curves, loss against context."""
     plots = folder / "plots"
-    mask_picture(load_model(chase[0].folder).config.window.build(), plots / "mask.png")
+    mask_picture(run_config(find_checkpoint(chase[0].folder)).window.build(), plots / "mask.png")
     loss_curves({arm.label: arm.run.metrics for arm in text}, plots / "loss.png")
     context_picture(
         {label: [(x, score.nats_per_token) for x, score in points] for label, points in curves.items()},

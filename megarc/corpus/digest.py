@@ -68,15 +68,6 @@ class TreeDigest:
             self._leaves_per_node *= 2
 
 
-def file_tree(path: Path) -> Tree:
-    """The tree of a whole file."""
-    tree = TreeDigest()
-    with path.open("rb") as file:
-        while block := file.read(8 * LEAF_BYTES):
-            tree.update(block)
-    return tree.finish()
-
-
 def leaf_digests(path: Path, start: int, stop: int) -> list[str]:
     """The leaves of a file's tree that begin in bytes ``start`` to ``stop``: ranges can be digested apart."""
     leaves = []

@@ -37,9 +37,8 @@ class Cost:
 
 def cost_of(config: ModelConfig, window: Window) -> Cost:
     """The cost of ``config`` on ``window``; the head runs on loss rows only."""
-    hidden, heads, groups, width = config.hidden, config.heads, config.groups, config.width_of_head
-    attention = hidden * (heads + 2 * groups) * width + heads * width * hidden
-    matrices = config.layers * (attention + 3 * hidden * config.width_of_ffn)
+    hidden, heads, width = config.hidden, config.heads, config.width_of_head
+    matrices = config.layers * block_parameters(config)
     norms = (2 * config.layers + 1) * hidden + (2 * config.layers * width if config.qk_norm else 0)
     table = config.padded_vocabulary * hidden
     embeddings = table * (1 if config.tied else 2) + hidden * (config.learned_positions or 0)
@@ -51,3 +50,9 @@ def cost_of(config: ModelConfig, window: Window) -> Cost:
         attention_flops=config.layers * window.attention_flops(heads, width),
         full_square_flops=config.layers * 4 * heads * width * window.rows**2,
     )
+
+
+def block_parameters(config: ModelConfig) -> int:
+    """Elements of a block's matrices: queries, keys and values, out; gate and up, down."""
+    attention = 2 * config.hidden * config.width_of_head * (config.heads + config.groups)
+    return attention + 3 * config.hidden * config.width_of_ffn

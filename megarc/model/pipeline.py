@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from megarc.model.block import Block
 from megarc.model.config import ExecutionConfig, ModelConfig
+from megarc.model.cost import block_parameters
 from megarc.model.layers import ColumnLinear, Embedding, Norm, Positions
 from megarc.model.recompute import run_block
 from megarc.model.transformer import head_logits
@@ -53,9 +54,8 @@ def layers(
     config: ModelConfig, execution: ExecutionConfig, tensor: TensorParallel, plan: Plan
 ) -> list[Layer]:
     """Embedding, positions where learned, blocks, final norm, head."""
-    width, ids, d = config.hidden, config.padded_vocabulary, config.width_of_head
-    attention = 2 * width * d * (config.heads + config.groups)
-    block_size = attention + 3 * width * config.width_of_ffn
+    width, ids = config.hidden, config.padded_vocabulary
+    block_size = block_parameters(config)
 
     def embed(module: nn.Module, flow: Flow) -> Flow:
         return (module(flow[0]), *flow[1:])
@@ -140,7 +140,7 @@ def build_pipeline(
     from deepspeed.pipe import LayerSpec, PipelineModule, TiedLayerSpec
     from deepspeed.runtime.pipe.topology import PipeModelDataParallelTopology
 
-    tensor = TensorParallel(groups.tensor, groups.topology.sequence)
+    tensor = TensorParallel.of(groups)
     listed = layers(config, execution, tensor, plan)
 
     class Stage(PipelineModule):

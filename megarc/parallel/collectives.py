@@ -36,9 +36,3 @@ def gather_objects(value: ObjectT, group: Group) -> list[ObjectT]:
     box: list[Any] = [None] * group.size
     dist.all_gather_object(box, value, group=group.handle)
     return box
-
-
-def barrier(group: Group) -> None:
-    """Waits until all of the group are here."""
-    if group.size > 1:
-        dist.barrier(group=group.handle)

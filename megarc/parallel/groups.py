@@ -89,7 +89,7 @@ def _group(topology: Topology, dimension: Dimension, everyone: Group) -> Group:
     listed = topology.groups(dimension)
     if len(listed) == 1:
         return everyone
-    mine = next(ranks for ranks in listed if everyone.rank in ranks)
+    mine = topology.members(dimension, everyone.rank)
     if len(mine) == 1:
         return Group(0, 1, dist.new_group([everyone.rank], use_local_synchronization=True))
     handles = {tuple(ranks): dist.new_group(ranks) for ranks in listed}

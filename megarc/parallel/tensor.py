@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from megarc.parallel.groups import Group
+from megarc.parallel.groups import Group, Groups
 
 ALONE = Group(0, 1)
 
@@ -32,6 +32,11 @@ class TensorParallel:
 
     def __init__(self, group: Group = ALONE, sequence: bool = False) -> None:
         self.group, self.sequence = group, sequence and group.size > 1
+
+    @classmethod
+    def of(cls, groups: Groups) -> TensorParallel:
+        """This process's place."""
+        return cls(groups.tensor, groups.topology.sequence)
 
     @property
     def rank(self) -> int:

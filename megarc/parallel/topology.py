@@ -53,3 +53,7 @@ class Topology:
             others = tuple(index for name, index in self.place(rank).items() if name != dimension)
             found.setdefault(others, []).append(rank)
         return list(found.values())
+
+    def members(self, dimension: Dimension, rank: int) -> list[int]:
+        """The group of ``rank`` along ``dimension``."""
+        return next(ranks for ranks in self.groups(dimension) if rank in ranks)

@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from megarc.errors import UserError
-from megarc.parallel import Group, Groups, Topology
+from megarc.parallel import Dimension, Group, Groups, Topology
 from megarc.plan.stage import Counting, one_block, run_stage
 from megarc.train import RunConfig
 
@@ -136,11 +136,13 @@ def _fake_world(topology: Topology, rank: int) -> Iterator[Groups]:
         raise UserError("a dry run takes a process of its own: start it with python, without a launcher")
     dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=topology.world)
     try:
-        found = {}
-        for dimension in ("tensor", "data", "pipeline"):
-            ranks = next(ranks for ranks in topology.groups(dimension) if rank in ranks)
-            found[dimension] = Group(ranks.index(rank), len(ranks), dist.new_group(ranks))
-        yield Groups(Group(rank, topology.world), found["data"], found["tensor"], found["pipeline"], topology,
-                     torch.device("cpu"))  # fmt: skip
+        tensor, data, pipeline = (_group(topology, one, rank) for one in ("tensor", "data", "pipeline"))
+        yield Groups(Group(rank, topology.world), data, tensor, pipeline, topology, torch.device("cpu"))
     finally:
         dist.destroy_process_group()
+
+
+def _group(topology: Topology, dimension: Dimension, rank: int) -> Group:
+    """The rank's own group; under the fake process group the others need not be made."""
+    ranks = topology.members(dimension, rank)
+    return Group(ranks.index(rank), len(ranks), dist.new_group(ranks))

@@ -25,25 +25,16 @@ class Stage(NamedTuple):
 
 def run_stage(config: RunConfig, groups: Groups, micro_batch: int, counting: Counting) -> Stage:
     """Forward and backward of one micro-batch."""
-    window = config.window.build()
-    tensor = TensorParallel(groups.tensor, groups.topology.sequence)
-    plan = Plan(window.loss_rows, window.recent, documents=False)
-    listed = layers(config.model, config.execution, tensor, plan)
+    window, tensor = config.window.build(), TensorParallel.of(groups)
+    listed = _layers(config, tensor)
     bounds = stage_bounds(listed, groups.topology.pipeline)
     first, last = bounds[groups.pipeline.rank], bounds[groups.pipeline.rank + 1]
-    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    hidden = _hidden(config, tensor, micro_batch)
+    flow: Any = (torch.zeros(micro_batch, window.rows, dtype=torch.long) if first == 0 else hidden,)
     modules: dict[str, torch.nn.Module] = {}
-    rows = window.rows // (groups.tensor.size if tensor.sequence else 1)
-    boundary = micro_batch * rows * config.model.hidden
-    flow: Any
-    if first == 0:
-        flow = (torch.zeros(micro_batch, window.rows, dtype=torch.long),)
-    else:
-        flow = (torch.zeros(micro_batch, rows, config.model.hidden, dtype=dtype, requires_grad=True),)
     for layer in listed[first:last]:
         if layer.name not in modules:
-            with _default_dtype(dtype):
-                modules[layer.name] = layer.build()
+            modules[layer.name] = _built(layer, config)
     held = _Held([parameter for module in modules.values() for parameter in module.parameters()])
     with torch.autograd.graph.saved_tensors_hooks(held.keep, lambda tensor: tensor):
         for layer in listed[first:last]:
@@ -55,25 +46,38 @@ def run_stage(config: RunConfig, groups: Groups, micro_batch: int, counting: Cou
             targets = torch.zeros(micro_batch, window.stride, dtype=torch.long)
             flow = (row_loss(flow, targets, tensor).nll.sum(),)
     flow[0].backward(torch.ones_like(flow[0]))
-    return Stage(listed[first:last], held.bytes, held.parameters, boundary)
+    return Stage(listed[first:last], held.bytes, held.parameters, hidden.numel())
 
 
 def one_block(config: RunConfig, groups: Groups, micro_batch: int) -> int:
     """Bytes that a block keeps where nothing is computed again."""
-    window, tensor = config.window.build(), TensorParallel(groups.tensor, groups.topology.sequence)
-    rows = window.rows // (groups.tensor.size if tensor.sequence else 1)
-    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-    plan = Plan(window.loss_rows, window.recent, documents=False)
     execution = config.execution.model_copy(update={"recompute": "none"})
-    listed = layers(config.model, execution, tensor, plan)
-    block = next(layer for layer in listed if layer.name.startswith("blocks."))
-    with _default_dtype(dtype):
-        module = block.build()
+    config = config.model_copy(update={"execution": execution})
+    tensor = TensorParallel.of(groups)
+    block = next(layer for layer in _layers(config, tensor) if layer.name.startswith("blocks."))
+    module = _built(block, config)
     held = _Held(list(module.parameters()))
-    x = torch.zeros(micro_batch, rows, config.model.hidden, dtype=dtype, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(held.keep, lambda tensor: tensor):
-        block.run(module, (x,))
+        block.run(module, (_hidden(config, tensor, micro_batch),))
     return held.bytes
+
+
+def _layers(config: RunConfig, tensor: TensorParallel) -> list[Layer]:
+    window = config.window.build()
+    plan = Plan(window.loss_rows, window.recent, documents=False)
+    return layers(config.model, config.execution, tensor, plan)
+
+
+def _hidden(config: RunConfig, tensor: TensorParallel, micro_batch: int) -> torch.Tensor:
+    """What enters a block: [micro-batch, rows (or this rank's part of them), hidden]."""
+    rows = config.window.build().rows // (tensor.size if tensor.sequence else 1)
+    shape = (micro_batch, rows, config.model.hidden)
+    return torch.zeros(shape, dtype=config.dtype, requires_grad=True)
+
+
+def _built(layer: Layer, config: RunConfig) -> torch.nn.Module:
+    with _default_dtype(config.dtype):
+        return layer.build()
 
 
 class _Held:

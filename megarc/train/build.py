@@ -28,11 +28,10 @@ def build_engine(config: RunConfig, groups: Groups) -> Engine:
         config: resolved: vocabulary and micro-batch are known.
     """
     deepspeed = _import_deepspeed(groups.device)
-    micro_batch = config.batch.micro
-    assert micro_batch is not None, "resolve() fills it in"
+    micro_batch = config.batch.micro_batch
     micro_batches = config.batch.size // (groups.data.size * micro_batch)
     settings = deepspeed_settings(config, micro_batch, micro_batches, groups.device.type)
-    tensor = TensorParallel(groups.tensor, groups.topology.sequence)
+    tensor = TensorParallel.of(groups)
     if groups.topology.pipeline == 1:
         grid = Grid(groups)
         with _partitioned(deepspeed, config, settings, grid):

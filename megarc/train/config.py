@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import model_validator
 
 from megarc.config import Config, Duration, key
@@ -20,6 +21,12 @@ class BatchConfig(Config):
     micro: int | None = key(
         None, "samples a rank takes at once; null: all of its share", circumstance=True, ge=1
     )
+
+    @property
+    def micro_batch(self) -> int:
+        """Samples that a rank takes at once, which must be known by now."""
+        assert self.micro is not None, "resolve() fills it in"
+        return self.micro
 
 
 class OptimizerConfig(Config):
@@ -175,6 +182,11 @@ class RunConfig(Config):
                 "at its start; use parallel.zero=1 (the table in docs/run.md says what works)"
             )
         return self
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights and activations."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""

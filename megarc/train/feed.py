@@ -41,13 +41,12 @@ def steps(
     stream: Stream, groups: Groups, batch: BatchConfig, *, first: int, total: int
 ) -> Iterator[list[MicroBatch]]:
     """This rank's micro-batches of steps ``first .. total-1``, read by a thread one step ahead."""
-    assert batch.micro is not None, "resolve() fills it in"
-    count = batch.size // (groups.data.size * batch.micro)
+    count = batch.size // (groups.data.size * batch.micro_batch)
     requests = (
         request
         for step in range(first, total)
         for request in part_of_step(
-            step * batch.size, batch.size, groups.data.rank, groups.data.size, batch.micro
+            step * batch.size, batch.size, groups.data.rank, groups.data.size, batch.micro_batch
         )
     )
     with Ahead(stream.read, requests, depth=count) as ahead:

@@ -19,8 +19,7 @@ def heldout_loss(engine: Engine, stream: Stream, windows: int) -> float:
     Every rank runs the same number of batches (ZeRO 3 gathers weights in each);
     those beyond the last window count nothing.
     """
-    groups, micro_batch = engine.groups, engine.config.batch.micro
-    assert micro_batch is not None, "resolve() fills it in"
+    groups, micro_batch = engine.groups, engine.config.batch.micro_batch
     windows = min(windows, len(stream))
     ranks, rank = groups.data.size, groups.data.rank
     total = torch.zeros(2, dtype=torch.float64, device=groups.device)

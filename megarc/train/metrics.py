@@ -25,8 +25,7 @@ from megarc.train.speed import peak_flops, peak_memory
 class Metrics:
     """Loss, rates, MFU and memory every ``logging.every`` steps, held-out loss every ``validation.every``.
 
-    Rates and MFU leave out the time of held-out losses and of checkpoints'
-    copies: they say how fast it trains.
+    Rates and MFU leave out the time of held-out losses: they say how fast it trains.
     """
 
     def __init__(
@@ -39,6 +38,7 @@ class Metrics:
     ) -> None:
         self.config, self.folder, self.groups = config, folder, groups
         self.heldout, self.bytes_a_token = heldout, bytes_a_token
+        self.heldout_every = config.steps(config.validation.every)
         self.window = config.window.build()
         self.cost: Cost = cost_of(config.model, self.window)
         self.peak = 0.0
@@ -70,7 +70,7 @@ class Metrics:
         self._losses.append(result.loss)
         if moment.every(self.config.logging.every):
             self._log(moment, result)
-        if self.heldout is not None and moment.every(self.config.steps(self.config.validation.every)):
+        if self.heldout is not None and moment.every(self.heldout_every):
             before = time.perf_counter()
             loss = heldout_loss(engine, self.heldout, self.config.validation.windows)
             self._write(moment, self._in_units("heldout", loss))

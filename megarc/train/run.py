@@ -6,8 +6,6 @@ import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
 
-import torch
-
 from megarc.attention import resolve as choose_attention
 from megarc.data import Maker, Stream, open_stream
 from megarc.errors import UserError
@@ -114,8 +112,7 @@ def _announce(config: RunConfig, groups: Groups, stream: Stream, standing: Stand
     log.info(f"window {window}; {sizes}, vocabulary {config.model.tokens}")
     log.info(f"{total} steps of {batch} samples: {predicted} predicted, {processed} processed tokens")
     log.info(f"{groups.world.size} ranks, ZeRO {config.parallel.zero}, {config.precision}, {groups.device}")
-    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-    choose_attention(config.execution.attention, groups.device, dtype, config.model.width_of_head)
+    choose_attention(config.execution.attention, groups.device, config.dtype, config.model.width_of_head)
     for line in stream.describe(total * config.batch.size):
         log.info(line)
     if standing.step:

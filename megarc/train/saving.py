@@ -15,12 +15,13 @@ class Checkpoints:
 
     def __init__(self, config: RunConfig, folder: RunFolder, saver: Saver, sources: list[str]) -> None:
         self.config, self.folder, self.saver, self.sources = config, folder, saver, sources
+        self.every = config.steps(config.checkpoint.every)
 
     def start(self, engine: Engine, moment: Moment) -> None:
         self._tell(engine, "running", moment)
 
     def after_step(self, engine: Engine, moment: Moment, result: StepResult) -> None:
-        if moment.every(self.config.steps(self.config.checkpoint.every)):
+        if moment.every(self.every):
             standing = Standing(moment.step, moment.samples, sources=self.sources)
             self.saver.save(engine, standing, {"config": to_dict(self.config)})
 
