@@ -63,6 +63,15 @@ class Cache:
         self._held[layer] = last
         return self.k[layer, :, :, :last], self.v[layer, :, :, :last]
 
+    def repeated(self, times: int) -> Cache:
+        """A copy for a batch where each sample stands ``times`` times, one after the other."""
+        layers, batch, kv_heads, capacity, head_dim = self.k.shape
+        copy = Cache(layers, batch * times, kv_heads, capacity, head_dim, self.k.dtype, self.k.device)
+        for own, theirs in ((copy.k, self.k), (copy.v, self.v)):
+            own[:, :, :, : self.length] = theirs[:, :, :, : self.length].repeat_interleave(times, dim=1)
+        copy._held = list(self._held)
+        return copy
+
     def clear(self) -> None:
         """Forgets every row: the window moves, and R is encoded again."""
         self._held = [0] * len(self._held)

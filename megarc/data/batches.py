@@ -21,6 +21,7 @@ class Batch:
         samples: [B], their numbers in the order.
         weights: [B, s] of the loss rows; None: all 1. The same answer for every batch of a stream.
         documents: [B, n], rows attend only within one number; None: no matter. The same for every batch.
+        positions: [B, n], where each row stands; None: its number. The same for every batch.
     """
 
     tokens: npt.NDArray[np.int32]
@@ -28,6 +29,7 @@ class Batch:
     samples: Indices
     weights: Weights | None = None
     documents: Segments | None = None
+    positions: Segments | None = None
 
 
 def part_of_step(first: int, batch: int, rank: int, ranks: int, micro_batch: int) -> list[tuple[int, int]]:

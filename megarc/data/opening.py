@@ -42,9 +42,10 @@ def open_stream(
     configs = config.train if which == "train" else config.valid
     if not configs:
         raise UserError(f"data.{which} names no source; add one, for instance {{kind: corpus, path: PREFIX}}")
-    known = {"corpus": _corpus_maker(config.documents == "isolate"), **(makers or {})}
+    isolate = config.documents == "isolate"
     sources = [
-        _make(source, known, window, f"data.{which}[{number}]") for number, source in enumerate(configs)
+        open_source(source, window, makers, isolate=isolate, place=f"data.{which}[{number}]")
+        for number, source in enumerate(configs)
     ]
     _refuse_twins(sources)
     sizes = [len(source) for source in sources]
@@ -62,6 +63,29 @@ def open_stream(
         short_recent=ShortRecent(config.short_recent, seed, phase) if config.short_recent else None,
         most_epochs=config.most_epochs,
     )
+
+
+def open_source(
+    config: SourceConfig,
+    window: Window,
+    makers: Mapping[str, Maker] | None = None,
+    *,
+    isolate: bool = False,
+    place: str = "the source",
+) -> Source:
+    """One source, for a source that is built on another, or for whoever wants its samples by number.
+
+    Args:
+        place: names it in errors.
+    """
+    known = {"corpus": _corpus_maker(isolate), **(makers or {})}
+    maker = known.get(config.kind)
+    if maker is None:
+        raise UserError(
+            f"{place}: unknown kind of source '{config.kind}'; known are {', '.join(sorted(known))}"
+        )
+    source = maker(config, window)
+    return Subset(source, config.windows, window) if config.windows is not None else source
 
 
 def _corpus_maker(isolate: bool) -> Maker:
@@ -87,17 +111,8 @@ def _facts(name: str, corpus: IndexedCorpus, manifest: Manifest | None) -> Facts
         bytes_per_token=text / tokens if text is not None and tokens else None,
         vocabulary=tokenizer.vocabulary_size if tokenizer else None,
         tokenizer_digest=tokenizer.digest if tokenizer else None,
+        reserved=tokenizer.reserved if tokenizer else None,
     )
-
-
-def _make(config: SourceConfig, makers: Mapping[str, Maker], window: Window, place: str) -> Source:
-    maker = makers.get(config.kind)
-    if maker is None:
-        raise UserError(
-            f"{place}: unknown kind of source '{config.kind}'; known are {', '.join(sorted(makers))}"
-        )
-    source = maker(config, window)
-    return Subset(source, config.windows, window) if config.windows is not None else source
 
 
 def _refuse_twins(sources: Sequence[Source]) -> None:

@@ -6,7 +6,7 @@ is made for one window: n rows, n + 1 tokens, loss on the last s rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -30,22 +30,25 @@ class Sample:
         weights: [s] of the loss rows; None: all 1.
         documents: [n], which document a row belongs to, where attention stays inside one; None: no matter.
         recent: rows of R, where fewer than the window's; None: the window's.
+        positions: [n], where each row stands, for the model's positions; None: its number, 0 .. n-1.
     """
 
     tokens: Tokens
     weights: Weights | None = None
     documents: Segments | None = None
     recent: int | None = None
+    positions: Segments | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """B samples: tokens [B, n + 1], weights [B, s], documents [B, n], recent [B]."""
+    """B samples: tokens [B, n + 1], weights [B, s], documents [B, n], recent [B], positions [B, n]."""
 
     tokens: Tokens
     weights: Weights | None = None
     documents: Segments | None = None
     recent: Segments | None = None
+    positions: Segments | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +61,13 @@ class Facts:
     bytes_per_token: float | None = None
     vocabulary: int | None = None
     tokenizer_digest: str | None = None
+    reserved: Mapping[str, int] | None = None  # ids of the tokens that text never turns into
 
 
 class Source(Protocol):
     """Gives sample k of ``len``, always the same one.
 
-    With every sample it gives weights, or with none; the same for documents.
+    With every sample it gives weights, or with none; the same for documents and positions.
     """
 
     @property
@@ -98,11 +102,14 @@ def read_many(source: Source, k: Indices, window: Window) -> Samples:
         weights=_stacked([sample.weights for sample in samples]),
         documents=_stacked([sample.documents for sample in samples]),
         recent=np.asarray(recent, dtype=np.int32),
+        positions=_stacked([sample.positions for sample in samples]),
     )
 
 
 def _stacked(rows: Sequence[npt.NDArray[Any] | None]) -> npt.NDArray[Any] | None:
     present = [row for row in rows if row is not None]
     if len(present) not in (0, len(rows)):
-        raise ValueError("a source gave weights or documents with some samples and not with others")
+        raise ValueError(
+            "a source gave weights, documents or positions with some samples and not with others"
+        )
     return np.stack(present) if present else None

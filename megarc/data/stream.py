@@ -69,6 +69,7 @@ class Stream:
         # The same for every batch of the stream, so that all ranks agree without asking each other.
         self.weighted = any(samples.weights is not None for samples in first)
         self.isolated = any(samples.documents is not None for samples in first)
+        self.placed = any(samples.positions is not None for samples in first)
 
     # ---- reading
 
@@ -93,6 +94,7 @@ class Stream:
             samples=samples,
             weights=np.ones((count, window.stride), dtype=np.float32) if self.weighted else None,
             documents=np.zeros((count, window.rows), dtype=np.int32) if self.isolated else None,
+            positions=self._row_numbers(count) if self.placed else None,
         )
         for which in np.unique(source) if len(self.sources) > 1 else [0]:
             rows = np.nonzero(source == which)[0]
@@ -103,6 +105,10 @@ class Stream:
         if self._short_recent:
             return self._short_recent.draw(samples, self.window.recent)
         return np.full(len(samples), self.window.recent, dtype=np.int32)
+
+    def _row_numbers(self, count: int) -> Segments:
+        rows: Segments = np.arange(self.window.rows, dtype=np.int32)
+        return np.broadcast_to(rows, (count, self.window.rows)).copy()
 
     # ---- telling
 
@@ -158,16 +164,23 @@ def _fill(batch: Batch, rows: Indices, samples: Samples) -> None:
     batch.tokens[rows] = samples.tokens
     if samples.recent is not None:
         batch.recent[rows] = np.minimum(batch.recent[rows], samples.recent)
-    for into, given in ((batch.weights, samples.weights), (batch.documents, samples.documents)):
+    for into, given in (
+        (batch.weights, samples.weights),
+        (batch.documents, samples.documents),
+        (batch.positions, samples.positions),
+    ):
         if given is not None:
             if into is None:
-                raise ValueError("a source gives weights or documents now, and gave none with its sample 0")
+                raise ValueError(
+                    "a source gives weights, documents or positions now, and gave none with its sample 0"
+                )
             into[rows] = given
 
 
 def _fits(source: Source, samples: Samples, window: Window) -> None:
     """Asserts that a source was made for the window, by its sample 0."""
-    wanted = {"tokens": window.tokens, "weights": window.stride, "documents": window.rows}
+    rows = window.rows
+    wanted = {"tokens": window.tokens, "weights": window.stride, "documents": rows, "positions": rows}
     for what, length in wanted.items():
         array = getattr(samples, what)
         if array is not None and array.shape[1:] != (length,):

@@ -25,10 +25,15 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(config, tensor)
 
     def forward(
-        self, x: Tensor, recent: int | Tensor, documents: Tensor | None = None, cache: Cache | None = None
+        self,
+        x: Tensor,
+        recent: int | Tensor,
+        documents: Tensor | None = None,
+        cache: Cache | None = None,
+        positions: Tensor | None = None,
     ) -> Tensor:
         """``x`` [batch, rows, hidden] -> the same shape."""
-        x = x + self.attention(self.attention_norm(x), recent, documents, cache)
+        x = x + self.attention(self.attention_norm(x), recent, documents, cache, positions)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 
@@ -51,7 +56,12 @@ class Attention(nn.Module):
             self.key_norm = Norm(self.head_dim, config.norm_epsilon, tensor, partial)
 
     def forward(
-        self, x: Tensor, recent: int | Tensor, documents: Tensor | None, cache: Cache | None
+        self,
+        x: Tensor,
+        recent: int | Tensor,
+        documents: Tensor | None,
+        cache: Cache | None,
+        positions: Tensor | None = None,
     ) -> Tensor:
         x = self.tensor.enter(x)
         batch, rows, _ = x.shape
@@ -61,7 +71,8 @@ class Attention(nn.Module):
         q, k = self.query_norm(q), self.key_norm(k)
         first = 0 if cache is None else cache.length
         if self.rope_base is not None:
-            q, k = rotate(q, first, self.rope_base), rotate(k, first, self.rope_base)
+            q = rotate(q, first, self.rope_base, positions)
+            k = rotate(k, first, self.rope_base, positions)
         if cache is None:
             mixed = attend(q, k, v, recent, documents, engine=self.engine)
         else:
@@ -106,16 +117,19 @@ class FeedForward(nn.Module):
         return self.down(F.silu(gate) * up)
 
 
-def rotate(x: Tensor, first: int, base: float) -> Tensor:
-    """Rotary positions (Su et al. 2021, 2104.09864) of rows ``first ..``.
+def rotate(x: Tensor, first: int, base: float, positions: Tensor | None = None) -> Tensor:
+    """Rotary positions (Su et al. 2021, 2104.09864) of rows ``first ..``, or of ``positions`` [batch, rows].
 
     ``x`` is [batch, heads, rows, head_dim]. Halves are paired (i, i + d/2). Angles
     are float32 whatever ``x`` is: in bf16 neighbouring rows would fall together.
     """
     half = x.shape[-1] // 2
-    rows = torch.arange(first, first + x.shape[-2], device=x.device, dtype=torch.float32)
+    if positions is None:
+        rows = torch.arange(first, first + x.shape[-2], device=x.device, dtype=torch.float32)
+    else:
+        rows = positions[:, None].float()  # [batch, 1, rows]: the same for all heads
     wave = base ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
-    angle = rows[:, None] * wave  # [rows, head_dim / 2]
+    angle = rows[..., None] * wave  # [(batch, 1,) rows, head_dim / 2]
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     left, right = x[..., :half], x[..., half:]
     return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)

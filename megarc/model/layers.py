@@ -77,12 +77,15 @@ class Positions(nn.Module):
         self.tensor = tensor
         self.weight = matrix(rows, width, "embedding", tensor)
 
-    def forward(self, first: int, rows: int) -> Tensor:
-        """Vectors of rows ``first ..``: [rows (or this rank's part of them), width]."""
+    def forward(self, first: int, rows: int, positions: Tensor | None = None) -> Tensor:
+        """Vectors of rows ``first ..``, or of ``positions`` [batch, rows].
+
+        [(batch,) rows (or this rank's part of them), width]
+        """
         weight = self.tensor.shared(self.weight) if self.tensor.sequence else self.weight
-        return F.embedding(
-            self.tensor.part(torch.arange(first, first + rows, device=weight.device), 0), weight
-        )
+        if positions is None:
+            positions = torch.arange(first, first + rows, device=weight.device)
+        return F.embedding(self.tensor.part(positions, positions.dim() - 1), weight)
 
 
 def first_token(weight: Tensor, tensor: TensorParallel) -> int:

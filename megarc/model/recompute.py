@@ -13,20 +13,25 @@ Recompute = Literal["none", "selective", "full"]
 
 
 def run_block(
-    block: nn.Module, x: Tensor, recent: int | Tensor, documents: Tensor | None, recompute: Recompute
+    block: nn.Module,
+    x: Tensor,
+    recent: int | Tensor,
+    documents: Tensor | None,
+    recompute: Recompute,
+    positions: Tensor | None = None,
 ) -> Tensor:
-    """``block(x, recent, documents)``; what is kept of it decides ``recompute``.
+    """``block(x, recent, documents, None, positions)``; what is kept of it decides ``recompute``.
 
     none: all. selective: matrix products and attention; norms, rotations,
     activations are computed again, which costs little and is most of the memory
     (Korthikanti et al. 2022, 2205.05198). full: the input alone.
     """
     if recompute == "none" or not torch.is_grad_enabled():
-        return block(x, recent, documents)
+        return block(x, recent, documents, None, positions)
     if recompute == "full":
-        return checkpoint(block, x, recent, documents, use_reentrant=False)
+        return checkpoint(block, x, recent, documents, None, positions, use_reentrant=False)
     contexts = partial(create_selective_checkpoint_contexts, _keep_the_costly)
-    return checkpoint(block, x, recent, documents, use_reentrant=False, context_fn=contexts)
+    return checkpoint(block, x, recent, documents, None, positions, use_reentrant=False, context_fn=contexts)
 
 
 def _keep_the_costly(context: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:

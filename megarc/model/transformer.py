@@ -45,14 +45,16 @@ class Transformer(nn.Module):
         rows: slice,
         recent: int | Tensor,
         documents: Tensor | None = None,
+        positions: Tensor | None = None,
     ) -> RowLoss:
         """Losses of the rows ``rows`` of windows ``tokens`` [batch, n + 1]: a ``RowLoss`` of [batch, s].
 
         Args:
             recent: how many first rows are R: one number, or one a sample [batch].
             documents: [batch, n] segment ids; attention stays inside a segment.
+            positions: [batch, n], where each row stands; None: its number.
         """
-        logits = self.logits(tokens[:, :-1], rows, recent, documents)
+        logits = self.logits(tokens[:, :-1], rows, recent, documents, positions=positions)
         return row_loss(logits, tokens[:, 1:][:, rows], self.tensor)
 
     def logits(
@@ -62,12 +64,13 @@ class Transformer(nn.Module):
         recent: int | Tensor,
         documents: Tensor | None = None,
         cache: Cache | None = None,
+        positions: Tensor | None = None,
     ) -> Tensor:
         """Logits [batch, len(rows), this rank's ids] of ``tokens`` [batch, n]; those of padding are -inf.
 
         With a ``cache`` the tokens follow those already in it, and theirs are added.
         """
-        hidden = self.tensor.enter(self.hidden(tokens, recent, documents, cache))[:, rows]
+        hidden = self.tensor.enter(self.hidden(tokens, recent, documents, cache, positions))[:, rows]
         weight = self.embedding.weight if self.head is None else self.head.weight
         return head_logits(self.norm(hidden), weight, self.config, self.tensor)
 
@@ -77,16 +80,18 @@ class Transformer(nn.Module):
         recent: int | Tensor,
         documents: Tensor | None = None,
         cache: Cache | None = None,
+        positions: Tensor | None = None,
     ) -> Tensor:
         """The residual stream [batch, n (or this rank's part), hidden] after the last block."""
         x = self.embedding(tokens)
         if self.positions is not None:
-            x = x + self.positions(0 if cache is None else cache.length, tokens.shape[1])
+            first = 0 if cache is None else cache.length
+            x = x + self.positions(first, tokens.shape[1], positions)
         for block in self.blocks:
             if cache is None:
-                x = run_block(block, x, recent, documents, self.execution.recompute)
+                x = run_block(block, x, recent, documents, self.execution.recompute, positions)
             else:
-                x = block(x, recent, documents, cache)
+                x = block(x, recent, documents, cache, positions)
         return x
 
 

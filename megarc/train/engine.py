@@ -63,7 +63,9 @@ class Engine:
     def evaluate(self, batch: MicroBatch) -> Tensor:
         """The weighted sum of this data rank's losses on ``batch``, in nats, a scalar."""
         self.deepspeed.eval()
-        rows = self.deepspeed(batch.tokens, self.loss_rows, batch.recent, batch.documents)
+        rows = self.deepspeed(
+            batch.tokens, self.loss_rows, batch.recent, batch.documents, positions=batch.positions
+        )
         self.deepspeed.train()
         return weighted_sum(rows, batch.weights, 0.0)
 
@@ -80,7 +82,9 @@ class Engine:
         """Trains on this rank's micro-batches: the sum of w * nll, and the gradient's norm."""
         nll = torch.zeros((), device=self.groups.device)
         for batch in micro_batches:
-            rows = self.deepspeed(batch.tokens, self.loss_rows, batch.recent, batch.documents)
+            rows = self.deepspeed(
+                batch.tokens, self.loss_rows, batch.recent, batch.documents, positions=batch.positions
+            )
             objective = weighted_sum(rows, batch.weights, self.config.optimizer.z_loss)
             nll += weighted_sum(rows, batch.weights, 0.0).detach()
             self.deepspeed.backward(objective * factor)

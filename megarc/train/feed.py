@@ -14,12 +14,14 @@ from megarc.train.config import BatchConfig
 
 
 class MicroBatch(NamedTuple):
-    """``tokens`` [b, n+1] int64, ``recent`` one number or [b], ``documents`` [b, n], ``weights`` [b, s]."""
+    """``tokens`` [b, n+1] int64, ``recent`` one number or [b], ``documents`` [b, n], ``weights`` [b, s],
+    ``positions`` [b, n]."""
 
     tokens: Tensor
     recent: int | Tensor
     documents: Tensor | None
     weights: Tensor | None
+    positions: Tensor | None = None
 
 
 def to_tensors(batch: Batch, device: torch.device) -> MicroBatch:
@@ -34,6 +36,7 @@ def to_tensors(batch: Batch, device: torch.device) -> MicroBatch:
         recent=int(batch.recent[0]) if same else move(batch.recent),
         documents=None if batch.documents is None else move(batch.documents),
         weights=None if batch.weights is None else move(batch.weights),
+        positions=None if batch.positions is None else move(batch.positions),
     )
 
 

@@ -46,4 +46,5 @@ def _some(stream: Stream, start: int, count: int, size: int) -> Batch:
         samples=read.samples[rows],
         weights=weights,
         documents=None if read.documents is None else read.documents[rows],
+        positions=None if read.positions is None else read.positions[rows],
     )

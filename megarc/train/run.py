@@ -49,6 +49,11 @@ def pretrain(config: RunConfig, groups: Groups, makers: Mapping[str, Maker] | No
         else None
     )
     config = resolve(config, stream, groups.topology)
+    if stream.placed and groups.topology.pipeline > 1:
+        raise UserError(
+            "data.train gives each row a position, which does not flow through a pipeline; "
+            "use positions: rows there, or parallel.pipeline=1"
+        )
     folder = RunFolder(config.folder)
     rate = learning_rate(config)
     with ExitStack() as stack:

@@ -100,3 +100,39 @@ def test_padding_of_the_vocabulary_is_never_predicted():
     logits = build().logits(tokens_for(Window.plain(6))[:, :-1], slice(None), 0)
     assert logits.shape[-1] == 128
     assert (logits[..., 100:] == float("-inf")).all() and logits[..., :100].isfinite().all()
+
+
+@pytest.mark.parametrize("learned", [None, 64])
+@pytest.mark.parametrize("recompute", ["none", "full"])
+def test_given_positions_take_the_place_of_row_numbers(learned, recompute):
+    config = CONFIG.model_copy(update={"learned_positions": learned})
+    window = Window(5, 6, 4)
+    model, tokens = build(config, recompute=recompute), tokens_for(window)[:, :-1]
+    numbers = torch.arange(window.rows).expand(2, -1)
+
+    def logits(tokens, positions):
+        return model.logits(tokens, slice(None), window.recent, positions=positions)
+
+    plain = model.logits(tokens, slice(None), window.recent)
+    assert torch.allclose(logits(tokens, numbers), plain)
+    # R is a set: in another order, each row with its own position, it says the same.
+    order = torch.tensor([3, 0, 4, 1, 2, *range(5, 11)])
+    assert torch.allclose(logits(tokens[:, order], numbers[:, order]), plain[:, order])
+    # Rotary positions know differences only, learned ones each row.
+    assert torch.allclose(logits(tokens, numbers + 20), plain, atol=1e-6) == (learned is None)
+
+
+def test_the_cache_takes_positions_and_repeats_its_samples():
+    window = Window(5, 6, 4)
+    model, tokens = build(), tokens_for(window)[:, :-1]
+    places = torch.tensor([0, 1, 5, 6, 5, 5, 6, 7, 8, 9, 10]).expand(2, -1)
+    with torch.no_grad():
+        whole = model.logits(tokens, slice(None), window.recent, positions=places)
+        cache = Cache(2, 2, 2, window.rows, 12, torch.float64, "cpu")
+        model.logits(tokens[:, :6], slice(None), window.recent, cache=cache, positions=places[:, :6])
+        cache = cache.repeated(3)
+        for row in range(6, 11):
+            new = slice(row, row + 1)
+            given, at = (part[:, new].repeat_interleave(3, 0) for part in (tokens, places))
+            step = model.logits(given, slice(None), 0, cache=cache, positions=at)
+            assert torch.allclose(step, whole[:, new].repeat_interleave(3, 0))
