@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from megarc.errors import run_script
+from megarc.errors import EXIT_SAVED, run_script
 
 if TYPE_CHECKING:
-    from megarc.train import RunFolder
+    from megarc.train import RunFolder, Start
 
 EXAMPLES = """examples:
   deepspeed launch/pretrain.py --config configs/runs/tiny.yaml
   deepspeed --num_accelerators 2 launch/pretrain.py --config configs/runs/tiny.yaml parallel.zero=2
   torchrun --nproc-per-node 8 launch/pretrain.py --config configs/runs/talk.yaml precision=bf16
   python launch/pretrain.py --config configs/runs/tiny.yaml optimizer.lr=3e-4 folder=runs/lower
+  srun -N 2 --ntasks-per-node 8 python launch/pretrain.py --config FILE --check      who comes, how fast links are
   python launch/pretrain.py --keys            every key: type, default, meaning
 
 The same command goes on from the newest checkpoint of its run folder."""
@@ -26,11 +26,13 @@ The same command goes on from the newest checkpoint of its run folder."""
 def main() -> int:
     arguments = parse()
     from megarc.config import load, reference
-    from megarc.train import RunConfig
+    from megarc.train import RunConfig, RunFolder
 
     if arguments.keys:
         print(reference(RunConfig), end="")
         return 0
+    if not (arguments.dry_run or arguments.fate):
+        return run(arguments)
     config = load(RunConfig, arguments.config, arguments.overrides)
     if arguments.dry_run:
         from megarc.plan import as_table, dry_run
@@ -38,31 +40,60 @@ def main() -> int:
         print(as_table(dry_run(config, arguments.world_size, arguments.rank)))
         return 0
 
-    from megarc.parallel import connect, disconnect, place_from_environment
-    from megarc.science import MAKERS
-    from megarc.train import RunFolder, pretrain
+    return tell_fate(RunFolder(config.folder))
 
-    place = place_from_environment()
-    logging.basicConfig(
-        level=logging.INFO if place.rank == 0 else logging.WARNING,
-        format="%(message)s" if place.rank == 0 else f"rank {place.rank}: %(message)s",
-        stream=sys.stderr,
-    )
-    layout = config.parallel
-    groups = connect(
-        place,
-        config.device,
-        tensor=layout.tensor,
-        pipeline=layout.pipeline,
-        sequence=layout.sequence,
-    )
+
+def run(arguments: argparse.Namespace) -> int:
+    """One rank of the run, or of the check of its start."""
+    from megarc.config import load
+    from megarc.parallel import disconnect
+    from megarc.place import place_from_environment
+    from megarc.science import MAKERS
+    from megarc.train import RunConfig, RunFolder, pretrain, start
+
+    def read() -> RunConfig:
+        return load(RunConfig, arguments.config, arguments.overrides)
+
     try:
-        pretrain(config, groups, MAKERS)
-        if groups.first:
-            draw(RunFolder(config.folder))
+        begun = start(place_from_environment(), read, timedelta(seconds=arguments.patience))
+        if arguments.check:
+            return show(begun)
+        pretrain(begun.config, begun.groups, MAKERS)
+        if begun.groups.first:
+            draw(RunFolder(begun.config.folder))
     finally:
         disconnect()
     return 0
+
+
+def show(begun: Start) -> int:
+    """Who came, and how fast each link is."""
+    from megarc.report import table
+
+    if begun.groups.first:
+        ranks = [(one.rank, one.host, one.process, one.device) for one in begun.present]
+        print(table(["rank", "host", "process", "device"], ranks))
+        print("all with " + ", ".join(f"{name} {value}" for name, value in begun.present[0].same.items()))
+        links = [
+            (
+                link.dimension,
+                link.kind,
+                f"{link.ranks}",
+                f"{1e3 * link.seconds:.2f}",
+                "slow" if link.slow else "",
+            )
+            for link in begun.links
+        ]
+        if links:
+            print(table(["dimension", "what", "ranks", "ms for 1 MiB", ""], links))
+    return 0
+
+
+def tell_fate(folder: RunFolder) -> int:
+    """What state.json says, and the exit code that belongs to it: 0 finished, 75 saved, 1 anything else."""
+    fate = folder.fate()
+    print(f"{folder.path}: {fate}")
+    return {"finished": 0, "saved": EXIT_SAVED}.get(fate.split(" ")[0], 1)
 
 
 def draw(folder: RunFolder) -> None:
@@ -81,6 +112,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="what one rank would hold and tell others")
     parser.add_argument("--world-size", type=int, default=1, metavar="N", help="ranks of the dry run")
     parser.add_argument("--rank", type=int, default=0, metavar="R", help="the rank that it is (0)")
+    parser.add_argument("--check", action="store_true", help="only meet, compare ranks and time their links")
+    parser.add_argument("--fate", action="store_true", help="only tell how the run in the folder ended")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=300,
+        metavar="S",
+        help="seconds that ranks wait for each other (300)",
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys that win over the file's")
     # The deepspeed launcher adds this; the place is read from the environment.
     parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)

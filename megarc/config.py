@@ -8,6 +8,7 @@ ill-typed key is an error that names the key, its place and the nearest valid on
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -113,6 +114,11 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 # ---- comparing
+
+
+def digest_of(config: Config) -> str:
+    """A short digest of the resolved tree."""
+    return hashlib.sha256(to_yaml(config).encode()).hexdigest()[:16]
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 EXIT_USER_ERROR = 2
+EXIT_SAVED = 75  # the run stopped early and is saved: give the same command again
 EXIT_INTERRUPTED = 130
 
 
@@ -19,6 +21,19 @@ class UserError(Exception):
     """
 
 
+class ToldByAnotherRank(UserError):
+    """A ``UserError`` of the whole job, which another rank prints; this one ends quietly."""
+
+
+@contextmanager
+def told_once(first: bool) -> Iterator[None]:
+    """For a mistake that every rank meets alike: the first one tells it, the others end quietly."""
+    try:
+        yield
+    except UserError as error:
+        raise error if first else ToldByAnotherRank(str(error)) from None
+
+
 def run_script(main: Callable[[], int | None]) -> None:
     """Runs a script's ``main`` and exits: the last line of every script.
 
@@ -29,7 +44,8 @@ def run_script(main: Callable[[], int | None]) -> None:
         code = main() or 0
         sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if not isinstance(error, ToldByAnotherRank):
+            print(f"error: {error}", file=sys.stderr)
         code = EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Which part of a job this process packs: told, or found in what srun and mpirun say."""
+"""Which part of a job this process packs: told, or its place among what srun or mpirun started."""
 
 from __future__ import annotations
 
@@ -6,15 +6,7 @@ import os
 from collections.abc import Mapping
 
 from megarc.errors import UserError
-
-# (rank, size) as launchers name them. Of SLURM only what srun sets for a step: a
-# batch script itself has SLURM_NTASKS too, and is not one of several.
-_LAUNCHERS = (
-    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-    ("PMI_RANK", "PMI_SIZE"),
-    ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
-)
+from megarc.place import place_from_environment
 
 
 def this_part(told: str | None, environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
@@ -28,18 +20,12 @@ def this_part(told: str | None, environment: Mapping[str, str] = os.environ) -> 
     if told == "mpi":
         return _from_mpi()
     if told in (None, "auto"):
-        return _from_launcher(environment)
+        place = place_from_environment(environment)
+        return place.rank, place.world
     index, slash, parts = str(told).partition("/")
     if not slash or not index.isdecimal() or not parts.isdecimal() or not int(index) < int(parts):
         raise UserError(f"--part {told}: write i/n, such as 0/8 for the first of eight; or auto, mpi, none")
     return int(index), int(parts)
-
-
-def _from_launcher(environment: Mapping[str, str]) -> tuple[int, int]:
-    for rank, size in _LAUNCHERS:
-        if environment.get(rank, "").isdecimal() and environment.get(size, "").isdecimal():
-            return int(environment[rank]), int(environment[size])
-    return 0, 1
 
 
 def _from_mpi() -> tuple[int, int]:

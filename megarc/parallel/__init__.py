@@ -1,14 +1,17 @@
 """Who holds what: ranks, the groups they form, what they tell each other.
 
-In: the launcher's environment. Out: one ``Groups`` object, handed to whoever
+In: a place (the launcher's environment). Ranks meet, answer a roll call and
+connect. Out: one ``Groups`` object, handed to whoever
 needs to know its rank; nothing here is global. ``TensorParallel`` is what a
 split layer holds; ``Box`` says which part of a parameter somebody has.
 """
 
 from megarc.parallel.boxes import Box, cut, overlaps, size, whole
-from megarc.parallel.collectives import all_reduce_sum, broadcast_object, gather_objects
+from megarc.parallel.collectives import agree, all_reduce_sum, broadcast_object, gather_objects, together
 from megarc.parallel.groups import Group, Groups, connect, disconnect
-from megarc.parallel.place import Place, place_from_environment
+from megarc.parallel.links import Link, check_links
+from megarc.parallel.meeting import Meeting, hosts_told, meet
+from megarc.parallel.rollcall import Present, roll_call
 from megarc.parallel.tensor import TensorParallel
 from megarc.parallel.topology import Dimension, Topology
 
@@ -17,17 +20,24 @@ __all__ = [
     "Dimension",
     "Group",
     "Groups",
-    "Place",
+    "Link",
+    "Meeting",
+    "Present",
     "TensorParallel",
     "Topology",
+    "agree",
     "all_reduce_sum",
     "broadcast_object",
+    "check_links",
     "connect",
     "cut",
     "disconnect",
     "gather_objects",
+    "hosts_told",
+    "meet",
     "overlaps",
-    "place_from_environment",
+    "roll_call",
     "size",
+    "together",
     "whole",
 ]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
+from megarc.errors import ToldByAnotherRank, UserError
 from megarc.parallel.groups import Group
+from megarc.parallel.meeting import ranks_told
+from megarc.parallel.rollcall import differences
 
 ObjectT = TypeVar("ObjectT")
 
@@ -36,3 +40,35 @@ def gather_objects(value: ObjectT, group: Group) -> list[ObjectT]:
     box: list[Any] = [None] * group.size
     dist.all_gather_object(box, value, group=group.handle)
     return box
+
+
+def together(action: Callable[[], ObjectT], group: Group) -> ObjectT:
+    """What ``action`` gives on each rank; where it raises a UserError on any, it is raised on all.
+
+    Nobody then waits in a collective for a rank that is gone. The lowest rank that met it speaks.
+    """
+    error, value = None, None
+    try:
+        value = action()
+    except UserError as problem:
+        error = str(problem)
+    errors = gather_objects(error, group)
+    failed = [rank for rank, text in enumerate(errors) if text is not None]
+    if not failed:
+        return value  # type: ignore[return-value]
+    where = f" (rank {ranks_told(failed)} of {group.size})" if len(failed) < group.size else ""
+    kind = UserError if group.rank == failed[0] else ToldByAnotherRank
+    raise kind(f"{errors[failed[0]]}{where}")
+
+
+def agree(facts: dict[str, str], group: Group) -> None:
+    """Checks that every rank has the same ``facts``.
+
+    Raises:
+        UserError: on all ranks, naming the fact and the ranks that differ from most.
+    """
+    told = gather_objects(facts, group)
+    differing = differences(told)
+    if differing:
+        kind = UserError if group.rank == 0 else ToldByAnotherRank
+        raise kind("ranks do not agree:\n         " + "\n         ".join(differing))

@@ -10,8 +10,9 @@ import torch
 import torch.distributed as dist
 
 from megarc.errors import UserError
-from megarc.parallel.place import Place
+from megarc.parallel.meeting import Meeting
 from megarc.parallel.topology import Dimension, Topology
+from megarc.place import Place
 
 _SECONDS_TO_LET_GO = 0.2
 
@@ -43,7 +44,7 @@ class Groups:
 
 
 def connect(
-    place: Place,
+    meeting: Meeting,
     device: str = "auto",
     *,
     tensor: int = 1,
@@ -54,6 +55,7 @@ def connect(
     """Joins the process group (gloo on CPU, NCCL on CUDA) and returns the groups.
 
     Args:
+        meeting: where all ranks met.
         device: ``cpu``, ``cuda``, or ``auto`` for CUDA where there is one.
         tensor, pipeline, sequence: as in ``Topology``; the other ranks are data parallel.
         timeout: after which a collective that does not finish raises.
@@ -62,17 +64,17 @@ def connect(
         UserError: where CUDA is asked for and absent, there are more ranks than
             GPUs, or the ranks cannot be laid out so.
     """
+    place = meeting.place
     topology = Topology.fit(place.world, tensor=tensor, pipeline=pipeline, sequence=sequence)
-    chosen = _device(device, place)
+    chosen = choose_device(device, place)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
-        if place.master is None:
-            # Alone: no port to open, nobody to wait for.
-            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
-        else:
-            dist.init_process_group(
-                backend, init_method="env://", rank=place.rank, world_size=place.world, timeout=timeout
-            )
+        store = dist.PrefixStore("group", meeting.store)
+        dist.init_process_group(
+            backend, store=store, rank=place.rank, world_size=place.world, timeout=timeout
+        )
     everyone = Group(place.rank, place.world)
     return Groups(
         world=everyone,
@@ -105,7 +107,12 @@ def disconnect() -> None:
         time.sleep(_SECONDS_TO_LET_GO)
 
 
-def _device(name: str, place: Place) -> torch.device:
+def choose_device(name: str, place: Place) -> torch.device:
+    """The device of this process: ``cpu``, ``cuda``, or ``auto`` for CUDA where there is one.
+
+    Raises:
+        UserError: where CUDA is asked for and absent, or there are more ranks than GPUs.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cpu":
@@ -113,9 +120,10 @@ def _device(name: str, place: Place) -> torch.device:
     if not torch.cuda.is_available():
         raise UserError("device is cuda, but torch sees no GPU here; use device=cpu or device=auto")
     count = torch.cuda.device_count()
+    if count == 1 and place.launcher == "slurm":
+        return torch.device("cuda", 0)  # srun may show each rank its own GPU alone; doubles are found later
     if place.local_rank >= count:
         raise UserError(
             f"local rank {place.local_rank} has no GPU: this host shows {count}; start at most {count} here"
         )
-    torch.cuda.set_device(place.local_rank)
     return torch.device("cuda", place.local_rank)

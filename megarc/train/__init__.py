@@ -18,11 +18,13 @@ from megarc.train.saved import (
     run_config,
     same_tokenizer,
 )
+from megarc.train.start import Start, start
 
 __all__ = [
     "RunConfig",
     "RunFolder",
     "SavedModel",
+    "Start",
     "find_checkpoint",
     "find_tokenizer",
     "full_masters",
@@ -31,4 +33,5 @@ __all__ = [
     "resolve",
     "run_config",
     "same_tokenizer",
+    "start",
 ]

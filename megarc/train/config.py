@@ -75,9 +75,20 @@ class ParallelConfig(Config):
         circumstance=True,
         ge=2,
     )
+    data: int | None = key(
+        None, "data parallel ranks; another number is refused. null: what tensor and pipeline leave",
+        circumstance=True, ge=1,
+    )  # fmt: skip
     world: int | None = key(
         None, "ranks that this run expects; another number is refused. null: any", circumstance=True, ge=1
     )
+
+    @property
+    def expected(self) -> int | None:
+        """Ranks that must come, where the keys say so."""
+        if self.world is None and self.data is not None:
+            return self.tensor * self.pipeline * self.data
+        return self.world
 
 
 class CheckpointConfig(Config):
@@ -155,6 +166,17 @@ class RunConfig(Config):
             raise ValueError(
                 f"parallel.pipeline {stages} is more than model.layers {self.model.layers}: a stage needs "
                 f"a block; use at most {self.model.layers}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _world_fits(self) -> RunConfig:
+        parallel = self.parallel
+        world, data = parallel.world, parallel.data
+        if world is not None and data is not None and world != parallel.tensor * parallel.pipeline * data:
+            raise ValueError(
+                f"parallel.world {world} is not parallel.tensor {parallel.tensor} x parallel.pipeline "
+                f"{parallel.pipeline} x parallel.data {data}; leave one of them out"
             )
         return self
 

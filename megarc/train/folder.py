@@ -23,6 +23,7 @@ from megarc.safe import written_safely
 from megarc.train.config import RunConfig
 
 _SHOWN_DIFFERENCES = 12
+_SECONDS_TO_SEE = 10.0  # a network file system tells other hosts of a new folder a little later
 _DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ESTALE)
 
 
@@ -61,6 +62,13 @@ class RunFolder:
         return self.path / "log.txt"
 
     @property
+    def ranks(self) -> Path:
+        return self.path / "ranks"
+
+    def log_of(self, rank: int) -> Path:
+        return self.ranks / f"rank-{rank:05d}.log"
+
+    @property
     def lock(self) -> Path:
         return self.path / "lock"
 
@@ -90,14 +98,50 @@ class RunFolder:
             environment = orjson.dumps({**_environment(), **facts}, option=orjson.OPT_INDENT_2)
             self.environment.write_bytes(environment)
             self.checkpoints.mkdir(exist_ok=True)
+            self.ranks.mkdir(exist_ok=True)
         except OSError as error:
             raise UserError(f"the run folder {self.path} cannot be written: {error}") from None
+
+    def seen_by(self, rank: int) -> None:
+        """Checks that this rank sees the folder that rank 0 entered, and can write in it.
+
+        Raises:
+            UserError: where it does not: a disk that only some hosts share.
+        """
+        end = time.monotonic() + _SECONDS_TO_SEE
+        while not self.ranks.is_dir() and time.monotonic() < end:
+            time.sleep(0.2)
+        where = f"the run folder {self.path.absolute()} of rank 0"
+        if not self.ranks.is_dir():
+            raise UserError(
+                f"{where} is not there on {platform.node()}: it must lie on a disk that all hosts share"
+            )
+        try:
+            self.log_of(rank).open("a").close()
+        except OSError as error:
+            raise UserError(f"{where} cannot be written on {platform.node()}: {error}") from None
 
     def tell(self, state: str, **facts: Any) -> None:
         """Writes state.json: running, saved, finished or failed. Launchers lose exit codes."""
         content = {"state": state, "time": time.strftime("%Y-%m-%d %H:%M:%S"), **facts}
         with written_safely(self.state) as file:
             file.write(orjson.dumps(content, option=orjson.OPT_INDENT_2))
+
+    def fate(self) -> str:
+        """How the run stands, by state.json, in words that begin with the state.
+
+        Raises:
+            UserError: where there is no run.
+        """
+        try:
+            told = orjson.loads(self.state.read_bytes())
+        except FileNotFoundError:
+            raise UserError(f"{self.path} holds no run that began: no state.json") from None
+        except (OSError, orjson.JSONDecodeError) as error:
+            raise UserError(f"{self.state} cannot be read: {error}") from None
+        where = f" at step {told['step']} of {told['total']}" if "step" in told else ""
+        why = f": {told['error']}" if "error" in told else ""
+        return f"{told['state']}{where}, {told['time']}{why}"
 
     @contextmanager
     def failures_told(self) -> Iterator[None]:
@@ -115,9 +159,9 @@ class RunFolder:
             raise
 
     @contextmanager
-    def logged(self, logger: logging.Logger) -> Iterator[None]:
-        """Keeps in log.txt what the logger says while the block runs."""
-        handler = logging.FileHandler(self.log, encoding="utf-8")
+    def logged(self, logger: logging.Logger, path: Path) -> Iterator[None]:
+        """Keeps in ``path`` what the logger says while the block runs."""
+        handler = logging.FileHandler(path, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         logger.addHandler(handler)
         try:

@@ -14,20 +14,11 @@ def resolve(config: RunConfig, stream: Stream, topology: Topology) -> RunConfig:
     Raises:
         UserError: where model and data, batch and ranks, or model and topology do not fit.
     """
-    _check_world(config, topology.world)
     model = config.model.model_copy(update={"vocabulary": _vocabulary(config, stream)})
     batch = config.batch.model_copy(update={"micro": _micro_batch(config, topology.data)})
     config = config.model_copy(update={"model": model, "batch": batch})
     _check_tensor(config, topology)
     return config
-
-
-def _check_world(config: RunConfig, ranks: int) -> None:
-    expected = config.parallel.world
-    if expected is not None and expected != ranks:
-        raise UserError(
-            f"parallel.world expects {expected} ranks, and {ranks} came; start {expected}, or change it"
-        )
 
 
 def _check_tensor(config: RunConfig, topology: Topology) -> None:

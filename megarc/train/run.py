@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
+from typing import Any
 
 from megarc.attention import resolve as choose_attention
+from megarc.config import digest_of
 from megarc.data import Maker, Stream, open_stream
 from megarc.errors import UserError
 from megarc.model import cost_of
-from megarc.parallel import Groups, broadcast_object
+from megarc.parallel import Groups, agree, broadcast_object, together
 from megarc.progress import human
 from megarc.train import checkpoint
 from megarc.train.build import build_engine
@@ -41,19 +43,8 @@ def pretrain(config: RunConfig, groups: Groups, makers: Mapping[str, Maker] | No
     Raises:
         UserError: for everything that a user can put right.
     """
-    window = config.window.build()
-    stream = open_stream(config.data, "train", window, config.seed, makers=makers or {})
-    heldout = (
-        open_stream(config.data, "valid", window, config.seed, makers=makers or {})
-        if config.data.valid
-        else None
-    )
-    config = resolve(config, stream, groups.topology)
-    if stream.placed and groups.topology.pipeline > 1:
-        raise UserError(
-            "data.train gives each row a position, which does not flow through a pipeline; "
-            "use positions: rows there, or parallel.pipeline=1"
-        )
+    config, stream, heldout = together(lambda: _opened(config, groups, makers or {}), groups.world)
+    agree({"configuration": digest_of(config), "data": ", ".join(stream.digests)}, groups.world)
     folder = RunFolder(config.folder)
     rate = learning_rate(config)
     with ExitStack() as stack:
@@ -72,25 +63,42 @@ def pretrain(config: RunConfig, groups: Groups, makers: Mapping[str, Maker] | No
         train(engine, feed, rate, observers, first=standing.step, total=total, batch=batch)
 
 
+def _opened(
+    config: RunConfig, groups: Groups, makers: Mapping[str, Maker]
+) -> tuple[RunConfig, Stream, Stream | None]:
+    """The resolved configuration, the training stream and the held-out one."""
+    window = config.window.build()
+    stream = open_stream(config.data, "train", window, config.seed, makers=makers)
+    heldout = (
+        open_stream(config.data, "valid", window, config.seed, makers=makers) if config.data.valid else None
+    )
+    if stream.placed and groups.topology.pipeline > 1:
+        raise UserError(
+            "data.train gives each row a position, which does not flow through a pipeline; "
+            "use positions: rows there, or parallel.pipeline=1"
+        )
+    return resolve(config, stream, groups.topology), stream, heldout
+
+
 def _enter(stack: ExitStack, folder: RunFolder, config: RunConfig, groups: Groups, stream: Stream) -> None:
-    """Rank 0 takes the folder for all; a refusal reaches every rank."""
-    error = None
-    if groups.first:
-        try:
-            folder.path.mkdir(parents=True, exist_ok=True)
-            taken_over = stack.enter_context(hold(folder.lock))
-            if taken_over:
-                log.warning(taken_over)
-            folder.enter(config, {"ranks": groups.world.size, "sources": list(stream.digests)})
-            stack.enter_context(folder.failures_told())
-            stack.enter_context(folder.logged(log))
-        except UserError as problem:
-            error = str(problem)
-        except OSError as problem:
-            error = f"the run folder {folder.path} cannot be made: {problem}"
-    error = broadcast_object(error, groups.world)
-    if error:
-        raise UserError(error)
+    """Rank 0 takes the folder for all; then each rank sees that it is there, and keeps its log in it."""
+    facts = {"ranks": groups.world.size, "sources": list(stream.digests)}
+    together(lambda: _take(stack, folder, config, facts) if groups.first else None, groups.world)
+    together(lambda: folder.seen_by(groups.world.rank), groups.world)
+    stack.enter_context(folder.logged(logging.getLogger(), folder.log_of(groups.world.rank)))
+
+
+def _take(stack: ExitStack, folder: RunFolder, config: RunConfig, facts: dict[str, Any]) -> None:
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        taken_over = stack.enter_context(hold(folder.lock))
+        if taken_over:
+            log.warning(taken_over)
+        folder.enter(config, facts)
+        stack.enter_context(folder.failures_told())
+        stack.enter_context(folder.logged(log, folder.log))
+    except OSError as problem:
+        raise UserError(f"the run folder {folder.path} cannot be made: {problem}") from None
 
 
 def _resume(engine: Engine, folder: RunFolder, stream: Stream, groups: Groups) -> Standing:

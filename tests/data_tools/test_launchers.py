@@ -32,9 +32,8 @@ def mpi_absent() -> str:
         (None, {}, (0, 1)),
         ("3/8", {"PMI_RANK": "0", "PMI_SIZE": "2"}, (3, 8)),
         ("none", {"PMI_RANK": "1", "PMI_SIZE": "2"}, (0, 1)),
-        (None, {"PMI_RANK": "1", "PMI_SIZE": "2"}, (1, 2)),
-        ("auto", {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "4"}, (3, 4)),
-        (None, {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "6", "SLURM_NTASKS": "8"}, (5, 6)),
+        (None, {"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "1"}, (1, 2)),
+        ("auto", {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "6", "SLURM_LOCALID": "0"}, (5, 6)),
         # A batch script is not one of its tasks.
         (None, {"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, (0, 1)),
     ],

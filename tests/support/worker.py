@@ -20,7 +20,8 @@ from layers import check
 
 from megarc.config import build
 from megarc.data import open_stream
-from megarc.parallel import Groups, connect, disconnect, place_from_environment
+from megarc.parallel import Groups, connect, disconnect, meet
+from megarc.place import place_from_environment
 from megarc.science import MAKERS
 from megarc.train import RunConfig, pretrain, resolve
 from megarc.train.build import build_engine
@@ -30,18 +31,18 @@ from megarc.train.checkpoint import Saver, load, open_checkpoint
 def main() -> None:
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    place = place_from_environment()
+    meeting = meet(place_from_environment())
     for job in json.loads(Path(sys.argv[1]).read_text()):
         if job["do"] == "limit file size":
             resource.setrlimit(resource.RLIMIT_FSIZE, (job["bytes"], job["bytes"]))
             continue
         if job["do"] == "layers":
-            check(connect(place, "cpu", tensor=place.world), job["sequence"])
+            check(connect(meeting, "cpu", tensor=meeting.place.world), job["sequence"])
             continue
         config = build(RunConfig, job["config"], "job")
         layout = config.parallel
         groups = connect(
-            place, "cpu", tensor=layout.tensor, pipeline=layout.pipeline, sequence=layout.sequence
+            meeting, "cpu", tensor=layout.tensor, pipeline=layout.pipeline, sequence=layout.sequence
         )
         if job["do"] == "pretrain":
             pretrain(config, groups, MAKERS)

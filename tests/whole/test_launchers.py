@@ -104,7 +104,8 @@ def test_deepspeed_and_torchrun_train_the_same(text, keys, trained):
 def test_the_folder_holds_what_the_docs_say(trained):
     held = {path.name for path in trained.iterdir()}
     files = {"config.yaml", "environment.json", "metrics.jsonl", "state.json", "log.txt"}
-    assert held == files | {"tensorboard", "checkpoints", "plots"}
+    assert held == files | {"tensorboard", "checkpoints", "plots", "ranks"}
+    assert [path.name for path in (trained / "ranks").iterdir()] == ["rank-00000.log"]
     assert "attention engine: split_cpu" in (trained / "log.txt").read_text()
     assert (trained / "plots" / "loss.png").stat().st_size > 5000
     line = json.loads((trained / "metrics.jsonl").read_text().splitlines()[0])

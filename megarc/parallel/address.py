@@ -1,0 +1,110 @@
+"""Where ranks meet first: rank 0's host and port, as the launcher tells them or as they can be found."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+from collections.abc import Mapping
+
+from megarc.errors import UserError
+from megarc.place import Place
+
+Address = tuple[str, int]
+
+
+def address_of(place: Place, environment: Mapping[str, str] = os.environ) -> Address | None:
+    """Host and port of the first meeting; None for a process alone.
+
+    MASTER_ADDR and MASTER_PORT win, whoever set them. Else srun's step says the
+    host, and the job's number makes the port; under mpirun, mpi4py carries rank 0's.
+
+    Raises:
+        UserError: where nothing tells it.
+    """
+    if place.launcher == "python":
+        return None
+    host, port = environment.get("MASTER_ADDR"), environment.get("MASTER_PORT")
+    if host and port:
+        return host, _as_port(port)
+    if place.launcher == "slurm":
+        return (
+            host or _reachable(first_host(environment.get("SLURM_STEP_NODELIST", ""))),
+            _as_port(port) if port else port_of_job(environment),
+        )
+    if place.launcher in ("deepspeed", "torchrun"):
+        raise UserError("RANK is set but MASTER_ADDR or MASTER_PORT is not; start with deepspeed or torchrun")
+    return _told_by_mpi()
+
+
+def first_host(nodes: str) -> str:
+    """The first host of a list as SLURM writes it: ``n[01-03,7]-ib,m2`` begins with n01-ib.
+
+    Raises:
+        UserError: where there is none.
+    """
+    found = re.match(r"([^\[,]+)(?:\[(\d+)[^\]]*\])?([^\[,]*)", nodes)
+    if not found:
+        raise UserError(f"SLURM_STEP_NODELIST is {nodes!r}: no host; set MASTER_ADDR and MASTER_PORT")
+    return "".join(part or "" for part in found.groups())
+
+
+def port_of_job(environment: Mapping[str, str]) -> int:
+    """A port below the ones that systems hand out, which differs between jobs and steps of one node."""
+    job, step = (int(environment.get(name, "0")) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
+    return 10_000 + (31 * job + step) % 20_000
+
+
+def _as_port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 1 << 16:
+        raise UserError(f"MASTER_PORT is {text!r}; give a free port, such as 29500")
+    return int(text)
+
+
+def _reachable(host: str) -> str:
+    """``host``, or the address by which SLURM itself reaches it, where its name means nothing here."""
+    try:
+        socket.getaddrinfo(host, None)
+        return host
+    except OSError:
+        pass
+    try:
+        command = ["scontrol", "-o", "show", "node", host]
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        shown = ""
+    found = re.search(r"NodeAddr=(\S+)", shown)
+    if not found:
+        raise UserError(f"the first node's name, {host}, cannot be resolved here; set MASTER_ADDR")
+    return found[1]
+
+
+def _told_by_mpi() -> Address:
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError):  # RuntimeError: no MPI library
+        raise UserError(
+            "mpirun does not say where rank 0 is: set MASTER_ADDR and MASTER_PORT for all ranks "
+            "(mpirun -genv or -x), or pip install mpi4py"
+        ) from None
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        own = (_own_address(), probe.getsockname()[1])
+        return MPI.COMM_WORLD.bcast(own, root=0)
+
+
+def _own_address() -> str:
+    """This host's name where it means an address that others can reach, else that address."""
+    name = socket.gethostname()
+    try:
+        if not socket.gethostbyname(name).startswith("127."):
+            return name
+    except OSError:
+        pass
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # nothing is sent: it asks which interface leads out
+            return probe.getsockname()[0]
+        except OSError:
+            return "127.0.0.1"
