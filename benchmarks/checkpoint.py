@@ -28,7 +28,7 @@ from megarc.report import table
 from megarc.science import MAKERS
 from megarc.train import RunConfig, resolve
 from megarc.train.build import build_engine
-from megarc.train.checkpoint import Saver, Standing, latest
+from megarc.train.checkpoint import Level, Saver, Standing, latest
 from megarc.train.checkpoint import load as load_checkpoint
 from megarc.train.checkpoint.fragments import buffers, written
 
@@ -64,7 +64,7 @@ def main() -> int:
 
 
 def measure(engine, groups, folder: Path) -> dict:
-    saver = Saver(folder, groups, keep=1)
+    saver, level = Saver(groups), Level.shared(folder, groups, keep=1)
     state = [tensor for _, tensor in buffers(written(engine))]
     size = sum(tensor.numel() * tensor.itemsize for tensor in state)
     copies = [torch.empty_like(tensor) for tensor in state]
@@ -75,7 +75,7 @@ def measure(engine, groups, folder: Path) -> dict:
             copy.copy_(tensor)
         bare.append(time.perf_counter() - begun)
         begun = time.perf_counter()
-        saver.save(engine, Standing(step, step), {"config": {}})
+        saver.save(engine, Standing(step, step), {"config": {}}, level)
         stalls.append(time.perf_counter() - begun)
         saver.wait()
         writes.append(time.perf_counter() - begun)

@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     from megarc.parallel import disconnect
     from megarc.place import place_from_environment
     from megarc.science import MAKERS
-    from megarc.train import RunConfig, RunFolder, pretrain, start
+    from megarc.train import Ending, RunConfig, RunFolder, pretrain, start
 
     def read() -> RunConfig:
         return load(RunConfig, arguments.config, arguments.overrides)
@@ -58,12 +58,12 @@ def run(arguments: argparse.Namespace) -> int:
         begun = start(place_from_environment(), read, timedelta(seconds=arguments.patience))
         if arguments.check:
             return show(begun)
-        pretrain(begun.config, begun.groups, MAKERS)
+        ending = pretrain(begun.config, begun.groups, MAKERS)
         if begun.groups.first:
             draw(RunFolder(begun.config.folder))
     finally:
         disconnect()
-    return 0
+    return EXIT_SAVED if ending is Ending.SAVED else 0
 
 
 def show(begun: Start) -> int:

@@ -11,6 +11,7 @@ Nothing is stored and nothing is consumed: resuming is asking for another number
 from megarc.data.ahead import Ahead
 from megarc.data.batches import Batch, part_of_step
 from megarc.data.config import DataConfig, LocalityConfig, SourceConfig, WindowConfig
+from megarc.data.gaps import Gaps, around
 from megarc.data.opening import Maker, open_source, open_stream
 from megarc.data.source import BulkSource, Facts, Sample, Samples, Source
 from megarc.data.stream import Share, Stream
@@ -22,6 +23,7 @@ __all__ = [
     "BulkSource",
     "DataConfig",
     "Facts",
+    "Gaps",
     "LocalityConfig",
     "Maker",
     "Sample",
@@ -32,6 +34,7 @@ __all__ = [
     "Stream",
     "StridedCorpus",
     "WindowConfig",
+    "around",
     "open_source",
     "open_stream",
     "part_of_step",

@@ -23,6 +23,13 @@ def all_reduce_sum(tensor: torch.Tensor, group: Group) -> torch.Tensor:
     return tensor
 
 
+def all_reduce_max(tensor: torch.Tensor, group: Group) -> torch.Tensor:
+    """The largest of each element of ``tensor`` over the group, in place."""
+    if group.size > 1:
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=group.handle)
+    return tensor
+
+
 def broadcast_object(value: ObjectT, group: Group) -> ObjectT:
     """Rank 0's ``value``, on every rank of the group."""
     if group.size == 1:

@@ -8,6 +8,7 @@ the same folder goes on where it stopped.
 from megarc.train.checkpoint import full_masters
 from megarc.train.config import RunConfig
 from megarc.train.folder import RunFolder
+from megarc.train.observers import Ending
 from megarc.train.resolve import resolve
 from megarc.train.run import pretrain
 from megarc.train.saved import (
@@ -21,6 +22,7 @@ from megarc.train.saved import (
 from megarc.train.start import Start, start
 
 __all__ = [
+    "Ending",
     "RunConfig",
     "RunFolder",
     "SavedModel",

@@ -18,14 +18,16 @@ from megarc.train.config import RunConfig
 from megarc.train.engine import Engine, PipelinedEngine, StageLoss
 from megarc.train.grid import Grid
 from megarc.train.optimizer import adamw
+from megarc.train.pulse import Pulse
 from megarc.train.settings import deepspeed_settings
 
 
-def build_engine(config: RunConfig, groups: Groups) -> Engine:
+def build_engine(config: RunConfig, groups: Groups, pulse: Pulse | None = None) -> Engine:
     """This rank's part of the model with initial values, its optimizer and engine.
 
     Args:
         config: resolved: vocabulary and micro-batch are known.
+        pulse: told by the engine where it is; None: nobody listens.
     """
     deepspeed = _import_deepspeed(groups.device)
     micro_batch = config.batch.micro_batch
@@ -37,7 +39,7 @@ def build_engine(config: RunConfig, groups: Groups) -> Engine:
         with _partitioned(deepspeed, config, settings, grid):
             model: nn.Module = Transformer(config.model, config.execution, tensor)
         _fill(model, config, groups, str)
-        return Engine(config, groups, _initialize(deepspeed, model, config, settings, mpu=grid))
+        return Engine(config, groups, _initialize(deepspeed, model, config, settings, mpu=grid), pulse)
     window = config.window.build()
     plan = Plan(
         rows=window.loss_rows,
@@ -47,7 +49,7 @@ def build_engine(config: RunConfig, groups: Groups) -> Engine:
     loss = StageLoss(config, plan, tensor)
     stage = build_pipeline(config.model, config.execution, groups, plan, loss)
     _fill(stage, config, groups, stage.canonical)
-    return PipelinedEngine(config, groups, _initialize(deepspeed, stage, config, settings), loss)
+    return PipelinedEngine(config, groups, _initialize(deepspeed, stage, config, settings), loss, pulse)
 
 
 def _initialize(

@@ -12,6 +12,7 @@ from megarc.config import Config, Duration, key
 from megarc.data import DataConfig, WindowConfig
 from megarc.model import ExecutionConfig, ModelConfig
 from megarc.quantity import Quantity
+from megarc.train.safety import CheckpointConfig, HealthConfig
 
 
 class BatchConfig(Config):
@@ -91,15 +92,6 @@ class ParallelConfig(Config):
         return self.world
 
 
-class CheckpointConfig(Config):
-    """When the state is saved, and what is kept."""
-
-    every: Duration = key(
-        Quantity(0.25, "run"), "between checkpoints; one more at the end", circumstance=True
-    )
-    keep: int = key(2, "newest checkpoints that stay; older ones are removed", circumstance=True, ge=1)
-
-
 class ValidationConfig(Config):
     """Held-out loss during training, on data.valid."""
 
@@ -143,6 +135,7 @@ class RunConfig(Config):
     execution: ExecutionConfig = key(ExecutionConfig, "how the same numbers are computed")
     parallel: ParallelConfig = key(ParallelConfig, "who holds what")
     checkpoint: CheckpointConfig = key(CheckpointConfig, "when the state is saved")
+    health: HealthConfig = key(HealthConfig, "bad numbers, hangs, damaged memory, slow ranks")
     validation: ValidationConfig = key(ValidationConfig, "held-out loss")
     logging: LoggingConfig = key(LoggingConfig, "what the run tells")
     deepspeed: dict[str, Any] = key({}, "passed to DeepSpeed as it is, for experts", circumstance=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,11 @@ from megarc.model import Plan, Record, record_of, row_loss, weighted_sum
 from megarc.parallel import Groups, TensorParallel, all_reduce_sum
 from megarc.train.config import RunConfig
 from megarc.train.feed import MicroBatch
+from megarc.train.gate import Gate
+from megarc.train.pulse import Pulse
+
+BeforeUpdate = Callable[[Tensor, Tensor], bool]
+"""(loss, gradient norm) -> whether to apply the update: the same answer on every rank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +27,15 @@ class StepResult:
     Attributes:
         loss: mean negative log-likelihood of the whole batch, in nats a predicted token.
         gradient_norm: of the whole gradient, before clipping.
+        own_nll: the sum of this data rank's weighted losses, in nats.
+        skipped: whether the update was left out, on every rank alike.
     """
 
     loss: Tensor
     gradient_norm: Tensor
     learning_rate: float
+    own_nll: Tensor
+    skipped: bool
 
 
 class Engine:
@@ -35,18 +44,30 @@ class Engine:
     All ranks call its methods together.
     """
 
-    def __init__(self, config: RunConfig, groups: Groups, deepspeed_engine: Any) -> None:
+    def __init__(
+        self, config: RunConfig, groups: Groups, deepspeed_engine: Any, pulse: Pulse | None = None
+    ) -> None:
         self.config, self.groups = config, groups
         self.deepspeed = deepspeed_engine
+        self.pulse = pulse or Pulse()
         self.loss_rows = config.window.build().loss_rows
+        self.nll = torch.zeros((), device=groups.device)  # sum of w * nll of this rank's step
+        self._norm = self.nll
+        optimizer = deepspeed_engine.optimizer
+        self._gate = Gate(getattr(optimizer, "optimizer", optimizer))
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter, Record]]:
         """Canonical name, parameter and record of what this rank has, in a fixed order."""
         for name, parameter in self.deepspeed.module.named_parameters():
             yield self._canonical(name), parameter, record_of(parameter)
 
-    def step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> StepResult:
-        """Forward and backward of this rank's micro-batches, then one update.
+    def step(
+        self,
+        micro_batches: Sequence[MicroBatch],
+        learning_rate: float,
+        before_update: BeforeUpdate = lambda loss, gradient_norm: True,
+    ) -> StepResult:
+        """Forward and backward of this rank's micro-batches, then one update, or none.
 
         The loss is ``sum(w * nll) / W``, W over the whole batch; DeepSpeed
         averages over data ranks and micro-batches, so each hands it its share
@@ -56,12 +77,23 @@ class Engine:
         factor = self.groups.data.size * len(micro_batches) / total
         for group in self.deepspeed.optimizer.param_groups:
             group["lr"] = learning_rate
-        nll, norm = self._update(micro_batches, factor)
-        return StepResult(all_reduce_sum(nll, self.groups.data) / total, norm, learning_rate)
+        loss = norm = self.nll = torch.zeros((), device=self.groups.device)
+
+        def decide() -> bool:
+            nonlocal loss, norm
+            loss, norm = self._whole_nll() / total, self._gradient_norm()
+            return before_update(loss, norm)
+
+        with self._gate.asking(decide):
+            self._update(micro_batches, factor)
+        # Where the gradient isn't finite some stages of the engine leave the update out by themselves.
+        skipped = not self._gate.open() or bool(getattr(self.deepspeed.optimizer, "overflow", False))
+        return StepResult(loss, norm, learning_rate, self.nll, skipped)
 
     @torch.no_grad()
     def evaluate(self, batch: MicroBatch) -> Tensor:
         """The weighted sum of this data rank's losses on ``batch``, in nats, a scalar."""
+        self.pulse.enter("evaluating")
         self.deepspeed.eval()
         rows = self.deepspeed(
             batch.tokens, self.loss_rows, batch.recent, batch.documents, positions=batch.positions
@@ -78,21 +110,27 @@ class Engine:
     def _canonical(self, name: str) -> str:
         return name
 
-    def _update(self, micro_batches: Sequence[MicroBatch], factor: Tensor | float) -> tuple[Tensor, Tensor]:
-        """Trains on this rank's micro-batches: the sum of w * nll, and the gradient's norm."""
-        nll = torch.zeros((), device=self.groups.device)
+    def _update(self, micro_batches: Sequence[MicroBatch], factor: Tensor | float) -> None:
+        """Trains on this rank's micro-batches; their sum of w * nll is added to ``self.nll``."""
         for batch in micro_batches:
+            self.pulse.enter("forward")
             rows = self.deepspeed(
                 batch.tokens, self.loss_rows, batch.recent, batch.documents, positions=batch.positions
             )
             objective = weighted_sum(rows, batch.weights, self.config.optimizer.z_loss)
-            nll += weighted_sum(rows, batch.weights, 0.0).detach()
+            self.nll += weighted_sum(rows, batch.weights, 0.0).detach()
+            self.pulse.enter("backward")
             self.deepspeed.backward(objective * factor)
             if batch is not micro_batches[-1]:
                 self.deepspeed.step()  # between micro-batches this only counts
-        norm = self._own_norm() if self.config.parallel.zero == 0 else None
+        if self.config.parallel.zero == 0:
+            self._norm = self._own_norm()
+        self.pulse.enter("update")
         self.deepspeed.step()
-        return nll, self._norm() if norm is None else norm
+
+    def _whole_nll(self) -> Tensor:
+        """The sum of w * nll over all data ranks."""
+        return all_reduce_sum(self.nll.clone(), self.groups.data)
 
     # ---- helpers
 
@@ -103,8 +141,12 @@ class Engine:
         own = torch.stack([batch.weights.sum() for batch in micro_batches if batch.weights is not None]).sum()
         return all_reduce_sum(own, self.groups.data)
 
-    def _norm(self) -> Tensor:
-        return torch.as_tensor(self.deepspeed.get_global_grad_norm(), device=self.groups.device)
+    def _gradient_norm(self) -> Tensor:
+        """Of the whole gradient, while the engine is in its step; nan where that says -1 for it."""
+        if self.config.parallel.zero == 0:
+            return self._norm
+        norm = torch.as_tensor(self.deepspeed.optimizer._global_grad_norm, device=self.groups.device)
+        return torch.where(norm < 0, torch.nan, norm)
 
     def _own_norm(self) -> Tensor:
         """Stage 0 tells no norm; every data rank holds the whole, reduced gradient."""
@@ -119,12 +161,20 @@ class Engine:
 class PipelinedEngine(Engine):
     """The same over DeepSpeed's pipeline engine: its schedule (1F1B) runs all micro-batches at once."""
 
-    def __init__(self, config: RunConfig, groups: Groups, deepspeed_engine: Any, loss: StageLoss) -> None:
-        super().__init__(config, groups, deepspeed_engine)
+    def __init__(
+        self,
+        config: RunConfig,
+        groups: Groups,
+        deepspeed_engine: Any,
+        loss: StageLoss,
+        pulse: Pulse | None = None,
+    ) -> None:
+        super().__init__(config, groups, deepspeed_engine, pulse)
         self.loss = loss
 
     @torch.no_grad()
     def evaluate(self, batch: MicroBatch) -> Tensor:
+        self.pulse.enter("evaluating")
         self.loss.nll = torch.zeros((), device=self.groups.device)
         items = iter([self.loss.item(batch, 1.0)])
         self.deepspeed.eval_batch(items, num_micro_batches=1, bcast_loss=False)
@@ -134,11 +184,15 @@ class PipelinedEngine(Engine):
     def _canonical(self, name: str) -> str:
         return self.deepspeed.module.canonical(name)
 
-    def _update(self, micro_batches: Sequence[MicroBatch], factor: Tensor | float) -> tuple[Tensor, Tensor]:
-        self.loss.nll = torch.zeros((), device=self.groups.device)
+    def _update(self, micro_batches: Sequence[MicroBatch], factor: Tensor | float) -> None:
+        self.loss.nll = self.nll
         items = iter([self.loss.item(batch, factor) for batch in micro_batches])
+        self.pulse.enter("pipeline")
         self.deepspeed.train_batch(items)
-        return self._from_last_stage(self.loss.nll), self._norm()
+
+    def _whole_nll(self) -> Tensor:
+        self.nll = self._from_last_stage(self.loss.nll.clone())
+        return super()._whole_nll()
 
     def _from_last_stage(self, value: Tensor) -> Tensor:
         """``value``, which is 0 on all stages but the last."""

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from megarc.data import Ahead, Batch, Stream, part_of_step
+from megarc.data import Ahead, Batch, Gaps, Stream, around, part_of_step
 from megarc.parallel import Groups
 from megarc.train.config import BatchConfig
+from megarc.train.pulse import Pulse
 
 
 class MicroBatch(NamedTuple):
@@ -41,9 +42,14 @@ def to_tensors(batch: Batch, device: torch.device) -> MicroBatch:
 
 
 def steps(
-    stream: Stream, groups: Groups, batch: BatchConfig, *, first: int, total: int
+    stream: Stream, groups: Groups, batch: BatchConfig, gaps: Gaps, pulse: Pulse, *, first: int, total: int
 ) -> Iterator[list[MicroBatch]]:
-    """This rank's micro-batches of steps ``first .. total-1``, read by a thread one step ahead."""
+    """This rank's micro-batches of steps ``first .. total-1``, read by a thread one step ahead.
+
+    Args:
+        gaps: samples that are left out.
+        pulse: told while this waits for the data, and when the thread reads.
+    """
     count = batch.size // (groups.data.size * batch.micro_batch)
     requests = (
         request
@@ -52,6 +58,14 @@ def steps(
             step * batch.size, batch.size, groups.data.rank, groups.data.size, batch.micro_batch
         )
     )
-    with Ahead(stream.read, requests, depth=count) as ahead:
-        for _ in range(first, total):
+    read_around = around(stream.read, gaps)
+
+    def read(begin: int, length: int) -> Batch:
+        pulse.pass_by("reading")
+        return read_around(begin, length)
+
+    with Ahead(read, requests, depth=count) as ahead:
+        for step in range(first, total):
+            pulse.step = step + 1
+            pulse.enter("waiting for data")
             yield [to_tensors(next(ahead), groups.device) for _ in range(count)]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from megarc.train.engine import Engine
 from megarc.train.feed import MicroBatch
-from megarc.train.observers import Moment, Observer
+from megarc.train.observers import Ballot, Ending, Moment, Observer
 
 
 def train(
@@ -14,19 +14,24 @@ def train(
     feed: Iterable[list[MicroBatch]],
     learning_rate: Callable[[int], float],
     observers: Sequence[Observer],
+    begin: Moment,
     *,
-    first: int,
-    total: int,
     batch: int,
-) -> None:
-    """Steps ``first .. total-1``, each on the next micro-batches of ``feed``, watched by ``observers``."""
-    moment = Moment(first, total, first * batch)
+) -> Ending:
+    """The steps from ``begin`` on, each on the next micro-batches of ``feed``, watched by ``observers``."""
+    moment, ending = begin, Ending.FINISHED
     for observer in observers:
         observer.start(engine, moment)
-    for step, micro_batches in enumerate(feed, start=first):
-        result = engine.step(micro_batches, learning_rate(step))
-        moment = Moment(step + 1, total, (step + 1) * batch)
-        for observer in observers:
-            observer.after_step(engine, moment, result)
+    for step, micro_batches in enumerate(feed, start=begin.step):
+        ballot = Ballot(observers, engine.groups, moment)
+        result = engine.step(micro_batches, learning_rate(step), ballot)
+        skipped = moment.skipped + result.skipped
+        moment = Moment(step + 1, begin.total, (step + 1) * batch, skipped, ballot.agreed)
+        engine.pulse.enter("observing")
+        asked = [observer.after_step(engine, moment, result) for observer in observers]
+        if any(asked):
+            ending = next(one for one in asked if one)
+            break
     for observer in observers:
-        observer.stop(engine, moment)
+        observer.stop(engine, moment, ending)
+    return ending

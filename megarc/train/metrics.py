@@ -18,11 +18,11 @@ from megarc.train.config import RunConfig
 from megarc.train.engine import Engine, StepResult
 from megarc.train.folder import RunFolder
 from megarc.train.heldout import heldout_loss
-from megarc.train.observers import Moment
+from megarc.train.observers import Ending, Moment, Observer
 from megarc.train.speed import peak_flops, peak_memory
 
 
-class Metrics:
+class Metrics(Observer):
     """Loss, rates, MFU and memory every ``logging.every`` steps, held-out loss every ``validation.every``.
 
     Rates and MFU leave out the time of held-out losses: they say how fast it trains.
@@ -47,6 +47,7 @@ class Metrics:
         self.bar: Bar | None = None
         self._bar_context: Any = None
         self._losses: list[torch.Tensor] = []
+        self._steps = 0
         self._clock = 0.0
 
     def start(self, engine: Engine, moment: Moment) -> None:
@@ -67,7 +68,9 @@ class Metrics:
     def after_step(self, engine: Engine, moment: Moment, result: StepResult) -> None:
         assert self.bar is not None
         self.bar.advance(1)
-        self._losses.append(result.loss)
+        self._steps += 1
+        if not result.skipped:
+            self._losses.append(result.loss)
         if moment.every(self.config.logging.every):
             self._log(moment, result)
         if self.heldout is not None and moment.every(self.heldout_every):
@@ -76,7 +79,7 @@ class Metrics:
             self._write(moment, self._in_units("heldout", loss))
             self._clock += time.perf_counter() - before
 
-    def stop(self, engine: Engine, moment: Moment) -> None:
+    def stop(self, engine: Engine, moment: Moment, ending: Ending) -> None:
         self._bar_context.__exit__(None, None, None)
         if self.file is not None:
             self.file.close()
@@ -85,15 +88,18 @@ class Metrics:
 
     def _log(self, moment: Moment, result: StepResult) -> None:
         assert self.bar is not None
-        loss = float(torch.stack(self._losses).mean())  # the one wait for the device
+        # Of the steps that counted; none did where all were bad.
+        loss = float(torch.stack(self._losses).mean()) if self._losses else math.nan
         elapsed = time.perf_counter() - self._clock
-        samples = len(self._losses) * self.config.batch.size / elapsed
+        samples = self._steps * self.config.batch.size / elapsed
         self._losses.clear()
+        self._steps = 0
         flops, peak = samples * self.cost.training_flops, self.peak * self.groups.world.size
         values = {
             **self._in_units("train", loss),
             "train/learning_rate": result.learning_rate,
             "train/gradient_norm": float(result.gradient_norm),
+            "train/skipped": moment.skipped,
             "speed/predicted_tokens_per_second": samples * self.window.stride,
             "speed/processed_tokens_per_second": samples * self.window.rows,
             "speed/mfu_exact_mask": flops / peak,

@@ -14,25 +14,23 @@ from megarc.errors import UserError
 from megarc.model import cost_of
 from megarc.parallel import Groups, agree, broadcast_object, together
 from megarc.progress import human
-from megarc.train import checkpoint
 from megarc.train.build import build_engine
-from megarc.train.checkpoint import Saver, Standing
+from megarc.train.checkpoint import Level, Standing
 from megarc.train.config import RunConfig
-from megarc.train.engine import Engine
-from megarc.train.feed import steps
 from megarc.train.folder import RunFolder
+from megarc.train.health import Signals
 from megarc.train.lock import hold
-from megarc.train.loop import train
-from megarc.train.metrics import Metrics
-from megarc.train.observers import Observer
+from megarc.train.observers import Ending
+from megarc.train.pulse import Pulse
 from megarc.train.resolve import resolve
-from megarc.train.saving import Checkpoints
-from megarc.train.schedule import learning_rate
+from megarc.train.resume import resume
+from megarc.train.saving import Due
+from megarc.train.stretch import Stretch
 
 log = logging.getLogger("megarc")
 
 
-def pretrain(config: RunConfig, groups: Groups, makers: Mapping[str, Maker] | None = None) -> None:
+def pretrain(config: RunConfig, groups: Groups, makers: Mapping[str, Maker] | None = None) -> Ending:
     """Trains from the newest checkpoint of ``config.folder``, or from the start, to ``config.length``.
 
     All ranks call it together.
@@ -40,27 +38,36 @@ def pretrain(config: RunConfig, groups: Groups, makers: Mapping[str, Maker] | No
     Args:
         makers: sources beyond corpora, by the ``kind`` under which ``data`` names them.
 
+    Returns:
+        Whether it finished, or a signal ended it with its state saved.
+
     Raises:
         UserError: for everything that a user can put right.
     """
     config, stream, heldout = together(lambda: _opened(config, groups, makers or {}), groups.world)
     agree({"configuration": digest_of(config), "data": ", ".join(stream.digests)}, groups.world)
     folder = RunFolder(config.folder)
-    rate = learning_rate(config)
+    signals = Signals()
     with ExitStack() as stack:
+        stack.enter_context(signals.caught())
         _enter(stack, folder, config, groups, stream)
-        engine = build_engine(config, groups)
+        engine = build_engine(config, groups, Pulse())
         stack.callback(engine.close)
-        standing = _resume(engine, folder, stream, groups)
-        _announce(config, groups, stream, standing)
-        total, batch = config.total_steps(), config.batch.size
-        saver = Saver(folder.checkpoints, groups, config.checkpoint.keep)
-        observers: list[Observer] = [
-            Metrics(config, folder, groups, heldout, stream.bytes_per_token),
-            Checkpoints(config, folder, saver, list(stream.digests)),
-        ]
-        feed = steps(stream, groups, config.batch, first=standing.step, total=total)
-        train(engine, feed, rate, observers, first=standing.step, total=total, batch=batch)
+        levels = _levels(config, folder, groups)
+        resumed = resume(engine, [due.level for due in levels], stream)
+        _announce(config, groups, stream, resumed.standing)
+        stretch = Stretch(config, engine, stream, heldout, folder, levels, signals)
+        return stretch.until_the_end(resumed)
+
+
+def _levels(config: RunConfig, folder: RunFolder, groups: Groups) -> list[Due]:
+    """The shared checkpoints first, then the hosts' own where they are asked for."""
+    keys = config.checkpoint
+    keep_every = config.steps(keys.keep_every) if keys.keep_every else None
+    levels = [Due(Level.shared(folder.checkpoints, groups, keys.keep, keep_every), config.steps(keys.every))]
+    if keys.local is not None:
+        levels.append(Due(Level.local(keys.local, folder.path, groups), config.steps(keys.local_every)))
+    return levels
 
 
 def _opened(
@@ -99,20 +106,6 @@ def _take(stack: ExitStack, folder: RunFolder, config: RunConfig, facts: dict[st
         stack.enter_context(folder.logged(log, folder.log))
     except OSError as problem:
         raise UserError(f"the run folder {folder.path} cannot be made: {problem}") from None
-
-
-def _resume(engine: Engine, folder: RunFolder, stream: Stream, groups: Groups) -> Standing:
-    """Loads the newest whole checkpoint; where there is none, the run stands at its start."""
-    newest = broadcast_object(checkpoint.latest(folder.checkpoints) if groups.first else None, groups.world)
-    if newest is None:
-        return Standing(step=0, samples=0)
-    there, here = newest.standing.sources, list(stream.digests)
-    if there != here:
-        raise UserError(
-            f"{newest.folder} was trained on other data: its sources have digests {there}, "
-            f"the run's now {here}; bring the old corpora back, or start in another folder"
-        )
-    return checkpoint.load(newest, engine)
 
 
 def _announce(config: RunConfig, groups: Groups, stream: Stream, standing: Standing) -> None:

@@ -25,7 +25,7 @@ from megarc.place import place_from_environment
 from megarc.science import MAKERS
 from megarc.train import RunConfig, pretrain, resolve
 from megarc.train.build import build_engine
-from megarc.train.checkpoint import Saver, load, open_checkpoint
+from megarc.train.checkpoint import Level, Saver, load, open_checkpoint
 
 
 def main() -> None:
@@ -56,8 +56,9 @@ def resave(config: RunConfig, groups: Groups, source: Path, target: Path) -> Non
     config = resolve(config, stream, groups.topology)
     engine = build_engine(config, groups)
     standing = load(open_checkpoint(source), engine)
-    saver = Saver(target, groups, keep=1)
-    saver.save(engine, standing, {"config": {}})
+    target.mkdir(parents=True, exist_ok=True)
+    saver = Saver(groups)
+    saver.save(engine, standing, {"config": {}}, Level.shared(target, groups, keep=1))
     saver.wait()
     engine.close()
 

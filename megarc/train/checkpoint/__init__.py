@@ -6,7 +6,18 @@ layout.
 """
 
 from megarc.train.checkpoint.layout import Checkpoint, Standing, latest, open_checkpoint
-from megarc.train.checkpoint.load import full_masters, load
+from megarc.train.checkpoint.level import Level
+from megarc.train.checkpoint.load import full_masters, load, newest_local
 from megarc.train.checkpoint.save import Saver
 
-__all__ = ["Checkpoint", "Saver", "Standing", "full_masters", "latest", "load", "open_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "Level",
+    "Saver",
+    "Standing",
+    "full_masters",
+    "latest",
+    "load",
+    "newest_local",
+    "open_checkpoint",
+]

@@ -11,6 +11,7 @@ A folder without a valid manifest does not exist.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from megarc.errors import UserError
 from megarc.parallel import Box
 from megarc.safe import written_safely
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 
 
@@ -29,11 +30,20 @@ MANIFEST = "manifest.json"
 class Standing:
     """Where a run stands: what a checkpoint knows beside tensors."""
 
-    step: int  # optimizer steps taken
+    step: int  # steps taken
     samples: int  # samples consumed, in this phase
     phase: int = 0
-    skipped: list[list[int]] = field(default_factory=list)  # ranges of samples left out on purpose
+    skipped: list[list[int]] = field(
+        default_factory=list
+    )  # ranges of the order's samples left out on purpose
     sources: list[str] = field(default_factory=list)  # digests of the corpora
+    without_update: int = 0  # of the steps, those whose update was left out
+    losses: dict[str, Any] = field(default_factory=dict)  # the running mean by which a loss is judged
+
+    @property
+    def updates(self) -> int:
+        """What the optimizer counts."""
+        return self.step - self.without_update
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +92,11 @@ def step_folder(checkpoints: Path, step: int) -> Path:
     return checkpoints / f"step-{step:09d}"
 
 
+def step_of(folder: Path) -> int:
+    """1000 of ``step-000001000``."""
+    return int(folder.name.removeprefix("step-"))
+
+
 def rank_name(rank: int) -> str:
     """``rank-00017``: the stem of a rank's two files."""
     return f"rank-{rank:05d}"
@@ -92,13 +107,13 @@ def finished(checkpoints: Path) -> list[Path]:
     return [folder for folder in sorted(checkpoints.glob("step-*")) if _manifest(folder) is not None]
 
 
-def latest(checkpoints: Path) -> Checkpoint | None:
-    """The newest finished checkpoint, if there is one.
+def latest(checkpoints: Path, at_most: int | None = None) -> Checkpoint | None:
+    """The newest finished checkpoint, of step ``at_most`` where that is given, if there is one.
 
     Raises:
         UserError: where a file of it is missing or cut: that is damage, not an unfinished save.
     """
-    folders = finished(checkpoints)
+    folders = [folder for folder in finished(checkpoints) if at_most is None or step_of(folder) <= at_most]
     return open_checkpoint(folders[-1]) if folders else None
 
 
@@ -121,10 +136,20 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         if size != facts["size"]:
             found = "is missing" if size is None else f"has {size}"
             raise UserError(
-                f"{path} should have {facts['size']} bytes and {found}; "
-                "bring it back, or remove that folder to go on from the checkpoint before it"
+                f"{path} should have {facts['size']} bytes and {found}; bring it back, or {instead_of(folder)}"
             )
     return Checkpoint(folder, manifest)
+
+
+def instead_of(folder: Path) -> str:
+    """What a user can do without a checkpoint that is damaged, as the end of a sentence."""
+    before = [other for other in finished(folder.parent) if other.name < folder.name]
+    if not before:
+        return "remove that folder to start anew: there is no checkpoint before it"
+    return (
+        f"move that folder away to go on from the checkpoint before it, {before[-1].name}:  "
+        f"mv {folder} {folder.parent.parent}/damaged-{folder.name}"
+    )
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:
@@ -135,10 +160,10 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
     return manifest if isinstance(manifest, dict) and "files" in manifest else None
 
 
-def write_manifest(folder: Path, ranks: int, standing: Standing, facts: dict[str, Any]) -> None:
+def write_manifest(folder: Path, ranks: Iterable[int], standing: Standing, facts: dict[str, Any]) -> None:
     """Makes the folder whole: every rank's JSON must be there."""
     files: dict[str, Any] = {}
-    for rank in range(ranks):
+    for rank in ranks:
         name = f"{rank_name(rank)}.json"
         entry = orjson.loads((folder / name).read_bytes())
         files[entry["tensors"]] = {"size": entry["size"], "sha256": entry["sha256"]}
@@ -146,6 +171,11 @@ def write_manifest(folder: Path, ranks: int, standing: Standing, facts: dict[str
     manifest = {"format": FORMAT, "standing": asdict(standing), "files": files, **facts}
     with written_safely(folder / MANIFEST) as file:
         file.write(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+
+
+def digest_of_text(text: str) -> str:
+    """SHA-256 of a string."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def digest_of(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,36 +12,90 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from megarc.errors import UserError
-from megarc.parallel import Box, broadcast_object, gather_objects, overlaps, size, whole
+from megarc.parallel import Box, Group, broadcast_object, gather_objects, overlaps, size, whole
 from megarc.train.checkpoint.fragments import held, refresh, set_steps
-from megarc.train.checkpoint.layout import Checkpoint, Placed, Standing
+from megarc.train.checkpoint.layout import (
+    Checkpoint,
+    Placed,
+    Standing,
+    finished,
+    instead_of,
+    open_checkpoint,
+    step_of,
+)
+from megarc.train.checkpoint.level import Level
 from megarc.train.engine import Engine
 
 
-def load(checkpoint: Checkpoint, engine: Engine) -> Standing:
+def load(checkpoint: Checkpoint, engine: Engine, level: Level | None = None) -> Standing:
     """Fills the engine's masters, moments, counters and weights; all ranks together.
+
+    Args:
+        level: where the checkpoint lies on the hosts' own disks; None: all ranks see all of it.
 
     Raises:
         UserError: where a file is damaged, or the checkpoint is of another model.
     """
     world = engine.groups.world
-    damaged = [name for name in gather_objects(checkpoint.verify(world.rank, world.size), world) if name]
-    if damaged:
-        raise UserError(
-            f"{checkpoint.folder / damaged[0]} is damaged: its digest differs from the manifest's; "
-            "remove that folder to go on from the checkpoint before it"
-        )
-    stored = broadcast_object(checkpoint.fragments() if engine.groups.first else None, world)
-    assert stored is not None
-    _check_same_model(checkpoint, stored, engine)
+    _verify(checkpoint, world, level)
+    if level is None:
+        stored = broadcast_object(checkpoint.fragments() if engine.groups.first else {}, world)
+        _check_same_model(checkpoint, stored, engine)
+    else:
+        stored = checkpoint.fragments()
     with _Files(checkpoint) as files:
         for fragment in held(engine):
             for source in stored[fragment.name]:
                 for part, target in fragment.state.items():
                     files.read(source, fragment.name, part, target, fragment.boxes)
-    set_steps(engine, checkpoint.standing.step)
+    set_steps(engine, checkpoint.standing.updates)
     refresh(engine)
     return checkpoint.standing
+
+
+def newest_local(level: Level, engine: Engine, above: int) -> Checkpoint | None:
+    """The newest checkpoint beyond step ``above`` of which every host has what its ranks need now."""
+    world = engine.groups.world
+    own = {step_of(folder): folder for folder in finished(level.folder)}
+    common = set.intersection(*(set(steps) for steps in gather_objects(list(own), world)))
+    for step in sorted(common, reverse=True):
+        if step <= above:
+            break
+        try:
+            found = open_checkpoint(own[step])
+            usable = _covers(found, engine)
+        except UserError:
+            usable = False
+        if all(gather_objects(usable, world)):
+            return found
+    return None
+
+
+def _verify(checkpoint: Checkpoint, world: Group, level: Level | None) -> None:
+    """Every file against its digest, each read by one rank."""
+    members = level.members if level else tuple(range(world.size))
+    found = checkpoint.verify(members.index(world.rank), len(members))
+    damaged = [(str(checkpoint.folder), name) for name in [found] if name]
+    damaged = [one for listed in gather_objects(damaged, world) for one in listed]
+    if damaged:
+        folder, name = damaged[0]
+        raise UserError(
+            f"{folder}/{name} is damaged: its digest differs from the manifest's; {instead_of(Path(folder))}"
+        )
+
+
+def _covers(checkpoint: Checkpoint, engine: Engine) -> bool:
+    """Whether the folder holds every element that this rank needs."""
+    stored = checkpoint.fragments()
+    return all(
+        size(fragment.boxes)
+        == sum(
+            common.rows * common.width
+            for source in stored.get(fragment.name, [])
+            for common in overlaps(source.boxes, fragment.boxes)
+        )
+        for fragment in held(engine)
+    )
 
 
 def full_masters(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:

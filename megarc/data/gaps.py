@@ -1,0 +1,78 @@
+"""Ranges of samples that a run leaves out on purpose, because they broke it.
+
+What a run counts is samples *consumed*: 0, 1, 2, ... without holes. Just before
+reading, that number becomes a sample of the order, which steps over the gaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from megarc.data.batches import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Gaps:
+    """Disjoint ranges ``[begin, end)`` of the order's samples, sorted, none empty, none touching."""
+
+    ranges: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def of(cls, ranges: Iterable[Iterable[int]]) -> Gaps:
+        """Any ranges, put in order and merged."""
+        merged: list[tuple[int, int]] = []
+        for begin, end in sorted((int(begin), int(end)) for begin, end in ranges):
+            if begin >= end:
+                continue
+            if merged and begin <= merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+            else:
+                merged.append((begin, end))
+        return cls(tuple(merged))
+
+    def runs(self, first: int, count: int) -> list[tuple[int, int]]:
+        """Samples consumed ``first .. first + count - 1``, as (sample, how many) of the order."""
+        begin = first
+        found = []
+        for left, right in self.ranges:
+            if begin < left and count:
+                here = min(count, left - begin)
+                found.append((begin, here))
+                begin, count = begin + here, count - here
+            if begin >= left:
+                begin += right - left
+        if count:
+            found.append((begin, count))
+        return found
+
+    def and_also(self, first: int, count: int) -> Gaps:
+        """With the samples that were consumed as ``first .. first + count - 1`` left out too."""
+        more = [(begin, begin + length) for begin, length in self.runs(first, count)]
+        return Gaps.of([*self.ranges, *more])
+
+
+def around(read: Callable[[int, int], Batch], gaps: Gaps) -> Callable[[int, int], Batch]:
+    """``read``, asked for samples consumed: it steps over the gaps."""
+
+    def read_runs(first: int, count: int) -> Batch:
+        return joined([read(begin, length) for begin, length in gaps.runs(first, count)])
+
+    return read_runs if gaps.ranges else read
+
+
+def joined(batches: list[Batch]) -> Batch:
+    """One batch of all their samples."""
+    if len(batches) == 1:
+        return batches[0]
+    weights = [batch.weights for batch in batches if batch.weights is not None]
+    documents = [batch.documents for batch in batches if batch.documents is not None]
+    return Batch(
+        tokens=np.concatenate([batch.tokens for batch in batches]),
+        recent=np.concatenate([batch.recent for batch in batches]),
+        samples=np.concatenate([batch.samples for batch in batches]),
+        weights=np.concatenate(weights) if weights else None,
+        documents=np.concatenate(documents) if documents else None,
+    )

@@ -1,0 +1,94 @@
+"""What a thread does while training goes on: this rank's files, then, by one rank, the manifest."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+from safetensors.torch import save_file
+from torch import Tensor
+
+from megarc.safe import written_safely
+from megarc.train.checkpoint import layout
+from megarc.train.checkpoint.level import Level
+
+_SECONDS_FOR_SLOWEST_RANK = 1800.0
+
+
+@dataclass
+class Writing:
+    """One save under way: its place, its thread, whether this rank's files are done, what went wrong."""
+
+    folder: Path
+    level: Level
+    thread: threading.Thread = field(default_factory=threading.Thread)
+    own_files_done: threading.Event = field(default_factory=threading.Event)
+    given_up: threading.Event = field(default_factory=threading.Event)
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What is written: this rank's tensors and where each lies, and what the manifest says."""
+
+    rank: int
+    tensors: dict[str, Tensor]
+    entries: list[dict[str, Any]]
+    standing: layout.Standing
+    facts: dict[str, Any]
+
+
+def write(writing: Writing, state: State, passing: Callable[[str], None]) -> None:
+    """Writes; errors lie in ``writing.error`` for the main thread. ``passing`` is told the points passed."""
+    try:
+        _write_own(writing.folder, state, passing)
+    except Exception as error:
+        writing.error = error
+    writing.own_files_done.set()
+    if writing.error is None and writing.level.publisher(state.rank):
+        try:
+            _publish(writing, state, passing)
+        except Exception as error:
+            writing.error = error
+
+
+def _write_own(folder: Path, state: State, passing: Callable[[str], None]) -> None:
+    stem = layout.rank_name(state.rank)
+    tensors = folder / f"{stem}.safetensors"
+    beside = folder / f"{stem}.safetensors.part"
+    passing("saving")
+    save_file(state.tensors, beside)
+    with beside.open("rb") as file:
+        os.fsync(file.fileno())
+    passing("renaming")
+    beside.replace(tensors)
+    facts = {
+        "tensors": tensors.name,
+        "size": tensors.stat().st_size,
+        "sha256": layout.digest_of(tensors),
+        "fragments": state.entries,
+    }
+    with written_safely(folder / f"{stem}.json") as file:
+        file.write(orjson.dumps(facts))
+
+
+def _publish(writing: Writing, state: State, passing: Callable[[str], None]) -> None:
+    level, folder = writing.level, writing.folder
+    deadline = time.monotonic() + _SECONDS_FOR_SLOWEST_RANK
+    missing = [folder / f"{layout.rank_name(rank)}.json" for rank in level.members]
+    while missing := [path for path in missing if not path.exists()]:
+        if writing.given_up.is_set():
+            return  # another rank could not write, and all know it
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no {missing[0].name} after {_SECONDS_FOR_SLOWEST_RANK:.0f} s")
+        time.sleep(0.02)
+    passing("publishing")
+    layout.write_manifest(folder, level.members, state.standing, state.facts)
+    passing("removing")
+    level.prune()

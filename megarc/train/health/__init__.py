@@ -1,0 +1,10 @@
+"""The watch on a run's health: signals, bad numbers, hangs, damaged memory, slow ranks.
+
+In: the steps, through the hooks of ``observers.py``. Out: votes before an update, endings after a step, reports in
+the run folder.
+"""
+
+from megarc.train.health.numbers import BadSteps, Numbers, Running
+from megarc.train.health.signals import Signals
+
+__all__ = ["BadSteps", "Numbers", "Running", "Signals"]

@@ -1,0 +1,133 @@
+"""Losses and gradients that are no numbers, or far too high: their steps are left out, on all ranks alike."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+
+from megarc.data import Gaps
+from megarc.errors import UserError
+from megarc.parallel import gather_objects
+from megarc.train.engine import Engine, StepResult
+from megarc.train.observers import Ending, Moment, Observer, Vote
+from megarc.train.safety import HealthConfig
+
+log = logging.getLogger("megarc")
+
+_MEMORY = 0.98  # of the running mean: about 50 steps
+_STEPS_BEFORE_JUDGING = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Exponential mean and variance of the losses of good steps, and how often the run went back.
+
+    Part of a checkpoint, so that a run that was stopped judges as one that was not.
+    """
+
+    count: int = 0
+    mean: float = 0.0
+    variance: float = 0.0
+    backs: int = 0
+
+    def with_loss(self, loss: float) -> Running:
+        """One more loss. Until the memory is full it is a plain mean."""
+        share = max(1 - _MEMORY, 1 / (self.count + 1))
+        away = loss - self.mean
+        mean = self.mean + share * away
+        return Running(self.count + 1, mean, (1 - share) * (self.variance + share * away**2), self.backs)
+
+    def limit(self, sigmas: float) -> float:
+        """A loss above this is a spike."""
+        if self.count < _STEPS_BEFORE_JUDGING:
+            return math.inf
+        return self.mean + sigmas * math.sqrt(self.variance)
+
+
+@dataclass(frozen=True, slots=True)
+class BadSteps:
+    """Steps without an update in a row: the number of the first, counted from 1, and of the last."""
+
+    first: int
+    last: int
+    why: str
+    backs: int  # how often the run went back before
+
+    @property
+    def count(self) -> int:
+        return self.last - self.first + 1
+
+
+class Numbers(Observer):
+    """Votes to leave a bad step out; after ``health.bad_steps`` in a row, ends the stretch or the run."""
+
+    def __init__(self, config: HealthConfig, batch: int, gaps: Gaps, running: Running) -> None:
+        self.config, self.batch, self.gaps, self.running = config, batch, gaps, running
+        self.bad: BadSteps | None = None
+        self._why: str | None = None
+
+    def before_update(self, moment: Moment, loss: float, gradient_norm: float) -> Vote:
+        self._why = self._judge(loss, gradient_norm)
+        return Vote.SKIP if self._why else Vote.APPLY
+
+    def after_step(self, engine: Engine, moment: Moment, result: StepResult) -> Ending | None:
+        if not result.skipped:
+            self.bad = None
+            self.running = self.running.with_loss(float(result.loss))
+            return None
+        why = self._why or "another rank found it bad"
+        first = self.bad.first if self.bad else moment.step
+        self.bad = BadSteps(first, moment.step, why, self.running.backs)
+        self._tell(engine, moment, result)
+        if self.bad.count < self.config.bad_steps:
+            return None
+        if self.config.then == "back" and self.running.backs < self.config.backs:
+            return Ending.BACK
+        raise UserError(self._report(moment))
+
+    def _judge(self, loss: float, gradient_norm: float) -> str | None:
+        """What is bad about a step, in words."""
+        if not math.isfinite(loss):
+            return f"the loss is {loss}"
+        if not math.isfinite(gradient_norm):
+            return f"the gradient's norm is {gradient_norm}"
+        if self.config.spike is not None and loss > self.running.limit(self.config.spike):
+            return (
+                f"the loss {loss:.4g} is a spike: {self.running.mean:.4g} on the average until now, "
+                f"standard deviation {math.sqrt(self.running.variance):.2g}"
+            )
+        return None
+
+    def _tell(self, engine: Engine, moment: Moment, result: StepResult) -> None:
+        """Logs which samples it was, rank by rank where only some ranks' losses are bad."""
+        ranks = engine.groups.data
+        own = gather_objects(float(result.own_nll), ranks)
+        first, part = moment.samples - self.batch, self.batch // ranks.size
+        bad = [rank for rank, nll in enumerate(own) if not math.isfinite(nll)]
+        listed = [f"data rank {rank}: {self._samples(first + rank * part, part)}" for rank in bad]
+        if not engine.groups.first or self.bad is None:
+            return
+        log.warning(
+            "step %d is left out, %d in a row: %s; samples %s%s",
+            moment.step,
+            self.bad.count,
+            self.bad.why,
+            self._samples(first, self.batch),
+            f" (not finite on {'; '.join(listed[:8])})" if 0 < len(bad) < ranks.size else "",
+        )
+
+    def _samples(self, first: int, count: int) -> str:
+        runs = self.gaps.runs(first, count)
+        return ", ".join(f"{begin}..{begin + length - 1}" for begin, length in runs)
+
+    def _report(self, moment: Moment) -> str:
+        assert self.bad is not None
+        first, count = (self.bad.first - 1) * self.batch, self.bad.count * self.batch
+        went = f" The run went back {self.running.backs} times already." if self.running.backs else ""
+        return (
+            f"steps {self.bad.first} to {self.bad.last} (samples {self._samples(first, count)}) were bad: "
+            f"{self.bad.why}.{went} Nothing of them is in the weights; look at these samples, or go on in a "
+            "new folder with a lower optimizer.lr or optimizer.clip. With health.then=back the run goes on "
+            "without them by itself"
+        )

@@ -1,0 +1,73 @@
+"""Stretches of training: one from start to end, or several where a run goes back before bad steps."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from megarc.data import Gaps, Stream
+from megarc.train.checkpoint import Saver, Standing
+from megarc.train.config import RunConfig
+from megarc.train.engine import Engine
+from megarc.train.feed import steps
+from megarc.train.folder import RunFolder
+from megarc.train.health import Numbers, Running, Signals
+from megarc.train.loop import train
+from megarc.train.metrics import Metrics
+from megarc.train.observers import Ending, Moment, Observer
+from megarc.train.resume import Resumed, go_back
+from megarc.train.saving import Checkpoints, Due
+from megarc.train.schedule import learning_rate
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """All that a stretch of training needs beside where it begins."""
+
+    config: RunConfig
+    engine: Engine
+    stream: Stream
+    heldout: Stream | None
+    folder: RunFolder
+    levels: list[Due]
+    signals: Signals
+
+    def until_the_end(self, resumed: Resumed) -> Ending:
+        """Trains on from there; as often as it is sent back, from an earlier checkpoint."""
+        saver = Saver(self.engine.groups, background=self.config.checkpoint.background)
+        while True:
+            standing = resumed.standing
+            gaps = Gaps.of(standing.skipped)
+            numbers = Numbers(self.config.health, self.config.batch.size, gaps, Running(**standing.losses))
+            ending = self._train(resumed, saver, gaps, numbers)
+            if ending is not Ending.BACK:
+                return ending
+            assert numbers.bad is not None
+            levels = [due.level for due in self.levels]
+            back = go_back(self.engine, levels, numbers.bad, gaps, self.config.batch.size)
+            resumed = Resumed(back, shared=True)
+
+    def _train(self, resumed: Resumed, saver: Saver, gaps: Gaps, numbers: Numbers) -> Ending:
+        config, groups, standing = self.config, self.engine.groups, resumed.standing
+
+        def standing_of(moment: Moment) -> Standing:
+            return Standing(
+                moment.step,
+                moment.samples,
+                skipped=[list(one) for one in gaps.ranges],
+                sources=list(self.stream.digests),
+                without_update=moment.skipped,
+                losses=asdict(numbers.running),
+            )
+
+        saved = standing.step if resumed.shared else None
+        observers: list[Observer] = [
+            numbers,
+            Metrics(config, self.folder, groups, self.heldout, self.stream.bytes_per_token),
+            self.signals,
+            Checkpoints(config, self.folder, saver, self.levels, standing_of, saved),
+        ]
+        begin = Moment(standing.step, config.total_steps(), standing.samples, standing.without_update)
+        feed = steps(
+            self.stream, groups, config.batch, gaps, self.engine.pulse, first=begin.step, total=begin.total
+        )
+        return train(self.engine, feed, learning_rate(config), observers, begin, batch=config.batch.size)
