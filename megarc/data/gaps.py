@@ -69,10 +69,12 @@ def joined(batches: list[Batch]) -> Batch:
         return batches[0]
     weights = [batch.weights for batch in batches if batch.weights is not None]
     documents = [batch.documents for batch in batches if batch.documents is not None]
+    positions = [batch.positions for batch in batches if batch.positions is not None]
     return Batch(
         tokens=np.concatenate([batch.tokens for batch in batches]),
         recent=np.concatenate([batch.recent for batch in batches]),
         samples=np.concatenate([batch.samples for batch in batches]),
         weights=np.concatenate(weights) if weights else None,
         documents=np.concatenate(documents) if documents else None,
+        positions=np.concatenate(positions) if positions else None,
     )

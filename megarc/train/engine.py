@@ -52,6 +52,7 @@ class Engine:
         self.pulse = pulse or Pulse()
         self.loss_rows = config.window.build().loss_rows
         self.nll = torch.zeros((), device=groups.device)  # sum of w * nll of this rank's step
+        self.samples: list[int] = []  # of this rank's step, their numbers in the order
         self._norm = self.nll
         optimizer = deepspeed_engine.optimizer
         self._gate = Gate(getattr(optimizer, "optimizer", optimizer))
@@ -77,6 +78,7 @@ class Engine:
         factor = self.groups.data.size * len(micro_batches) / total
         for group in self.deepspeed.optimizer.param_groups:
             group["lr"] = learning_rate
+        self.samples = [int(number) for batch in micro_batches for number in batch.samples]
         loss = norm = self.nll = torch.zeros((), device=self.groups.device)
 
         def decide() -> bool:

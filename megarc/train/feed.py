@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -16,12 +18,13 @@ from megarc.train.pulse import Pulse
 
 class MicroBatch(NamedTuple):
     """``tokens`` [b, n+1] int64, ``recent`` one number or [b], ``documents`` [b, n], ``weights`` [b, s],
-    ``positions`` [b, n]."""
+    ``positions`` [b, n]; ``samples`` [b], on the host: their numbers in the order."""
 
     tokens: Tensor
     recent: int | Tensor
     documents: Tensor | None
     weights: Tensor | None
+    samples: npt.NDArray[np.int64]
     positions: Tensor | None = None
 
 
@@ -38,6 +41,7 @@ def to_tensors(batch: Batch, device: torch.device) -> MicroBatch:
         documents=None if batch.documents is None else move(batch.documents),
         weights=None if batch.weights is None else move(batch.weights),
         positions=None if batch.positions is None else move(batch.positions),
+        samples=batch.samples,
     )
 
 

@@ -145,12 +145,14 @@ class RunFolder:
 
     @contextmanager
     def failures_told(self) -> Iterator[None]:
-        """Tells in state.json of an exception that ends the block; a full or vanished disk is the user's."""
+        """Tells in state.json and log.txt what ends the block; a full or vanished disk is the user's."""
         try:
             yield
         except BaseException as error:
-            with suppress(UserError):
+            with suppress(UserError, OSError):
                 self.tell("failed", error=f"{type(error).__name__}: {error}")
+                with self.log.open("a", encoding="utf-8") as file:
+                    file.write(f"failed: {type(error).__name__}: {error}\n")
             if isinstance(error, OSError) and error.errno in _DISK_TROUBLE:
                 raise UserError(
                     f"the run folder {self.path} cannot be written any more: {error}; "

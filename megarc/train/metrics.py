@@ -121,6 +121,7 @@ class Metrics(Observer):
     def _write(self, moment: Moment, values: dict[str, float]) -> None:
         if self.file is None:
             return
+        values = {name: value for name, value in values.items() if math.isfinite(value)}  # JSON has no nan
         counts = {
             "step": moment.step,
             "samples": moment.samples,

@@ -17,6 +17,7 @@ from megarc.progress import human
 from megarc.train.build import build_engine
 from megarc.train.checkpoint import Level, Standing
 from megarc.train.config import RunConfig
+from megarc.train.faults import arm
 from megarc.train.folder import RunFolder
 from megarc.train.health import Signals
 from megarc.train.lock import hold
@@ -53,6 +54,7 @@ def pretrain(config: RunConfig, groups: Groups, makers: Mapping[str, Maker] | No
         _enter(stack, folder, config, groups, stream)
         engine = build_engine(config, groups, Pulse())
         stack.callback(engine.close)
+        arm(engine)
         levels = _levels(config, folder, groups)
         resumed = resume(engine, [due.level for due in levels], stream)
         _announce(config, groups, stream, resumed.standing)
@@ -102,8 +104,8 @@ def _take(stack: ExitStack, folder: RunFolder, config: RunConfig, facts: dict[st
         if taken_over:
             log.warning(taken_over)
         folder.enter(config, facts)
-        stack.enter_context(folder.failures_told())
         stack.enter_context(folder.logged(log, folder.log))
+        stack.enter_context(folder.failures_told())
     except OSError as problem:
         raise UserError(f"the run folder {folder.path} cannot be made: {problem}") from None
 

@@ -3,7 +3,7 @@
     python worker.py JOBS.json     with RANK, WORLD_SIZE, ... in the environment
 
 A job is one of
-    {"do": "pretrain", "config": {...}}
+    {"do": "pretrain", "config": {...}, "faults": [...], "samples": FOLDER}   the last two of train/faults.py
     {"do": "resave", "config": {...}, "from": F, "to": G}    load F under that configuration, save at once to G
     {"do": "layers", "sequence": true}                       split layers against torch.nn's
     {"do": "limit file size", "bytes": N}                    stands for a disk that is full
@@ -11,6 +11,7 @@ A job is one of
 
 import json
 import logging
+import os
 import resource
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from layers import check
 
 from megarc.config import build
 from megarc.data import open_stream
+from megarc.errors import UserError
 from megarc.parallel import Groups, connect, disconnect, meet
 from megarc.place import place_from_environment
 from megarc.science import MAKERS
@@ -44,11 +46,23 @@ def main() -> None:
         groups = connect(
             meeting, "cpu", tensor=layout.tensor, pipeline=layout.pipeline, sequence=layout.sequence
         )
+        os.environ["MEGARC_FAULTS"] = json.dumps(job.get("faults", []))
+        os.environ["MEGARC_SAMPLES"] = job.get("samples", "")
         if job["do"] == "pretrain":
-            pretrain(config, groups, MAKERS)
+            attempt(config, groups, job)
         else:
             resave(config, groups, Path(job["from"]), Path(job["to"]))
     disconnect()
+
+
+def attempt(config: RunConfig, groups: Groups, job) -> None:
+    """Tells how it ended; where the job allows it, a user's error too, and the next job follows."""
+    try:
+        print(pretrain(config, groups, MAKERS))
+    except UserError as error:
+        if not job.get("may_fail"):
+            raise
+        print("error:", error)
 
 
 def resave(config: RunConfig, groups: Groups, source: Path, target: Path) -> None:

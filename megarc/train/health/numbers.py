@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from megarc.data import Gaps
@@ -76,10 +77,10 @@ class Numbers(Observer):
             self.bad = None
             self.running = self.running.with_loss(float(result.loss))
             return None
-        why = self._why or "another rank found it bad"
         first = self.bad.first if self.bad else moment.step
-        self.bad = BadSteps(first, moment.step, why, self.running.backs)
-        self._tell(engine, moment, result)
+        self.bad = BadSteps(first, moment.step, self._ask_all(engine, result), self.running.backs)
+        if engine.groups.first:
+            log.warning("step %d is left out, %d in a row: %s", moment.step, self.bad.count, self.bad.why)
         if self.bad.count < self.config.bad_steps:
             return None
         if self.config.then == "back" and self.running.backs < self.config.backs:
@@ -99,35 +100,35 @@ class Numbers(Observer):
             )
         return None
 
-    def _tell(self, engine: Engine, moment: Moment, result: StepResult) -> None:
-        """Logs which samples it was, rank by rank where only some ranks' losses are bad."""
-        ranks = engine.groups.data
-        own = gather_objects(float(result.own_nll), ranks)
-        first, part = moment.samples - self.batch, self.batch // ranks.size
-        bad = [rank for rank, nll in enumerate(own) if not math.isfinite(nll)]
-        listed = [f"data rank {rank}: {self._samples(first + rank * part, part)}" for rank in bad]
-        if not engine.groups.first or self.bad is None:
-            return
-        log.warning(
-            "step %d is left out, %d in a row: %s; samples %s%s",
-            moment.step,
-            self.bad.count,
-            self.bad.why,
-            self._samples(first, self.batch),
-            f" (not finite on {'; '.join(listed[:8])})" if 0 < len(bad) < ranks.size else "",
-        )
-
-    def _samples(self, first: int, count: int) -> str:
-        runs = self.gaps.runs(first, count)
-        return ", ".join(f"{begin}..{begin + length - 1}" for begin, length in runs)
+    def _ask_all(self, engine: Engine, result: StepResult) -> str:
+        """What is bad, and with which samples; where the losses of some ranks only are no numbers, theirs."""
+        own = (self._why, float(result.own_nll), engine.samples)
+        told = gather_objects(own, engine.groups.world)
+        why = next(why for why, *_ in told if why)
+        bad = [(rank, samples) for rank, (_, nll, samples) in enumerate(told) if not math.isfinite(nll)]
+        listed = [f"rank {rank}: {spans(samples)}" for rank, samples in bad[:8]]
+        where = f" (not finite on {'; '.join(listed)})" if 0 < len(bad) < len(told) else ""
+        return f"{why}; samples {spans({number for *_, samples in told for number in samples})}{where}"
 
     def _report(self, moment: Moment) -> str:
         assert self.bad is not None
-        first, count = (self.bad.first - 1) * self.batch, self.bad.count * self.batch
+        runs = self.gaps.runs((self.bad.first - 1) * self.batch, self.bad.count * self.batch)
+        samples = ", ".join(f"{begin}..{begin + length - 1}" for begin, length in runs)
         went = f" The run went back {self.running.backs} times already." if self.running.backs else ""
         return (
-            f"steps {self.bad.first} to {self.bad.last} (samples {self._samples(first, count)}) were bad: "
+            f"steps {self.bad.first} to {self.bad.last} (samples {samples}) were bad: "
             f"{self.bad.why}.{went} Nothing of them is in the weights; look at these samples, or go on in a "
             "new folder with a lower optimizer.lr or optimizer.clip. With health.then=back the run goes on "
             "without them by itself"
         )
+
+
+def spans(numbers: Iterable[int]) -> str:
+    """1, 2, 3, 7 as ``1..3, 7..7``."""
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return ", ".join(f"{first}..{last}" for first, last in found)
