@@ -4,6 +4,8 @@
 
 A job is one of
     {"do": "pretrain", "config": {...}, "faults": [...], "samples": FOLDER}   the last two of train/faults.py
+        "may_fail": true     a user's error is told, and the next job follows
+        "keep_state": FILE   a copy of state.json as this job leaves it
     {"do": "resave", "config": {...}, "from": F, "to": G}    load F under that configuration, save at once to G
     {"do": "layers", "sequence": true}                       split layers against torch.nn's
     {"do": "limit file size", "bytes": N}                    stands for a disk that is full
@@ -13,6 +15,7 @@ import json
 import logging
 import os
 import resource
+import shutil
 import sys
 from pathlib import Path
 
@@ -50,6 +53,8 @@ def main() -> None:
         os.environ["MEGARC_SAMPLES"] = job.get("samples", "")
         if job["do"] == "pretrain":
             attempt(config, groups, job)
+            if groups.first and "keep_state" in job:
+                shutil.copy(config.folder / "state.json", job["keep_state"])
         else:
             resave(config, groups, Path(job["from"]), Path(job["to"]))
     disconnect()
