@@ -7,7 +7,14 @@ split layer holds; ``Box`` says which part of a parameter somebody has.
 """
 
 from megarc.parallel.boxes import Box, cut, overlaps, size, whole
-from megarc.parallel.collectives import agree, all_reduce_max, all_reduce_sum, broadcast_object, gather_objects, together
+from megarc.parallel.collectives import (
+    agree,
+    all_reduce_max,
+    all_reduce_sum,
+    broadcast_object,
+    gather_objects,
+    together,
+)
 from megarc.parallel.groups import Group, Groups, connect, disconnect
 from megarc.parallel.links import Link, check_links
 from megarc.parallel.meeting import Meeting, hosts_told, meet

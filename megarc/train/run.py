@@ -12,7 +12,7 @@ from megarc.config import digest_of
 from megarc.data import Maker, Stream, open_stream
 from megarc.errors import UserError
 from megarc.model import cost_of
-from megarc.parallel import Groups, agree, broadcast_object, together
+from megarc.parallel import Groups, agree, together
 from megarc.progress import human
 from megarc.train.build import build_engine
 from megarc.train.checkpoint import Level, Standing
