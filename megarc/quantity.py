@@ -1,4 +1,7 @@
-"""Lengths of a run, as people say them: ``2B tokens``, ``512 windows``, ``0.1 of run``."""
+"""Lengths of a run, as people say them: ``2B tokens``, ``512 windows``, ``0.1 of run``.
+
+Tokens are predicted ones, unless ``processed`` stands before them.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,10 @@ _SUFFIX = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 _UNITS = {
     "token": "tokens",
     "tokens": "tokens",
+    "predicted token": "tokens",
+    "predicted tokens": "tokens",
+    "processed token": "processed",
+    "processed tokens": "processed",
     "sample": "samples",
     "samples": "samples",
     "window": "samples",
@@ -27,7 +34,7 @@ _HOW = "write it like '2B tokens', '300 steps', '5k windows' or '0.1 of run'"
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """An amount of training. ``unit`` is tokens (predicted ones), samples, steps or run (a share)."""
+    """An amount of training. ``unit`` is tokens (predicted ones), processed (tokens), samples, steps or run."""
 
     amount: float
     unit: str
@@ -48,22 +55,18 @@ class Quantity:
             raise UserError(f"{text!r} is more than the whole run; a share lies between 0 and 1")
         return cls(amount, unit)
 
-    def in_steps(self, *, batch: int, stride: int, run: int | None = None) -> int:
-        """Whole optimizer steps (rounded up), of ``batch`` samples with ``stride`` predictions each.
+    def in_samples(self, *, stride: int, rows: int) -> int:
+        """Whole samples (rounded up), of ``stride`` predicted and ``rows`` processed tokens each.
 
-        Args:
-            run: the whole run's steps, needed for a share of it.
+        Raises:
+            ValueError: for steps, or a share of the run: those depend on batches.
         """
-        if self.unit == "steps":
-            return math.ceil(self.amount)
-        if self.unit == "samples":
-            return math.ceil(self.amount / batch)
-        if self.unit == "tokens":
-            return math.ceil(self.amount / (batch * stride))
-        if run is None:
-            raise UserError(f"'{self}' is a share of the run, so it cannot say how long the run is")
-        return math.ceil(self.amount * run)
+        tokens = {"samples": 1, "tokens": stride, "processed": rows}.get(self.unit)
+        if tokens is None:
+            raise ValueError(f"'{self}' is no amount of samples or tokens")
+        return math.ceil(self.amount / tokens)
 
     def __str__(self) -> str:
         number = f"{self.amount:g}" if self.amount < 1e6 or self.amount % 1 else f"{int(self.amount)}"
-        return f"{number} of run" if self.unit == "run" else f"{number} {self.unit}"
+        names = {"run": "of run", "processed": "processed tokens"}
+        return f"{number} {names.get(self.unit, self.unit)}"

@@ -20,27 +20,30 @@ from megarc.quantity import Quantity
         ("2tokens", 2, "tokens"),
         ("2Ttokens", 2e12, "tokens"),
         ("5kwindows", 5000, "samples"),
+        ("3M predicted tokens", 3e6, "tokens"),
+        ("3M processed tokens", 3e6, "processed"),
     ],
 )
 def test_parse(text, amount, unit):
     assert Quantity.parse(text) == Quantity(amount, unit)
 
 
-@given(st.integers(1, 10**13), st.sampled_from(["tokens", "samples", "steps"]))
+@given(st.integers(1, 10**13), st.sampled_from(["tokens", "processed", "samples", "steps"]))
 def test_text_round_trip(amount, unit):
     assert Quantity.parse(str(Quantity(float(amount), unit))) == Quantity(float(amount), unit)
 
 
-@given(st.integers(1, 10**9), st.integers(1, 512), st.integers(1, 2048))
-def test_steps_cover_the_amount_and_no_more(tokens, batch, stride):
-    steps = Quantity(float(tokens), "tokens").in_steps(batch=batch, stride=stride)
-    assert (steps - 1) * batch * stride < tokens <= steps * batch * stride
+@given(st.integers(1, 10**12), st.sampled_from(["tokens", "processed"]), st.integers(1, 2048))
+def test_samples_cover_the_amount_and_no_more(tokens, unit, stride):
+    width = stride if unit == "tokens" else 2 * stride
+    samples = Quantity(float(tokens), unit).in_samples(stride=stride, rows=2 * stride)
+    assert (samples - 1) * width < tokens <= samples * width
 
 
-def test_share_of_run():
-    assert Quantity.parse("0.25 of run").in_steps(batch=1, stride=1, run=100) == 25
-    with pytest.raises(UserError, match="how long the run is"):
-        Quantity.parse("0.25 of run").in_steps(batch=1, stride=1)
+@pytest.mark.parametrize("text", ["3 steps", "0.25 of run"])
+def test_what_depends_on_batches_is_no_amount_of_samples(text):
+    with pytest.raises(ValueError, match="no amount of samples"):
+        Quantity.parse(text).in_samples(stride=1, rows=1)
 
 
 @pytest.mark.parametrize("text", ["", "12", "tokens", "2 of run", "-3 steps", "3 stepz", "1,5 tokens of run"])

@@ -12,6 +12,7 @@ from megarc.parallel.collectives import (
     all_reduce_max,
     all_reduce_sum,
     broadcast_object,
+    first_to_last,
     gather_objects,
     together,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "connect",
     "cut",
     "disconnect",
+    "first_to_last",
     "gather_objects",
     "hosts_told",
     "meet",

@@ -30,6 +30,24 @@ def all_reduce_max(tensor: torch.Tensor, group: Group) -> torch.Tensor:
     return tensor
 
 
+def first_to_last(tensor: torch.Tensor, group: Group) -> torch.Tensor | None:
+    """The first rank's ``tensor`` on the last one, which gives one of the same shape; None elsewhere.
+
+    Ranks between them need not call it.
+    """
+    if group.rank not in (0, group.size - 1):
+        return None
+    first, last = (0, group.size - 1)
+    if group.handle is not None:
+        first, last = (dist.get_global_rank(group.handle, rank) for rank in (first, last))
+    if group.rank == 0:
+        dist.send(tensor.contiguous(), dst=last, group=group.handle)
+        return None
+    received = torch.empty_like(tensor)
+    dist.recv(received, src=first, group=group.handle)
+    return received
+
+
 def broadcast_object(value: ObjectT, group: Group) -> ObjectT:
     """Rank 0's ``value``, on every rank of the group."""
     if group.size == 1:

@@ -5,8 +5,10 @@ metrics, checkpoints, plots' data). ``pretrain`` is the door; the same call on
 the same folder goes on where it stopped.
 """
 
-from megarc.train.checkpoint import full_masters
+from megarc.train.build import build_engine
+from megarc.train.checkpoint import Checkpoint, full_masters
 from megarc.train.config import RunConfig
+from megarc.train.feed import MicroBatch, to_tensors
 from megarc.train.folder import RunFolder
 from megarc.train.observers import Ending
 from megarc.train.resolve import resolve
@@ -22,11 +24,14 @@ from megarc.train.saved import (
 from megarc.train.start import Start, start
 
 __all__ = [
+    "Checkpoint",
     "Ending",
+    "MicroBatch",
     "RunConfig",
     "RunFolder",
     "SavedModel",
     "Start",
+    "build_engine",
     "find_checkpoint",
     "find_tokenizer",
     "full_masters",
@@ -36,4 +41,5 @@ __all__ = [
     "run_config",
     "same_tokenizer",
     "start",
+    "to_tensors",
 ]

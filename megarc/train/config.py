@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,24 +11,12 @@ from pydantic import model_validator
 
 from megarc.config import Config, Duration, key
 from megarc.data import DataConfig, WindowConfig
+from megarc.errors import UserError
 from megarc.model import ExecutionConfig, ModelConfig
 from megarc.quantity import Quantity
+from megarc.train.batch_config import BatchConfig
+from megarc.train.batches import BatchSchedule, Interval, Stage, doubling
 from megarc.train.safety import CheckpointConfig, HealthConfig
-
-
-class BatchConfig(Config):
-    """Samples (windows) of one optimizer step, over all ranks and micro-batches."""
-
-    size: int = key(16, "samples of a step, over all ranks", ge=1)
-    micro: int | None = key(
-        None, "samples a rank takes at once; null: all of its share", circumstance=True, ge=1
-    )
-
-    @property
-    def micro_batch(self) -> int:
-        """Samples that a rank takes at once, which must be known by now."""
-        assert self.micro is not None, "resolve() fills it in"
-        return self.micro
 
 
 class OptimizerConfig(Config):
@@ -121,6 +110,14 @@ class RunConfig(Config):
     length: Duration = key(
         Quantity(300, "steps"), "of the run: tokens (predicted), samples or steps", circumstance=True
     )
+    until: Duration | None = key(
+        None, "stop there, though the learning rate goes on to length; null: run to length", circumstance=True
+    )
+    start_from: Path | None = key(
+        None,
+        "a run folder or checkpoint that a new run begins from: its weights, moments and place in the data",
+        circumstance=True,
+    )
     seed: int = key(0, "of initial values and of the data's order", ge=0)
     device: Literal["auto", "cpu", "cuda"] = key("auto", "auto: CUDA where there is one", circumstance=True)
     precision: Literal["fp32", "bf16"] = key(
@@ -139,6 +136,29 @@ class RunConfig(Config):
     validation: ValidationConfig = key(ValidationConfig, "held-out loss")
     logging: LoggingConfig = key(LoggingConfig, "what the run tells")
     deepspeed: dict[str, Any] = key({}, "passed to DeepSpeed as it is, for experts", circumstance=True)
+
+    @model_validator(mode="after")
+    def _batch_in_samples(self) -> RunConfig:
+        """A batch given in tokens becomes one in samples, here and once."""
+        unit = self.batch.unit
+        if unit == "samples":
+            return self
+        window = self.window.build()
+        width = window.stride if unit == "predicted tokens" else window.rows
+        batch = self.batch.model_copy(
+            update={
+                "unit": "samples",
+                "size": _samples(self.batch.size, width, unit),
+                "stages": [
+                    stage.model_copy(update={"size": _samples(stage.size, width, unit)})
+                    for stage in self.batch.stages
+                ],
+                "measured": [
+                    point.model_copy(update={"batch": point.batch / width}) for point in self.batch.measured
+                ],
+            }
+        )
+        return self.model_copy(update={"batch": batch})
 
     @model_validator(mode="after")
     def _positions_reach(self) -> RunConfig:
@@ -203,11 +223,61 @@ class RunConfig(Config):
         """Of weights and activations."""
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
-    def total_steps(self) -> int:
-        """Optimizer steps of the whole run."""
-        return self.steps(self.length)
+    def batches(self) -> BatchSchedule:
+        """Which samples each step takes, of a run from its start."""
+        batch = self.batch
+        if batch.measured:
+            points = [(self._samples(point.at), point.batch) for point in batch.measured]
+            return BatchSchedule(doubling(batch.size, points))
+        later = [Stage(self._samples(stage.at), stage.size) for stage in batch.stages]
+        return BatchSchedule([*([] if any(at == 0 for at, _ in later) else [Stage(0, batch.size)]), *later])
 
-    def steps(self, amount: Quantity) -> int:
-        """``amount`` in optimizer steps of this run."""
-        run = None if amount is self.length else self.total_steps()
-        return amount.in_steps(batch=self.batch.size, stride=self.window.build().stride, run=run)
+    def total_steps(self, batches: BatchSchedule | None = None) -> int:
+        """Optimizer steps of the whole run.
+
+        Args:
+            batches: of a run that began from another's checkpoint; None: from its start.
+        """
+        return self.steps(self.length, batches)
+
+    def last_step(self, batches: BatchSchedule | None = None) -> int:
+        """The step at which this job ends: the run's last, or that of ``until``."""
+        total = self.total_steps(batches)
+        return total if self.until is None else min(total, self.steps(self.until, batches))
+
+    def steps(self, amount: Quantity, batches: BatchSchedule | None = None) -> int:
+        """``amount`` in optimizer steps, counted from the run's start."""
+        batches = batches or self.batches()
+        if amount.unit == "steps":
+            return math.ceil(amount.amount)
+        if amount.unit != "run":
+            return batches.steps_until(self._samples(amount))
+        if amount is self.length:
+            raise UserError(f"length is '{amount}', a share of the run, so it cannot say how long the run is")
+        total = self.total_steps(batches)
+        return (
+            math.ceil(amount.amount * total)
+            if len(batches.stages) == 1
+            else batches.steps_until(math.ceil(amount.amount * batches.samples_before(total)))
+        )
+
+    def interval(self, amount: Quantity) -> Interval:
+        """``amount`` as a time between two events."""
+        batches = self.batches()
+        if len(batches.stages) == 1 or amount.unit == "steps":
+            return Interval(steps=self.steps(amount, batches))
+        if amount.unit == "run":
+            total = batches.samples_before(self.total_steps(batches))
+            return Interval(samples=math.ceil(amount.amount * total))
+        return Interval(samples=self._samples(amount))
+
+    def _samples(self, amount: Quantity) -> int:
+        window = self.window.build()
+        return amount.in_samples(stride=window.stride, rows=window.rows)
+
+
+def _samples(tokens: int, width: int, unit: str) -> int:
+    if tokens % width:
+        near = " or ".join(str(width * count) for count in (tokens // width, tokens // width + 1) if count)
+        raise ValueError(f"batch size {tokens} {unit} is no whole number of windows of {width}; use {near}")
+    return tokens // width

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,16 @@ class StepResult:
     skipped: bool
 
 
+class GradientWatcher(Protocol):
+    """Sees gradients while backward passes run."""
+
+    def begin(self, micro_batches: Sequence[MicroBatch]) -> None:
+        """Before a step of these."""
+
+    def before_reduce(self, name: str, record: Record, gradient: Tensor) -> None:
+        """A parameter's gradient of one micro-batch, divided by their number; in the micro-batches' order."""
+
+
 class Engine:
     """The model, its optimizer and their shards on this rank. ``build_engine`` makes it.
 
@@ -51,6 +62,7 @@ class Engine:
         self.deepspeed = deepspeed_engine
         self.pulse = pulse or Pulse()
         self.loss_rows = config.window.build().loss_rows
+        self._watchers: list[GradientWatcher] = []
         self.nll = torch.zeros((), device=groups.device)  # sum of w * nll of this rank's step
         self.samples: list[int] = []  # of this rank's step, their numbers in the order
         self._norm = self.nll
@@ -61,6 +73,12 @@ class Engine:
         """Canonical name, parameter and record of what this rank has, in a fixed order."""
         for name, parameter in self.deepspeed.module.named_parameters():
             yield self._canonical(name), parameter, record_of(parameter)
+
+    def before_reduce(self, watcher: GradientWatcher) -> None:
+        """Shows ``watcher`` each gradient of a micro-batch before it is accumulated, reduced or clipped."""
+        self._watchers.append(watcher)
+        for name, parameter, record in self.parameters():
+            parameter.register_hook(partial(watcher.before_reduce, name, record))
 
     def step(
         self,
@@ -74,6 +92,9 @@ class Engine:
         averages over data ranks and micro-batches, so each hands it its share
         of the sum times their number.
         """
+        self._accumulate_over(len(micro_batches))
+        for watcher in self._watchers:
+            watcher.begin(micro_batches)
         total = self._total_weight(micro_batches)
         factor = self.groups.data.size * len(micro_batches) / total
         for group in self.deepspeed.optimizer.param_groups:
@@ -135,6 +156,16 @@ class Engine:
         return all_reduce_sum(self.nll.clone(), self.groups.data)
 
     # ---- helpers
+
+    def _accumulate_over(self, micro_batches: int) -> None:
+        """DeepSpeed counts micro-batches to know when a step ends: told anew where a batch has another size."""
+        engine = self.deepspeed
+        if engine.gradient_accumulation_steps() != micro_batches:
+            engine.set_train_batch_size(
+                engine.train_micro_batch_size_per_gpu() * self.groups.data.size * micro_batches
+            )
+            engine.micro_steps = 0
+            engine.optimizer.gradient_accumulation_steps = micro_batches
 
     def _total_weight(self, micro_batches: Sequence[MicroBatch]) -> Tensor | float:
         if micro_batches[0].weights is None:

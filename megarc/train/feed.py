@@ -12,7 +12,7 @@ from torch import Tensor
 
 from megarc.data import Ahead, Batch, Gaps, Stream, around, part_of_step
 from megarc.parallel import Groups
-from megarc.train.config import BatchConfig
+from megarc.train.batches import BatchSchedule
 from megarc.train.pulse import Pulse
 
 
@@ -46,7 +46,15 @@ def to_tensors(batch: Batch, device: torch.device) -> MicroBatch:
 
 
 def steps(
-    stream: Stream, groups: Groups, batch: BatchConfig, gaps: Gaps, pulse: Pulse, *, first: int, total: int
+    stream: Stream,
+    groups: Groups,
+    batches: BatchSchedule,
+    micro_batch: int,
+    gaps: Gaps,
+    pulse: Pulse,
+    *,
+    first: int,
+    total: int,
 ) -> Iterator[list[MicroBatch]]:
     """This rank's micro-batches of steps ``first .. total-1``, read by a thread one step ahead.
 
@@ -54,12 +62,16 @@ def steps(
         gaps: samples that are left out.
         pulse: told while this waits for the data, and when the thread reads.
     """
-    count = batch.size // (groups.data.size * batch.micro_batch)
+    data = groups.data
+
+    def count(step: int) -> int:
+        return batches.size(step) // (data.size * micro_batch)
+
     requests = (
         request
         for step in range(first, total)
         for request in part_of_step(
-            step * batch.size, batch.size, groups.data.rank, groups.data.size, batch.micro_batch
+            batches.samples_before(step), batches.size(step), data.rank, data.size, micro_batch
         )
     )
     read_around = around(stream.read, gaps)
@@ -68,8 +80,9 @@ def steps(
         pulse.pass_by("reading")
         return read_around(begin, length)
 
-    with Ahead(read, requests, depth=count) as ahead:
+    depth = max((count(step) for step in (first, total - 1) if first < total), default=1)
+    with Ahead(read, requests, depth=depth) as ahead:
         for step in range(first, total):
             pulse.step = step + 1
             pulse.enter("waiting for data")
-            yield [to_tensors(next(ahead), groups.device) for _ in range(count)]
+            yield [to_tensors(next(ahead), groups.device) for _ in range(count(step))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from megarc.train.batches import BatchSchedule
 from megarc.train.engine import Engine
 from megarc.train.feed import MicroBatch
 from megarc.train.observers import Ballot, Ending, Moment, Observer
@@ -16,7 +17,7 @@ def train(
     observers: Sequence[Observer],
     begin: Moment,
     *,
-    batch: int,
+    batches: BatchSchedule,
 ) -> Ending:
     """The steps from ``begin`` on, each on the next micro-batches of ``feed``, watched by ``observers``."""
     moment, ending = begin, Ending.FINISHED
@@ -26,7 +27,8 @@ def train(
         ballot = Ballot(observers, engine.groups, moment)
         result = engine.step(micro_batches, learning_rate(step), ballot)
         skipped = moment.skipped + result.skipped
-        moment = Moment(step + 1, begin.total, (step + 1) * batch, skipped, ballot.agreed)
+        samples = batches.samples_before(step + 1)
+        moment = Moment(step + 1, begin.total, samples, skipped, ballot.agreed, before=moment.samples)
         engine.pulse.enter("observing")
         asked = [observer.after_step(engine, moment, result) for observer in observers]
         if any(asked):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 import orjson
@@ -35,10 +36,11 @@ class Metrics(Observer):
         groups: Groups,
         heldout: Stream | None,
         bytes_a_token: float | None,
+        extra: Callable[[], Mapping[str, float | None]],
     ) -> None:
         self.config, self.folder, self.groups = config, folder, groups
-        self.heldout, self.bytes_a_token = heldout, bytes_a_token
-        self.heldout_every = config.steps(config.validation.every)
+        self.heldout, self.bytes_a_token, self.extra = heldout, bytes_a_token, extra
+        self.heldout_every = config.interval(config.validation.every)
         self.window = config.window.build()
         self.cost: Cost = cost_of(config.model, self.window)
         self.peak = 0.0
@@ -47,7 +49,7 @@ class Metrics(Observer):
         self.bar: Bar | None = None
         self._bar_context: Any = None
         self._losses: list[torch.Tensor] = []
-        self._steps = 0
+        self._samples = 0  # before the steps of the next line
         self._clock = 0.0
 
     def start(self, engine: Engine, moment: Moment) -> None:
@@ -63,12 +65,12 @@ class Metrics(Observer):
         self._bar_context = progress(name, moment.total, unit="steps", quiet=not self.groups.first)
         self.bar = self._bar_context.__enter__()
         self.bar.advance(moment.step)
+        self._samples = moment.samples
         self._clock = time.perf_counter()
 
     def after_step(self, engine: Engine, moment: Moment, result: StepResult) -> None:
         assert self.bar is not None
         self.bar.advance(1)
-        self._steps += 1
         if not result.skipped:
             self._losses.append(result.loss)
         if moment.every(self.config.logging.every):
@@ -91,15 +93,17 @@ class Metrics(Observer):
         # Of the steps that counted; none did where all were bad.
         loss = float(torch.stack(self._losses).mean()) if self._losses else math.nan
         elapsed = time.perf_counter() - self._clock
-        samples = self._steps * self.config.batch.size / elapsed
+        samples = (moment.samples - self._samples) / elapsed
+        self._samples = moment.samples
         self._losses.clear()
-        self._steps = 0
         flops, peak = samples * self.cost.training_flops, self.peak * self.groups.world.size
         values = {
             **self._in_units("train", loss),
             "train/learning_rate": result.learning_rate,
             "train/gradient_norm": float(result.gradient_norm),
             "train/skipped": moment.skipped,
+            **self._batch(moment.samples - moment.before),
+            **self.extra(),
             "speed/predicted_tokens_per_second": samples * self.window.stride,
             "speed/processed_tokens_per_second": samples * self.window.rows,
             "speed/mfu_exact_mask": flops / peak,
@@ -111,6 +115,14 @@ class Metrics(Observer):
         self.bar.advance(0, loss=f"{loss:.3f}", rate=rate, MFU=f"{100 * flops / peak:.1f} %")
         self._clock = time.perf_counter()
 
+    def _batch(self, samples: int) -> dict[str, float]:
+        """The size of the last step, in each unit."""
+        return {
+            "batch/samples": samples,
+            "batch/predicted_tokens": samples * self.window.stride,
+            "batch/processed_tokens": samples * self.window.rows,
+        }
+
     def _in_units(self, name: str, nats: float) -> dict[str, float]:
         """A loss in nats and bits a token and, where the text's bytes are known, bits a byte."""
         values = {f"{name}/nats_per_token": nats, f"{name}/bits_per_token": nats / math.log(2)}
@@ -118,10 +130,11 @@ class Metrics(Observer):
             values[f"{name}/bits_per_byte"] = nats / math.log(2) / self.bytes_a_token
         return values
 
-    def _write(self, moment: Moment, values: dict[str, float]) -> None:
+    def _write(self, moment: Moment, values: Mapping[str, float | None]) -> None:
         if self.file is None:
             return
-        values = {name: value for name, value in values.items() if math.isfinite(value)}  # JSON has no nan
+        # JSON has no nan; what is undefined is null.
+        values = {name: value for name, value in values.items() if value is None or math.isfinite(value)}
         counts = {
             "step": moment.step,
             "samples": moment.samples,
@@ -133,7 +146,8 @@ class Metrics(Observer):
         self.file.flush()
         if self.board is not None:
             for name, value in values.items():
-                self.board.add_scalar(name, value, moment.step)
+                if value is not None:
+                    self.board.add_scalar(name, value, moment.step)
 
 
 def cut_metrics(folder: RunFolder, step: int) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from megarc.parallel import Groups, all_reduce_max
+from megarc.train.batches import Interval
 from megarc.train.engine import Engine, StepResult
 
 
@@ -34,7 +35,8 @@ class Ending(Enum):
 class Moment:
     """Where the run is after a step: ``step`` of ``total`` are done, ``skipped`` of them without an update.
 
-    ``agreed`` is what all ranks voted before the update of the last step.
+    ``agreed`` is what all ranks voted before the update of the last step, which took samples ``before`` to
+    ``samples - 1``.
     """
 
     step: int
@@ -42,14 +44,17 @@ class Moment:
     samples: int
     skipped: int = 0
     agreed: Vote = Vote.APPLY
+    before: int = 0
 
     @property
     def last(self) -> bool:
         return self.step == self.total
 
-    def every(self, steps: int) -> bool:
-        """Whether something due every ``steps`` steps, and at the end, is due now."""
-        return self.last or self.step % max(1, steps) == 0
+    def every(self, interval: Interval | int) -> bool:
+        """Whether something due at each multiple of ``interval`` (a number: steps), and at the end, is due now."""
+        if isinstance(interval, int):
+            interval = Interval(steps=interval)
+        return self.last or interval.due(self.step, self.before, self.samples)
 
 
 class Observer:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from megarc.data import Stream
 from megarc.errors import UserError
 from megarc.parallel import Topology
@@ -57,18 +59,19 @@ def _vocabulary(config: RunConfig, stream: Stream) -> int:
 
 
 def _micro_batch(config: RunConfig, ranks: int) -> int:
-    size, micro = config.batch.size, config.batch.micro
-    if size % ranks:
+    sizes = sorted({stage.size for stage in config.batches().stages})
+    for size in sizes:
+        if size % ranks:
+            raise UserError(
+                f"batch.size is {size}, which {ranks} data ranks do not divide; use {_near(size, ranks)}"
+            )
+    common = math.gcd(*sizes) // ranks
+    micro = common if config.batch.micro is None else config.batch.micro
+    if common % micro:
+        size = next(size for size in sizes if size // ranks % micro)
         raise UserError(
-            f"batch.size is {size}, which {ranks} data ranks do not divide; use {_near(size, ranks)}"
-        )
-    share = size // ranks
-    if micro is None:
-        return share
-    if share % micro:
-        raise UserError(
-            f"batch.size {size} over {ranks} data ranks is {share} a rank, which batch.micro {micro} "
-            f"does not divide; use a divisor of {share}"
+            f"batch.size {size} over {ranks} data ranks is {size // ranks} a rank, which batch.micro {micro} "
+            f"does not divide; use a divisor of {common}"
         )
     return micro
 

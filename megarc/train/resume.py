@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass, replace
 
 from megarc.data import Gaps, Stream
 from megarc.errors import UserError
-from megarc.parallel import broadcast_object, gather_objects
+from megarc.parallel import broadcast_object, gather_objects, together
 from megarc.train import checkpoint
+from megarc.train.batches import BatchSchedule
 from megarc.train.checkpoint import Checkpoint, Level, Standing
 from megarc.train.engine import Engine
 from megarc.train.health import BadSteps, Running
+from megarc.train.saved import find_checkpoint
 
 log = logging.getLogger("megarc")
 
@@ -40,12 +42,18 @@ def resume(engine: Engine, levels: list[Level], stream: Stream) -> Resumed:
                 log.info("step %d lies on the hosts' own disks, in %s", found.standing.step, level.folder)
             return Resumed(checkpoint.load(found, engine, level), shared=False)
     if newest is None:
+        newest = _origin(engine)
+        if newest is not None:
+            _check_same_data(newest, stream)
+            return Resumed(checkpoint.load(newest, engine), shared=False)
         return Resumed(Standing(step=0, samples=0), shared=False)
     _check_same_data(newest, stream)
     return Resumed(checkpoint.load(newest, engine), shared=True)
 
 
-def go_back(engine: Engine, levels: list[Level], bad: BadSteps, gaps: Gaps, batch: int) -> Standing:
+def go_back(
+    engine: Engine, levels: list[Level], bad: BadSteps, gaps: Gaps, batches: BatchSchedule
+) -> Standing:
     """Loads the last checkpoint before the bad steps; their samples are left out from now on.
 
     Later checkpoints are removed: they stand for a run that did not happen.
@@ -55,7 +63,7 @@ def go_back(engine: Engine, levels: list[Level], bad: BadSteps, gaps: Gaps, batc
     """
     shared = levels[0]
     before = _on_rank_0(engine, shared, bad.first - 1)
-    first, count = (bad.first - 1) * batch, bad.count * batch
+    first, count = bad.samples(batches)
     if before is None:
         raise UserError(
             f"steps {bad.first} to {bad.last} were bad: {bad.why}; and {shared.folder} has no checkpoint before "
@@ -75,6 +83,20 @@ def go_back(engine: Engine, levels: list[Level], bad: BadSteps, gaps: Gaps, batc
     running = Running(**standing.losses)
     backs = replace(running, backs=max(running.backs, bad.backs) + 1)
     return replace(standing, skipped=[list(one) for one in left_out.ranges], losses=asdict(backs))
+
+
+def _origin(engine: Engine) -> Checkpoint | None:
+    """The checkpoint of another run that this one begins from, if it does."""
+    path = engine.config.start_from
+    if path is None:
+        return None
+    found = together(lambda: find_checkpoint(path) if engine.groups.first else None, engine.groups.world)
+    found = broadcast_object(found, engine.groups.world)
+    if found is not None and engine.groups.first:
+        log.info(
+            "begins from %s: step %d, sample %d", found.folder, found.standing.step, found.standing.samples
+        )
+    return found
 
 
 def _on_rank_0(engine: Engine, level: Level, at_most: int | None) -> Checkpoint | None:

@@ -26,6 +26,7 @@ from megarc.train.pulse import Pulse
 from megarc.train.resolve import resolve
 from megarc.train.resume import resume
 from megarc.train.saving import Due
+from megarc.train.schedule import learning_rate
 from megarc.train.stretch import Stretch
 
 log = logging.getLogger("megarc")
@@ -66,9 +67,11 @@ def _levels(config: RunConfig, folder: RunFolder, groups: Groups) -> list[Due]:
     """The shared checkpoints first, then the hosts' own where they are asked for."""
     keys = config.checkpoint
     keep_every = config.steps(keys.keep_every) if keys.keep_every else None
-    levels = [Due(Level.shared(folder.checkpoints, groups, keys.keep, keep_every), config.steps(keys.every))]
+    levels = [
+        Due(Level.shared(folder.checkpoints, groups, keys.keep, keep_every), config.interval(keys.every))
+    ]
     if keys.local is not None:
-        levels.append(Due(Level.local(keys.local, folder.path, groups), config.steps(keys.local_every)))
+        levels.append(Due(Level.local(keys.local, folder.path, groups), config.interval(keys.local_every)))
     return levels
 
 
@@ -86,6 +89,7 @@ def _opened(
             "data.train gives each row a position, which does not flow through a pipeline; "
             "use positions: rows there, or parallel.pipeline=1"
         )
+    learning_rate(config)  # what is wrong with it is said before anything is built
     return resolve(config, stream, groups.topology), stream, heldout
 
 
@@ -113,15 +117,18 @@ def _take(stack: ExitStack, folder: RunFolder, config: RunConfig, facts: dict[st
 def _announce(config: RunConfig, groups: Groups, stream: Stream, standing: Standing) -> None:
     if not groups.first:
         return
-    window, total, batch = config.window.build(), config.total_steps(), config.batch.size
+    window, batches = config.window.build(), config.batches().standing_at(standing.step, standing.samples)
+    total, size = config.total_steps(batches), batches.size(standing.step)
+    samples = batches.samples_before(total)
     cost = cost_of(config.model, window)
     sizes = f"{human(cost.parameters)} parameters ({human(cost.embedding_parameters)} of them embeddings)"
-    predicted, processed = human(total * batch * window.stride), human(total * batch * window.rows)
+    predicted, processed = human(samples * window.stride), human(samples * window.rows)
+    step = f"{human(size * window.stride)} predicted, {human(size * window.rows)} processed tokens a step"
     log.info(f"window {window}; {sizes}, vocabulary {config.model.tokens}")
-    log.info(f"{total} steps of {batch} samples: {predicted} predicted, {processed} processed tokens")
+    log.info(f"{total} steps of {batches}: {predicted} predicted, {processed} processed tokens; {step}")
     log.info(f"{groups.world.size} ranks, ZeRO {config.parallel.zero}, {config.precision}, {groups.device}")
     choose_attention(config.execution.attention, groups.device, config.dtype, config.model.width_of_head)
-    for line in stream.describe(total * config.batch.size):
+    for line in stream.describe(samples):
         log.info(line)
     if standing.step:
         log.info("goes on from step %d in %s", standing.step, config.folder)

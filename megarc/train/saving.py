@@ -12,6 +12,7 @@ from typing import Any
 from megarc.config import to_dict
 from megarc.errors import UserError
 from megarc.parallel import gather_objects
+from megarc.train.batches import Interval
 from megarc.train.checkpoint import Level, Saver, Standing
 from megarc.train.config import RunConfig
 from megarc.train.engine import Engine, StepResult
@@ -26,10 +27,10 @@ StandingOf = Callable[[Moment], Standing]
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A level and the steps between its checkpoints."""
+    """A level and the time between its checkpoints."""
 
     level: Level
-    every: int
+    every: Interval
 
 
 class Checkpoints(Observer):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from megarc.data import Gaps, Stream
+from megarc.train.batches import BatchSchedule
 from megarc.train.checkpoint import Saver, Standing
 from megarc.train.config import RunConfig
 from megarc.train.engine import Engine
@@ -13,6 +14,7 @@ from megarc.train.folder import RunFolder
 from megarc.train.health import Numbers, Running, Signals
 from megarc.train.loop import train
 from megarc.train.metrics import Metrics
+from megarc.train.noise import NoiseScale
 from megarc.train.observers import Ending, Moment, Observer
 from megarc.train.resume import Resumed, go_back
 from megarc.train.saving import Checkpoints, Due
@@ -37,16 +39,19 @@ class Stretch:
         while True:
             standing = resumed.standing
             gaps = Gaps.of(standing.skipped)
-            numbers = Numbers(self.config.health, self.config.batch.size, gaps, Running(**standing.losses))
-            ending = self._train(resumed, saver, gaps, numbers)
+            batches = self.config.batches().standing_at(standing.step, standing.samples)
+            numbers = Numbers(self.config.health, batches, gaps, Running(**standing.losses))
+            ending = self._train(resumed, saver, gaps, numbers, batches)
             if ending is not Ending.BACK:
                 return ending
             assert numbers.bad is not None
             levels = [due.level for due in self.levels]
-            back = go_back(self.engine, levels, numbers.bad, gaps, self.config.batch.size)
+            back = go_back(self.engine, levels, numbers.bad, gaps, batches)
             resumed = Resumed(back, shared=True)
 
-    def _train(self, resumed: Resumed, saver: Saver, gaps: Gaps, numbers: Numbers) -> Ending:
+    def _train(
+        self, resumed: Resumed, saver: Saver, gaps: Gaps, numbers: Numbers, batches: BatchSchedule
+    ) -> Ending:
         config, groups, standing = self.config, self.engine.groups, resumed.standing
 
         def standing_of(moment: Moment) -> Standing:
@@ -60,14 +65,18 @@ class Stretch:
             )
 
         saved = standing.step if resumed.shared else None
+        noise = NoiseScale(config, self.folder, groups)
         observers: list[Observer] = [
             numbers,
-            Metrics(config, self.folder, groups, self.heldout, self.stream.bytes_per_token),
+            noise,
+            Metrics(config, self.folder, groups, self.heldout, self.stream.bytes_per_token, noise.values),
             self.signals,
             Checkpoints(config, self.folder, saver, self.levels, standing_of, saved),
         ]
-        begin = Moment(standing.step, config.total_steps(), standing.samples, standing.without_update)
+        total, rate = config.last_step(batches), learning_rate(config, batches)
+        begin = Moment(standing.step, total, standing.samples, standing.without_update)
         feed = steps(
-            self.stream, groups, config.batch, gaps, self.engine.pulse, first=begin.step, total=begin.total
-        )
-        return train(self.engine, feed, learning_rate(config), observers, begin, batch=config.batch.size)
+            self.stream, groups, batches, config.batch.micro_batch, gaps, self.engine.pulse,
+            first=begin.step, total=total,
+        )  # fmt: skip
+        return train(self.engine, feed, rate, observers, begin, batches=batches)

@@ -41,5 +41,5 @@ def test_durations_in_any_unit_mean_the_same_steps():
 
 
 def test_a_warmup_longer_than_the_run_is_refused():
-    with pytest.raises(UserError, match="warmup is 200 steps, longer than the run's 100"):
+    with pytest.raises(UserError, match="warmup is 3200 samples, longer than the run's 1600"):
         rates(warmup="200 steps")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from megarc.data import Gaps
 from megarc.errors import UserError
 from megarc.parallel import gather_objects
+from megarc.train.batches import BatchSchedule
 from megarc.train.engine import Engine, StepResult
 from megarc.train.observers import Ending, Moment, Observer, Vote
 from megarc.train.safety import HealthConfig
@@ -59,12 +60,17 @@ class BadSteps:
     def count(self) -> int:
         return self.last - self.first + 1
 
+    def samples(self, batches: BatchSchedule) -> tuple[int, int]:
+        """The first sample that they took, and how many."""
+        first = batches.samples_before(self.first - 1)
+        return first, batches.samples_before(self.last) - first
+
 
 class Numbers(Observer):
     """Votes to leave a bad step out; after ``health.bad_steps`` in a row, ends the stretch or the run."""
 
-    def __init__(self, config: HealthConfig, batch: int, gaps: Gaps, running: Running) -> None:
-        self.config, self.batch, self.gaps, self.running = config, batch, gaps, running
+    def __init__(self, config: HealthConfig, batches: BatchSchedule, gaps: Gaps, running: Running) -> None:
+        self.config, self.batches, self.gaps, self.running = config, batches, gaps, running
         self.bad: BadSteps | None = None
         self._why: str | None = None
 
@@ -112,7 +118,7 @@ class Numbers(Observer):
 
     def _report(self, moment: Moment) -> str:
         assert self.bad is not None
-        runs = self.gaps.runs((self.bad.first - 1) * self.batch, self.bad.count * self.batch)
+        runs = self.gaps.runs(*self.bad.samples(self.batches))
         samples = ", ".join(f"{begin}..{begin + length - 1}" for begin, length in runs)
         went = f" The run went back {self.running.backs} times already." if self.running.backs else ""
         return (
