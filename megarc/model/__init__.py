@@ -1,14 +1,14 @@
 """Layers to a language model.
 
 In: token ids [batch, rows], how many rows are R, optional document ids. Out:
-per-row losses or logits on the loss rows. Initial values and costs are functions
+losses or logits on the loss rows. Initial values and costs are functions
 of the configuration alone.
 """
 
 from megarc.model.config import ExecutionConfig, ModelConfig
 from megarc.model.cost import Cost, cost_of
 from megarc.model.initial import initial_values, initialise
-from megarc.model.loss import RowLoss, row_loss, weighted_sum
+from megarc.model.loss import Head, Loss, head_loss, weighted_sum
 from megarc.model.pipeline import Layer, Plan, build_pipeline, layers, stage_bounds
 from megarc.model.recompute import is_costly
 from megarc.model.record import Record, record_of
@@ -17,20 +17,21 @@ from megarc.model.transformer import Transformer
 __all__ = [
     "Cost",
     "ExecutionConfig",
+    "Head",
     "Layer",
+    "Loss",
     "ModelConfig",
     "Plan",
     "Record",
-    "RowLoss",
     "Transformer",
     "build_pipeline",
     "cost_of",
+    "head_loss",
     "initial_values",
     "initialise",
     "is_costly",
     "layers",
     "record_of",
-    "row_loss",
     "stage_bounds",
     "weighted_sum",
 ]

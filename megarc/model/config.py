@@ -74,6 +74,12 @@ class ExecutionConfig(Config):
 
     attention: str = key("auto", "attention engine; auto picks by device, type and width", circumstance=True)
     compile: bool = key(False, "torch.compile each block (needs a C++ compiler)", circumstance=True)
+    head_rows: int | None = key(
+        None,
+        "loss rows whose logits exist at once; null: as many as make 16M logits",
+        circumstance=True,
+        ge=1,
+    )
     recompute: Recompute = key(
         "none",
         "selective: keep matrix products and attention, compute the rest of a block again; full: keep its input",

@@ -1,45 +1,214 @@
-"""Cross-entropy row by row, and the weighted sum that a step minimises."""
+"""Head and loss in one: hidden rows to cross-entropies, a chunk of rows at a time.
+
+The logits of a chunk exist, those of all rows never do: neither forward nor
+backward, nor on any tensor rank the whole vocabulary. Since the loss is a sum
+over rows, whatever stands above it multiplies every gradient alike: they are
+made while the chunk's logits are there, and the backward pass only scales them.
+No product is computed twice.
+
+torch's ``linear_cross_entropy`` (2.13) and Liger's have the same idea, but give no
+log_z (so no z-loss in the former) and know no split vocabulary.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from megarc.model.config import ExecutionConfig, ModelConfig
 from megarc.parallel import TensorParallel
 
+_CHUNK = {"cpu": 1 << 22, "cuda": 1 << 26}
+"""Logits that exist at once, about: a CPU likes them in its cache, a GPU wants many rows (docs/speed.md)."""
+_FEWEST = 128  # rows, however large the vocabulary: fewer make slow matrix products
 
-class RowLoss(NamedTuple):
-    """For each loss row: ``nll`` [batch, s] in nats, ``log_z`` [batch, s], float32 at least."""
 
+class Loss(NamedTuple):
+    """Of a micro-batch.
+
+    Attributes:
+        objective: ``sum(w * (nll + z_loss * log_z^2))``, what is differentiated: a scalar, to be divided
+            by W, the weights of the whole batch. The second term is PaLM's z-loss (2204.02311, section 5).
+        nll: [batch, s] in nats, without a gradient, float32 at least.
+        log_z: [batch, s], alike.
+    """
+
+    objective: Tensor
     nll: Tensor
     log_z: Tensor
 
 
-def row_loss(logits: Tensor, targets: Tensor, tensor: TensorParallel | None = None) -> RowLoss:
-    """``logits`` [batch, s, this tensor rank's ids] against ``targets`` [batch, s].
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How the head's rows become losses.
 
-    bf16 logits are taken to float32 first: a sum over a vocabulary needs it.
-    No rank ever has a whole row of logits; sums go over the tensor group.
+    Attributes:
+        tokens: the vocabulary; ids from there on are padding and take no probability.
+        tensor: over whose ranks the ids are split.
+        chunk: rows whose logits exist at once; None: as many as make 4M logits on a CPU, 64M on
+            a GPU, 128 at least.
+        compile: whether what stands between the two matrix products is compiled.
     """
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    if tensor is None or tensor.size == 1:
-        log_z = torch.logsumexp(logits, dim=-1)
-        return RowLoss(log_z - logits.gather(-1, targets.long()[..., None])[..., 0], log_z)
-    ids = logits.shape[-1]
-    highest = tensor.maximum(logits.amax(-1))
-    log_z = highest + tensor.sum((logits - highest[..., None]).exp().sum(-1)).log()
-    local = targets.long() - tensor.rank * ids
-    elsewhere = (local < 0) | (local >= ids)
-    hit = logits.gather(-1, local.masked_fill(elsewhere, 0)[..., None])[..., 0]
-    return RowLoss(log_z - tensor.sum(hit.masked_fill(elsewhere, 0.0)), log_z)
+
+    tokens: int
+    tensor: TensorParallel
+    chunk: int | None = None
+    compile: bool = False
+
+    @classmethod
+    def of(cls, config: ModelConfig, execution: ExecutionConfig, tensor: TensorParallel) -> Head:
+        """The head of a model."""
+        return cls(config.tokens, tensor, execution.head_rows, execution.compile)
+
+    def rows(self, ids: int, device: str = "cpu") -> int:
+        """Rows of a chunk of a head with ``ids`` ids."""
+        return self.chunk or max(_FEWEST, _CHUNK.get(device, _CHUNK["cuda"]) // ids)
 
 
-def weighted_sum(loss: RowLoss, weights: Tensor | None, z_loss: float) -> Tensor:
-    """``sum(w * (nll + z_loss * log_z^2))``: to be divided by W, the weights of the whole batch.
+def head_loss(
+    head: Head,
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    weights: Tensor | None = None,
+    z_loss: float = 0.0,
+) -> Loss:
+    """Losses of ``hidden`` [batch, s, width] under ``weight`` [this tensor rank's ids, width].
 
-    The second term is PaLM's z-loss (2204.02311, section 5), which keeps log_z near 0.
+    Args:
+        targets: [batch, s] token ids.
+        weights: [batch, s]; None: all 1.
     """
-    row = loss.nll if z_loss == 0 else loss.nll + z_loss * loss.log_z.square()
-    return (row if weights is None else row * weights).sum()
+    shape, rows = targets.shape, hidden.flatten(0, 1)
+    flat = torch.ones(len(rows), device=rows.device) if weights is None else weights.flatten()
+    wanted = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    objective, nll, log_z = _HeadLoss.apply(
+        rows, weight, targets.flatten().long(), flat, z_loss, head, wanted
+    )
+    return Loss(objective, nll.view(shape), log_z.view(shape))
+
+
+def weighted_sum(nll: Tensor, weights: Tensor | None) -> Tensor:
+    """``sum(w * nll)`` of [batch, s] each."""
+    return nll.sum() if weights is None else (nll * weights).sum()
+
+
+class _HeadLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,  # [rows, width]
+        weight: Tensor,  # [ids, width]
+        targets: Tensor,
+        weights: Tensor,
+        z_loss: float,
+        head: Head,
+        wanted: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        weights = weights.to(wide)
+        nll, log_z = torch.empty_like(weights), torch.empty_like(weights)
+        first = head.tensor.rank * len(weight)
+        known = min(len(weight), max(0, head.tokens - first))
+        grad_hidden = torch.empty_like(hidden) if wanted else None
+        # Summed over chunks in float32: one of many small terms would be lost in bf16.
+        grad_weight = torch.zeros_like(weight, dtype=wide) if wanted else None
+        step = head.rows(len(weight), weight.device.type)
+        for start in range(0, len(hidden), step):
+            part = slice(start, start + step)
+            x = hidden[part]
+            logits = F.linear(x, weight)
+            found = _chunk(head, logits, targets[part] - first, weights[part], z_loss, known, wanted)
+            nll[part], log_z[part], gradient = found
+            del found
+            if gradient is not None and grad_hidden is not None and grad_weight is not None:
+                torch.mm(gradient, weight, out=grad_hidden[part])
+                _add_product(grad_weight, gradient.t(), x)
+            del gradient
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        ctx.dtype = weight.dtype
+        ctx.mark_non_differentiable(nll, log_z)
+        return (weights * (nll + z_loss * log_z.square())).sum(), nll, log_z
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        grad_hidden, grad_weight = ctx.saved_tensors
+        # In place: a second backward pass through one loss is an error, as torch says it.
+        return grad_hidden.mul_(scale), grad_weight.mul_(scale).to(ctx.dtype), None, None, None, None, None
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """``total += left @ right``; ``total`` may be wider than they are."""
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    else:
+        total += left @ right
+
+
+def _chunk(
+    head: Head, logits: Tensor, targets: Tensor, weights: Tensor, z_loss: float, known: int, wanted: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """nll and log_z [rows], and the gradient of the objective by ``logits`` [rows, ids]."""
+    shares, log_z, hit = _run(head, _sums)(logits, targets, known)
+    local = log_z
+    if head.tensor.size > 1:
+        peak = head.tensor.maximum(log_z)
+        total, hit = head.tensor.sum(torch.stack(((log_z - peak).exp(), hit)))
+        log_z = peak + total.log()
+    nll = log_z - hit
+    if not wanted:
+        return nll, log_z, None
+    scale = weights * (1 + 2 * z_loss * log_z)
+    own = scale * (-nll).exp() - weights
+    return (
+        nll,
+        log_z,
+        _run(head, _gradient)(shares, scale * (local - log_z).exp(), own, targets, logits.dtype),
+    )
+
+
+def _sums(logits: Tensor, targets: Tensor, known: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Softmax of ``logits`` [rows, ids], log of the sum of exponentials, the targets' logits (elsewhere: 0).
+
+    All in float32 at least. One kernel makes the softmax and tells no sum; that
+    stands in the largest share, ``exp(peak) / sum``.
+    """
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    logits[:, known:] = torch.finfo(logits.dtype).min  # padding: no probability
+    elsewhere, place = _place(targets, logits.shape[1])
+    hit = logits.gather(1, place[:, None])[:, 0].to(wide).masked_fill(elsewhere, 0.0)
+    shares = logits.softmax(-1, dtype=wide)
+    return shares, logits.amax(-1).to(wide) - shares.amax(-1).log(), hit
+
+
+def _gradient(shares: Tensor, scale: Tensor, own: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
+    """``scale * shares`` [rows, ids], with ``own`` [rows] at the targets.
+
+    The target's own is made before it is rounded: near a probability of 1 nothing else is left of it.
+    """
+    gradient = shares.mul_(scale[:, None]).to(dtype)
+    elsewhere, place = _place(targets, shares.shape[1])
+    own = torch.where(elsewhere, gradient.gather(1, place[:, None])[:, 0], own.to(dtype))
+    return gradient.scatter_(1, place[:, None], own[:, None])
+
+
+def _place(targets: Tensor, ids: int) -> tuple[Tensor, Tensor]:
+    """Which of ``targets`` [rows] are no ids of this rank, and where the others stand (those: 0)."""
+    elsewhere = (targets < 0) | (targets >= ids)
+    return elsewhere, targets.masked_fill(elsewhere, 0)
+
+
+def _run(head: Head, function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function``, compiled where that is asked for: one pass over the logits instead of several."""
+    return _compiled(function) if head.compile else function
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.compile(function)

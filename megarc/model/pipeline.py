@@ -21,7 +21,6 @@ from megarc.model.config import ExecutionConfig, ModelConfig
 from megarc.model.cost import block_parameters
 from megarc.model.layers import ColumnLinear, Embedding, Norm, Positions
 from megarc.model.recompute import run_block
-from megarc.model.transformer import head_logits
 from megarc.parallel import Groups, TensorParallel, Topology
 
 Flow = tuple[Tensor, ...]
@@ -71,8 +70,8 @@ def layers(
     def final(module: nn.Module, flow: Flow) -> Tensor:
         return module(tensor.enter(flow[0])[:, plan.rows])
 
-    def predict(module: nn.Module, hidden: Any) -> Tensor:
-        return head_logits(hidden, module.weight, config, tensor)
+    def predict(module: nn.Module, hidden: Any) -> Flow:
+        return hidden, module.weight  # what ``head_loss`` takes: logits never exist whole
 
     def block(layer: int) -> nn.Module:
         built = Block(config, execution.attention, layer, tensor)
@@ -130,12 +129,12 @@ def build_pipeline(
     execution: ExecutionConfig,
     groups: Groups,
     plan: Plan,
-    loss: Callable[[Tensor, Any], Tensor],
+    loss: Callable[[Flow, Any], Tensor],
 ) -> nn.Module:
     """This rank's stage, as a PipelineModule with empty parameters.
 
     Args:
-        loss: (logits on loss rows, labels) -> the scalar that the last stage minimises.
+        loss: ((hidden loss rows, the head's weight), labels) -> the scalar that the last stage minimises.
     """
     from deepspeed.pipe import LayerSpec, PipelineModule, TiedLayerSpec
     from deepspeed.runtime.pipe.topology import PipeModelDataParallelTopology

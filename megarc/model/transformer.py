@@ -9,7 +9,7 @@ from megarc.attention import Cache
 from megarc.model.block import Block
 from megarc.model.config import ExecutionConfig, ModelConfig
 from megarc.model.layers import ColumnLinear, Embedding, Norm, Positions, first_token
-from megarc.model.loss import RowLoss, row_loss
+from megarc.model.loss import Head, Loss, head_loss
 from megarc.model.recompute import run_block
 from megarc.parallel import TensorParallel
 
@@ -35,6 +35,7 @@ class Transformer(nn.Module):
         )
         self.norm = Norm(width, config.norm_epsilon, tensor, partial=tensor.size > 1)
         self.head = None if config.tied else ColumnLinear(width, ids, "readout", tensor)
+        self._head = Head.of(config, execution, tensor)
         if execution.compile:
             for block in self.blocks:
                 block.compile()
@@ -46,16 +47,21 @@ class Transformer(nn.Module):
         recent: int | Tensor,
         documents: Tensor | None = None,
         positions: Tensor | None = None,
-    ) -> RowLoss:
-        """Losses of the rows ``rows`` of windows ``tokens`` [batch, n + 1]: a ``RowLoss`` of [batch, s].
+        weights: Tensor | None = None,
+        z_loss: float = 0.0,
+    ) -> Loss:
+        """Losses of the rows ``rows`` of windows ``tokens`` [batch, n + 1]: a ``Loss`` of [batch, s].
 
         Args:
             recent: how many first rows are R: one number, or one a sample [batch].
             documents: [batch, n] segment ids; attention stays inside a segment.
             positions: [batch, n], where each row stands; None: its number.
+            weights: [batch, s] of the loss rows; None: all 1.
+            z_loss: weight of log_z^2.
         """
-        logits = self.logits(tokens[:, :-1], rows, recent, documents, positions=positions)
-        return row_loss(logits, tokens[:, 1:][:, rows], self.tensor)
+        hidden = self._last(tokens[:, :-1], rows, recent, documents, None, positions)
+        targets = tokens[:, 1:][:, rows]
+        return head_loss(self._head, hidden, self._table(), targets, weights, z_loss)
 
     def logits(
         self,
@@ -70,9 +76,8 @@ class Transformer(nn.Module):
 
         With a ``cache`` the tokens follow those already in it, and theirs are added.
         """
-        hidden = self.tensor.enter(self.hidden(tokens, recent, documents, cache, positions))[:, rows]
-        weight = self.embedding.weight if self.head is None else self.head.weight
-        return head_logits(self.norm(hidden), weight, self.config, self.tensor)
+        hidden = self._last(tokens, rows, recent, documents, cache, positions)
+        return head_logits(hidden, self._table(), self.config, self.tensor)
 
     def hidden(
         self,
@@ -93,6 +98,22 @@ class Transformer(nn.Module):
             else:
                 x = block(x, recent, documents, cache, positions)
         return x
+
+    def _last(
+        self,
+        tokens: Tensor,
+        rows: slice,
+        recent: int | Tensor,
+        documents: Tensor | None,
+        cache: Cache | None,
+        positions: Tensor | None,
+    ) -> Tensor:
+        """What the head reads: [batch, len(rows), hidden], normalised."""
+        hidden = self.hidden(tokens, recent, documents, cache, positions)
+        return self.norm(self.tensor.enter(hidden)[:, rows])
+
+    def _table(self) -> Tensor:
+        return self.embedding.weight if self.head is None else self.head.weight
 
 
 def head_logits(hidden: Tensor, weight: Tensor, config: ModelConfig, tensor: TensorParallel) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from megarc.model import Layer, Plan, is_costly, layers, row_loss, stage_bounds
+from megarc.model import Head, Layer, Plan, head_loss, is_costly, layers, stage_bounds
 from megarc.parallel import Groups, TensorParallel
 from megarc.train import RunConfig
 
@@ -44,7 +44,8 @@ def run_stage(config: RunConfig, groups: Groups, micro_batch: int, counting: Cou
                 held.bytes += counting.kept_bytes - before
         if last == len(listed):
             targets = torch.zeros(micro_batch, window.stride, dtype=torch.long)
-            flow = (row_loss(flow, targets, tensor).nll.sum(),)
+            head = Head.of(config.model, config.execution, tensor)
+            flow = (head_loss(head, flow[0], flow[1], targets).objective,)
     flow[0].backward(torch.ones_like(flow[0]))
     return Stage(listed[first:last], held.bytes, held.parameters, hidden.numel())
 

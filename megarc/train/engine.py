@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from megarc.model import Plan, Record, record_of, row_loss, weighted_sum
+from megarc.model import Head, Plan, Record, head_loss, record_of, weighted_sum
 from megarc.parallel import Groups, TensorParallel, all_reduce_sum
 from megarc.train.config import RunConfig
 from megarc.train.feed import MicroBatch
@@ -118,11 +118,11 @@ class Engine:
         """The weighted sum of this data rank's losses on ``batch``, in nats, a scalar."""
         self.pulse.enter("evaluating")
         self.deepspeed.eval()
-        rows = self.deepspeed(
+        loss = self.deepspeed(
             batch.tokens, self.loss_rows, batch.recent, batch.documents, positions=batch.positions
         )
         self.deepspeed.train()
-        return weighted_sum(rows, batch.weights, 0.0)
+        return weighted_sum(loss.nll, batch.weights)
 
     def close(self) -> None:
         """Lets the engine's buffers and hooks go."""
@@ -135,15 +135,16 @@ class Engine:
 
     def _update(self, micro_batches: Sequence[MicroBatch], factor: Tensor | float) -> None:
         """Trains on this rank's micro-batches; their sum of w * nll is added to ``self.nll``."""
+        z_loss = self.config.optimizer.z_loss
         for batch in micro_batches:
             self.pulse.enter("forward")
-            rows = self.deepspeed(
-                batch.tokens, self.loss_rows, batch.recent, batch.documents, positions=batch.positions
-            )
-            objective = weighted_sum(rows, batch.weights, self.config.optimizer.z_loss)
-            self.nll += weighted_sum(rows, batch.weights, 0.0).detach()
+            loss = self.deepspeed(
+                batch.tokens, self.loss_rows, batch.recent, batch.documents, batch.positions,
+                batch.weights, z_loss,
+            )  # fmt: skip
+            self.nll += weighted_sum(loss.nll, batch.weights)
             self.pulse.enter("backward")
-            self.deepspeed.backward(objective * factor)
+            self.deepspeed.backward(loss.objective * factor)
             if batch is not micro_batches[-1]:
                 self.deepspeed.step()  # between micro-batches this only counts
         if self.config.parallel.zero == 0:
@@ -236,7 +237,8 @@ class StageLoss:
     """The last stage's loss; it keeps the sum of w * nll, which the engine does not hand back."""
 
     def __init__(self, config: RunConfig, plan: Plan, tensor: TensorParallel) -> None:
-        self.z_loss, self.plan, self.tensor = config.optimizer.z_loss, plan, tensor
+        self.z_loss, self.plan = config.optimizer.z_loss, plan
+        self.head = Head.of(config.model, config.execution, tensor)
         self.nll = torch.zeros(())
 
     def item(self, batch: MicroBatch, factor: Tensor | float) -> tuple[Any, Any]:
@@ -251,8 +253,8 @@ class StageLoss:
         weights = torch.ones_like(targets, dtype=torch.float32) if batch.weights is None else batch.weights
         return tuple(flow), (targets, weights, torch.as_tensor(factor, device=targets.device))
 
-    def __call__(self, logits: Tensor, labels: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    def __call__(self, last: tuple[Tensor, Tensor], labels: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         targets, weights, factor = labels
-        rows = row_loss(logits, targets, self.tensor)
-        self.nll = self.nll + weighted_sum(rows, weights, 0.0).detach()
-        return weighted_sum(rows, weights, self.z_loss) * factor
+        loss = head_loss(self.head, *last, targets, weights, self.z_loss)
+        self.nll = self.nll + weighted_sum(loss.nll, weights)
+        return loss.objective * factor

@@ -1,46 +1,105 @@
-"""Row losses and their weighted sum against the plain formula in float64."""
+"""Head and loss in chunks against the plain formula in float64; bytes counted by the allocator."""
 
+import pytest
 import torch
-from torch.autograd import gradcheck
+from support.allocations import allocations
 
-from megarc.model import row_loss, weighted_sum
+from megarc.model import Head, head_loss, weighted_sum
+from megarc.parallel import TensorParallel
+
+BATCH, ROWS, WIDTH, IDS, TOKENS = 2, 5, 6, 16, 11
 
 
-def test_against_the_plain_formula():
+def head(**changes):
+    return Head(tokens=TOKENS, tensor=TensorParallel(), **changes)
+
+
+def problem(dtype=torch.float64):
     torch.manual_seed(0)
-    logits = torch.randn(2, 5, 11, dtype=torch.float64)
-    targets = torch.randint(0, 11, (2, 5))
-    weights = torch.rand(2, 5, dtype=torch.float64)
+    hidden = torch.randn(BATCH, ROWS, WIDTH, dtype=dtype, requires_grad=True)
+    weight = torch.randn(IDS, WIDTH, dtype=dtype, requires_grad=True)
+    return hidden, weight, torch.randint(0, TOKENS, (BATCH, ROWS)), torch.rand(BATCH, ROWS, dtype=dtype)
+
+
+def plain(hidden, weight, targets, weights, z_loss):
+    """Probabilities by the definition, row by row, on the ids that are tokens."""
+    logits = hidden @ weight[:TOKENS].T
     probabilities = logits.exp() / logits.exp().sum(-1, keepdim=True)
-    expected = torch.zeros((), dtype=torch.float64)
-    for sample in range(2):
-        for row in range(5):
-            nll = -probabilities[sample, row, targets[sample, row]].log()
-            log_z = logits[sample, row].exp().sum().log()
-            expected += weights[sample, row] * (nll + 0.3 * log_z**2)
-    assert torch.allclose(weighted_sum(row_loss(logits, targets), weights, 0.3), expected, rtol=1e-12)
+    nll = -probabilities.gather(-1, targets[..., None])[..., 0].log()
+    log_z = logits.exp().sum(-1).log()
+    return (weights * (nll + z_loss * log_z**2)).sum(), nll, log_z
 
 
-def test_gradients():
+@pytest.mark.parametrize(
+    ("chunk", "compiled"), [(1, False), (3, False), (10, False), (None, False), (4, True)]
+)
+def test_equals_the_plain_formula(chunk, compiled):
+    hidden, weight, targets, weights = problem()
+    expected, nll, log_z = plain(hidden, weight, targets, weights, 0.3)
+    wanted = torch.autograd.grad(expected * 0.7, (hidden, weight))
+    loss = head_loss(head(chunk=chunk, compile=compiled), hidden, weight, targets, weights, 0.3)
+    found = torch.autograd.grad(loss.objective * 0.7, (hidden, weight))
+    for one, other in zip((expected, nll, log_z, *wanted), (*loss, *found), strict=True):
+        assert torch.allclose(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_a_second_backward_pass_is_an_error_and_no_wrong_number():
+    hidden, weight, targets, weights = problem()
+    loss = head_loss(head(), hidden, weight, targets, weights)
+    loss.objective.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.objective.backward()
+
+
+def test_without_weights_every_row_counts_once():
+    hidden, weight, targets, _ = problem()
+    loss = head_loss(head(), hidden, weight, targets)
+    assert torch.allclose(loss.objective, loss.nll.sum())
+    assert torch.equal(weighted_sum(loss.nll, None), loss.nll.sum())
+
+
+def test_padding_takes_no_probability():
+    hidden, weight, targets, weights = problem()
+    head_loss(head(), hidden, weight, targets, weights).objective.backward()
+    assert (weight.grad[TOKENS:] == 0).all() and weight.grad.isfinite().all()
+
+
+def test_bf16_is_summed_in_float32_over_ids_and_over_chunks():
     torch.manual_seed(0)
-    logits = torch.randn(2, 3, 7, dtype=torch.float64, requires_grad=True)
-    targets, weights = torch.randint(0, 7, (2, 3)), torch.rand(2, 3, dtype=torch.float64)
-    assert gradcheck(lambda x: weighted_sum(row_loss(x, targets), weights, 0.1), logits)
+    hidden, weight = torch.randn(1, 512, 8).bfloat16(), torch.randn(5000, 8).bfloat16()
+    targets = torch.randint(0, 5000, (1, 512))
+    many = Head(5000, TensorParallel(), chunk=4)
+    results = []
+    for dtype in (torch.bfloat16, torch.float64):
+        x, w = (tensor.to(dtype, copy=True).requires_grad_() for tensor in (hidden, weight))
+        loss = head_loss(many, x, w, targets)
+        loss.objective.backward()
+        results.append((loss.nll.double(), x.grad.double(), w.grad.double()))
+    for (one, exact), allowed in zip(zip(*results, strict=True), (2e-3, 1e-2, 1e-2), strict=True):
+        assert (one - exact).norm() / exact.norm() < allowed
 
 
-def test_padding_at_minus_infinity_takes_no_probability():
-    logits = torch.randn(1, 4, 8)
-    padded = torch.cat((logits, torch.full((1, 4, 3), float("-inf"))), -1).requires_grad_()
-    targets = torch.randint(0, 8, (1, 4))
-    loss = row_loss(padded, targets)
-    assert torch.equal(loss.nll, row_loss(logits, targets).nll)
-    loss.nll.sum().backward()
-    assert (padded.grad[..., 8:] == 0).all() and padded.grad.isfinite().all()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_logits_of_a_large_vocabulary_never_exist_whole(dtype):
+    """128k ids: bytes of all logits against bytes held at most, forward and backward together."""
+    rows, width, ids, chunk = 256, 16, 1 << 17, 8
+    hidden = torch.randn(1, rows, width, dtype=dtype, requires_grad=True)
+    weight = torch.randn(ids, width, dtype=dtype, requires_grad=True)
+    targets = torch.randint(0, ids, (1, rows))
+    with allocations() as seen:
+        head_loss(
+            Head(ids, TensorParallel(), chunk), hidden, weight, targets, z_loss=1e-4
+        ).objective.backward()
+    gradient = weight.numel() * 4  # float32, and the parameter's own beside it
+    logits = 4 * rows * ids
+    assert seen.largest <= max(gradient, 4 * chunk * ids)
+    assert seen.peak < 2 * gradient + 4 * (4 * chunk * ids) < logits / 3
+    assert seen.left >= weight.numel() * weight.itemsize
 
 
-def test_bf16_logits_are_summed_in_float32():
-    torch.manual_seed(0)
-    logits = torch.randn(1, 2, 50_000).bfloat16()
-    targets = torch.randint(0, 50_000, (1, 2))
-    exact = row_loss(logits.double(), targets).nll
-    assert torch.allclose(row_loss(logits, targets).nll.double(), exact, atol=1e-5)
+def test_no_gradient_is_made_where_none_is_wanted():
+    hidden, weight, targets, weights = problem()
+    with torch.no_grad(), allocations() as seen:
+        loss = head_loss(head(), hidden, weight, targets, weights)
+    assert not loss.objective.requires_grad
+    assert seen.peak < 8 * BATCH * ROWS * IDS * 8

@@ -52,7 +52,7 @@ def test_losses_are_on_loss_rows_and_the_boundary_is_given():
 
 def gradients(model, window, tokens):
     model.zero_grad()
-    model(tokens, window.loss_rows, window.recent).nll.sum().backward()
+    model(tokens, window.loss_rows, window.recent).objective.backward()
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 

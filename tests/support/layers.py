@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from megarc.model import ModelConfig, row_loss
+from megarc.model import Head, ModelConfig, head_loss
 from megarc.model.block import KeyValue
 from megarc.model.layers import ColumnLinear, Embedding, Norm, RowLinear
 from megarc.model.record import record_of
@@ -108,9 +108,10 @@ def embedding_and_loss(tensor):
     expected = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
     weights = torch.randn(BATCH, ROWS)
     log_z = logits.logsumexp(-1)
-    (expected.view(BATCH, ROWS) * weights + 0.1 * log_z.square()).sum().backward()
-    loss = row_loss(own_head(tensor.enter(own_table(tokens))), targets, tensor)
-    (loss.nll * weights + 0.1 * loss.log_z.square()).sum().backward()
+    ((expected.view(BATCH, ROWS) + 0.1 * log_z.square()) * weights).sum().backward()
+    chunked = Head(IDS, tensor, chunk=5)
+    loss = head_loss(chunked, tensor.enter(own_table(tokens)), own_head.weight, targets, weights, z_loss=0.1)
+    loss.objective.backward()
 
     same(loss.nll.flatten(), expected)
     same(own_table.weight.grad, shard(own_table.weight, table.weight.grad))
