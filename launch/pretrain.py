@@ -40,7 +40,7 @@ def main() -> int:
         print(as_table(dry_run(config, arguments.world_size, arguments.rank)))
         return 0
 
-    return tell_fate(RunFolder(config.folder))
+    return tell_fate(RunFolder(config.folder), arguments.since)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -89,9 +89,9 @@ def show(begun: Start) -> int:
     return 0
 
 
-def tell_fate(folder: RunFolder) -> int:
+def tell_fate(folder: RunFolder, since: float) -> int:
     """What state.json says, and the exit code that belongs to it: 0 finished, 75 saved, 1 anything else."""
-    fate = folder.fate()
+    fate = folder.fate(since)
     print(f"{folder.path}: {fate}")
     return {"finished": 0, "saved": EXIT_SAVED}.get(fate.split(" ")[0], 1)
 
@@ -114,6 +114,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rank", type=int, default=0, metavar="R", help="the rank that it is (0)")
     parser.add_argument("--check", action="store_true", help="only meet, compare ranks and time their links")
     parser.add_argument("--fate", action="store_true", help="only tell how the run in the folder ended")
+    parser.add_argument(
+        "--since",
+        type=float,
+        default=0.0,
+        metavar="T",
+        help="with --fate: of a job begun then, Unix seconds (0)",
+    )
     parser.add_argument(
         "--patience",
         type=float,

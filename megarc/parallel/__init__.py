@@ -17,6 +17,7 @@ from megarc.parallel.collectives import (
     together,
 )
 from megarc.parallel.groups import Group, Groups, connect, disconnect
+from megarc.parallel.hostfile import Host, ask_hosts, read_hostfile
 from megarc.parallel.links import Link, check_links
 from megarc.parallel.meeting import Meeting, hosts_told, meet
 from megarc.parallel.rollcall import Present, roll_call
@@ -28,6 +29,7 @@ __all__ = [
     "Dimension",
     "Group",
     "Groups",
+    "Host",
     "Link",
     "Meeting",
     "Present",
@@ -36,6 +38,7 @@ __all__ = [
     "agree",
     "all_reduce_max",
     "all_reduce_sum",
+    "ask_hosts",
     "broadcast_object",
     "check_links",
     "connect",
@@ -46,6 +49,7 @@ __all__ = [
     "hosts_told",
     "meet",
     "overlaps",
+    "read_hostfile",
     "roll_call",
     "size",
     "together",

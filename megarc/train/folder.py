@@ -22,6 +22,7 @@ from megarc.errors import UserError
 from megarc.safe import written_safely
 from megarc.train.config import RunConfig
 
+_TIME = "%Y-%m-%d %H:%M:%S"
 _SHOWN_DIFFERENCES = 12
 _SECONDS_TO_SEE = 10.0  # a network file system tells other hosts of a new folder a little later
 _DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ESTALE)
@@ -123,15 +124,18 @@ class RunFolder:
 
     def tell(self, state: str, **facts: Any) -> None:
         """Writes state.json: running, saved, finished or failed. Launchers lose exit codes."""
-        content = {"state": state, "time": time.strftime("%Y-%m-%d %H:%M:%S"), **facts}
+        content = {"state": state, "time": time.strftime(_TIME), **facts}
         with written_safely(self.state) as file:
             file.write(orjson.dumps(content, option=orjson.OPT_INDENT_2))
 
-    def fate(self) -> str:
+    def fate(self, since: float = 0.0) -> str:
         """How the run stands, by state.json, in words that begin with the state.
 
+        Args:
+            since: Unix time; what was told before it is of an earlier job.
+
         Raises:
-            UserError: where there is no run.
+            UserError: where there is no run, or no job since then got so far.
         """
         try:
             told = orjson.loads(self.state.read_bytes())
@@ -139,6 +143,10 @@ class RunFolder:
             raise UserError(f"{self.path} holds no run that began: no state.json") from None
         except (OSError, orjson.JSONDecodeError) as error:
             raise UserError(f"{self.state} cannot be read: {error}") from None
+        if time.mktime(time.strptime(told["time"], _TIME)) < int(since):
+            raise UserError(
+                f"{self.path}: this job did not begin; before it, {told['state']}, {told['time']}"
+            )
         where = f" at step {told['step']} of {told['total']}" if "step" in told else ""
         why = f": {told['error']}" if "error" in told else ""
         return f"{told['state']}{where}, {told['time']}{why}"

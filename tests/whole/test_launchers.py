@@ -1,74 +1,19 @@
 """The scripts as a person starts them, on a small packed text: every launcher, one script after the other."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
-PRETRAIN = ["launch/pretrain.py", "--config", "configs/runs/tiny.yaml"]
-SMALL = [
-    "length=6 steps",
-    "batch.size=4",
-    "model.layers=2",
-    "model.hidden=32",
-    "model.ffn=64",
-    "window.recent=16",
-    "window.causal=16",
-    "window.stride=16",
-    "logging.every=1",
-    "validation.windows=8",
-]
-
-
-def run(*command, code=0, **more):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        [str(word) for word in command],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=150,
-        **more,
-    )
-    said = done.stdout + done.stderr
-    assert done.returncode == code, said
-    assert code == 0 or "Traceback" not in said, said
-    return said
-
-
-def python(*command, **more):
-    return run(sys.executable, *command, **more)
+from support.scripts import BIN, PRETRAIN, ROOT, keys_of, losses, make_text, python, run
 
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    """Tokenizer and two corpora, made by the tools from this repository's own sources."""
-    folder = tmp_path_factory.mktemp("text")
-    tokenizer = folder / "tokenizer"
-    python(
-        "data_tools/train_tokenizer.py",
-        "--input",
-        ROOT / "megarc",
-        "--output-prefix",
-        tokenizer,
-        "--vocab-size",
-        600,
-    )
-    for name, source in (("train", "megarc"), ("heldout", "launch")):
-        python("data_tools/preprocess.py", "--input", ROOT / source, "--output-prefix", folder / name,
-               "--tokenizer-model", f"{tokenizer}.model", "--append-eod", "--workers", 1)  # fmt: skip
-    return folder
+    return make_text(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture(scope="module")
 def keys(text):
-    return [*SMALL, f"data.train=[{{path: {text}/train}}]", f"data.valid=[{{path: {text}/heldout}}]"]
+    return keys_of(text)
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +21,6 @@ def trained(text, keys):
     """One run of plain python."""
     python(*PRETRAIN, *keys, f"folder={text}/python")
     return text / "python"
-
-
-def losses(folder):
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [line.get("train/nats_per_token", line.get("heldout/nats_per_token")) for line in lines]
 
 
 def test_deepspeed_and_torchrun_train_the_same(text, keys, trained):

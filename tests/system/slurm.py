@@ -1,0 +1,168 @@
+"""A SLURM of two nodes on this machine: its own munged, slurmctld and slurmd, in a folder, ended by pid."""
+
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+COMMANDS = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
+
+CONFIGURATION = """
+ClusterName=ci
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge/socket,cred_expire=5
+CredType=cred/munge
+SlurmctldPort={port}
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.%n.log
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool/%n
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/none
+MpiDefault=none
+SwitchType=switch/none
+SchedulerType=sched/backfill
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+ReturnToService=2
+SlurmdParameters=config_overrides
+SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1,sched_min_interval=0
+KillWait=5
+MinJobAge=300
+InactiveLimit=0
+Waittime=0
+SlurmctldTimeout=30
+SlurmdTimeout=30
+TmpFS=/tmp
+NodeName=n[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first}-{last}] CPUs=16 RealMemory=8000
+PartitionName=debug Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
+"""
+
+
+def absent():
+    """Why it cannot run here, or nothing."""
+    missing = [command for command in COMMANDS if find(command) is None]
+    return (
+        f"{', '.join(missing)} absent: apt-get install slurm-wlm munge, or make test-system"
+        if missing
+        else ""
+    )
+
+
+def find(command):
+    return shutil.which(command, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+
+
+class Slurm:
+    def __init__(self):
+        # munged wants every folder above its socket open to all, which a test's own folder is not.
+        self.folder = folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+        folder.chmod(0o755)
+        self.daemons = []
+        port = 20_000 + os.getpid() % 5_000 * 2
+        for part in ("munge", "state", "spool/n1", "spool/n2"):
+            (folder / part).mkdir(parents=True)
+        (folder / "munge").chmod(0o755)
+        (folder / "slurm.conf").write_text(
+            CONFIGURATION.format(
+                host=socket.gethostname(),
+                user=pwd.getpwuid(os.getuid()).pw_name,
+                folder=folder,
+                port=port,
+                first=port + 20_000,
+                last=port + 20_001,
+            )
+        )
+        key = folder / "munge" / "key"
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o400)
+        self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
+
+    def __enter__(self):
+        munge = self.folder / "munge"
+        self._start("munged", "--foreground", f"--key-file={munge}/key", f"--socket={munge}/socket",
+                    f"--pid-file={munge}/pid", f"--seed-file={munge}/seed", f"--log-file={munge}/log")  # fmt: skip
+        self._until(lambda: (munge / "socket").exists(), "munged")
+        configuration = self.folder / "slurm.conf"
+        self._start("slurmctld", "-D", "-i", "-f", configuration)
+        for node in ("n1", "n2"):
+            self._start("slurmd", "-D", "-N", node, "-f", configuration)
+        self._until(lambda: self.run("sinfo", "-h", "-o", "%D %t", check=False) == "2 idle", "both nodes")
+        return self
+
+    def __exit__(self, *_):
+        with suppress(subprocess.SubprocessError):
+            self.run("scancel", "--user", str(os.getuid()), check=False)
+            time.sleep(1)
+        for daemon in reversed(self.daemons):
+            with suppress(ProcessLookupError):
+                os.killpg(daemon.pid, signal.SIGTERM)
+        for daemon in self.daemons:
+            try:
+                daemon.wait(10)
+            except subprocess.TimeoutExpired:
+                os.killpg(daemon.pid, signal.SIGKILL)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def run(self, command, *words, check=True, cwd=None, timeout=150, **more):
+        """Output of a SLURM command, both streams."""
+        done = subprocess.run(
+            [find(command), *map(str, words)],
+            env={**self.environment, **more},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+            cwd=cwd,
+        )
+        assert not check or done.returncode == 0, done.stdout
+        return done.stdout.strip()
+
+    def submit(self, *words, **more):
+        """The number of the job that sbatch made."""
+        return re.search(r"\d+", self.run("sbatch", "--parsable", *words, **more))[0]
+
+    def wait(self, job, seconds=150):
+        """Waits until the job has left the queue; its state and exit code, as scontrol tells them."""
+        end = time.monotonic() + seconds
+        while self.run("squeue", "-h", "-j", job, check=False) and time.monotonic() < end:
+            time.sleep(0.3)
+        shown = self.facts(job)
+        return shown["JobState"], shown["ExitCode"]
+
+    def facts(self, job):
+        shown = self.run("scontrol", "-o", "show", "job", job).splitlines()[0]
+        return dict(word.split("=", 1) for word in shown.split() if "=" in word)
+
+    def _start(self, command, *words):
+        log = (self.folder / f"{command}.out").open("a")
+        self.daemons.append(
+            subprocess.Popen(
+                [find(command), *map(str, words)],
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        )
+
+    def _until(self, ready, what, seconds=40):
+        end = time.monotonic() + seconds
+        while not ready():
+            assert time.monotonic() < end, f"{what} did not come up; see {self.folder}/*.log, *.out"
+            time.sleep(0.1)

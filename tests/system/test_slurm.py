@@ -1,0 +1,101 @@
+"""Real jobs on a real SLURM of two nodes, of which both are on this machine."""
+
+import json
+import sys
+
+import pytest
+from support.scripts import PRETRAIN, ROOT, losses, python, state
+
+from .slurm import Slurm, absent
+
+pytestmark = [pytest.mark.system, pytest.mark.skipif(bool(absent()), reason=absent())]
+
+TWO_BY_TWO = ["--nodes=2", "--ntasks-per-node=2", "--cpus-per-task=1"]
+SCRIPT = ROOT / "launch" / "job.sh"
+
+
+@pytest.fixture(scope="module")
+def slurm():
+    with Slurm() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def submit(slurm, place, tmp_path):
+    """Submits job.sh from a folder that is not the repository; gives its state, exit code and log."""
+
+    def job(*words, options=(), **environment):
+        environment = {"MEGARC_PYTHON": sys.executable, **environment}
+        options = [*TWO_BY_TWO, "--gpus-per-node=0", "--output", tmp_path / "log-%j", *options]
+        number = slurm.submit(*options, SCRIPT, *words, cwd=tmp_path, **environment)
+        outcome = slurm.wait(number)
+        return *outcome, "\n".join(log.read_text() for log in tmp_path.glob("log-*"))
+
+    return job
+
+
+CONFIG = ["--config", ROOT / "configs" / "runs" / "tiny.yaml"]
+
+
+def test_sbatch_trains_what_one_process_trains(submit, keys, place, alone):
+    state_, code, log = submit(
+        *CONFIG, *keys, f"folder={place}/sbatch", "parallel.world=4", "parallel.zero=2"
+    )
+    assert (state_, code) == ("COMPLETED", "0:0"), log
+    assert "4 ranks by slurm" in log and f"{place}/sbatch: finished at step 6 of 6" in log
+    assert losses(place / "sbatch") == pytest.approx(losses(alone), rel=1e-5)
+    assert len(list((place / "sbatch" / "ranks").glob("rank-*.log"))) == 4
+
+
+def test_an_array_sweeps(submit, keys, place, tmp_path):
+    sweep = tmp_path / "sweep.txt"
+    sweep.write_text("".join(f"optimizer.lr={lr} folder={place}/sweep{lr}\n" for lr in ("1e-3", "2e-3")))
+    options = ["--array=1-2", "--nodes=1", "--ntasks-per-node=1"]
+    *_, log = submit(*CONFIG, *keys, options=options, MEGARC_SWEEP=str(sweep))
+    first, second = (losses(place / f"sweep{lr}") for lr in ("1e-3", "2e-3"))
+    assert first[0] == second[0] and first[-1] > second[-1], log
+
+
+def test_srun_checks_who_comes_and_how_fast(slurm):
+    said = slurm.run("srun", *TWO_BY_TWO, sys.executable, *PRETRAIN, "--check", "parallel.tensor=2", cwd=ROOT)
+    assert "4 ranks by slurm" in said and "(0, 1, 2, 3)" not in said
+    assert said.count("all-reduce") == 4 and said.count("send") == 8  # two groups of two, of tensor and data
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["parallel.world=16"], "16 ranks are expected"),
+        (["data.train=[{path: no/where}]"], "no/where"),
+    ],
+)
+def test_a_mistake_ends_the_job_and_is_told_once(submit, keys, tmp_path, words, told):
+    state_, code, log = submit(*CONFIG, *keys, f"folder={tmp_path}/run", *words)
+    assert (state_, code) == ("FAILED", "2:0"), log
+    assert sum(line.startswith("error:") and told in line for line in log.splitlines()) == 1, log
+    assert "Traceback" not in log
+
+
+def test_sbatch_itself_refuses_a_wrong_time_and_partition(slurm):
+    assert "Invalid --time" in slurm.run("sbatch", "--time=soon", SCRIPT, check=False)
+    assert "invalid partition" in slurm.run(
+        "sbatch", "--partition=no", "--gpus-per-node=0", SCRIPT, check=False
+    )
+
+
+def test_two_nodes_pack_what_one_process_packs(slurm, place):
+    pack = ["data_tools/preprocess.py", "--input", ROOT / "megarc", "--append-eod", "--drop-duplicates",
+            "--tokenizer-model", f"{place}/tokenizer.model", "--workers", 2]  # fmt: skip
+    python(*pack, "--output-prefix", place / "one")
+    slurm.run("srun", "-N2", "-n2", sys.executable, *pack, "--output-prefix", place / "two", cwd=ROOT)
+    for end in (".bin", ".idx"):
+        assert (place / f"two{end}").read_bytes() == (place / f"one{end}").read_bytes()
+    first, second = (json.loads((place / f"{name}.json").read_text()) for name in ("one", "two"))
+    assert first == second
+
+
+def test_state_is_told(place, alone):
+    assert state(alone) == "finished"
+    said = python(*PRETRAIN, "--fate", f"folder={alone}")
+    assert "finished at step 6 of 6" in said
+    assert "no run that began" in python(*PRETRAIN, "--fate", "folder=no/run", code=2)
