@@ -34,6 +34,8 @@ setup(
         "fast": [
             "gigatoken==0.10.0"
         ],  # pinned: compared with SentencePiece and tokenizers at each load, but young
+        # An MPI without a system package: mpirun for training and packing.
+        "mpi": ["mpi4py>=4", "mpich>=4"],
         "dev": [
             "pytest>=8",
             "pytest-timeout>=2.3",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 EXIT_USER_ERROR = 2
 EXIT_SAVED = 75  # the run stopped early and is saved: give the same command again
 EXIT_INTERRUPTED = 130
+_SECONDS_FOR_THE_TELLER = 1.0  # launchers end all ranks as soon as one is gone: not before it is told why
 
 
 class UserError(Exception):
@@ -44,7 +46,9 @@ def run_script(main: Callable[[], int | None]) -> None:
         code = main() or 0
         sys.stdout.flush()
     except UserError as error:
-        if not isinstance(error, ToldByAnotherRank):
+        if isinstance(error, ToldByAnotherRank):
+            time.sleep(_SECONDS_FOR_THE_TELLER)
+        else:
             print(f"error: {error}", file=sys.stderr)
         code = EXIT_USER_ERROR
     except KeyboardInterrupt:

@@ -95,28 +95,31 @@ def _judged(link: Link, links: Sequence[Link]) -> Link:
     return Link(link.dimension, link.kind, link.ranks, link.hosts, link.seconds, link.rate * _SLOW < usual)
 
 
-def _fastest(action: Callable[[Groups, Group], None], groups: Groups, group: Group) -> float:
+def _fastest(action: Callable[[Groups, Group], list[dist.Work]], groups: Groups, group: Group) -> float:
     best = float("inf")
     for _ in range(_ROUNDS):
         dist.barrier(group=groups.world.handle)
         start = time.perf_counter()
-        action(groups, group)
+        unfinished = action(groups, group)
         if groups.device.type == "cuda":
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - start)
+        for work in unfinished:
+            work.wait()
     return best
 
 
-def _reduce(groups: Groups, group: Group) -> None:
+def _reduce(groups: Groups, group: Group) -> list[dist.Work]:
     data = torch.full((_ELEMENTS,), float(group.rank + 1), device=groups.device)
     dist.all_reduce(data, group=group.handle)
     expected = group.size * (group.size + 1) / 2
     if not bool((data == expected).all()):
         raise RuntimeError(f"an all-reduce over {group.size} ranks gave {data[0]} instead of {expected}")
+    return []
 
 
-def _ring(groups: Groups, group: Group) -> None:
-    """Each rank sends to the next and hears the one before it."""
+def _ring(groups: Groups, group: Group) -> list[dist.Work]:
+    """Each rank hears the one before it, and sends to the next: that may still be on its way."""
     out = torch.full((_ELEMENTS,), float(group.rank), device=groups.device)
     heard = torch.empty_like(out)
 
@@ -124,13 +127,13 @@ def _ring(groups: Groups, group: Group) -> None:
         place %= group.size
         return place if group.handle is None else dist.get_global_rank(group.handle, place)
 
-    works = dist.batch_isend_irecv(
+    *sending, hearing = dist.batch_isend_irecv(
         [
             dist.P2POp(dist.isend, out, rank(group.rank + 1), group.handle),
             dist.P2POp(dist.irecv, heard, rank(group.rank - 1), group.handle),
         ]
     )
-    for work in works:
-        work.wait()
+    hearing.wait()
     if not bool((heard == (group.rank - 1) % group.size).all()):
         raise RuntimeError(f"rank {rank(group.rank - 1)} sent {group.rank - 1}, and {heard[0]} came")
+    return sending

@@ -60,7 +60,7 @@ class Meeting:
             self.store.wait(keys, self.patience)
         except RuntimeError:
             here = {rank: self._get(key) for rank, key in enumerate(keys) if self.store.check([key])}
-            self._refuse("verdict", UserError(_absence(here, self.place.world, self.patience)))
+            self._refuse("verdict", UserError(_absence(here, self.place.world, self.patience)), len(here))
         return [json.loads(text) for text in self.store.multi_get(keys)]
 
     def verdict(self, error: str | None) -> None:
@@ -93,11 +93,11 @@ class Meeting:
             raise ToldByAnotherRank(text[1:])
         return text[1:]
 
-    def _refuse(self, key: str, error: UserError) -> NoReturn:
-        """Tells all ranks why they end; this one, which holds the store, leaves last."""
+    def _refuse(self, key: str, error: UserError, here: int | None = None) -> NoReturn:
+        """Tells the ranks that are ``here`` (None: all) why they end; this one, which holds the store, stays."""
         self.store.set(key, f"-{error}")
         end = time.monotonic() + _FAREWELL.total_seconds()
-        while self.store.add("heard", 0) < self.place.world - 1 and time.monotonic() < end:
+        while self.store.add("heard", 0) < (here or self.place.world) - 1 and time.monotonic() < end:
             time.sleep(0.05)
         raise error
 
