@@ -87,15 +87,15 @@ def connect(
 
 
 def _group(topology: Topology, dimension: Dimension, everyone: Group) -> Group:
-    """This rank's group along ``dimension``; every rank makes all of them, as torch wants it."""
-    listed = topology.groups(dimension)
-    if len(listed) == 1:
-        return everyone
+    """This rank's group along ``dimension``.
+
+    Only its members make it: if all ranks made all groups, as torch has it by
+    default, 1,024 ranks would wait for each other some hundreds of times.
+    """
     mine = topology.members(dimension, everyone.rank)
-    if len(mine) == 1:
-        return Group(0, 1, dist.new_group([everyone.rank], use_local_synchronization=True))
-    handles = {tuple(ranks): dist.new_group(ranks) for ranks in listed}
-    return Group(mine.index(everyone.rank), len(mine), handles[tuple(mine)])
+    if len(mine) == topology.world:
+        return everyone
+    return Group(mine.index(everyone.rank), len(mine), dist.new_group(mine, use_local_synchronization=True))
 
 
 def disconnect() -> None:
