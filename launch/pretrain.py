@@ -49,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     from megarc.parallel import disconnect
     from megarc.place import place_from_environment
     from megarc.science import MAKERS
+    from megarc.tiers import makers
     from megarc.train import Ending, RunConfig, RunFolder, pretrain, start
 
     def read() -> RunConfig:
@@ -58,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         begun = start(place_from_environment(), read, timedelta(seconds=arguments.patience))
         if arguments.check:
             return show(begun)
-        ending = pretrain(begun.config, begun.groups, MAKERS)
+        ending = pretrain(begun.config, begun.groups, makers(MAKERS))
         if begun.groups.first:
             draw(RunFolder(begun.config.folder))
     finally:

@@ -82,6 +82,11 @@ def build(kind: type[ConfigT], tree: Mapping[str, Any], place: str) -> ConfigT:
         raise UserError("\n       ".join(problems)) from None
 
 
+def overlaid(config: ConfigT, keys: Mapping[str, Any], place: str) -> ConfigT:
+    """``config`` with the tree ``keys`` over it; ``place`` names their origin in errors."""
+    return build(type(config), _merge(to_dict(config), keys), place)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file's tree, with the files that it names under ``base`` merged beneath it."""
     try:
@@ -155,12 +160,14 @@ def reference(kind: type[Config], indent: str = "") -> str:
     lines = []
     for name, field in kind.model_fields.items():
         inner = _inner(field)
+        origin = get_origin(field.annotation)
         note = f"  # {field.description}" if field.description else ""
         if inner is not None and not field.is_required() and field.default is not None:
-            listed = get_origin(field.annotation) is list
-            keys = reference(inner, indent + ("    " if listed else "  ")).rstrip("\n")
-            if listed:
+            keys = reference(inner, indent + ("  " if origin is None else "    ")).rstrip("\n")
+            if origin is list:
                 keys = f"{indent}  - {keys.lstrip()}"
+            if origin is dict:
+                keys = f"{indent}  NAME:\n{keys}"
             lines += [f"{indent}{name}:{note}", keys]
             continue
         default = "" if field.is_required() else field.get_default(call_default_factory=True)

@@ -17,17 +17,23 @@ from megarc.progress import clock
 EXAMPLES = """examples:
   make demo
   python launch/demo          the same, once installed; what is there already is used again
-  rm -r demo; make demo       anew"""
+  rm -r demo; make demo       anew
+  python launch/demo --text   the text alone"""
 
 DEMO = Path("demo")
 CAUSAL = "window.recent=0"
 
 
 def main() -> int:
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    )
+    parser.add_argument("--text", action="store_true", help="make the text, tokenizer and corpora only")
+    arguments = parser.parse_args()
     os.chdir(Path(__file__).resolve().parents[2])
+    if arguments.text:
+        prepare(DEMO / "text")
+        return 0
     begun = time.monotonic()
     chase = [
         arm("chase-rc", "[R|C]", "chase"),

@@ -6,7 +6,7 @@ sampled tokens, a model in one file.
 
 from megarc.inference.evaluate import evaluate, loss_by_context
 from megarc.inference.exchange import export, load_exported
-from megarc.inference.generate import Sampling, generate
+from megarc.inference.generate import Sampling, continuations, generate, look_up
 from megarc.inference.layouts import Layout
 from megarc.inference.score import Score
 
@@ -14,9 +14,11 @@ __all__ = [
     "Layout",
     "Sampling",
     "Score",
+    "continuations",
     "evaluate",
     "export",
     "generate",
     "load_exported",
+    "look_up",
     "loss_by_context",
 ]

@@ -114,24 +114,78 @@ def _refresh(sampling: Sampling, window: Window) -> int:
 
 def _encode(model: Transformer, text: Tensor, window: Window) -> tuple[Cache, Tensor]:
     """A cache that holds the window's beginning ``text``, and the logits [batch, ids] after it."""
-    config, weight = model.config, next(model.parameters())
-    cache = Cache(
-        config.layers,
-        len(text),
-        config.groups,
-        window.rows,
-        config.width_of_head,
-        weight.dtype,
-        weight.device,
-    )
+    cache = _cache(model, len(text), window.rows)
     recent = min(window.recent, text.shape[1] - 1)
     return cache, model.logits(text, slice(-1, None), recent, cache=cache)[:, 0]
+
+
+@torch.inference_mode()
+def continuations(
+    model: Transformer,
+    beginning: Tensor,
+    recent: int,
+    uniforms: Tensor,
+    sampling: Sampling,
+    positions: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Several continuations of each beginning, in the one window that it begins: it does not move.
+
+    What is drawn depends on ``uniforms`` alone, so a batch may be cut anyhow, up to rounding.
+
+    Args:
+        beginning: [batch, p] of token ids, the first ``recent`` of them R.
+        uniforms: [batch, K, m] float64 in [0, 1): token j of continuation k is where its number falls in
+            the distribution function.
+        positions: [batch, p] of the beginning's rows; those that follow count on from the last.
+
+    Returns:
+        Tokens [batch, K, m], and their log-probabilities [batch, K, m] under the model (temperature 1, all
+        tokens), nats.
+    """
+    batch, count, length = uniforms.shape
+    rows, device = beginning.shape[1], next(model.parameters()).device
+    cache = _cache(model, batch, rows + length)
+    logits = model.logits(beginning, slice(-1, None), recent, cache=cache, positions=positions)[:, 0]
+    cache, logits = cache.repeated(count), logits.repeat_interleave(count, 0)
+    last = None if positions is None else positions[:, -1:].repeat_interleave(count, 0)
+    numbers = uniforms.reshape(batch * count, length).to(device)
+    tokens, likely = [], []
+    for place in range(length):
+        drawn = look_up(logits, sampling, numbers[:, place])
+        tokens.append(drawn)
+        likely.append(logits.float().log_softmax(-1).gather(-1, drawn[:, None])[:, 0])
+        if place + 1 < length:
+            at = None if last is None else last + place + 1
+            logits = model.logits(drawn[:, None], slice(-1, None), 0, cache=cache, positions=at)[:, 0]
+    shape = (batch, count, length)
+    return torch.stack(tokens, 1).reshape(shape), torch.stack(likely, 1).reshape(shape)
+
+
+def _cache(model: Transformer, batch: int, rows: int) -> Cache:
+    config, weight = model.config, next(model.parameters())
+    return Cache(config.layers, batch, config.groups, rows, config.width_of_head, weight.dtype, weight.device)
+
+
+def look_up(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
+    """Next tokens [batch] from ``logits`` [batch, ids] and numbers [batch] in [0, 1)."""
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    upto = _allowed(logits, sampling).double().softmax(-1).cumsum(-1)
+    total = upto[:, -1:]
+    # Rounded up to the total, a number would fall behind the last token that may be drawn.
+    wanted = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(upto, wanted, right=True)[:, 0]
 
 
 def _draw(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
     """Next tokens [batch] from ``logits`` [batch, ids]."""
     if sampling.temperature == 0:
         return logits.argmax(-1)
+    return torch.multinomial(_allowed(logits, sampling).softmax(-1), 1, generator=generator)[:, 0]
+
+
+def _allowed(logits: Tensor, sampling: Sampling) -> Tensor:
+    """``logits`` [batch, ids] over the temperature; -inf for what may not be drawn."""
     logits = logits.float() / sampling.temperature
     if 0 < sampling.top_k < logits.shape[-1]:
         least = logits.topk(sampling.top_k).values[:, -1:]
@@ -142,7 +196,7 @@ def _draw(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Ten
         # What comes once the others have reached top_p goes; the likeliest always stays.
         ordered = ordered.masked_fill(before >= sampling.top_p, float("-inf"))
         logits = torch.empty_like(logits).scatter(-1, places, ordered)
-    return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+    return logits
 
 
 def _check(model: Transformer, prompts: Tensor, count: int) -> None:

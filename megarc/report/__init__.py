@@ -5,7 +5,7 @@ plain text or markdown. matplotlib is imported when a picture is drawn.
 """
 
 from megarc.report.mask import mask_picture
-from megarc.report.plots import loss_by_context, loss_curves
+from megarc.report.plots import gain_by_distance, loss_by_context, loss_curves
 from megarc.report.tables import Align, table
 
-__all__ = ["Align", "loss_by_context", "loss_curves", "mask_picture", "table"]
+__all__ = ["Align", "gain_by_distance", "loss_by_context", "loss_curves", "mask_picture", "table"]

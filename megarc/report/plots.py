@@ -76,6 +76,29 @@ def loss_by_context(curves: Mapping[str, Sequence[tuple[float, float]]], path: P
     save(figure, path)
 
 
+def gain_by_distance(curves: Mapping[str, Sequence[float]], path: Path) -> None:
+    """How far one model is ahead of others at each token after the boundary, as PNG.
+
+    Args:
+        curves: name of the other -> nats ahead at the first, second, ... token [c].
+    """
+    if not curves or not all(curves.values()) or len(curves) > _MOST_CURVES:
+        raise UserError(f"gains need 1 to {_MOST_CURVES} curves, each with a point or more")
+    figure = new_figure(7.5, 4.5)
+    axes = figure.subplots()
+    ends = []
+    for (name, gains), colour in zip(curves.items(), PALETTE, strict=False):
+        distance = list(range(1, len(gains) + 1))
+        axes.plot(distance, gains, "-o", color=colour, linewidth=1.4, markersize=3.5)
+        ends.append((distance[-1], gains[-1], name, colour))
+    axes.axhline(0, color="#333333", linewidth=0.8)
+    plain_axes(
+        axes, "What roll-outs gain, against each control", "tokens from the boundary", "nats / token ahead"
+    )
+    label_ends(axes, ends)
+    save(figure, path)
+
+
 def read_curves(metrics: Path, against: str) -> tuple[Points, Points]:
     """Training and held-out points ``(counter, nats a token)`` of a ``metrics.jsonl``.
 

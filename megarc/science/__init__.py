@@ -4,8 +4,16 @@ In: a window, a seed. Out: sources (``megarc.data.Source``) of samples made on t
 ``MAKERS`` names them for a run's ``data`` keys.
 """
 
+from megarc.science.iterated import IteratedFunction, make_iterated_function
 from megarc.science.pointer_chase import PointerChase, accuracy, make_pointer_chase
 
-MAKERS = {"pointer_chase": make_pointer_chase}
+MAKERS = {"iterated_function": make_iterated_function, "pointer_chase": make_pointer_chase}
 
-__all__ = ["MAKERS", "PointerChase", "accuracy", "make_pointer_chase"]
+__all__ = [
+    "MAKERS",
+    "IteratedFunction",
+    "PointerChase",
+    "accuracy",
+    "make_iterated_function",
+    "make_pointer_chase",
+]

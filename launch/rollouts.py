@@ -1,0 +1,64 @@
+"""Makes one tier's roll-outs at every boundary of a source."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from megarc.errors import run_script
+
+EXAMPLES = """examples:
+  python launch/rollouts.py --config runs/two/stages/rollouts-bottom-for-top.yaml
+  torchrun --nproc-per-node 8 launch/rollouts.py --config FILE
+  python launch/rollouts.py --config FILE writes.samples=8 to=runs/two/rollouts/eight
+  python launch/rollouts.py --keys            every key: type, default, meaning
+
+launch/tiers.py writes such files. Ranks share the boundaries out, shard by shard; the same command goes on
+where a killed one stopped, on as many ranks as you like. K roll-outs of m tokens at each R|C boundary, given
+the tokens up to and including the boundary's: P.bin, P.idx, P.logp.npy, and P.rollouts.json last."""
+
+
+def main() -> int:
+    arguments = parse()
+    from megarc.config import load, reference
+    from megarc.tiers import RolloutsConfig
+
+    if arguments.keys:
+        print(reference(RolloutsConfig), end="")
+        return 0
+    config = load(RolloutsConfig, arguments.config, arguments.overrides)
+
+    from megarc.parallel import connect, disconnect, place_from_environment
+    from megarc.science import MAKERS
+    from megarc.tiers import make_rollouts
+
+    place = place_from_environment()
+    logging.basicConfig(
+        level=logging.INFO if place.rank == 0 else logging.WARNING, format="%(message)s", stream=sys.stderr
+    )
+    # A rank waits at the end for the slowest one: as long as a shard takes.
+    groups = connect(place, config.device, timeout=timedelta(hours=12))
+    try:
+        make_rollouts(config, groups, MAKERS)
+    finally:
+        disconnect()
+    return 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", type=Path, help="YAML file of one job")
+    parser.add_argument("--keys", action="store_true", help="print every key with type, default, meaning")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys that win over the file's")
+    # The deepspeed launcher adds this; the place is read from the environment.
+    parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
+    return parser.parse_intermixed_args()
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,93 @@
+"""Iterated functions: a task on which thinking ahead must help.
+
+R spells out a cycle f on 12 places, an edge a token, in random order. C begins
+with a place s, the boundary, and goes on in one of two ways, either as likely:
+
+    token    0 .. h-13   h-12 .. h-1     h    h+1   h+2 ...                     (h rows of R)
+    holds    PAD         edges i->f(i)   s    :     f(s) f(f(s)) ... f^6(s) PAD  the work is shown
+                                         s    !     f^6(s) PAD ...               the answer alone
+
+Six steps in one go, half way round, are more than a small model has layers for; one step a token
+is easy. So whoever has read what the text says where it shows the work can know
+what it says where it does not: a roll-out that happens to begin with ``:`` writes
+out the steps, one a token, and the reader of it needs to copy the last.
+Padding is no target.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from megarc.data import Facts, Sample, Samples, SourceConfig
+from megarc.data.draws import chance, key_of, table
+from megarc.data.source import Indices
+from megarc.errors import UserError
+from megarc.window import Window
+
+PLACES = 12
+STEPS = 6
+_EDGES = PLACES  # ids below it are places; then edges i->j, as i * 12 + j
+PAD = _EDGES + PLACES * PLACES
+SHOWN, DIRECT = PAD + 1, PAD + 2
+_RESERVED = PAD + 3
+_NAMES = ("<ro>", "</ro>", *(f"<spare{number}>" for number in range(10)))
+CAUSAL = STEPS + 1
+"""Rows of C: they hold the place, the mark and five steps, and predict the mark and six steps."""
+
+
+class IteratedFunction:
+    """Samples of the task: sample k depends on (seed, k) only, whatever the window's R.
+
+    Raises:
+        UserError: where the window is not the task's.
+    """
+
+    vocabulary = _RESERVED + len(_NAMES)
+
+    def __init__(self, window: Window, seed: int) -> None:
+        if window.recent < PLACES or (window.causal, window.stride) != (CAUSAL, CAUSAL):
+            raise UserError(
+                f"iterated functions have windows with {PLACES} rows of R or more, and causal {CAUSAL}, stride "
+                f"{CAUSAL}; not {window}"
+            )
+        self._window, self._key = window, key_of("iterated function", seed)
+        self.digest = f"iterated-function-{seed}-{window.recent}"
+        reserved = {name: _RESERVED + number for number, name in enumerate(_NAMES)}
+        self.facts = Facts("iterated functions", vocabulary=self.vocabulary, reserved=reserved)
+
+    def __len__(self) -> int:
+        return 2**40
+
+    def read(self, k: int) -> Sample:
+        """Sample k."""
+        many = self.read_many(np.asarray([k]))
+        assert many.weights is not None
+        return Sample(many.tokens[0], many.weights[0])
+
+    def read_many(self, k: Indices) -> Samples:
+        """Samples k [B]."""
+        word = table(self._key, k, 2 * PLACES + 1)
+        order, shown_first, mode = np.split(word, [PLACES, 2 * PLACES], axis=1)
+        cycle = order.argsort(axis=1)  # places in the order in which f visits them; s is the first
+        following = np.roll(cycle, -1, axis=1)
+        edges = np.take_along_axis(_EDGES + cycle * PLACES + following, shown_first.argsort(axis=1), axis=1)
+        shown = chance(mode[:, 0], 0.5)[:, None]
+        boundary, rows = self._window.recent, self._window.tokens
+        tokens: Indices = np.full((len(cycle), rows), PAD, dtype=np.int64)
+        tokens[:, boundary - PLACES : boundary] = edges
+        tokens[:, boundary] = cycle[:, 0]
+        tokens[:, boundary + 1 : boundary + 2] = np.where(shown, SHOWN, DIRECT)
+        steps = cycle[:, 1 : STEPS + 1]
+        answer = np.concatenate([steps[:, -1:], np.full((len(cycle), STEPS - 1), PAD)], axis=1)
+        tokens[:, boundary + 2 : boundary + 2 + STEPS] = np.where(shown, steps, answer)
+        weights = (tokens[:, boundary + 1 :] != PAD).astype(np.float32)
+        return Samples(tokens, weights=weights)
+
+
+def make_iterated_function(config: SourceConfig, window: Window) -> IteratedFunction:
+    """The task as a run names it: ``{kind: iterated_function, options: {seed: 0}}``."""
+    unknown = config.options.keys() - {"seed"}
+    seed = config.options.get("seed", 0)
+    if unknown or type(seed) is not int:
+        raise UserError(f"iterated_function takes one option, seed, a whole number; given: {config.options}")
+    return IteratedFunction(window, seed)

@@ -1,0 +1,38 @@
+"""Tiers: models that read what models below them wrote.
+
+In: a stack (``StackConfig``): its tiers' runs, splits, roll-outs. Out: roll-outs on
+disk aligned with a source's boundaries, sources that show them in R, trained
+tiers, what the top one gains over controls.
+
+    tier 0 trains -> writes roll-outs at the boundaries of tier 1's split -> tier 1
+    trains on [history | roll-outs | C] -> ... ; docs/tiers.md has the picture
+"""
+
+from megarc.tiers.config import ReadingConfig, RolloutsConfig, StackConfig
+from megarc.tiers.controls import Controls, run_controls, score_tiers
+from megarc.tiers.leaks import check_leaks
+from megarc.tiers.live import LiveStack
+from megarc.tiers.making import make_rollouts
+from megarc.tiers.plan import StackPlan, open_stack
+from megarc.tiers.running import command, run_stack
+from megarc.tiers.source import RolloutSource, makers
+from megarc.tiers.store import Rollouts
+
+__all__ = [
+    "Controls",
+    "LiveStack",
+    "ReadingConfig",
+    "RolloutSource",
+    "Rollouts",
+    "RolloutsConfig",
+    "StackConfig",
+    "StackPlan",
+    "check_leaks",
+    "command",
+    "make_rollouts",
+    "makers",
+    "open_stack",
+    "run_controls",
+    "run_stack",
+    "score_tiers",
+]
