@@ -8,11 +8,12 @@ import yaml
 
 from megarc.config import load, to_dict
 from megarc.model import cost_of
+from megarc.tiers import StackConfig, StackPlan
 from megarc.train import RunConfig
 
 ROOT = Path(__file__).parents[2] / "configs"
 SUFFIX = {"M": 1e6, "B": 1e9, "T": 1e12}
-FILES = sorted(ROOT.rglob("*.yaml"))
+FILES = sorted(path for path in ROOT.rglob("*.yaml") if path.parent.name != "tiers")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -86,3 +87,15 @@ def test_has_as_many_parameters_as_its_name_says(path):
 def test_the_talks_window_is_there():
     window = load(RunConfig, ROOT / "runs" / "talk.yaml").window.build()
     assert (window.recent, window.causal, window.stride) == (512, 512, 512)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tiers").glob("*.yaml")), ids=lambda path: path.stem)
+def test_stacks_build_and_say_what_each_key_means(path):
+    plan = StackPlan(load(StackConfig, path))
+    assert len(list(plan.stages())) == {2: 4, 3: 8}[len(plan.names)]
+    for stage in plan.stages():
+        if stage.script == "pretrain.py":
+            assert stage.config.total_steps() > 0
+    for line in path.read_text().splitlines():
+        found = re.fullmatch(r" *[\w-]+: (?!#)\S.*?( +# .*)?", line)
+        assert not found or found[1] or ("{" in line), f"{path}: {line!r} says no type and meaning"
