@@ -31,7 +31,9 @@ def main() -> int:
         return 0
     config = load(RolloutsConfig, arguments.config, arguments.overrides)
 
-    from megarc.parallel import connect, disconnect, place_from_environment
+    from megarc.errors import told_once
+    from megarc.parallel import connect, disconnect, meet
+    from megarc.place import place_from_environment
     from megarc.science import MAKERS
     from megarc.tiers import make_rollouts
 
@@ -39,10 +41,11 @@ def main() -> int:
     logging.basicConfig(
         level=logging.INFO if place.rank == 0 else logging.WARNING, format="%(message)s", stream=sys.stderr
     )
-    # A rank waits at the end for the slowest one: as long as a shard takes.
-    groups = connect(place, config.device, timeout=timedelta(hours=12))
     try:
-        make_rollouts(config, groups, MAKERS)
+        with told_once(place.rank == 0):
+            # A rank waits at the end for the slowest one: as long as a few shards take.
+            groups = connect(meet(place), config.device, timeout=timedelta(hours=12))
+            make_rollouts(config, groups, MAKERS)
     finally:
         disconnect()
     return 0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import orjson
 
-from megarc.errors import UserError
+from megarc.errors import EXIT_SAVED, UserError
 from megarc.progress import progress
 from megarc.safe import written_safely
 from megarc.tiers.config import RolloutsConfig
@@ -120,6 +120,8 @@ def _call(words: Sequence[str], name: str) -> None:
         code = subprocess.run(words).returncode
     except OSError as error:
         raise UserError(f"{name}: cannot start {words[0]}: {error.strerror}; see the key launcher") from None
+    if code == EXIT_SAVED:
+        raise UserError(f"{name} was stopped and is saved; the same command goes on there")
     if code:
         raise UserError(
             f"{name} ended with code {code}; what it said stands above. The same command goes on there"

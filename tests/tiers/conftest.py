@@ -5,7 +5,8 @@ import logging
 import pytest
 
 from megarc.config import build
-from megarc.parallel import connect, disconnect, place_from_environment
+from megarc.parallel import connect, disconnect, meet
+from megarc.place import ALONE
 from megarc.science import MAKERS
 from megarc.tiers import StackConfig, StackPlan, make_rollouts, makers
 from megarc.train import pretrain
@@ -47,7 +48,7 @@ def stack(folder, **changes):
 @pytest.fixture(scope="session")
 def groups():
     logging.getLogger("megarc").setLevel(logging.WARNING)
-    yield connect(place_from_environment({}), "cpu")
+    yield connect(meet(ALONE), "cpu")
     disconnect()
 
 

@@ -45,7 +45,7 @@ def test_history_that_stays_pushes_the_lowest_tiers_roll_outs_out():
     assert Layout(20, 3).fitting([5, 5, 4, 4]).tolist() == [False, True, True, True]
     assert Layout(20, None).fitting([5, 5, 5, 5]).all()
     for layout in (Layout(20, None), Layout(20, 16)):
-        with pytest.raises(UserError, match="make window.recent longer"):
+        with pytest.raises(UserError, match=r"make window\.recent longer"):
             layout.fitting([6, 6, 6, 6])
 
 
