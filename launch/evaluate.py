@@ -12,6 +12,7 @@ from megarc.errors import UserError, run_script
 if TYPE_CHECKING:
     from megarc.corpus import IndexedCorpus
     from megarc.inference import Score
+    from megarc.tiers import LiveStack
     from megarc.train import SavedModel
     from megarc.window import Window
 
@@ -19,11 +20,13 @@ EXAMPLES = """examples:
   python launch/evaluate.py --run runs/mine --corpus corpora/heldout
   python launch/evaluate.py --run runs/a --run runs/b --corpus corpora/heldout --tokens 100000 --json s.json
   python launch/evaluate.py --run runs/mine/checkpoints/step-000001000 --corpus corpora/heldout --stride 64
+  python launch/evaluate.py --tiers runs/tiers/two --run runs/tiers/two/bottom --corpus corpora/heldout --tokens 20000
 
 Windows overlap: each scores --stride tokens (half of the window's rows unless given, or its stride where
 that is less), seen with the tokens before them. With several runs, the targets are those that all of their
 windows can score, and each is compared with the first run, target by target: that difference is known
-far better than either loss. bits/byte takes the whole corpus's bytes a token."""
+far better than either loss. A stack of tiers (--tiers) makes its roll-outs at each boundary as it goes and
+scores c tokens behind it. bits/byte takes the whole corpus's bytes a token."""
 
 
 def main() -> int:
@@ -32,13 +35,20 @@ def main() -> int:
     from megarc.train import load_model
 
     corpus = IndexedCorpus(arguments.corpus)
-    models = {str(path): load_model(path, arguments.device) for path in arguments.run}
-    windows = {name: window_of(saved, arguments.stride) for name, saved in models.items()}
+    stacks = {str(path): open_live(path, corpus, arguments.device) for path in arguments.tiers}
+    models = {name: stack.top for name, stack in stacks.items()}
+    models |= {str(path): load_model(path, arguments.device) for path in arguments.run}
+    if not models:
+        raise UserError("nothing to score; give --run or --tiers")
+    windows = {
+        name: stacks[name].window if name in stacks else window_of(saved, arguments.stride)
+        for name, saved in models.items()
+    }
     first = max(window.first_target for window in windows.values())
     last = len(corpus.tokens)
     if arguments.tokens is not None:
         last = min(first + arguments.tokens, last)
-    scores = score_all(models, windows, corpus, range(first, last))
+    scores = score_all(models, stacks, windows, corpus, range(first, last))
     print(f"{last - first} targets of {arguments.corpus}, +- one standard error")
     print(shown(models, windows, scores))
     if arguments.json:
@@ -59,8 +69,22 @@ def window_of(saved: SavedModel, stride: int | None) -> Window:
     return Window(shape.recent, shape.causal, stride or min(shape.stride, -(-shape.rows // 2)))
 
 
+def open_live(path: Path, corpus: IndexedCorpus, device: str) -> LiveStack:
+    """A stack, for a text whose manifest tells the reserved tokens."""
+    from megarc.corpus import load_manifest
+    from megarc.tiers import LiveStack, open_stack
+
+    manifest = load_manifest(corpus.prefix)
+    facts = manifest.tokenizer if manifest else None
+    return LiveStack(open_stack(path), facts and facts.reserved, facts and facts.digest, device)
+
+
 def score_all(
-    models: dict[str, SavedModel], windows: dict[str, Window], corpus: IndexedCorpus, targets: range
+    models: dict[str, SavedModel],
+    stacks: dict[str, LiveStack],
+    windows: dict[str, Window],
+    corpus: IndexedCorpus,
+    targets: range,
 ) -> dict[str, Score]:
     """Each model's score on the same targets."""
     from megarc.corpus import load_manifest
@@ -77,6 +101,11 @@ def score_all(
     for name, saved in models.items():
         isolated = saved.config.data.documents == "isolate"
         with progress(name, len(targets), unit="tokens") as bar:
+            if name in stacks:
+                scores[name] = stacks[name].evaluate(
+                    corpus.tokens, targets, bytes_per_token=bytes_per_token, progress=bar.advance
+                )
+                continue
             scores[name] = evaluate(
                 saved.model,
                 corpus.tokens,
@@ -144,8 +173,11 @@ def parse() -> argparse.Namespace:
         "--run",
         type=Path,
         action="append",
-        required=True,
+        default=[],
         help="run folder, or checkpoint; again for more",
+    )
+    parser.add_argument(
+        "--tiers", type=Path, action="append", default=[], help="folder of a stack of tiers; again for more"
     )
     parser.add_argument(
         "--corpus", type=Path, required=True, metavar="P", help="prefix of P.bin, P.idx, P.json"

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from megarc.errors import UserError, run_script
+
+if TYPE_CHECKING:
+    from megarc.corpus import Tokenizer
+    from megarc.inference import Sampling
+    from megarc.progress import Bar
+    from megarc.train import SavedModel
 
 EXAMPLES = """examples:
   python launch/generate.py --run runs/mine --prompt 'def main('
   python launch/generate.py --run runs/mine --prompt 'Once' --tokens 400 --temperature 0.8 --top-p 0.95
   python launch/generate.py --run runs/mine --prompt-file story.txt --temperature 0
   cat story.txt | python launch/generate.py --run runs/mine --prompt - --refresh 16
+  python launch/generate.py --tiers runs/tiers/two --prompt 'import '
 
-The tokenizer is the one that the run's corpus was packed with; --tokenizer-model says where it lies now."""
+With --tiers, every tier of a stack writes its roll-outs where the text ends, bottom first; the top tier goes on
+by up to c tokens (--refresh), and all write again. The tokenizer is the one that the run's corpus was packed with;
+--tokenizer-model says where it lies now."""
 
 
 def main() -> int:
     arguments = parse()
-    import torch
-
     from megarc.corpus import load_tokenizer
-    from megarc.inference import Sampling, generate
+    from megarc.inference import Sampling
     from megarc.progress import progress
     from megarc.train import find_tokenizer, load_model, same_tokenizer
 
-    saved = load_model(arguments.run, arguments.device)
+    saved = load_model(arguments.run or top_run(arguments.tiers), arguments.device)
     tokenizer = load_tokenizer(arguments.tokenizer_model or find_tokenizer(saved))
     same_tokenizer(saved, tokenizer, "the tokenizer")
     ids = tokenizer.encode(read_prompt(arguments))
@@ -41,16 +50,49 @@ def main() -> int:
         stop=None if arguments.no_stop else tokenizer.end_of_document,
     )
     with progress("generating", arguments.tokens, unit="tokens", quiet=not sys.stderr.isatty()) as bar:
-        text = generate(
-            saved.model,
-            torch.as_tensor(ids.astype("int64"))[None],
-            saved.config.window.build(),
-            arguments.tokens,
-            sampling,
-            progress=lambda _: bar.advance(1),
-        )
-    print(tokenizer.decode(text[0].cpu().numpy()))
+        if arguments.tiers:
+            text = through_tiers(arguments, tokenizer, ids, sampling, bar)
+        else:
+            text = alone(arguments, saved, ids, sampling, bar)
+    print(tokenizer.decode(text))
     return 0
+
+
+def alone(
+    arguments: argparse.Namespace, saved: SavedModel, ids: Any, sampling: Sampling, bar: Bar
+) -> Iterable[int]:
+    """Ids ``ids`` [p], continued by one model."""
+    import torch
+
+    from megarc.inference import generate
+
+    text = generate(
+        saved.model,
+        torch.as_tensor(ids.astype("int64"))[None],
+        saved.config.window.build(),
+        arguments.tokens,
+        sampling,
+        progress=lambda _: bar.advance(1),
+    )
+    return text[0].cpu().numpy()
+
+
+def through_tiers(
+    arguments: argparse.Namespace, tokenizer: Tokenizer, ids: Any, sampling: Sampling, bar: Bar
+) -> Iterable[int]:
+    """Ids ``ids`` [p], continued by a stack."""
+    from megarc.tiers import LiveStack, open_stack
+
+    stack = LiveStack(open_stack(arguments.tiers), tokenizer.reserved, tokenizer.digest, arguments.device)
+    return stack.generate(ids.tolist(), arguments.tokens, sampling, progress=bar.advance)
+
+
+def top_run(stack: Path) -> Path:
+    """The run folder of a stack's top tier."""
+    from megarc.tiers import open_stack
+
+    plan = open_stack(stack)
+    return plan.run(plan.top).folder
 
 
 def read_prompt(arguments: argparse.Namespace) -> str:
@@ -71,7 +113,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--run", type=Path, required=True, help="run folder, or a checkpoint in it")
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--run", type=Path, help="run folder, or a checkpoint in it")
+    model.add_argument("--tiers", type=Path, help="folder of a stack of tiers, or its YAML file")
     prompt = parser.add_mutually_exclusive_group(required=True)
     prompt.add_argument("--prompt", help="text to go on from; - reads standard input")
     prompt.add_argument("--prompt-file", type=Path, metavar="FILE", help="a file with that text")

@@ -35,6 +35,7 @@ class Sampling:
         top_p: only the likeliest that together have this probability.
         refresh: tokens after which the window moves, at most s; fewer: more context, more work.
         stop: a token that ends the text, end-of-document for instance.
+        never: tokens that are not drawn.
     """
 
     temperature: float = 1.0
@@ -43,6 +44,7 @@ class Sampling:
     seed: int = 0
     refresh: int | None = None
     stop: int | None = None
+    never: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.refresh is not None and self.refresh < 1:
@@ -169,7 +171,7 @@ def _cache(model: Transformer, batch: int, rows: int) -> Cache:
 def look_up(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
     """Next tokens [batch] from ``logits`` [batch, ids] and numbers [batch] in [0, 1)."""
     if sampling.temperature == 0:
-        return logits.argmax(-1)
+        return _allowed(logits, sampling).argmax(-1)
     upto = _allowed(logits, sampling).double().softmax(-1).cumsum(-1)
     total = upto[:, -1:]
     # Rounded up to the total, a number would fall behind the last token that may be drawn.
@@ -180,13 +182,15 @@ def look_up(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
 def _draw(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
     """Next tokens [batch] from ``logits`` [batch, ids]."""
     if sampling.temperature == 0:
-        return logits.argmax(-1)
+        return _allowed(logits, sampling).argmax(-1)
     return torch.multinomial(_allowed(logits, sampling).softmax(-1), 1, generator=generator)[:, 0]
 
 
 def _allowed(logits: Tensor, sampling: Sampling) -> Tensor:
     """``logits`` [batch, ids] over the temperature; -inf for what may not be drawn."""
-    logits = logits.float() / sampling.temperature
+    logits = logits.float() / (sampling.temperature or 1.0)
+    if sampling.never:
+        logits = logits.index_fill(-1, torch.tensor(sampling.never, device=logits.device), float("-inf"))
     if 0 < sampling.top_k < logits.shape[-1]:
         least = logits.topk(sampling.top_k).values[:, -1:]
         logits = logits.masked_fill(logits < least, float("-inf"))

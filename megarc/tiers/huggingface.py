@@ -15,7 +15,7 @@ from megarc.corpus.digest import file_digest
 from megarc.errors import UserError
 from megarc.inference import look_up
 from megarc.tiers.config import WritesConfig
-from megarc.tiers.layout import Tokens
+from megarc.tiers.layout import Tags, Tokens
 from megarc.tiers.store import Written
 from megarc.tiers.writer import sampling_of
 
@@ -31,7 +31,7 @@ class HuggingFaceWriter:
     """
 
     def __init__(
-        self, folder: Path, writes: WritesConfig, device: torch.device, tokenizer: str | None
+        self, folder: Path, writes: WritesConfig, tags: Tags, device: torch.device, tokenizer: str | None
     ) -> None:
         try:
             from transformers import AutoModelForCausalLM
@@ -47,8 +47,9 @@ class HuggingFaceWriter:
         except (OSError, ValueError) as error:
             raise UserError(f"{folder} cannot be read as a Hugging Face causal model: {error}") from None
         self.model = self.model.to(device).eval()
-        self.device, self.sampling = device, sampling_of(writes)
+        self.device = device
         self.vocabulary = int(self.model.config.vocab_size)
+        self.sampling = sampling_of(writes, tags)
         self.positions = getattr(self.model.config, "max_position_embeddings", None)
         self.digest = _digest(folder)
 

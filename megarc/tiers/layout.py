@@ -58,6 +58,11 @@ class Tags:
         ids = [reserved[token] for token in wanted]
         return cls(tuple(ids[:MOST_TIERS]), ids[-2], ids[-1])
 
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """All of them: no roll-out holds one."""
+        return (*self.opening, self.closing, self.filler)
+
     def frame(self, tier: int, rollouts: Tokens) -> Tokens:
         """Roll-outs [batch, K, m] of a tier between their tags: [batch, K, m + 2]."""
         edge = (*rollouts.shape[:2], 1)

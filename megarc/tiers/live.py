@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from megarc.data import Source
 from megarc.errors import UserError
 from megarc.inference import Sampling, Score, continuations
 from megarc.inference.score import stretch_of, stretches
@@ -23,18 +23,25 @@ class LiveStack:
     """Every tier of a stack, loaded.
 
     Args:
-        source: any text of the stack's tokenizer: it knows the reserved tokens.
+        reserved: ids of the reserved tokens, from the tokenizer or a corpus's manifest.
+        tokenizer: its digest; None where unknown.
 
     Raises:
         UserError: where a tier has no checkpoint.
     """
 
-    def __init__(self, plan: StackPlan, source: Source, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        plan: StackPlan,
+        reserved: Mapping[str, int] | None,
+        tokenizer: str | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.plan, self.device = plan, torch.device(device)
         self.window = plan.window.build()
-        self.tags = Tags.of(source.facts.reserved, source.facts.name)
+        self.tags = Tags.of(reserved, "the text")
         self.writers: dict[str, Writer] = {
-            name: open_writer(plan.job(name, plan.top), self.tags, self.device, source.facts.tokenizer_digest)
+            name: open_writer(plan.job(name, plan.top), self.tags, self.device, tokenizer)
             for name in plan.names[:-1]
         }
         self.top = load_model(plan.run(plan.top).folder, self.device)
@@ -80,6 +87,11 @@ class LiveStack:
     ) -> Score:
         """``tokens[targets]``, each once, as ``megarc.inference.evaluate`` scores one model."""
         window = self.window
+        if self.reading.isolate:
+            raise UserError(
+                "a stack whose attention stays inside documents is scored on its stored held-out roll-outs: "
+                "launch/tiers.py prints that"
+            )
         if targets.start < window.first_target or targets.stop > len(tokens) or not targets:
             raise UserError(
                 f"the text has {len(tokens)} tokens; the stack's window {window} can score positions "
@@ -122,6 +134,7 @@ class LiveStack:
             raise UserError(f"refresh is {refresh}, but C has {self.window.causal} rows; it must be no more")
         own, text, end = self.top.config.window.build(), list(prompt), len(prompt) + count
         generator = np.random.default_rng(sampling.seed)
+        sampling = replace(sampling, never=(*sampling.never, *self.tags.ids))
         while len(text) < end:
             known: Tokens = np.asarray(text[-(self.window.recent + 1) :], dtype=np.int64)[None]
             below = self.rollouts(known, [len(text)])

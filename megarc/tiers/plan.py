@@ -116,7 +116,8 @@ class StackPlan:
     def reading_source(self, name: str, split: str, **changes: Any) -> SourceConfig:
         """The same as an entry of a run's data."""
         options = to_dict(self.reading(name, split, **changes))
-        return SourceConfig(kind="rollouts", options=options)
+        # The path is not read: it tells where the tokenizer lies.
+        return SourceConfig(kind="rollouts", path=self.split(split).path, options=options)
 
     def split(self, name: str) -> SourceConfig:
         return self.config.heldout if name == HELDOUT else self.tier(name).data

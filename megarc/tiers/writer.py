@@ -61,7 +61,7 @@ class TierWriter:
         self.window = saved.config.window.build()
         self.reading = reading_of(saved.config)
         self.vocabulary = saved.config.model.tokens
-        self.sampling = sampling_of(writes)
+        self.sampling = sampling_of(writes, tags)
         self.digest = checkpoint_digest(saved.checkpoint)
         if writes.tokens > self.window.stride:
             raise UserError(
@@ -104,7 +104,7 @@ def open_writer(config: RolloutsConfig, tags: Tags, device: torch.device, tokeni
     if config.huggingface:
         from megarc.tiers.huggingface import HuggingFaceWriter
 
-        return HuggingFaceWriter(config.writer, config.writes, device, tokenizer)
+        return HuggingFaceWriter(config.writer, config.writes, tags, device, tokenizer)
     return TierWriter(load_model(config.writer, device), config.writes, tags, device)
 
 
@@ -134,8 +134,9 @@ def checkpoint_digest(path: Path) -> str:
     return hashlib.sha256((find_checkpoint(path).folder / "manifest.json").read_bytes()).hexdigest()
 
 
-def sampling_of(writes: WritesConfig) -> Sampling:
-    return Sampling(temperature=writes.temperature, top_k=writes.top_k, top_p=writes.top_p)
+def sampling_of(writes: WritesConfig, tags: Tags) -> Sampling:
+    """How roll-outs are drawn: never what frames them."""
+    return Sampling(temperature=writes.temperature, top_k=writes.top_k, top_p=writes.top_p, never=tags.ids)
 
 
 def draws(seed: int, tier: int, boundaries: npt.ArrayLike, writes: WritesConfig) -> npt.NDArray[np.float64]:

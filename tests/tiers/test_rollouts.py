@@ -54,16 +54,23 @@ def test_draws_follow_the_models_probabilities(built):
     saved = load_model(built.run("bottom").folder)
     text = torch.randint(0, 100, (1, 13), generator=torch.Generator().manual_seed(1))
     uniforms = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
-    for sampling in (Sampling(), Sampling(temperature=0.5), Sampling(top_k=5)):
+    for sampling in (Sampling(), Sampling(temperature=0.5), Sampling(top_k=5), Sampling(never=(3, 9))):
         tokens, likely = continuations(saved.model, text, 12, uniforms.view(1, 4000, 1), sampling)
         with torch.no_grad():
             logits = saved.model.logits(text, slice(-1, None), 12)[0, 0]
         scaled = logits / sampling.temperature
         if sampling.top_k:
             scaled[scaled < scaled.topk(5).values[-1]] = float("-inf")
+        scaled[list(sampling.never)] = float("-inf")
         counts = torch.bincount(tokens.flatten(), minlength=len(logits))
         assert (counts / 4000 - scaled.softmax(-1)).abs().max() < 1e-3
         assert torch.allclose(likely.flatten(), logits.log_softmax(-1)[tokens.flatten()], atol=1e-5)
+
+
+def test_no_roll_out_holds_what_frames_roll_outs(built):
+    reserved = set(open_source(built.split("top"), built.window.build(), MAKERS).facts.reserved.values())
+    for name in ("bottom", "middle"):
+        assert not reserved & set(Rollouts(built.prefix(name, "top")).tokens.flatten().tolist())
 
 
 def test_draws_are_looked_up(built):
