@@ -19,7 +19,7 @@ from megarc.parallel.collectives import (
 from megarc.parallel.groups import Group, Groups, connect, disconnect
 from megarc.parallel.hostfile import Host, ask_hosts, read_hostfile
 from megarc.parallel.links import Link, check_links
-from megarc.parallel.meeting import Meeting, hosts_told, meet
+from megarc.parallel.meeting import Meeting, hosts_told, meet, ranks_told
 from megarc.parallel.rollcall import Present, roll_call
 from megarc.parallel.tensor import TensorParallel
 from megarc.parallel.topology import Dimension, Topology
@@ -50,6 +50,7 @@ __all__ = [
     "meet",
     "overlaps",
     "read_hostfile",
+    "ranks_told",
     "roll_call",
     "size",
     "together",

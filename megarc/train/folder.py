@@ -7,7 +7,7 @@ import logging
 import platform
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -151,16 +151,20 @@ class RunFolder:
         why = f": {told['error']}" if "error" in told else ""
         return f"{told['state']}{where}, {told['time']}{why}"
 
+    def tell_failure(self, error: str, **facts: Any) -> None:
+        """In state.json and log.txt, as far as they can still be written."""
+        with suppress(UserError, OSError):
+            self.tell("failed", error=error, **facts)
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} failed: {error}\n")
+
     @contextmanager
-    def failures_told(self) -> Iterator[None]:
-        """Tells in state.json and log.txt what ends the block; a full or vanished disk is the user's."""
+    def failures_told(self, where: Callable[[], str]) -> Iterator[None]:
+        """Tells what ends the block, and where that was; a full or vanished disk is the user's."""
         try:
             yield
         except BaseException as error:
-            with suppress(UserError, OSError):
-                self.tell("failed", error=f"{type(error).__name__}: {error}")
-                with self.log.open("a", encoding="utf-8") as file:
-                    file.write(f"failed: {type(error).__name__}: {error}\n")
+            self.tell_failure(f"{type(error).__name__}: {error}", at=where())
             if isinstance(error, OSError) and error.errno in _DISK_TROUBLE:
                 raise UserError(
                     f"the run folder {self.path} cannot be written any more: {error}; "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 from megarc.attention import resolve as choose_attention
@@ -19,7 +19,7 @@ from megarc.train.checkpoint import Level, Standing
 from megarc.train.config import RunConfig
 from megarc.train.faults import arm
 from megarc.train.folder import RunFolder
-from megarc.train.health import Signals
+from megarc.train.health import Signals, clear, watched
 from megarc.train.lock import hold
 from megarc.train.observers import Ending
 from megarc.train.pulse import Pulse
@@ -49,13 +49,16 @@ def pretrain(config: RunConfig, groups: Groups, makers: Mapping[str, Maker] | No
     config, stream, heldout = together(lambda: _opened(config, groups, makers or {}), groups.world)
     agree({"configuration": digest_of(config), "data": ", ".join(stream.digests)}, groups.world)
     folder = RunFolder(config.folder)
-    signals = Signals()
+    signals, pulse = Signals(), Pulse()
     with ExitStack() as stack:
         stack.enter_context(signals.caught())
-        _enter(stack, folder, config, groups, stream)
-        engine = build_engine(config, groups, Pulse())
+        _enter(stack, folder, config, groups, stream, pulse)
+        stack.enter_context(_watched(folder, config, groups, pulse))
+        pulse.enter("building")
+        engine = build_engine(config, groups, pulse)
         stack.callback(engine.close)
         arm(engine)
+        pulse.enter("loading")
         levels = _levels(config, folder, groups)
         resumed = resume(engine, [due.level for due in levels], stream)
         _announce(config, groups, stream, resumed.standing)
@@ -93,25 +96,41 @@ def _opened(
     return resolve(config, stream, groups.topology), stream, heldout
 
 
-def _enter(stack: ExitStack, folder: RunFolder, config: RunConfig, groups: Groups, stream: Stream) -> None:
+def _enter(
+    stack: ExitStack, folder: RunFolder, config: RunConfig, groups: Groups, stream: Stream, pulse: Pulse
+) -> None:
     """Rank 0 takes the folder for all; then each rank sees that it is there, and keeps its log in it."""
     facts = {"ranks": groups.world.size, "sources": list(stream.digests)}
-    together(lambda: _take(stack, folder, config, facts) if groups.first else None, groups.world)
+    together(lambda: _take(stack, folder, config, facts, pulse) if groups.first else None, groups.world)
     together(lambda: folder.seen_by(groups.world.rank), groups.world)
     stack.enter_context(folder.logged(logging.getLogger(), folder.log_of(groups.world.rank)))
 
 
-def _take(stack: ExitStack, folder: RunFolder, config: RunConfig, facts: dict[str, Any]) -> None:
+def _take(
+    stack: ExitStack, folder: RunFolder, config: RunConfig, facts: dict[str, Any], pulse: Pulse
+) -> None:
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         taken_over = stack.enter_context(hold(folder.lock))
         if taken_over:
             log.warning(taken_over)
         folder.enter(config, facts)
+        clear(folder.ranks)
         stack.enter_context(folder.logged(log, folder.log))
-        stack.enter_context(folder.failures_told())
+        stack.enter_context(folder.failures_told(lambda: f"step {pulse.step}, {pulse.phase}"))
     except OSError as problem:
         raise UserError(f"the run folder {folder.path} cannot be made: {problem}") from None
+
+
+def _watched(
+    folder: RunFolder, config: RunConfig, groups: Groups, pulse: Pulse
+) -> AbstractContextManager[None]:
+    def tell(headline: str, blamed: list[int]) -> None:
+        folder.tell_failure(
+            headline, reason="hang", culprits=blamed, step=pulse.step, total=config.total_steps()
+        )
+
+    return watched(pulse, folder.ranks, groups.world, config.health.patience, tell)
 
 
 def _announce(config: RunConfig, groups: Groups, stream: Stream, standing: Standing) -> None:

@@ -45,7 +45,13 @@ def start(place: Place, read: Callable[[], RunConfig], patience: timedelta) -> S
     present = roll_call(meeting, config.device, layout.expected)
     with told_once(place.rank == 0):
         groups = connect(
-            meeting, config.device, tensor=layout.tensor, pipeline=layout.pipeline, sequence=layout.sequence
+            meeting,
+            config.device,
+            tensor=layout.tensor,
+            pipeline=layout.pipeline,
+            sequence=layout.sequence,
+            # The watchdog comes first: it can say who is to blame.
+            timeout=timedelta(seconds=2 * config.health.patience + 60),
         )
     hosts = [one.host for one in present]
     if place.world > 1 and groups.first:

@@ -6,5 +6,6 @@ the run folder.
 
 from megarc.train.health.numbers import BadSteps, Numbers, Running
 from megarc.train.health.signals import Signals
+from megarc.train.health.watchdog import clear, watched
 
-__all__ = ["BadSteps", "Numbers", "Running", "Signals"]
+__all__ = ["BadSteps", "Numbers", "Running", "Signals", "clear", "watched"]

@@ -1,0 +1,105 @@
+"""A thread that ends a job which doesn't move any more, and says who is to blame."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from megarc.parallel import Group
+from megarc.train.health.hang import culprits, look, read_sights, report, write_sight
+from megarc.train.pulse import Pulse
+
+EXIT_HUNG = 1
+_ALARM = "hang.alarm"
+REPORT = "hang.txt"
+
+
+def clear(folder: Path) -> None:
+    """Removes what an earlier hang left."""
+    for file in [*folder.glob("hang-*.json"), folder / _ALARM, folder / REPORT]:
+        file.unlink(missing_ok=True)
+
+
+@contextmanager
+def watched(
+    pulse: Pulse, folder: Path, world: Group, patience: float, tell: Callable[[str, list[int]], None]
+) -> Iterator[None]:
+    """Watches this rank while the block runs.
+
+    Where its phase lasts longer than ``patience`` seconds, or another rank's
+    did, it writes down what it sees of itself. The first to notice puts all
+    sights together in ``hang.txt``; then every rank ends its process, which
+    makes the launcher end the job.
+
+    Args:
+        folder: of the run, where ranks leave their files.
+        tell: the first to notice tells it the headline and the ranks to blame.
+    """
+    stop = threading.Event()
+    watch = _Watch(pulse, folder, world, patience, tell)
+    thread = threading.Thread(target=watch.run, args=(stop,), name="watchdog", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+
+
+class _Watch:
+    def __init__(
+        self,
+        pulse: Pulse,
+        folder: Path,
+        world: Group,
+        patience: float,
+        tell: Callable[[str, list[int]], None],
+    ) -> None:
+        self.pulse, self.folder, self.world, self.patience, self.tell = pulse, folder, world, patience, tell
+        self.poll = min(5.0, patience / 10)
+        # Others notice at their next look, or have their own patience run out.
+        self.grace = 2 * self.poll + min(20.0, patience / 2)
+
+    def run(self, stop: threading.Event) -> None:
+        while not stop.wait(self.poll):
+            if self._stuck() or self._alarmed():
+                # The disk may be what hangs: this process ends in any case.
+                speaker = threading.Thread(target=self._speak, name="watchdog-speaks", daemon=True)
+                speaker.start()
+                speaker.join(3 * self.grace)
+                os._exit(EXIT_HUNG)
+
+    def _stuck(self) -> bool:
+        return time.monotonic() - self.pulse.since > self.patience
+
+    def _alarmed(self) -> bool:
+        return (self.folder / _ALARM).exists()
+
+    def _speak(self) -> None:
+        with suppress(OSError):
+            write_sight(look(self.world.rank, self.pulse), self.folder)
+        try:
+            (self.folder / _ALARM).touch(exist_ok=False)
+        except FileExistsError:
+            self._wait(lambda: (self.folder / REPORT).exists(), 2 * self.grace)
+            return
+        except OSError:
+            pass  # no folder any more: this rank speaks for itself
+        self._wait(lambda: all(read_sights(self.folder, self.world.size)), self.grace)
+        sights = read_sights(self.folder, self.world.size)
+        if not any(sights):
+            sights[self.world.rank] = look(self.world.rank, self.pulse)
+        text = report(sights, self.patience)
+        print(text, file=sys.stderr, flush=True)
+        self.tell(text.splitlines()[0], culprits(sights)[0])
+        with suppress(OSError):  # last: the others end when they see it
+            (self.folder / REPORT).write_text(text, encoding="utf-8")
+
+    def _wait(self, until: Callable[[], bool], seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not until() and time.monotonic() < end:
+            time.sleep(min(0.1, self.poll))
