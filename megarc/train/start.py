@@ -51,7 +51,7 @@ def start(place: Place, read: Callable[[], RunConfig], patience: timedelta) -> S
             pipeline=layout.pipeline,
             sequence=layout.sequence,
             # The watchdog comes first: it can say who is to blame.
-            timeout=timedelta(seconds=2 * config.health.patience + 60),
+            timeout=timedelta(seconds=2 * config.health.patience + 900),
         )
     hosts = [one.host for one in present]
     if place.world > 1 and groups.first:

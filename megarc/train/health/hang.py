@@ -84,7 +84,9 @@ def culprits(sights: Sequence[Sight | None]) -> tuple[list[int], str]:
         return behind, "behind the others"
     if len(seen) == 1:
         return [0], "alone"
-    return [], "no rank stands out, all wait in the same place: a link between hosts may be cut"
+    if busy:
+        return [], "no rank stands out: all are in the same phase, none in a collective"
+    return [], "no rank stands out: all wait in the same collective; a link between hosts may be cut"
 
 
 def report(sights: Sequence[Sight | None], patience: float) -> str:

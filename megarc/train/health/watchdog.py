@@ -15,6 +15,7 @@ from megarc.train.health.hang import culprits, look, read_sights, report, write_
 from megarc.train.pulse import Pulse
 
 EXIT_HUNG = 1
+_MORE_SECONDS_AT_START = 600.0  # building the engine, reading a checkpoint
 _ALARM = "hang.alarm"
 REPORT = "hang.txt"
 
@@ -74,7 +75,8 @@ class _Watch:
                 os._exit(EXIT_HUNG)
 
     def _stuck(self) -> bool:
-        return time.monotonic() - self.pulse.since > self.patience
+        at_start = _MORE_SECONDS_AT_START if self.pulse.step == 0 else 0.0
+        return time.monotonic() - self.pulse.since > self.patience + at_start
 
     def _alarmed(self) -> bool:
         return (self.folder / _ALARM).exists()

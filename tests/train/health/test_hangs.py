@@ -35,6 +35,7 @@ def sight(rank, step=5, phase="backward", count=40, waits=True):
         ([sight(0), sight(1, count=39), sight(2)], [1], "behind"),
         ([sight(0, step=4, count=50), sight(1)], [0], "behind"),
         ([sight(0), sight(1)], [], "link between hosts"),
+        ([sight(0, waits=False), sight(1, waits=False)], [], "none in a collective"),
     ],
 )
 def test_who_is_to_blame(sights, blamed, word):
