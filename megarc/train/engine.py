@@ -92,6 +92,7 @@ class Engine:
         averages over data ranks and micro-batches, so each hands it its share
         of the sum times their number.
         """
+        self.pulse.enter("weighing")
         self._accumulate_over(len(micro_batches))
         for watcher in self._watchers:
             watcher.begin(micro_batches)

@@ -2,7 +2,7 @@
 
     [{"do": "kill", "at": "backward", "step": 7, "rank": 1}]
 
-``at`` is a phase or a point of ``Pulse``: waiting for data, reading, forward, backward, pipeline, update,
+``at`` is a phase or a point of ``Pulse``: waiting for data, reading, weighing, forward, backward, pipeline, update,
 observing, saving, renaming, publishing, removing. ``step`` counts from 1; without it, every step. ``rank`` is
 required. ``do`` is one of
 
@@ -122,7 +122,10 @@ def _spoil_gradient(engine: Engine, factor: float) -> None:
         handle.remove()
         return gradient * factor
 
+    hooks = dict(parameter._backward_hooks or {})
     handle = parameter.register_hook(spoil)
+    parameter._backward_hooks.clear()
+    parameter._backward_hooks.update({handle.id: spoil, **hooks})  # before those who look at it
 
 
 @torch.no_grad()

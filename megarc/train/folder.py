@@ -155,8 +155,12 @@ class RunFolder:
         """In state.json and log.txt, as far as they can still be written."""
         with suppress(UserError, OSError):
             self.tell("failed", error=error, **facts)
-            with self.log.open("a", encoding="utf-8") as file:
-                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} failed: {error}\n")
+            self.note(f"failed: {error}")
+
+    def note(self, text: str) -> None:
+        """A line of log.txt that is not shown."""
+        with self.log.open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     @contextmanager
     def failures_told(self, where: Callable[[], str]) -> Iterator[None]:

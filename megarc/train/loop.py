@@ -24,6 +24,8 @@ def train(
     for observer in observers:
         observer.start(engine, moment)
     for step, micro_batches in enumerate(feed, start=begin.step):
+        for observer in observers:
+            observer.before_step(engine, moment, micro_batches)
         ballot = Ballot(observers, engine.groups, moment)
         result = engine.step(micro_batches, learning_rate(step), ballot)
         skipped = moment.skipped + result.skipped

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
@@ -13,7 +15,7 @@ import torch
 from megarc.data import Stream
 from megarc.model import Cost, cost_of
 from megarc.parallel import Groups
-from megarc.progress import Bar, human, progress
+from megarc.progress import Bar, clock, human, progress
 from megarc.safe import written_safely
 from megarc.train.config import RunConfig
 from megarc.train.engine import Engine, StepResult
@@ -21,6 +23,8 @@ from megarc.train.folder import RunFolder
 from megarc.train.heldout import heldout_loss
 from megarc.train.observers import Ending, Moment, Observer
 from megarc.train.speed import peak_flops, peak_memory
+
+log = logging.getLogger("megarc")
 
 
 class Metrics(Observer):
@@ -51,6 +55,9 @@ class Metrics(Observer):
         self._losses: list[torch.Tensor] = []
         self._samples = 0  # before the steps of the next line
         self._clock = 0.0
+        batches = config.batches()
+        self._total = batches.samples_before(config.last_step(batches))
+        self._terminal = sys.stderr.isatty()
 
     def start(self, engine: Engine, moment: Moment) -> None:
         self.peak = self.config.logging.peak_flops or peak_flops(self.groups.device, self.config.precision)
@@ -62,7 +69,8 @@ class Metrics(Observer):
 
                 self.board = SummaryWriter(str(self.folder.tensorboard), purge_step=moment.step + 1)
         name = self.folder.path.name
-        self._bar_context = progress(name, moment.total, unit="steps", quiet=not self.groups.first)
+        quiet = not self._terminal or not self.groups.first
+        self._bar_context = progress(name, moment.total, unit="steps", quiet=quiet)
         self.bar = self._bar_context.__enter__()
         self.bar.advance(moment.step)
         self._samples = moment.samples
@@ -111,8 +119,7 @@ class Metrics(Observer):
             "memory/peak_gib": peak_memory(self.groups.device) / 2**30,
         }
         self._write(moment, values)
-        rate = f"{human(samples * self.window.stride)} tok/s"
-        self.bar.advance(0, loss=f"{loss:.3f}", rate=rate, MFU=f"{100 * flops / peak:.1f} %")
+        self._say(moment, loss, samples, flops / peak)
         self._clock = time.perf_counter()
 
     def _batch(self, samples: int) -> dict[str, float]:
@@ -122,6 +129,26 @@ class Metrics(Observer):
             "batch/predicted_tokens": samples * self.window.stride,
             "batch/processed_tokens": samples * self.window.rows,
         }
+
+    def _say(self, moment: Moment, loss: float, samples: float, mfu: float) -> None:
+        """A line for people: beside the bar where there is a terminal, in log.txt anyway."""
+        assert self.bar is not None
+        if not self.groups.first:
+            return
+        facts = {
+            "loss": f"{loss:.3f}",
+            "rate": f"{human(samples * self.window.stride)} tok/s",
+            "MFU": f"{100 * mfu:.1f} %",
+            **({"skipped": moment.skipped} if moment.skipped else {}),
+        }
+        self.bar.advance(0, **facts)
+        left = clock((self._total - moment.samples) / samples)
+        told = ", ".join(f"{name} {value}" for name, value in facts.items())
+        line = f"step {moment.step} of {moment.total}: {told}, {left} left"
+        if self._terminal:
+            self.folder.note(line)
+        else:
+            log.info(line)
 
     def _in_units(self, name: str, nats: float) -> dict[str, float]:
         """A loss in nats and bits a token and, where the text's bytes are known, bits a byte."""

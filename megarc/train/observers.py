@@ -12,6 +12,7 @@ from torch import Tensor
 from megarc.parallel import Groups, all_reduce_max
 from megarc.train.batches import Interval
 from megarc.train.engine import Engine, StepResult
+from megarc.train.feed import MicroBatch
 
 
 class Vote(Flag):
@@ -62,6 +63,9 @@ class Observer:
 
     def start(self, engine: Engine, moment: Moment) -> None:
         """Before the first step."""
+
+    def before_step(self, engine: Engine, moment: Moment, micro_batches: Sequence[MicroBatch]) -> None:
+        """Before each step, on what it will take; ``moment`` is that before it."""
 
     def before_update(self, moment: Moment, loss: float, gradient_norm: float) -> Vote:
         """The gradient is known; ``moment`` is that before the step. No collectives here."""

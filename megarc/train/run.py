@@ -17,6 +17,7 @@ from megarc.progress import human
 from megarc.train.build import build_engine
 from megarc.train.checkpoint import Level, Standing
 from megarc.train.config import RunConfig
+from megarc.train.dry_step import Explain, dry_step
 from megarc.train.faults import arm
 from megarc.train.folder import RunFolder
 from megarc.train.health import Signals, clear, watched
@@ -32,13 +33,19 @@ from megarc.train.stretch import Stretch
 log = logging.getLogger("megarc")
 
 
-def pretrain(config: RunConfig, groups: Groups, makers: Mapping[str, Maker] | None = None) -> Ending:
+def pretrain(
+    config: RunConfig,
+    groups: Groups,
+    makers: Mapping[str, Maker] | None = None,
+    explain: Explain | None = None,
+) -> Ending:
     """Trains from the newest checkpoint of ``config.folder``, or from the start, to ``config.length``.
 
     All ranks call it together.
 
     Args:
         makers: sources beyond corpora, by the ``kind`` under which ``data`` names them.
+        explain: makes the table of where memory goes, should it not be enough.
 
     Returns:
         Whether it finished, or a signal ended it with its state saved.
@@ -62,6 +69,8 @@ def pretrain(config: RunConfig, groups: Groups, makers: Mapping[str, Maker] | No
         levels = _levels(config, folder, groups)
         resumed = resume(engine, [due.level for due in levels], stream)
         _announce(config, groups, stream, resumed.standing)
+        if config.health.dry_step and resumed.standing.step < config.total_steps():
+            dry_step(engine, stream, folder, explain)
         stretch = Stretch(config, engine, stream, heldout, folder, levels, signals)
         return stretch.until_the_end(resumed)
 

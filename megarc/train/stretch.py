@@ -11,7 +11,7 @@ from megarc.train.config import RunConfig
 from megarc.train.engine import Engine
 from megarc.train.feed import steps
 from megarc.train.folder import RunFolder
-from megarc.train.health import Numbers, Running, Signals
+from megarc.train.health import Numbers, Replay, Replicas, Running, Signals, Stragglers
 from megarc.train.loop import train
 from megarc.train.metrics import Metrics
 from megarc.train.noise import NoiseScale
@@ -66,10 +66,17 @@ class Stretch:
 
         saved = standing.step if resumed.shared else None
         noise = NoiseScale(config, self.folder, groups)
+        stragglers = Stragglers(config.logging.every, config.health.slow)
+
+        def also() -> dict[str, float | None]:
+            return {**noise.values(), **stragglers.summary}
+
         observers: list[Observer] = [
             numbers,
             noise,
-            Metrics(config, self.folder, groups, self.heldout, self.stream.bytes_per_token, noise.values),
+            *self._against_damage(),
+            stragglers,
+            Metrics(config, self.folder, groups, self.heldout, self.stream.bytes_per_token, also),
             self.signals,
             Checkpoints(config, self.folder, saver, self.levels, standing_of, saved),
         ]
@@ -80,3 +87,13 @@ class Stretch:
             first=begin.step, total=total,
         )  # fmt: skip
         return train(self.engine, feed, rate, observers, begin, batches=batches)
+
+    def _against_damage(self) -> list[Observer]:
+        """The comparisons that are asked for; before checkpoints in the list, so that no damage is saved."""
+        health = self.config.health
+        found: list[Observer] = []
+        if health.replicas is not None:
+            found.append(Replicas(self.config.interval(health.replicas)))
+        if health.replay is not None:
+            found.append(Replay(self.config.interval(health.replay), health.tolerance))
+        return found

@@ -9,6 +9,7 @@ A job is one of
     {"do": "resave", "config": {...}, "from": F, "to": G}    load F under that configuration, save at once to G
     {"do": "layers", "sequence": true}                       split layers against torch.nn's
     {"do": "limit file size", "bytes": N}                    stands for a disk that is full
+    {"do": "limit memory", "bytes": N}                       what this process may still take
 """
 
 import json
@@ -19,6 +20,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import psutil
 import torch
 from layers import check
 
@@ -40,6 +42,10 @@ def main() -> None:
     for job in json.loads(Path(sys.argv[1]).read_text()):
         if job["do"] == "limit file size":
             resource.setrlimit(resource.RLIMIT_FSIZE, (job["bytes"], job["bytes"]))
+            continue
+        if job["do"] == "limit memory":
+            limit = psutil.Process().memory_info().vms + job["bytes"]
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
             continue
         if job["do"] == "layers":
             check(connect(meeting, "cpu", tensor=meeting.place.world), job["sequence"])
@@ -63,7 +69,7 @@ def main() -> None:
 def attempt(config: RunConfig, groups: Groups, job) -> None:
     """Tells how it ended; where the job allows it, a user's error too, and the next job follows."""
     try:
-        print(pretrain(config, groups, MAKERS))
+        print(pretrain(config, groups, MAKERS, lambda *who: f"the table of weights of {who[1:]}"))
     except UserError as error:
         if not job.get("may_fail"):
             raise

@@ -5,6 +5,7 @@ any number of data ranks and any ZeRO stage loads again. docs/run.md draws the
 layout.
 """
 
+from megarc.train.checkpoint.fragments import make_state
 from megarc.train.checkpoint.layout import Checkpoint, Standing, latest, open_checkpoint
 from megarc.train.checkpoint.level import Level
 from megarc.train.checkpoint.load import full_masters, load, newest_local
@@ -18,6 +19,7 @@ __all__ = [
     "full_masters",
     "latest",
     "load",
+    "make_state",
     "newest_local",
     "open_checkpoint",
 ]

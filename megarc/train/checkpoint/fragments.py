@@ -58,6 +58,11 @@ def held(engine: Engine) -> list[Fragment]:
     return fragments
 
 
+def make_state(engine: Engine) -> None:
+    """The moments, which otherwise come to be in the first step."""
+    held(engine)
+
+
 def written(engine: Engine) -> list[Fragment]:
     """What this rank writes, so that over all ranks each element stands exactly once."""
     fragments = [part for part in held(engine) if _ours_to_write(part, engine)]

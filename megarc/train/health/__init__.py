@@ -5,7 +5,20 @@ the run folder.
 """
 
 from megarc.train.health.numbers import BadSteps, Numbers, Running
+from megarc.train.health.replay import Replay
+from megarc.train.health.replicas import Replicas
 from megarc.train.health.signals import Signals
+from megarc.train.health.stragglers import Stragglers
 from megarc.train.health.watchdog import clear, watched
 
-__all__ = ["BadSteps", "Numbers", "Running", "Signals", "clear", "watched"]
+__all__ = [
+    "BadSteps",
+    "Numbers",
+    "Replay",
+    "Replicas",
+    "Running",
+    "Signals",
+    "Stragglers",
+    "clear",
+    "watched",
+]
