@@ -6,8 +6,8 @@ Its pipeline as its sources describe it, with the libraries that it calls:
             encoder's list of ids sent back, a builder that makes an array of each document and writes it
     fast    preprocess_data_fast.py: the file in memory, gigatoken on all of its documents, the same builder
 
-It is a stand-in: it leaves out what the originals do beside that (arguments, logging, checks). Where
-megatron-core can be imported, the SentencePiece tokenizer and the builder are its own.
+It is a stand-in: it leaves out what the originals do beside that (arguments, logging, checks). Where megatron-core
+can be imported (for Hugging Face's tokenizers with transformers), the tokenizer and the builder are its own.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import importlib.util
 import json
 import multiprocessing
 import struct
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 
 MEGATRON = importlib.util.find_spec("megatron") is not None
+TRANSFORMERS = importlib.util.find_spec("transformers") is not None
 ENCODER: Any = None  # of a pool's process, as in the original
 
 
@@ -46,12 +48,16 @@ def slow(arguments: argparse.Namespace) -> Iterator[list[int]]:
         Path(arguments.input).open(encoding="utf-8") as lines,
         multiprocessing.Pool(arguments.workers, start_encoder, [arguments.tokenizer_model]) as pool,
     ):
-        yield from pool.imap(encode_line, lines, 32)
+        for ids, _, _ in pool.imap(encode_line, lines, 32):
+            yield ids["text"]
 
 
 def start_encoder(path: str) -> None:
     global ENCODER
-    if path.endswith(".json"):
+    if path.endswith(".json") and MEGATRON and TRANSFORMERS:
+        wrapped = wrapped_by_megatron(path)
+        ENCODER = wrapped.text_to_ids, wrapped.tokenizer.eos_token_id
+    elif path.endswith(".json"):
         import tokenizers
 
         tokenizer = tokenizers.Tokenizer.from_file(path)
@@ -69,12 +75,25 @@ def start_encoder(path: str) -> None:
         ENCODER = processor.encode_as_ids, processor.eos_id()
 
 
-def encode_line(line: str) -> list[int]:
+def wrapped_by_megatron(path: str) -> Any:
+    """Megatron-core's tokenizer over transformers', which wants a folder."""
+    from megatron.core.tokenizers.text.libraries.huggingface_tokenizer import HuggingFaceTokenizer
+
+    folder = Path(tempfile.mkdtemp())
+    (folder / "tokenizer.json").write_bytes(Path(path).read_bytes())
+    facts = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(facts))
+    return HuggingFaceTokenizer(str(folder))
+
+
+def encode_line(line: str) -> tuple[dict[str, list[int]], dict[str, list[int]], int]:
     encode, end = ENCODER
-    ids = encode(json.loads(line)["text"])
+    ids = list(encode(json.loads(line)["text"]))
+    lengths = [len(ids)] if ids else []
     if ids:
         ids.append(end)
-    return ids
+        lengths[-1] += 1
+    return {"text": ids}, {"text": lengths}, len(line)
 
 
 def fast(arguments: argparse.Namespace) -> Iterator[list[int]]:

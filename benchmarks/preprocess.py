@@ -89,8 +89,11 @@ def main() -> None:
 def peer_name(arguments: argparse.Namespace) -> str:
     if arguments.megatron:
         return "Megatron-LM"
-    own = importlib.util.find_spec("megatron") is not None
-    return "stand-in with megatron-core's tokenizer and builder" if own else "stand-in"
+    own = [name for name in ("megatron", "transformers") if importlib.util.find_spec(name)]
+    return {
+        2: "stand-in with megatron-core's tokenizers and builder",
+        1: "stand-in with megatron-core's SentencePiece tokenizer and builder",
+    }.get(len(own), "stand-in")
 
 
 # ---- measuring

@@ -2,8 +2,8 @@
 
     python benchmarks/start.py --ranks 1024
 
-Every rank of the meeting is a thread here, with its own connection to rank 0's store; all share this machine's cores, so a
-cluster, where each has its own, is faster. The part of the model is built with fake tensors in a fake world.
+Every rank of the meeting is a thread here, with its own connection to rank 0's store; all share this machine's cores,
+so a cluster, where each has its own, is faster. The part of the model is built with fake tensors in a fake world.
 """
 
 from __future__ import annotations
