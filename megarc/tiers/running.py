@@ -100,7 +100,8 @@ def _is_made_by(config: RolloutsConfig) -> bool:
     if config.huggingface:
         return False  # the command itself looks
     facts, writes = Rollouts(config.to).facts, config.writes
-    same = all(getattr(facts, name) == getattr(writes, name) for name in ("samples", "tokens", "temperature"))
+    names = ("samples", "tokens", "temperature", "top_k", "top_p")
+    same = all(getattr(facts, name) == getattr(writes, name) for name in names) and facts.seed == config.seed
     return same and facts.writer == checkpoint_digest(config.writer)
 
 

@@ -30,6 +30,7 @@ from megarc.errors import UserError
 from megarc.parallel import Groups, connect, disconnect, meet
 from megarc.place import place_from_environment
 from megarc.science import MAKERS
+from megarc.tiers import makers
 from megarc.train import RunConfig, pretrain, resolve
 from megarc.train.build import build_engine
 from megarc.train.checkpoint import Level, Saver, load, open_checkpoint
@@ -69,7 +70,7 @@ def main() -> None:
 def attempt(config: RunConfig, groups: Groups, job) -> None:
     """Tells how it ended; where the job allows it, a user's error too, and the next job follows."""
     try:
-        print(pretrain(config, groups, MAKERS, lambda *who: f"the table of weights of {who[1:]}"))
+        print(pretrain(config, groups, makers(MAKERS), lambda *who: f"the table of weights of {who[1:]}"))
     except UserError as error:
         if not job.get("may_fail"):
             raise
