@@ -42,7 +42,7 @@ SelectTypeParameters=CR_Core
 ReturnToService=2
 SlurmdParameters=config_overrides
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1,sched_min_interval=0
-KillWait=5
+KillWait=30
 MinJobAge=300
 InactiveLimit=0
 Waittime=0

@@ -2,8 +2,11 @@
 
 import json
 import sys
+import time
 
 import pytest
+import torch
+from support.runs import full_state
 from support.scripts import PRETRAIN, ROOT, losses, python, state
 
 from .slurm import Slurm, absent
@@ -21,15 +24,25 @@ def slurm():
 
 
 @pytest.fixture
-def submit(slurm, place, tmp_path):
-    """Submits job.sh from a folder that is not the repository; gives its state, exit code and log."""
+def start(slurm, tmp_path):
+    """Submits job.sh from a folder that is not the repository; gives its number and what tells its log."""
 
     def job(*words, options=(), **environment):
         environment = {"MEGARC_PYTHON": sys.executable, **environment}
         options = [*TWO_BY_TWO, "--gpus-per-node=0", "--output", tmp_path / "log-%j", *options]
         number = slurm.submit(*options, SCRIPT, *words, cwd=tmp_path, **environment)
-        outcome = slurm.wait(number)
-        return *outcome, "\n".join(log.read_text() for log in tmp_path.glob("log-*"))
+        return number, lambda: "\n".join(log.read_text() for log in tmp_path.glob("log-*"))
+
+    return job
+
+
+@pytest.fixture
+def submit(slurm, start):
+    """The same, and waits for the job's end; gives its state, exit code and log."""
+
+    def job(*words, **more):
+        number, log = start(*words, **more)
+        return *slurm.wait(number), log()
 
     return job
 
@@ -45,6 +58,47 @@ def test_sbatch_trains_what_one_process_trains(submit, keys, place, alone):
     assert "4 ranks by slurm" in log and f"{place}/sbatch: finished at step 6 of 6" in log
     assert losses(place / "sbatch") == pytest.approx(losses(alone), rel=1e-5)
     assert len(list((place / "sbatch" / "ranks").glob("rank-*.log"))) == 4
+
+
+# Rank 0 takes its time in every step, so that there is time to interrupt.
+SLOW = json.dumps([{"do": "slow", "at": "forward", "rank": 0, "seconds": 0.3}])
+TWENTY = ["length=20 steps", "checkpoint.every=100 steps"]
+
+
+def test_usr1_saves_requeues_and_goes_on_to_the_same_weights(slurm, submit, start, keys, place):
+    submit(*CONFIG, *keys, *TWENTY, f"folder={place}/whole", "parallel.zero=2")
+    folder = place / "interrupted"
+    number, log = start(*CONFIG, *keys, *TWENTY, f"folder={folder}", "parallel.zero=2", MEGARC_FAULTS=SLOW)
+    until(lambda: steps_done(folder) >= 3)
+    slurm.run("scancel", "--signal=USR1", number)
+    assert slurm.wait(number) == ("COMPLETED", "0:0"), log()
+    assert slurm.facts(number)["Restarts"] == "1"
+    assert "saved before its end" in log() and "goes on from step" in log() and "try 2" in log()
+    assert state(folder) == "finished" and len(losses(folder)) == len(losses(place / "whole"))
+    expected, found = full_state(place / "whole"), full_state(folder)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_scancel_saves_and_does_not_requeue(slurm, start, keys, place):
+    folder = place / "cancelled"
+    number, log = start(*CONFIG, *keys, *TWENTY, f"folder={folder}", MEGARC_FAULTS=SLOW)
+    until(lambda: steps_done(folder) >= 2)
+    slurm.run("scancel", number)
+    assert slurm.wait(number)[0] == "CANCELLED", log()
+    until(lambda: state(folder) == "saved")
+    assert slurm.facts(number)["Restarts"] == "0"
+
+
+def steps_done(folder):
+    return len(losses(folder)) if (folder / "metrics.jsonl").exists() else 0
+
+
+def until(ready, seconds=90):
+    end = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < end, "it never came so far"
+        time.sleep(0.2)
 
 
 def test_an_array_sweeps(submit, keys, place, tmp_path):
