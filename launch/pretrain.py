@@ -25,7 +25,8 @@ The same command goes on from the newest checkpoint of its run folder."""
 
 def main() -> int:
     arguments = parse()
-    from megarc.config import load, reference
+    from megarc.config import load
+    from megarc.reference import reference
     from megarc.train import RunConfig, RunFolder
 
     if arguments.keys:

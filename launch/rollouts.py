@@ -23,7 +23,8 @@ the tokens up to and including the boundary's: P.bin, P.idx, P.logp.npy, and P.r
 
 def main() -> int:
     arguments = parse()
-    from megarc.config import load, reference
+    from megarc.config import load
+    from megarc.reference import reference
     from megarc.tiers import RolloutsConfig
 
     if arguments.keys:

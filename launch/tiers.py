@@ -26,7 +26,8 @@ The same command goes on where it stopped: in the stage, at its newest checkpoin
 
 def main() -> int:
     arguments = parse()
-    from megarc.config import load, reference
+    from megarc.config import load
+    from megarc.reference import reference
     from megarc.tiers import StackConfig, StackPlan, command, run_stack
 
     if arguments.keys:

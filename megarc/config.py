@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args
 
 import orjson
 import yaml
@@ -152,31 +152,6 @@ def _identity_of(value: Any, plain: Any) -> Any:
     return plain
 
 
-# ---- explaining
-
-
-def reference(kind: type[Config], indent: str = "") -> str:
-    """Every key of the tree as commented YAML: type, default, meaning."""
-    lines = []
-    for name, field in kind.model_fields.items():
-        inner = _inner(field)
-        origin = get_origin(field.annotation)
-        note = f"  # {field.description}" if field.description else ""
-        if inner is not None and not field.is_required() and field.default is not None:
-            keys = reference(inner, indent + ("  " if origin is None else "    ")).rstrip("\n")
-            if origin is list:
-                keys = f"{indent}  - {keys.lstrip()}"
-            if origin is dict:
-                keys = f"{indent}  NAME:\n{keys}"
-            lines += [f"{indent}{name}:{note}", keys]
-            continue
-        default = "" if field.is_required() else field.get_default(call_default_factory=True)
-        shown = default if default == "" else orjson.dumps(default, default=str).decode()
-        kind_name = re.sub(r"\b\w+\.|typing\.", "", str(field.annotation).replace("<class '", "").strip("'>"))
-        lines.append(f"{indent}{name}: {shown}  # {kind_name}. {field.description}".rstrip())
-    return "\n".join(lines) + "\n"
-
-
 # ---- helpers
 
 
@@ -236,7 +211,7 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{name}", value
 
 
-def _inner(field: FieldInfo) -> type[Config] | None:
+def inner_config(field: FieldInfo) -> type[Config] | None:
     """The Config class that a field holds, directly or as ``Class | None``."""
     for candidate in (field.annotation, *get_args(field.annotation)):
         if isinstance(candidate, type) and issubclass(candidate, Config):
@@ -252,7 +227,7 @@ def _is_circumstance(field: FieldInfo) -> bool:
 def _paths(kind: type[Config], prefix: str = "") -> Iterator[str]:
     for name, field in kind.model_fields.items():
         yield f"{prefix}{name}"
-        inner = _inner(field)
+        inner = inner_config(field)
         if inner is not None:
             yield from _paths(inner, f"{prefix}{name}.")
 

@@ -5,9 +5,10 @@ from typing import Literal
 
 import pytest
 
-from megarc.config import Config, Duration, build, differences, identity, key, load, reference, to_dict
+from megarc.config import Config, Duration, build, differences, identity, key, load, to_dict
 from megarc.errors import UserError
 from megarc.quantity import Quantity
+from megarc.reference import reference
 
 
 class Inner(Config):
