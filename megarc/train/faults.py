@@ -3,7 +3,7 @@
     [{"do": "kill", "at": "backward", "step": 7, "rank": 1}]
 
 ``at`` is a phase or a point of ``Pulse``: waiting for data, reading, weighing, forward, backward, pipeline, update,
-observing, saving, renaming, publishing, removing. ``step`` counts from 1; without it, every step. ``rank`` is
+observing, saving, writing, renaming, publishing, removing. ``step`` counts from 1; without it, every step. ``rank`` is
 required. ``do`` is one of
 
     kill, freeze      SIGKILL or SIGSTOP to the process itself, ``seconds`` (0) later
@@ -14,6 +14,8 @@ required. ``do`` is one of
     nan gradient      one of its gradients becomes nan
     wrong gradient    one of its gradients becomes a little wrong, once
     flip              a weight changes
+    full disk         files cannot grow beyond 50 kB any more, until ``disk again``
+    remove            the folder ``name`` goes
 
 ``MEGARC_SAMPLES`` names a folder: each rank writes there which samples it took, a line a step.
 
@@ -24,6 +26,8 @@ from __future__ import annotations
 
 import math
 import os
+import resource
+import shutil
 import signal
 import threading
 import time
@@ -46,13 +50,25 @@ class Fault(Config):
     """One of the list above."""
 
     do: Literal[
-        "kill", "freeze", "signal", "hang", "slow", "nan", "spike", "nan gradient", "wrong gradient", "flip"
+        "kill",
+        "freeze",
+        "signal",
+        "hang",
+        "slow",
+        "nan",
+        "spike",
+        "nan gradient",
+        "wrong gradient",
+        "flip",
+        "full disk",
+        "disk again",
+        "remove",
     ] = key(..., "what happens")
     at: str = key(..., "phase or point")
     rank: int = key(..., "of the world")
     step: int | None = key(None, "counted from 1; null: every step")
     seconds: float = key(0.0, "later, or how long")
-    name: str = key("SIGTERM", "of a signal")
+    name: str = key("SIGTERM", "of a signal, of a folder")
 
 
 class _Listed(Config):
@@ -104,6 +120,9 @@ def _act(fault: Fault, engine: Engine) -> None:
         "nan gradient": lambda: _spoil_gradient(engine, math.nan),
         "wrong gradient": lambda: _spoil_gradient(engine, 1.01),
         "flip": lambda: _flip(engine),
+        "full disk": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY)),
+        "disk again": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2),
+        "remove": lambda: shutil.rmtree(fault.name),
     }
     acts[fault.do]()
 

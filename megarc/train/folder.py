@@ -123,7 +123,13 @@ class RunFolder:
             raise UserError(f"{where} cannot be written on {platform.node()}: {error}") from None
 
     def tell(self, state: str, **facts: Any) -> None:
-        """Writes state.json: running, saved, finished or failed. Launchers lose exit codes."""
+        """Writes state.json: running, saved, finished or failed. Launchers lose exit codes.
+
+        Raises:
+            UserError: where it cannot be written, or the whole folder has vanished.
+        """
+        if not self.path.is_dir():
+            raise UserError(f"the run folder {self.path} has vanished; bring it back, or train in another")
         content = {"state": state, "time": time.strftime(_TIME), **facts}
         with written_safely(self.state) as file:
             file.write(orjson.dumps(content, option=orjson.OPT_INDENT_2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -15,6 +16,8 @@ import orjson
 
 from megarc.errors import UserError
 
+log = logging.getLogger("megarc")
+
 _HEARTBEAT_SECONDS = 10.0
 _STALE_SECONDS = 120.0
 
@@ -23,8 +26,9 @@ _STALE_SECONDS = 120.0
 def hold(lock: Path) -> Iterator[str | None]:
     """Holds the lock while the block runs; yields a sentence where a stale one was taken over.
 
-    A lock is stale when its process is gone from this host, or (on another
-    host) its heartbeat is older than two minutes.
+    A lock is stale when its process is gone from this host, when it is of an
+    earlier start of this same SLURM job, or (on another host) when its heartbeat
+    is older than two minutes.
 
     Raises:
         UserError: where a living job holds it, naming that job.
@@ -38,7 +42,8 @@ def hold(lock: Path) -> Iterator[str | None]:
     finally:
         stop.set()
         heart.join()
-        lock.unlink(missing_ok=True)
+        if _is_ours(_read(lock)):
+            lock.unlink(missing_ok=True)
 
 
 def _take(lock: Path) -> str | None:
@@ -49,8 +54,10 @@ def _take(lock: Path) -> str | None:
             f", job {holder['job']}" if holder["job"] else ""
         )
         if _alive(holder):
+            seen = max(0.0, time.time() - holder["heartbeat"])
             raise UserError(
-                f"the run folder {lock.parent} is in use by {who}; stop that job, or use another folder"
+                f"the run folder {lock.parent} is in use by {who}, last seen {seen:.0f} s ago; stop that job, or "
+                f"use another folder. Where that host is gone, try again when {_STALE_SECONDS:.0f} s have passed"
             )
         taken_over = f"took over the lock of {who}, which is gone"
         lock.unlink(missing_ok=True)
@@ -70,6 +77,7 @@ def _content() -> bytes:
             "host": socket.gethostname(),
             "process": os.getpid(),
             "job": os.environ.get("SLURM_JOB_ID"),
+            "restart": _restarts(),
             "started": _process_start(os.getpid()),
             "heartbeat": time.time(),
         }
@@ -83,10 +91,22 @@ def _read(lock: Path) -> dict[str, Any] | None:
         return None
     except (OSError, orjson.JSONDecodeError):
         # Half written by a job that died in that moment.
-        return {"host": "an unknown host", "process": 0, "job": None, "started": None, "heartbeat": 0.0}
+        unknown = {"host": "an unknown host", "process": 0, "job": None, "restart": 0}
+        return {**unknown, "started": None, "heartbeat": 0.0}
+
+
+def _restarts() -> int:
+    """How often SLURM started this job before."""
+    return int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+
+
+def _is_ours(holder: dict[str, Any] | None) -> bool:
+    return holder is not None and (holder["host"], holder["process"]) == (socket.gethostname(), os.getpid())
 
 
 def _alive(holder: dict[str, Any]) -> bool:
+    if holder["job"] and holder["job"] == os.environ.get("SLURM_JOB_ID"):
+        return holder.get("restart", 0) >= _restarts()
     if holder["host"] == socket.gethostname():
         # The start time tells the process from a later one with the same number.
         return bool(holder["started"]) and _process_start(holder["process"]) == holder["started"]
@@ -105,6 +125,9 @@ def _process_start(process: int) -> float | None:
 def _beat(lock: Path, stop: threading.Event) -> None:
     while not stop.wait(_HEARTBEAT_SECONDS):
         try:
+            if lock.exists() and not _is_ours(_read(lock)):
+                log.error("another job took over the run folder %s while this one seemed gone", lock.parent)
+                return
             beside = lock.with_name("lock.part")
             beside.write_bytes(_content())
             beside.replace(lock)

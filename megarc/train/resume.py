@@ -6,7 +6,7 @@ import logging
 from dataclasses import asdict, dataclass, replace
 
 from megarc.data import Gaps, Stream
-from megarc.errors import UserError
+from megarc.errors import UserError, told_once
 from megarc.parallel import broadcast_object, gather_objects, together
 from megarc.train import checkpoint
 from megarc.train.batches import BatchSchedule
@@ -65,10 +65,12 @@ def go_back(
     before = _on_rank_0(engine, shared, bad.first - 1)
     first, count = bad.samples(batches)
     if before is None:
-        raise UserError(
-            f"steps {bad.first} to {bad.last} were bad: {bad.why}; and {shared.folder} has no checkpoint before "
-            "them to go back to. Start anew in another folder, with a smaller checkpoint.every or optimizer.lr"
-        )
+        with told_once(engine.groups.first):
+            raise UserError(
+                f"steps {bad.first} to {bad.last} were bad: {bad.why}; and {shared.folder} has no checkpoint "
+                "before them to go back to. Start anew in another folder, with a smaller checkpoint.every or "
+                "optimizer.lr"
+            )
     standing = checkpoint.load(before, engine)
     for level in levels:
         if level.publisher(engine.groups.world.rank):
@@ -109,7 +111,8 @@ def _on_rank_0(engine: Engine, level: Level, at_most: int | None) -> Checkpoint 
             error = str(problem)
     found, error = broadcast_object((found, error), engine.groups.world)
     if error:
-        raise UserError(error)
+        with told_once(engine.groups.first):
+            raise UserError(error)
     return found
 
 

@@ -9,6 +9,7 @@ A job is one of
     {"do": "resave", "config": {...}, "from": F, "to": G}    load F under that configuration, save at once to G
     {"do": "layers", "sequence": true}                       split layers against torch.nn's
     {"do": "limit file size", "bytes": N}                    stands for a disk that is full
+    {"do": "disk again"}                                     and for one with room
     {"do": "limit memory", "bytes": N}                       what this process may still take
 """
 
@@ -43,6 +44,9 @@ def main() -> None:
     for job in json.loads(Path(sys.argv[1]).read_text()):
         if job["do"] == "limit file size":
             resource.setrlimit(resource.RLIMIT_FSIZE, (job["bytes"], job["bytes"]))
+            continue
+        if job["do"] == "disk again":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
             continue
         if job["do"] == "limit memory":
             limit = psutil.Process().memory_info().vms + job["bytes"]

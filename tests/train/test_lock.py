@@ -56,3 +56,26 @@ def test_a_half_written_lock_is_taken_over(tmp_path):
     lock.write_bytes(b'{"host": "x", "pro')
     with hold(lock) as taken_over:
         assert taken_over
+
+
+@pytest.mark.parametrize(("restart", "alive"), [("0", True), ("1", False)])
+def test_a_requeued_job_takes_over_its_own_lock_at_once(tmp_path, monkeypatch, restart, alive):
+    lock = tmp_path / "lock"
+    before = {"host": "elsewhere", "process": 1, "job": "77", "restart": 0, "started": 1.0}
+    lock.write_bytes(orjson.dumps({**before, "heartbeat": time.time()}))
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", restart)
+    if alive:
+        with pytest.raises(UserError, match="job 77, last seen"), hold(lock):
+            pass
+    else:
+        with hold(lock) as taken_over:
+            assert "job 77" in taken_over
+
+
+def test_a_lock_that_another_job_took_is_left_to_it(tmp_path):
+    lock = tmp_path / "lock"
+    with hold(lock):
+        theirs = {"host": "elsewhere", "process": 1, "job": None, "started": 1.0, "heartbeat": time.time()}
+        lock.write_bytes(orjson.dumps(theirs))
+    assert orjson.loads(lock.read_bytes()) == theirs

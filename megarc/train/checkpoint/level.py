@@ -8,7 +8,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from megarc.errors import UserError
+from megarc.errors import UserError, told_once
 from megarc.parallel import Groups, gather_objects
 from megarc.train.checkpoint import layout
 
@@ -47,7 +47,8 @@ class Level:
         told = gather_objects((error, socket.gethostname(), str(place)), groups.world)
         errors = [error for error, *_ in told if error]
         if errors:
-            raise UserError(f"checkpoint.local {folder} cannot be made: {'; '.join(errors[:4])}")
+            with told_once(groups.first):
+                raise UserError(f"checkpoint.local {folder} cannot be made: {'; '.join(errors[:4])}")
         mine = told[groups.world.rank][1:]
         return cls(
             place, tuple(rank for rank, (_, *where) in enumerate(told) if tuple(where) == mine), keep=2

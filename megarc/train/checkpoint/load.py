@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from megarc.errors import UserError
+from megarc.errors import UserError, told_once
 from megarc.parallel import Box, Group, broadcast_object, gather_objects, overlaps, size, whole
 from megarc.train.checkpoint.fragments import held, refresh, set_steps
 from megarc.train.checkpoint.layout import (
@@ -79,9 +79,10 @@ def _verify(checkpoint: Checkpoint, world: Group, level: Level | None) -> None:
     damaged = [one for listed in gather_objects(damaged, world) for one in listed]
     if damaged:
         folder, name = damaged[0]
-        raise UserError(
-            f"{folder}/{name} is damaged: its digest differs from the manifest's; {instead_of(Path(folder))}"
-        )
+        with told_once(world.rank == 0):
+            raise UserError(
+                f"{folder}/{name} is damaged: its digest differs from the manifest's; {instead_of(Path(folder))}"
+            )
 
 
 def _covers(checkpoint: Checkpoint, engine: Engine) -> bool:

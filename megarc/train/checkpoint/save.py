@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from megarc.errors import UserError
+from megarc.errors import UserError, told_once
 from megarc.parallel import Groups, gather_objects
 from megarc.train.checkpoint import layout
 from megarc.train.checkpoint.fragments import Fragment, buffers, written
@@ -94,7 +94,8 @@ class Saver:
             shutil.rmtree(writing.folder, ignore_errors=True)
         whole = layout.finished(writing.level.folder)
         rest = f"; {whole[-1]} is whole and stays" if whole else "; there is no earlier checkpoint"
-        raise UserError(f"checkpoint {writing.folder} could not be written ({'; '.join(failed)}){rest}")
+        with told_once(self.groups.first):
+            raise UserError(f"checkpoint {writing.folder} could not be written ({'; '.join(failed)}){rest}")
 
     def _fresh_folder(self, level: Level, step: int) -> Path:
         folder = layout.step_folder(level.folder, step)
@@ -110,7 +111,8 @@ class Saver:
                 error = str(problem)
         errors = [text for text in gather_objects(error, self.groups.world) if text]
         if errors:
-            raise UserError(f"the checkpoint folder {folder} cannot be made: {errors[0]}")
+            with told_once(self.groups.first):
+                raise UserError(f"the checkpoint folder {folder} cannot be made: {errors[0]}")
         return folder
 
     def _copy(self, name: str, tensor: Tensor) -> None:

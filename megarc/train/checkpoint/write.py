@@ -62,7 +62,7 @@ def _write_own(folder: Path, state: State, passing: Callable[[str], None]) -> No
     stem = layout.rank_name(state.rank)
     tensors = folder / f"{stem}.safetensors"
     beside = folder / f"{stem}.safetensors.part"
-    passing("saving")
+    passing("writing")
     save_file(state.tensors, beside)
     with beside.open("rb") as file:
         os.fsync(file.fileno())

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from megarc.data import Gaps
-from megarc.errors import UserError
+from megarc.errors import UserError, told_once
 from megarc.parallel import gather_objects
 from megarc.train.batches import BatchSchedule
 from megarc.train.engine import Engine, StepResult
@@ -91,7 +91,8 @@ class Numbers(Observer):
             return None
         if self.config.then == "back" and self.running.backs < self.config.backs:
             return Ending.BACK
-        raise UserError(self._report(moment))
+        with told_once(engine.groups.first):
+            raise UserError(self._report(moment))
 
     def _judge(self, loss: float, gradient_norm: float) -> str | None:
         """What is bad about a step, in words."""
