@@ -53,6 +53,11 @@ def run(arguments: argparse.Namespace) -> int:
     from megarc.tiers import makers
     from megarc.train import Ending, RunConfig, RunFolder, pretrain, start
 
+    def explain(config: RunConfig, world: int, rank: int) -> str:
+        from megarc.plan import explain_memory
+
+        return explain_memory(config, world, rank)
+
     def read() -> RunConfig:
         return load(RunConfig, arguments.config, arguments.overrides)
 
@@ -60,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         begun = start(place_from_environment(), read, timedelta(seconds=arguments.patience))
         if arguments.check:
             return show(begun)
-        ending = pretrain(begun.config, begun.groups, makers(MAKERS))
+        ending = pretrain(begun.config, begun.groups, makers(MAKERS), explain)
         if begun.groups.first:
             draw(RunFolder(begun.config.folder))
     finally:

@@ -5,6 +5,7 @@ collectives, from that rank's real part run with fake tensors on this machine.
 """
 
 from megarc.plan.dry_run import DryRun, dry_run
+from megarc.plan.fits import explain_memory
 from megarc.plan.table import as_table
 
-__all__ = ["DryRun", "as_table", "dry_run"]
+__all__ = ["DryRun", "as_table", "dry_run", "explain_memory"]

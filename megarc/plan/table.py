@@ -8,11 +8,15 @@ from megarc.progress import human
 _GIB = 2**30
 
 
+def bytes_together(run: DryRun) -> float:
+    """All that the rank holds at once."""
+    activations = run.activation_bytes * run.in_flight + run.recomputed_bytes
+    return run.weight_bytes + run.gradient_bytes + run.optimizer_bytes + activations
+
+
 def as_table(run: DryRun) -> str:
     """Where the rank stands, what it holds, what it tells others in a step."""
     place, topology = run.topology.place(run.rank), run.topology
-    activations = run.activation_bytes * run.in_flight + run.recomputed_bytes
-    total = run.weight_bytes + run.gradient_bytes + run.optimizer_bytes + activations
     names = run.layers if len(run.layers) <= 4 else [*run.layers[:2], "...", *run.layers[-2:]]
     lines = [
         f"rank {run.rank} of {topology.world}: tensor {place['tensor']} of {topology.tensor}"
@@ -28,7 +32,7 @@ def as_table(run: DryRun) -> str:
         f"{'activations, ' + str(run.in_flight) + ' micro-batches in flight':<38}"
         f"{run.activation_bytes * run.in_flight / _GIB:>9.3f}",
         f"{'one block, computed again':<38}{run.recomputed_bytes / _GIB:>9.3f}",
-        f"{'together':<38}{total / _GIB:>9.3f}",
+        f"{'together':<38}{bytes_together(run) / _GIB:>9.3f}",
         "",
         f"{'a step tells others':<34}{'group':>10}{'ranks':>7}{'times':>8}{'elements each':>15}",
     ]

@@ -10,11 +10,13 @@ import torch
 
 from megarc.data import Stream, part_of_step
 from megarc.errors import UserError
+from megarc.parallel import Groups
 from megarc.train.checkpoint import make_state
 from megarc.train.config import RunConfig
 from megarc.train.engine import Engine
 from megarc.train.feed import to_tensors
 from megarc.train.folder import RunFolder
+from megarc.train.pulse import Pulse
 from megarc.train.speed import peak_memory
 
 Explain = Callable[[RunConfig, int, int], str]
@@ -23,24 +25,25 @@ Explain = Callable[[RunConfig, int, int], str]
 _WORDS = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
 
 
-def dry_step(engine: Engine, stream: Stream, folder: RunFolder, explain: Explain | None) -> None:
-    """Takes all that a step takes: activations, gradients, the optimizer's moments. Weights don't change.
-
-    Raises:
-        UserError: where memory is not enough, with ``explain``'s table.
-    """
+def dry_step(engine: Engine, stream: Stream) -> None:
+    """Takes all that a step takes: activations, gradients, the optimizer's moments. Weights don't change."""
     engine.pulse.enter("dry step")
     config, data = engine.config, engine.groups.data
     parts = part_of_step(0, config.batch.size, data.rank, data.size, config.batch.micro_batch)
-    with explained(engine, folder, explain):
-        make_state(engine)
-        micro_batches = [to_tensors(stream.read(*part), engine.groups.device) for part in parts]
-        engine.step(micro_batches, 0.0, lambda loss, gradient_norm: False)
+    make_state(engine)
+    micro_batches = [to_tensors(stream.read(*part), engine.groups.device) for part in parts]
+    engine.step(micro_batches, 0.0, lambda loss, gradient_norm: False)
 
 
 @contextmanager
-def explained(engine: Engine, folder: RunFolder, explain: Explain | None) -> Iterator[None]:
-    """Turns the error of an allocation into words of the user, told by the rank that met it."""
+def memory_told(
+    config: RunConfig, groups: Groups, pulse: Pulse, folder: RunFolder, explain: Explain | None
+) -> Iterator[None]:
+    """Turns an allocation that fails into words of the user, told by the rank that met it.
+
+    Raises:
+        UserError: with ``explain``'s table.
+    """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -49,15 +52,15 @@ def explained(engine: Engine, folder: RunFolder, explain: Explain | None) -> Ite
             word in text.lower() for word in _WORDS
         ):
             raise
-        world = engine.groups.world
+        world = groups.world
         told = (
-            f"memory is not enough for a step: rank {world.rank} of {world.size} on {socket.gethostname()} held "
-            f"{peak_memory(engine.groups.device) / 2**30:.2f} GiB and got no more ({text})"
-        )
-        table = f"\n{explain(engine.config, world.size, world.rank)}" if explain else ""
-        advice = (
-            "\n       smaller: batch.micro, execution.recompute=full, a higher parallel.zero, more ranks, "
-            "parallel.offload"
+            f"memory is not enough (while {pulse.phase}): rank {world.rank} of {world.size} on "
+            f"{socket.gethostname()} held {peak_memory(groups.device) / 2**30:.2f} GiB and got no more ({text})"
         )
         folder.tell_failure(told)
+        table = f"\n{explain(config, world.size, world.rank)}" if explain else ""
+        advice = (
+            "\nalso: more ranks with parallel.zero=3 or parallel.tensor, parallel.offload. Give the same command "
+            "with one of these"
+        )
         raise UserError(told + table + advice) from None

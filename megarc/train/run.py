@@ -17,7 +17,7 @@ from megarc.progress import human
 from megarc.train.build import build_engine
 from megarc.train.checkpoint import Level, Standing
 from megarc.train.config import RunConfig
-from megarc.train.dry_step import Explain, dry_step
+from megarc.train.dry_step import Explain, dry_step, memory_told
 from megarc.train.faults import arm
 from megarc.train.folder import RunFolder
 from megarc.train.health import Signals, clear, watched
@@ -61,6 +61,7 @@ def pretrain(
         stack.enter_context(signals.caught())
         _enter(stack, folder, config, groups, stream, pulse)
         stack.enter_context(_watched(folder, config, groups, pulse))
+        stack.enter_context(memory_told(config, groups, pulse, folder, explain))
         pulse.enter("building")
         engine = build_engine(config, groups, pulse)
         stack.callback(engine.close)
@@ -70,7 +71,7 @@ def pretrain(
         resumed = resume(engine, [due.level for due in levels], stream)
         _announce(config, groups, stream, resumed.standing)
         if config.health.dry_step and resumed.standing.step < config.total_steps():
-            dry_step(engine, stream, folder, explain)
+            dry_step(engine, stream)
         stretch = Stretch(config, engine, stream, heldout, folder, levels, signals)
         return stretch.until_the_end(resumed)
 

@@ -5,7 +5,7 @@ import pytest
 from megarc.config import build
 from megarc.errors import UserError
 from megarc.model import cost_of
-from megarc.plan import dry_run
+from megarc.plan import dry_run, explain_memory
 from megarc.train import RunConfig, find_checkpoint
 
 SHAPE = {"layers": 4, "hidden": 32, "heads": 4, "vocabulary": 300, "tied": False}
@@ -106,3 +106,11 @@ def test_real_ranks_have_the_same_parameters(tmp_path):
     embedding = 128 * 32
     gains = 2 * (2 * 32 + 2 * 8) + 32
     assert sum(dry) == stored + embedding + gains
+
+
+def test_too_little_memory_is_explained_with_what_would_need_less():
+    shape = config().model_copy(update={"batch": config().batch.model_copy(update={"size": 64, "micro": 64})})
+    told = explain_memory(shape, 1, 0)
+    numbers = {line.rsplit(maxsplit=1)[0]: line.split()[-1] for line in told.splitlines() if "." in line}
+    assert float(numbers["batch.micro=32"]) < float(numbers["together"]), told
+    assert "execution.recompute=full" in numbers
