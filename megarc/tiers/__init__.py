@@ -9,12 +9,13 @@ tiers, what the top one gains over controls.
 """
 
 from megarc.tiers.config import ReadingConfig, RolloutsConfig, StackConfig
-from megarc.tiers.controls import Controls, run_controls, score_tiers
+from megarc.tiers.controls import Controls, run_controls
 from megarc.tiers.leaks import check_leaks
 from megarc.tiers.live import LiveStack
 from megarc.tiers.making import make_rollouts
 from megarc.tiers.plan import StackPlan, open_stack
 from megarc.tiers.running import command, run_stack
+from megarc.tiers.score import score_tiers
 from megarc.tiers.source import RolloutSource, makers
 from megarc.tiers.store import Rollouts
 

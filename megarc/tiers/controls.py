@@ -1,11 +1,4 @@
-"""What the stack is held against: the same top model on the same held-out tokens, without what is claimed to help.
-
-No gain counts unless it stands against all of these, at equal seeds:
-    same compute   no roll-outs, trained for all the FLOPs that the whole stack took, on all of its data
-    shuffled       roll-outs of other windows
-    filler         a token that says nothing in every roll-out's place
-    longer history history in the roll-outs' place
-"""
+"""The stack against its controls: trained, scored on the same tokens, told."""
 
 from __future__ import annotations
 
@@ -18,46 +11,14 @@ from typing import Any
 import numpy as np
 
 from megarc.data import Maker, open_source
-from megarc.model import cost_of
 from megarc.progress import human, progress
-from megarc.quantity import Quantity
-from megarc.tiers.making import share_of_training
+from megarc.tiers.arms import ARMS, STACK, Arm, arm_config, arm_flops
 from megarc.tiers.plan import HELDOUT, StackPlan, Stage
 from megarc.tiers.running import run_at_once
 from megarc.tiers.score import Losses, losses_of, mean_of
 from megarc.tiers.source import makers
-from megarc.tiers.store import Rollouts
-from megarc.train import RunConfig, RunFolder, find_checkpoint, load_model, run_config
+from megarc.train import RunConfig, load_model
 from megarc.window import Window
-
-STACK = "stack"
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A top tier trained and scored under one condition.
-
-    Attributes:
-        trained_as: the arm whose model it is scored with, itself mostly.
-        changes: keys of reading (``ReadingConfig``) that differ from the stack's.
-        shorter: whether R has no rows for roll-outs at all.
-    """
-
-    name: str
-    trained_as: str
-    changes: Mapping[str, Any]
-    shorter: bool = False
-
-
-ARMS = (
-    Arm(STACK, STACK, {}),
-    Arm("no roll-outs, same compute", "same-compute", {"rollouts": []}, shorter=True),
-    Arm("shuffled roll-outs", "shuffled", {"arm": "shuffled"}),
-    Arm("filler", "filler", {"arm": "filler"}),
-    Arm("longer history", "longer-history", {"rollouts": []}),
-    Arm("stack, shown shuffled ones", STACK, {"arm": "shuffled"}),
-    Arm("stack, shown none", STACK, {"rollouts": []}),
-)
 
 
 @dataclass(frozen=True)
@@ -144,77 +105,8 @@ def run_controls(plan: StackPlan, inner: Mapping[str, Maker], scripts: Path) -> 
                 losses.append(_score(plan, arm, arm_config(plan, base, seed), inner))
                 bar.advance(1)
             steps = config.total_steps()
-            outcomes.append(Outcome(arm, config.window.build(), steps, _flops(plan, base, config), losses))
+            outcomes.append(Outcome(arm, config.window.build(), steps, arm_flops(plan, base, config), losses))
     return Controls(outcomes, seeds)
-
-
-def arm_config(plan: StackPlan, arm: Arm, seed: int) -> RunConfig:
-    """The run of an arm."""
-    run = plan.run(plan.top)
-    if arm.name == STACK and seed == run.seed:
-        return run
-    reading = {"train": plan.reading_source(plan.top, plan.top, **arm.changes)}
-    folder = plan.folder / "controls" / f"{arm.trained_as}-{seed}"
-    run = run.model_copy(update={"seed": seed, "folder": folder})
-    valid = plan.reading_source(plan.top, HELDOUT, **{**arm.changes, "drop": 0.0})
-    if not arm.shorter:
-        data = run.data.model_copy(update={"train": [reading["train"]], "valid": [valid]})
-        return run.model_copy(update={"data": data})
-    window = run.window.model_copy(update={"recent": run.window.recent - rollout_rows(plan)})
-    run = run.model_copy(update={"window": window})
-    train = [plan.reading_source(plan.top, name, **arm.changes) for name in _trained(plan)]
-    data = run.data.model_copy(update={"train": train, "valid": [valid], "blend": "epochs"})
-    steps = round(stack_flops(plan) / (run.batch.size * _per_window(plan, run)))
-    return run.model_copy(update={"data": data, "length": Quantity(steps, "steps")})
-
-
-def rollout_rows(plan: StackPlan) -> int:
-    """Rows of R that the top tier's roll-outs take, tags included."""
-    writes = [plan.tier(name).writes for name in plan.reads(plan.top)]
-    return sum(one.samples * (one.tokens + 2) for one in writes)
-
-
-def stack_flops(plan: StackPlan) -> float:
-    """FLOPs of training every tier and of making the roll-outs that they were trained with."""
-    total = 0.0
-    for number, name in enumerate(plan.names):
-        if plan.tier(name).huggingface is None:
-            run = plan.run(name)
-            total += run.total_steps() * run.batch.size * _per_window(plan, run)
-        for writer in plan.names[:number]:
-            total += _rollout_flops(plan, writer, name)
-    return total
-
-
-def _rollout_flops(plan: StackPlan, writer: str, reader: str) -> float:
-    """Of a writer's roll-outs at every boundary of a reader's split."""
-    if plan.tier(writer).huggingface is not None:
-        return 0.0  # not ours: what it costs is not told here
-    run, writes = run_config(find_checkpoint(plan.run(writer).folder)), plan.tier(writer).writes
-    window = run.window.build()
-    boundaries = Rollouts(plan.prefix(writer, reader)).facts.boundaries
-    rows = min(window.rows, plan.window.recent + 1)
-    share = share_of_training(run.model, window, writes.samples, writes.tokens, rows)
-    return boundaries * share * cost_of(run.model, window).training_flops
-
-
-def _per_window(plan: StackPlan, run: RunConfig) -> int:
-    """Training FLOPs of a window; the vocabulary is the data's, which a trained run has told."""
-    known = run_config(find_checkpoint(plan.run(_trained(plan)[0]).folder)).model.vocabulary
-    model = run.model.model_copy(update={"vocabulary": known})
-    return cost_of(model, run.window.build()).training_flops
-
-
-def _flops(plan: StackPlan, arm: Arm, config: RunConfig) -> float:
-    """What an arm took, with everything that its roll-outs took."""
-    own = config.total_steps() * config.batch.size * _per_window(plan, config)
-    if arm.changes.get("arm") == "filler" or "rollouts" in arm.changes:
-        return own
-    return stack_flops(plan)
-
-
-def _trained(plan: StackPlan) -> list[str]:
-    return [name for name in plan.names if plan.tier(name).huggingface is None]
 
 
 def _stage(plan: StackPlan, arm: Arm, seed: int) -> Stage:
@@ -228,20 +120,7 @@ def _score(plan: StackPlan, arm: Arm, config: RunConfig, inner: Mapping[str, Mak
     source = open_source(
         plan.reading_source(plan.top, HELDOUT, **{**arm.changes, "drop": 0.0}), window, makers(inner)
     )
-    return losses_of(load_model(RunFolder(config.folder).path), source, window)
-
-
-def score_tiers(plan: StackPlan, inner: Mapping[str, Maker]) -> dict[str, Losses]:
-    """Each tier of ours on the same tokens: C of the held-out windows, read as each tier reads."""
-    found = {}
-    for name in _trained(plan):
-        saved, config = load_model(plan.run(name).folder), plan.config.heldout
-        window = plan.window.build()
-        if plan.reads(name):
-            window = saved.config.window.build()
-            config = plan.reading_source(name, HELDOUT, drop=0.0)
-        found[name] = losses_of(saved, open_source(config, window, makers(inner)), window)
-    return found
+    return losses_of(load_model(config.folder), source, window)
 
 
 def _error_of_mean(values: Sequence[float]) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,13 +14,15 @@ import torch
 from megarc.data import Maker, Source, open_source
 from megarc.data.source import Indices, read_many
 from megarc.errors import UserError
-from megarc.model import ModelConfig, cost_of
-from megarc.parallel import Groups, broadcast_object, gather_objects
+from megarc.parallel import Groups, broadcast_object, together
 from megarc.progress import human, progress
 from megarc.tiers.config import RolloutsConfig
+from megarc.tiers.cost import share_of_training
 from megarc.tiers.layout import Tags, Tokens
-from megarc.tiers.store import RolloutFacts, Rollouts, Shards, Written, exists, facts_of
+from megarc.tiers.shards import Shards
+from megarc.tiers.store import RolloutFacts, Rollouts, Written, exists, facts_of
 from megarc.tiers.writer import TierWriter, Writer, draws, open_writer
+from megarc.train import hold
 from megarc.window import Window
 
 log = logging.getLogger("megarc")
@@ -37,36 +40,55 @@ def make_rollouts(config: RolloutsConfig, groups: Groups, inner: Mapping[str, Ma
     Raises:
         UserError: for everything that a user can put right.
     """
-    job = open_job(config, groups.device, inner)
-    prefix = config.to
-    found = broadcast_object(exists(prefix, job.facts) if groups.first else False, groups.world)
-    if found:
-        log.info("%s is there already", prefix)
+    job = together(lambda: open_job(config, groups.device, inner), groups.world)
+    prefix, shards = config.to, Shards(config.to, job.facts, config.writes.shard)
+    if together(lambda: exists(prefix, job.facts), groups.world):
+        if groups.first:
+            log.info("%s is there already", prefix)
         return Rollouts(prefix)
-    shards = Shards(prefix, job.facts, config.writes.shard)
-    if groups.first:
-        shards.prepare()
-    missing = broadcast_object(shards.missing() if groups.first else [], groups.world)
-    if groups.first:
-        _announce(job, shards, missing)
-    begun = time.monotonic()
-    mine = missing[groups.world.rank :: groups.world.size]
-    boundaries = sum(len(shards.boundaries(shard)) for shard in missing)
-    each = config.writes.samples * config.writes.tokens
-    with progress(prefix.name, boundaries * each, unit="tokens", quiet=not groups.first) as bar:
-        for shard in mine:
+    with ExitStack() as stack:
+        together(lambda: _enter(stack, shards) if groups.first else None, groups.world)
+        missing = broadcast_object(shards.missing() if groups.first else [], groups.world)
+        if groups.first:
+            _announce(job, shards, missing)
+        begun = time.monotonic()
+        together(lambda: _make(job, shards, missing, groups), groups.world)
+        together(lambda: _finish(shards, missing, begun) if groups.first else None, groups.world)
+    return Rollouts(prefix)
+
+
+def _enter(stack: ExitStack, shards: Shards) -> None:
+    """One job at a time; what a killed one left of the same plan stays."""
+    shards.open_folder()
+    taken_over = stack.enter_context(hold(shards.folder / "lock"))
+    if taken_over:
+        log.warning(taken_over)
+    shards.keep_only_this_plan()
+
+
+def _make(job: Job, shards: Shards, missing: list[int], groups: Groups) -> None:
+    """This rank's part of the missing shards."""
+    writes, ranks = job.config.writes, groups.world.size
+    each = writes.samples * writes.tokens
+    total = sum(len(shards.boundaries(shard)) for shard in missing) * each
+    with progress(job.config.to.name, total, unit="tokens", quiet=not groups.first) as bar:
+        for shard in missing[groups.world.rank :: ranks]:
             parts = []
-            for some in _batches(shards.boundaries(shard), config.writes.batch):
+            for some in _batches(shards.boundaries(shard), writes.batch):
                 parts.append(job.write(some))
-                # Rank 0 speaks for all: the others are as far.
-                bar.advance(len(some) * each * min(groups.world.size, len(missing)))
+                # Rank 0 speaks for all: the others are about as far.
+                bar.advance(len(some) * each * min(ranks, len(missing)))
             tokens, likely = (np.concatenate(column) for column in zip(*parts, strict=True))
             shards.save(shard, (tokens, likely))
-    gather_objects(None, groups.world)
-    if groups.first:
-        _tell(shards.join(), boundaries, time.monotonic() - begun)
-    gather_objects(None, groups.world)
-    return Rollouts(prefix)
+
+
+def _finish(shards: Shards, missing: list[int], begun: float) -> None:
+    seconds = time.monotonic() - begun
+    facts, made = shards.facts, shards.join()
+    boundaries = sum(len(shards.boundaries(shard)) for shard in missing)
+    rate = boundaries * facts.samples * facts.tokens / max(seconds, 1e-9)
+    mean = float(np.mean(made.log_probabilities, dtype=np.float64))
+    log.info(f"{made.prefix}: {human(rate)} tokens/s; {-mean:.3f} nats a token under the writer")
 
 
 @dataclass(frozen=True)
@@ -126,23 +148,6 @@ def open_job(config: RolloutsConfig, device: torch.device | str, inner: Mapping[
     return Job(config, source, window, below, writer)
 
 
-def share_of_training(model: ModelConfig, window: Window, samples: int, tokens: int, rows: int) -> float:
-    """FLOPs of ``samples`` roll-outs of ``tokens`` at a boundary, over those of training on one window.
-
-    Args:
-        rows: rows of the writer's window up to the boundary, encoded once.
-    """
-    training = cost_of(model, window).training_flops
-    encoded = cost_of(model, Window(max(rows - 1, 0), 1, 1))
-    # A token more: a causal row that sees `rows` rows and, on average, half of the roll-out.
-    step = Window(0, 1, 1)
-    one = cost_of(model, step)
-    pairs = rows + tokens / 2
-    row = one.matrix_flops + one.head_flops + one.attention_flops * pairs
-    forward = encoded.matrix_flops + encoded.head_flops + encoded.attention_flops
-    return (forward + samples * (tokens - 1) * row) / training
-
-
 def _batches(boundaries: range, size: int) -> Iterator[Indices]:
     for first in range(0, len(boundaries), size):
         yield np.asarray(boundaries[first : first + size], dtype=np.int64)
@@ -162,10 +167,3 @@ def _announce(job: Job, shards: Shards, missing: list[int]) -> None:
         log.info(f"the roll-outs of a window cost {share:.2f} of a training step of their writer on one")
     if len(missing) < shards.count:
         log.info(f"{shards.count - len(missing)} of {shards.count} shards are there already")
-
-
-def _tell(made: Rollouts, boundaries: int, seconds: float) -> None:
-    facts = made.facts
-    rate = boundaries * facts.samples * facts.tokens / max(seconds, 1e-9)
-    mean = float(np.mean(made.log_probabilities, dtype=np.float64))
-    log.info(f"{made.prefix}: {human(rate)} tokens/s; {-mean:.3f} nats a token under the writer")

@@ -126,6 +126,11 @@ class StackPlan:
         return self.folder / "rollouts" / f"{writer}-for-{reader}"
 
     @property
+    def own(self) -> list[str]:
+        """The tiers that are trained here: all but a Hugging Face model at the bottom."""
+        return [name for name in self.names if self.tier(name).huggingface is None]
+
+    @property
     def top(self) -> str:
         return self.names[-1]
 

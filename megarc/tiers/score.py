@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from megarc.data import Samples, Source
+from megarc.data import Maker, Samples, Source, open_source
 from megarc.data.source import read_many
-from megarc.train import SavedModel
+from megarc.tiers.plan import HELDOUT, StackPlan
+from megarc.tiers.source import makers
+from megarc.train import SavedModel, load_model
 from megarc.window import Window
 
 Sums: TypeAlias = npt.NDArray[np.float64]
@@ -87,6 +89,19 @@ def losses_of(
             progress(len(samples.tokens))
     nll, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
     return Losses(nll, weights)
+
+
+def score_tiers(plan: StackPlan, inner: Mapping[str, Maker]) -> dict[str, Losses]:
+    """Each tier of ours on the same tokens: C of the held-out windows, read as each tier reads."""
+    found = {}
+    for name in plan.own:
+        saved, config = load_model(plan.run(name).folder), plan.config.heldout
+        window = plan.window.build()
+        if plan.reads(name):
+            window = saved.config.window.build()
+            config = plan.reading_source(name, HELDOUT, drop=0.0)
+        found[name] = losses_of(saved, open_source(config, window, makers(inner)), window)
+    return found
 
 
 def _losses(saved: SavedModel, samples: Samples, window: Window) -> tuple[Sums, Sums]:

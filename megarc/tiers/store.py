@@ -9,8 +9,6 @@ P.parts/              while they are made: a file for each shard of boundaries
 from __future__ import annotations
 
 import hashlib
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,10 +17,9 @@ import numpy.typing as npt
 import orjson
 
 from megarc.config import Config, build, key, to_dict
-from megarc.corpus import IndexedCorpus, IndexedWriter, dtype_for
+from megarc.corpus import IndexedCorpus
 from megarc.data import Source
 from megarc.errors import UserError
-from megarc.safe import cannot_write, written_safely
 from megarc.tiers.config import WritesConfig
 from megarc.window import Window
 
@@ -102,7 +99,7 @@ class Rollouts:
 
     @property
     def log_probabilities(self) -> npt.NDArray[np.float32]:
-        path = _logp(self.prefix)
+        path = log_probability_file(self.prefix)
         try:
             found = np.load(path, mmap_mode="r")
         except (OSError, ValueError) as error:
@@ -156,83 +153,11 @@ def exists(prefix: Path, facts: RolloutFacts) -> bool:
     )
 
 
-class Shards:
-    """Roll-outs under way: a file a shard, kept while the plan is the same.
-
-    Args:
-        size: boundaries of a shard.
-    """
-
-    def __init__(self, prefix: Path, facts: RolloutFacts, size: int) -> None:
-        self.prefix, self.facts, self.size = prefix, facts, size
-        self.folder = Path(f"{prefix}.parts")
-        self.count = -(-facts.boundaries // size)
-
-    def prepare(self) -> None:
-        """Makes the folder; shards of another plan go. One rank only."""
-        mark, plan = self.folder / "plan", f"{self.facts.plan()} {self.size}"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if not mark.exists() or mark.read_text() != plan:
-                for old in self.folder.glob("shard-*"):
-                    old.unlink()
-            with written_safely(mark) as file:
-                file.write(plan.encode())
-        except OSError as error:
-            raise cannot_write(self.folder, error) from error
-
-    def boundaries(self, shard: int) -> range:
-        """Those of a shard."""
-        return range(shard * self.size, min((shard + 1) * self.size, self.facts.boundaries))
-
-    def missing(self) -> list[int]:
-        """Shards that are still to be made."""
-        return [shard for shard in range(self.count) if not self._path(shard).exists()]
-
-    def save(self, shard: int, written: Written) -> None:
-        """A whole shard, or none."""
-        with written_safely(self._path(shard)) as file:
-            np.savez(file, tokens=written[0].astype(np.int32), log_probabilities=written[1])
-
-    def join(self) -> Rollouts:
-        """Shards to roll-outs; the sidecar last, then the shards go. One rank only."""
-        facts = self.facts
-        shape = (facts.boundaries, facts.samples, facts.tokens)
-        with IndexedWriter(self.prefix, dtype_for(facts.vocabulary or 1 << 31)) as writer:
-            for tokens, _ in self._read():
-                writer.add(tokens.reshape(-1), np.full(tokens.shape[0] * tokens.shape[1], facts.tokens))
-            content = writer.finish().content_digest
-        with written_safely(_logp(self.prefix)) as file:
-            np.lib.format.write_array_header_1_0(
-                file, {"descr": "<f4", "fortran_order": False, "shape": shape}
-            )
-            for _, logp in self._read():
-                file.write(logp.astype("<f4").tobytes())
-        with written_safely(sidecar(self.prefix)) as file:
-            told = to_dict(facts.model_copy(update={"content": content}))
-            file.write(orjson.dumps(told, option=orjson.OPT_INDENT_2) + b"\n")
-        shutil.rmtree(self.folder, ignore_errors=True)
-        return Rollouts(self.prefix)
-
-    def _read(self) -> Iterator[Written]:
-        for shard in range(self.count):
-            try:
-                with np.load(self._path(shard)) as file:
-                    yield file["tokens"], file["log_probabilities"]
-            except (OSError, ValueError, KeyError) as error:
-                raise UserError(
-                    f"the shard {self._path(shard)} is damaged ({error}); remove it and run again"
-                ) from None
-
-    def _path(self, shard: int) -> Path:
-        return self.folder / f"shard-{shard:06d}.npz"
-
-
 def sidecar(prefix: Path) -> Path:
     return Path(f"{prefix}.rollouts.json")
 
 
-def _logp(prefix: Path) -> Path:
+def log_probability_file(prefix: Path) -> Path:
     return Path(f"{prefix}.logp.npy")
 
 

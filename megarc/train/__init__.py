@@ -10,6 +10,7 @@ from megarc.train.checkpoint import Checkpoint, full_masters
 from megarc.train.config import RunConfig
 from megarc.train.feed import MicroBatch, to_tensors
 from megarc.train.folder import RunFolder
+from megarc.train.lock import hold
 from megarc.train.observers import Ending
 from megarc.train.resolve import resolve
 from megarc.train.run import pretrain
@@ -35,6 +36,7 @@ __all__ = [
     "find_checkpoint",
     "find_tokenizer",
     "full_masters",
+    "hold",
     "load_model",
     "pretrain",
     "resolve",

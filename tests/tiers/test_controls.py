@@ -11,7 +11,8 @@ from megarc.inference import Sampling
 from megarc.model import cost_of
 from megarc.science import MAKERS
 from megarc.tiers import LiveStack, StackConfig, StackPlan, makers, run_controls, score_tiers
-from megarc.tiers.controls import ARMS, arm_config, rollout_rows, stack_flops
+from megarc.tiers.arms import ARMS, arm_config, rollout_rows
+from megarc.tiers.cost import stack_flops
 from megarc.tiers.score import Losses
 from megarc.train import load_model, pretrain
 

@@ -14,9 +14,9 @@ from megarc.inference import Sampling
 from megarc.inference.generate import continuations, generate
 from megarc.science import MAKERS
 from megarc.tiers import Rollouts, make_rollouts, makers
-from megarc.tiers.store import Shards
+from megarc.tiers.shards import Shards
 from megarc.tiers.writer import draws
-from megarc.train import load_model
+from megarc.train import hold, load_model
 
 
 def test_log_probabilities_are_those_of_the_writer(built):
@@ -109,6 +109,19 @@ def test_a_killed_job_goes_on_from_its_shards(built, groups, tmp_path, monkeypat
     assert (again.tokens == whole.tokens).all()
     assert (again.log_probabilities == whole.log_probabilities).all()
     assert not (tmp_path / "again.parts").exists()
+
+
+def test_one_job_at_a_time(built, groups, tmp_path):
+    job = built.job("middle", "top").model_copy(update={"to": tmp_path / "held"})
+    parts = tmp_path / "held.parts"
+    parts.mkdir()
+    with hold(parts / "lock"), pytest.raises(UserError, match="is in use by process"):
+        make_rollouts(job, groups, MAKERS)
+    # What another plan left is not taken for this one's.
+    (parts / "plan").write_text("another")
+    (parts / "shard-000000.npz").write_bytes(b"another's")
+    made = make_rollouts(job, groups, MAKERS)
+    assert (made.tokens == Rollouts(built.prefix("middle", "top")).tokens).all()
 
 
 def test_what_is_there_is_not_made_again_and_others_are_refused(built, groups, tmp_path):
