@@ -58,7 +58,7 @@ def run_at_once(plan: StackPlan, stages: Sequence[Stage], scripts: Path, at_once
     """
     waiting = [stage for stage in stages if not is_done(stage)]
     running: list[tuple[Stage, subprocess.Popen[bytes]]] = []
-    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // at_once))}
+    environment = {**os.environ, "OMP_NUM_THREADS": _threads(at_once)}
     with progress(f"{len(waiting)} runs", len(waiting), unit="runs") as bar:
         try:
             while waiting or running:
@@ -118,7 +118,7 @@ def _call(words: Sequence[str], name: str) -> None:
         words = [sys.executable, *words[1:]]
     print("$ " + " ".join(["python" if word == sys.executable else word for word in words]), flush=True)
     try:
-        code = subprocess.run(words).returncode
+        code = subprocess.run(words, env={"OMP_NUM_THREADS": _threads(2), **os.environ}).returncode
     except OSError as error:
         raise UserError(f"{name}: cannot start {words[0]}: {error.strerror}; see the key launcher") from None
     if code == EXIT_SAVED:
@@ -127,6 +127,11 @@ def _call(words: Sequence[str], name: str) -> None:
         raise UserError(
             f"{name} ended with code {code}; what it said stands above. The same command goes on there"
         )
+
+
+def _threads(processes: int) -> str:
+    """Threads of each of so many processes: threads that wait for one another on a busy machine stand still."""
+    return str(max(1, (os.cpu_count() or 1) // processes))
 
 
 def _check(stage: Stage, code: int) -> None:
