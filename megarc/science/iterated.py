@@ -1,13 +1,13 @@
 """Iterated functions: a task on which thinking ahead must help.
 
-R spells out a cycle f on 12 places, an edge a token, in random order. C begins
+R spells out a cycle f on 10 places, an edge a token, in random order. C begins
 with a place s, the boundary, and goes on in one of two ways, either as likely:
 
-    token    0 .. h-13   h-12 .. h-1     h    h+1   h+2 ...                     (h rows of R)
-    holds    PAD         edges i->f(i)   s    :     f(s) f(f(s)) ... f^6(s) PAD  the work is shown
-                                         s    !     f^6(s) PAD ...               the answer alone
+    token    0 .. h-11   h-10 .. h-1     h    h+1   h+2 ...                     (h rows of R)
+    holds    PAD         edges i->f(i)   s    :     f(s) f(f(s)) ... f^5(s) PAD  the work is shown
+                                         s    !     f^5(s) PAD ...               the answer alone
 
-Six steps in one go, half way round, are more than a small model has layers for; one step a token
+Five steps in one go, half way round, are more than a small model has layers for; one step a token
 is easy. So whoever has read what the text says where it shows the work can know
 what it says where it does not: a roll-out that happens to begin with ``:`` writes
 out the steps, one a token, and the reader of it needs to copy the last.
@@ -24,15 +24,15 @@ from megarc.data.source import Indices
 from megarc.errors import UserError
 from megarc.window import Window
 
-PLACES = 12
-STEPS = 6
-_EDGES = PLACES  # ids below it are places; then edges i->j, as i * 12 + j
+PLACES = 10
+STEPS = 5
+_EDGES = PLACES  # ids below it are places; then edges i->j, as i * 10 + j
 PAD = _EDGES + PLACES * PLACES
 SHOWN, DIRECT = PAD + 1, PAD + 2
 _RESERVED = PAD + 3
 _NAMES = ("<ro>", "</ro>", *(f"<spare{number}>" for number in range(10)))
 CAUSAL = STEPS + 1
-"""Rows of C: they hold the place, the mark and five steps, and predict the mark and six steps."""
+"""Rows of C: they hold the place, the mark and four steps, and predict the mark and five steps."""
 
 
 class IteratedFunction:

@@ -19,7 +19,7 @@ def stack(folder, **changes):
         "run": {
             "length": "3 steps",
             "device": "cpu",
-            "window": {"recent": 50, "causal": 7, "stride": 7},
+            "window": {"recent": 50, "causal": 6, "stride": 6},
             "model": {"layers": 1, "hidden": 16, "heads": 2, "initial_std": 0.3},
             "batch": {"size": 4},
             "optimizer": {"lr": 1e-2},

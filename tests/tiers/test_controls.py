@@ -35,9 +35,9 @@ def test_every_arm_is_scored_on_the_same_tokens(trained, tmp_path):
     first = result.outcomes[0].losses[0]
     for outcome in result.outcomes:
         for losses in outcome.losses:
-            assert np.array_equal(losses.weights, first.weights) and losses.nll.shape == (21, 7)
+            assert np.array_equal(losses.weights, first.weights) and losses.nll.shape == (21, 6)
             assert losses.nats_per_token != first.nats_per_token or losses is first
-    assert len(result.gains()) == 4 and all(len(gains) == 7 for gains in result.gains().values())
+    assert len(result.gains()) == 4 and all(len(gains) == 6 for gains in result.gains().values())
     assert "'filler'" in result.words() and "2 seeds" in result.words()
     means = dict(zip((row[0] for row in rows), (float(row[4]) for row in rows), strict=True))
     for row in rows[1:]:
@@ -61,13 +61,13 @@ def test_a_tiers_loss_is_what_its_model_says(built):
     assert list(losses) == ["bottom", "middle", "top"]
     saved = load_model(built.run("bottom").folder)
     read = open_source(built.config.heldout, built.window.build(), MAKERS).read_many(np.arange(21))
-    text = torch.as_tensor(read.tokens[:, -20:].astype(np.int64))
+    text = torch.as_tensor(read.tokens[:, -19:].astype(np.int64))
     with torch.no_grad():
-        logits = saved.model.logits(text[:, :-1], slice(12, 19), 12)
+        logits = saved.model.logits(text[:, :-1], slice(12, 18), 12)
     expected = torch.nn.functional.cross_entropy(
         logits.flatten(0, 1), text[:, 13:].flatten(), reduction="none"
     )
-    assert np.allclose(losses["bottom"].nll, expected.view(21, 7), atol=1e-5)
+    assert np.allclose(losses["bottom"].nll, expected.view(21, 6), atol=1e-5)
     assert np.array_equal(losses["bottom"].weights, losses["top"].weights)
 
 
@@ -85,14 +85,14 @@ def test_on_the_fly_is_what_is_stored(built):
 def test_scoring_a_text_through_the_tiers_is_window_by_window(built):
     base = open_source(built.config.heldout, built.window.build(), MAKERS)
     live = LiveStack(built, base.facts.reserved)
-    text = np.random.default_rng(0).integers(0, 150, 150)
+    text = np.random.default_rng(0).integers(0, 110, 150)
     targets = range(60, 131)  # neither end on a boundary
     score = live.evaluate(text, targets, batch=3)
     total = 0.0
-    for start in range(60 - 51, 131 - 51, 7):
-        rows = np.pad(text, (0, 60))[start : start + 58][None]
-        nll = live.losses(rows, [start // 7])[0]
-        total += sum(nll[j] for j in range(7) if start + 51 + j < 131)
+    for start in range(60 - 51, 131 - 51, 6):
+        rows = np.pad(text, (0, 60))[start : start + 57][None]
+        nll = live.losses(rows, [start // 6])[0]
+        total += sum(nll[j] for j in range(6) if start + 51 + j < 131)
     assert score.tokens == 71 and score.nats_per_token == pytest.approx(total / 71, rel=1e-5)
 
 

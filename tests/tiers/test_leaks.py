@@ -40,28 +40,28 @@ def test_on_a_text_a_changed_token_changes_later_boundaries_only(built, groups, 
     """End to end: another text on disk, another file of roll-outs, compared boundary by boundary."""
     from megarc.tiers import making
 
-    text = np.random.default_rng(0).integers(0, 150, 400)
-    at = 12 + 7 * 20 + 1  # the first token behind boundary 20 of windows [12 | 7]
+    text = np.random.default_rng(0).integers(0, 110, 400)
+    at = 12 + 6 * 20 + 1  # the first token behind boundary 20 of windows [12 | 6]
     other = text.copy()
-    other[at:] = (other[at:] + 1 + np.random.default_rng(1).integers(0, 149, len(text) - at)) % 150
+    other[at:] = (other[at:] + 1 + np.random.default_rng(1).integers(0, 109, len(text) - at)) % 110
     tags = making.Tags.of(
         open_source(built.split("top"), built.window.build(), MAKERS).facts.reserved, "the task"
     )
     monkeypatch.setattr(making.Tags, "of", lambda *_: tags)  # a bare corpus has no manifest that tells them
     made = []
     for name, tokens in (("one", text), ("other", other)):
-        with IndexedWriter(tmp_path / name, dtype_for(200)) as writer:
+        with IndexedWriter(tmp_path / name, dtype_for(125)) as writer:
             writer.add(tokens)
             writer.finish()
         job = built.job("bottom", "top").model_copy(
             update={
                 "of": SourceConfig(path=tmp_path / name),
-                "window": WindowConfig(recent=12, causal=7, stride=7),
+                "window": WindowConfig(recent=12, causal=6, stride=6),
                 "to": tmp_path / f"rollouts-{name}",
             }
         )
         made.append(make_rollouts(job, groups, MAKERS))
     same = (made[0].tokens == made[1].tokens).all(axis=(1, 2))
-    assert len(same) == Rollouts(tmp_path / "rollouts-one").facts.boundaries == 55
+    assert len(same) == Rollouts(tmp_path / "rollouts-one").facts.boundaries == 64
     assert same[:21].all() and not same[21:].all()
     assert (made[0].log_probabilities[:21] == made[1].log_probabilities[:21]).all()

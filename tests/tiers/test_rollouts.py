@@ -45,8 +45,8 @@ def test_greedy_roll_outs_are_what_generate_writes(built):
     window = saved.config.window.build()
     text = torch.randint(0, 100, (3, 13), generator=torch.Generator().manual_seed(0))
     greedy = Sampling(temperature=0)
-    tokens, _ = continuations(saved.model, text, window.recent, torch.zeros(3, 2, 7), greedy)
-    expected = generate(saved.model, text, window, 7, greedy)[:, 13:]
+    tokens, _ = continuations(saved.model, text, window.recent, torch.zeros(3, 2, 6), greedy)
+    expected = generate(saved.model, text, window, 6, greedy)[:, 13:]
     assert torch.equal(tokens, expected[:, None].expand(-1, 2, -1))
 
 
@@ -137,7 +137,7 @@ def test_the_sidecar_tells_all(built):
     facts = json.loads(Path(f"{built.prefix('middle', 'top')}.rollouts.json").read_text())
     assert (facts["tier"], facts["samples"], facts["tokens"], facts["seed"]) == (1, 2, 4, 0)
     assert len(facts["writer"]) == len(facts["content"]) == 64 and len(facts["reads"]) == 1
-    assert facts["boundaries"] == 20 and facts["window"] == [50, 7, 7]
+    assert facts["boundaries"] == 20 and facts["window"] == [50, 6, 6]
 
 
 def other(built, **changes):
@@ -185,6 +185,6 @@ def test_a_tier_without_a_checkpoint_or_with_too_short_a_window_is_refused(built
     job = built.job("bottom", "top").model_copy(update={"to": tmp_path / "x"})
     with pytest.raises(UserError, match="no/run does not exist"):
         make_rollouts(job.model_copy(update={"writer": Path("no/run")}), groups, MAKERS)
-    long = job.writes.model_copy(update={"tokens": 8})
-    with pytest.raises(UserError, match="7 rows that learned to predict"):
+    long = job.writes.model_copy(update={"tokens": 7})
+    with pytest.raises(UserError, match="6 rows that learned to predict"):
         make_rollouts(job.model_copy(update={"writes": long}), groups, MAKERS)

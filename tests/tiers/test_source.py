@@ -41,7 +41,7 @@ def test_weights_and_positions_are_those_of_their_rows(built):
     assert (top.weights == base_of(built).read_many(EVERY).weights).all()
     assert top.positions is None
     # The boundary stands behind the history, wherever the roll-outs are.
-    assert (middle.positions[:, 50:] - middle.positions[:, 50:51] == np.arange(7)).all()
+    assert (middle.positions[:, 50:] - middle.positions[:, 50:51] == np.arange(6)).all()
     assert (middle.positions.max(1) <= middle.positions[:, -1]).all()
 
 
@@ -79,7 +79,7 @@ def test_it_blends_with_others_and_short_recent(built):
     )
     window = built.window.build()
     batch = open_stream(config, "train", window, 0, makers=makers(MAKERS)).read(0, 64)
-    plain = (batch.positions == np.arange(57)).all(1)
+    plain = (batch.positions == np.arange(56)).all(1)
     assert 20 < plain.sum() < 44 and (batch.recent < 50).any()
 
 
@@ -96,7 +96,7 @@ def test_documents_of_roll_outs_are_the_boundarys(built, monkeypatch):
 
         def read_many(self, k):
             read = read_many(self.inner, k, self.window)
-            documents = np.repeat((np.arange(57) >= 45).astype(np.int32)[None], len(k), 0)
+            documents = np.repeat((np.arange(56) >= 45).astype(np.int32)[None], len(k), 0)
             return type(read)(read.tokens, read.weights, documents)
 
         def read(self, k):
@@ -114,7 +114,7 @@ def test_documents_of_roll_outs_are_the_boundarys(built, monkeypatch):
         built.reading("top", "top", drop=0.0),
     )
     documents = source.read_many(EVERY).documents
-    assert documents.shape == (20, 57)
+    assert documents.shape == (20, 56)
     assert (documents[:, :12] == 0).all() and (documents[:, 12:] == 1).all()
 
 
