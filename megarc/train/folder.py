@@ -21,6 +21,7 @@ from megarc.config import differences, identity, load, to_yaml
 from megarc.errors import UserError
 from megarc.safe import written_safely
 from megarc.train.config import RunConfig
+from megarc.train.lines import LogFile
 
 _TIME = "%Y-%m-%d %H:%M:%S"
 _SHOWN_DIFFERENCES = 12
@@ -164,8 +165,8 @@ class RunFolder:
             self.note(f"failed: {error}")
 
     def note(self, text: str) -> None:
-        """A line of log.txt that is not shown."""
-        with self.log.open("a", encoding="utf-8") as file:
+        """A line of log.txt that is not shown; where it cannot be written, that is no reason to stop."""
+        with suppress(OSError), self.log.open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     @contextmanager
@@ -185,8 +186,7 @@ class RunFolder:
     @contextmanager
     def logged(self, logger: logging.Logger, path: Path) -> Iterator[None]:
         """Keeps in ``path`` what the logger says while the block runs."""
-        handler = logging.FileHandler(path, encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        handler = LogFile(path)
         logger.addHandler(handler)
         try:
             yield

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, TextIO
+from typing import Any
 
 import orjson
 import torch
@@ -21,6 +21,7 @@ from megarc.train.config import RunConfig
 from megarc.train.engine import Engine, StepResult
 from megarc.train.folder import RunFolder
 from megarc.train.heldout import heldout_loss
+from megarc.train.lines import Lines
 from megarc.train.observers import Ending, Moment, Observer
 from megarc.train.speed import peak_flops, peak_memory
 
@@ -48,7 +49,7 @@ class Metrics(Observer):
         self.window = config.window.build()
         self.cost: Cost = cost_of(config.model, self.window)
         self.peak = 0.0
-        self.file: TextIO | None = None
+        self.file: Lines | None = None
         self.board: Any = None
         self.bar: Bar | None = None
         self._bar_context: Any = None
@@ -63,7 +64,7 @@ class Metrics(Observer):
         self.peak = self.config.logging.peak_flops or peak_flops(self.groups.device, self.config.precision)
         if self.groups.first:
             cut_metrics(self.folder, moment.step)
-            self.file = self.folder.metrics.open("a", encoding="utf-8")
+            self.file = Lines(self.folder.metrics, patient=self.config.checkpoint.on_error == "continue")
             if self.config.logging.tensorboard:
                 from torch.utils.tensorboard import SummaryWriter
 
@@ -169,8 +170,7 @@ class Metrics(Observer):
             "processed_tokens": moment.samples * self.window.rows,
             "time": time.time(),
         }
-        self.file.write(orjson.dumps({**counts, **values}).decode() + "\n")
-        self.file.flush()
+        self.file.add(orjson.dumps({**counts, **values}))
         if self.board is not None:
             for name, value in values.items():
                 if value is not None:

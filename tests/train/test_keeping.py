@@ -140,11 +140,19 @@ def test_after_a_kill_the_hosts_own_disks_go_on_where_they_are_whole(tmp_path):
     assert "step 7 lies on the hosts' own disks" in output and "goes on from step 7" in output
     there = full_state(tmp_path / "clean")
     assert all(torch.equal(values, there[part]) for part, values in full_state(tmp_path / "run").items())
-    # One host is gone, and with it half of the state: the shared checkpoint it is.
-    for name in ("run", "disk-0", "disk-1"):
-        shutil.rmtree(tmp_path / name)
-        shutil.copytree(copies / name, tmp_path / name)
-    shutil.rmtree(tmp_path / "disk-1")
-    output = run_jobs([job], 2, tmp_path)
-    assert "goes on from step 4" in output
+    # On one of them a byte is flipped in the newest: the one before it. Then a host is gone, and with it
+    # half of the state: the shared one it is.
+    for spoil, goes_on in ((flip_newest, 6), (shutil.rmtree, 4)):
+        for name in ("run", "disk-0", "disk-1"):
+            shutil.rmtree(tmp_path / name, ignore_errors=True)
+            shutil.copytree(copies / name, tmp_path / name)
+        spoil(tmp_path / "disk-1")
+        assert f"goes on from step {goes_on} " in run_jobs([job], 2, tmp_path)
     assert all(torch.equal(values, there[part]) for part, values in full_state(tmp_path / "run").items())
+
+
+def flip_newest(disk):
+    victim = sorted(disk.glob("*/step-*/*.safetensors"))[-1]
+    content = bytearray(victim.read_bytes())
+    content[-5] ^= 1
+    victim.write_bytes(content)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,14 +30,15 @@ def load(checkpoint: Checkpoint, engine: Engine, level: Level | None = None) -> 
     """Fills the engine's masters, moments, counters and weights; all ranks together.
 
     Args:
-        level: where the checkpoint lies on the hosts' own disks; None: all ranks see all of it.
+        level: where the checkpoint lies on the hosts' own disks, from ``newest_local``, which has verified
+            it; None: all ranks see all of it.
 
     Raises:
         UserError: where a file is damaged, or the checkpoint is of another model.
     """
     world = engine.groups.world
-    _verify(checkpoint, world, level)
     if level is None:
+        _verify(checkpoint, world)
         stored = broadcast_object(checkpoint.fragments() if engine.groups.first else {}, world)
         _check_same_model(checkpoint, stored, engine)
     else:
@@ -54,8 +54,9 @@ def load(checkpoint: Checkpoint, engine: Engine, level: Level | None = None) -> 
 
 
 def newest_local(level: Level, engine: Engine, above: int) -> Checkpoint | None:
-    """The newest checkpoint beyond step ``above`` of which every host has what its ranks need now."""
+    """The newest checkpoint beyond step ``above`` of which every host has what its ranks need now, undamaged."""
     world = engine.groups.world
+    members = level.members
     own = {step_of(folder): folder for folder in finished(level.folder)}
     common = set.intersection(*(set(steps) for steps in gather_objects(list(own), world)))
     for step in sorted(common, reverse=True):
@@ -63,7 +64,8 @@ def newest_local(level: Level, engine: Engine, above: int) -> Checkpoint | None:
             break
         try:
             found = open_checkpoint(own[step])
-            usable = _covers(found, engine)
+            damaged = found.verify(members.index(world.rank), len(members))
+            usable = damaged is None and _covers(found, engine)
         except UserError:
             usable = False
         if all(gather_objects(usable, world)):
@@ -71,17 +73,14 @@ def newest_local(level: Level, engine: Engine, above: int) -> Checkpoint | None:
     return None
 
 
-def _verify(checkpoint: Checkpoint, world: Group, level: Level | None) -> None:
+def _verify(checkpoint: Checkpoint, world: Group) -> None:
     """Every file against its digest, each read by one rank."""
-    members = level.members if level else tuple(range(world.size))
-    found = checkpoint.verify(members.index(world.rank), len(members))
-    damaged = [(str(checkpoint.folder), name) for name in [found] if name]
-    damaged = [one for listed in gather_objects(damaged, world) for one in listed]
+    damaged = [name for name in gather_objects(checkpoint.verify(world.rank, world.size), world) if name]
     if damaged:
-        folder, name = damaged[0]
         with told_once(world.rank == 0):
             raise UserError(
-                f"{folder}/{name} is damaged: its digest differs from the manifest's; {instead_of(Path(folder))}"
+                f"{checkpoint.folder / damaged[0]} is damaged: its digest differs from the manifest's; "
+                f"{instead_of(checkpoint.folder)}"
             )
 
 

@@ -1,6 +1,7 @@
 """A bad step is left out alike on every topology; several in a row send the run back, without their samples."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -28,10 +29,10 @@ LAYOUTS = {
 }
 
 
-def job(folder, name, faults, **changes):
+def job(folder, name, faults, steps=STEPS, **changes):
     ranks, zero, layout = LAYOUTS[name]
     at = "pipeline" if "pp2" in name else "backward"
-    tree = pretrain(folder, zero, STEPS, **{"checkpoint__every": "2 steps", **layout, **changes})
+    tree = pretrain(folder, zero, steps, **{"checkpoint__every": "2 steps", **layout, **changes})
     tree["faults"] = [{"at": at, "rank": ranks - 1, **fault} for fault in faults]
     return {**tree, "samples": str(folder) + "-samples"}
 
@@ -73,6 +74,10 @@ def runs(tmp_path_factory):
     early = job(folder / "early", "dp2-z1", first, health__bad_steps=2)
     pools[2].append({**early, "may_fail": True})
     pools[1].append(job(folder / "clean", "one-z0", []))
+    spike = job(folder / "spike", "dp2-z2", [{"do": "spike", "step": 24}], 26, health__spike=8.0)
+    stopped = {"do": "signal", "at": "forward", "rank": 0, "step": 22}
+    again = job(folder / "spike-stopped", "dp2-z2", [stopped], 26, health__spike=8.0)
+    pools[2] += [spike, again, {**again, "faults": [{**spike["faults"][0]}]}]
     for world, jobs in pools.items():
         print(run_jobs(jobs, world, folder))
     return folder
@@ -152,3 +157,12 @@ def test_a_spike_is_judged_by_the_losses_before():
         running = running.with_loss(2.0 + 0.1 * (-1) ** number)
     assert abs(running.mean - 2.0) < 0.01 and abs(running.variance**0.5 - 0.1) < 0.01
     assert 2.3 < running.limit(6) < 2.8
+
+
+def test_a_spike_is_left_out_by_a_run_that_was_stopped_before_it_too(runs):
+    """What it is judged by, the running mean and deviation, is part of the checkpoint."""
+    for name in ("spike", "spike-stopped"):
+        assert re.search("step 24 is left out, 1 in a row: the loss .* is a spike", log_of(runs / name))
+        assert metrics(runs / name, "train/skipped").tolist()[-3:] == [1, 1, 1]
+    one, other = (latest(runs / name / "checkpoints").standing for name in ("spike", "spike-stopped"))
+    assert one == other and one.losses["count"] == 25
