@@ -55,9 +55,10 @@ def _take(lock: Path) -> str | None:
         )
         if _alive(holder):
             seen = max(0.0, time.time() - holder["heartbeat"])
+            gone = f" (or wait, where that host is gone: {_STALE_SECONDS:.0f} s without a sign are enough)"
             raise UserError(
                 f"the run folder {lock.parent} is in use by {who}, last seen {seen:.0f} s ago; stop that job, or "
-                f"use another folder. Where that host is gone, try again when {_STALE_SECONDS:.0f} s have passed"
+                f"use another folder{'' if holder['host'] == socket.gethostname() else gone}"
             )
         taken_over = f"took over the lock of {who}, which is gone"
         lock.unlink(missing_ok=True)
