@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ EXAMPLES = """examples:
   torchrun --nproc-per-node 8 launch/pretrain.py --config configs/runs/talk.yaml precision=bf16
   python launch/pretrain.py --config configs/runs/tiny.yaml optimizer.lr=3e-4 folder=runs/lower
   srun -N 2 --ntasks-per-node 8 python launch/pretrain.py --config FILE --check      who comes, how fast links are
+  python launch/pretrain.py --config configs/runs/tiny.yaml --explain-memory     where memory goes, told and seen
   python launch/pretrain.py --keys            every key: type, default, meaning
 
 The same command goes on from the newest checkpoint of its run folder."""
@@ -49,14 +51,10 @@ def run(arguments: argparse.Namespace) -> int:
     from megarc.config import load
     from megarc.parallel import disconnect
     from megarc.place import place_from_environment
+    from megarc.plan import explain_memory, explained_memory
     from megarc.science import MAKERS
     from megarc.tiers import makers
     from megarc.train import Ending, RunConfig, RunFolder, pretrain, start
-
-    def explain(config: RunConfig, world: int, rank: int) -> str:
-        from megarc.plan import explain_memory
-
-        return explain_memory(config, world, rank)
 
     def read() -> RunConfig:
         return load(RunConfig, arguments.config, arguments.overrides)
@@ -65,7 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
         begun = start(place_from_environment(), read, timedelta(seconds=arguments.patience))
         if arguments.check:
             return show(begun)
-        ending = pretrain(begun.config, begun.groups, makers(MAKERS), explain)
+        with ExitStack() as stack:
+            watch = [stack.enter_context(explained_memory())] if arguments.explain_memory else []
+            ending = pretrain(begun.config, begun.groups, makers(MAKERS), explain_memory, watch)
         if begun.groups.first:
             draw(RunFolder(begun.config.folder))
     finally:
@@ -119,6 +119,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="what one rank would hold and tell others")
     parser.add_argument("--world-size", type=int, default=1, metavar="N", help="ranks of the dry run")
     parser.add_argument("--rank", type=int, default=0, metavar="R", help="the rank that it is (0)")
+    parser.add_argument(
+        "--explain-memory",
+        action="store_true",
+        help="print where memory goes, told and seen, after the first step",
+    )
     parser.add_argument("--check", action="store_true", help="only meet, compare ranks and time their links")
     parser.add_argument("--fate", action="store_true", help="only tell how the run in the folder ended")
     parser.add_argument(

@@ -5,8 +5,10 @@ losses or logits on the loss rows. Initial values and costs are functions
 of the configuration alone.
 """
 
+from megarc.model.compiling import no_compiler
 from megarc.model.config import ExecutionConfig, ModelConfig
 from megarc.model.cost import Cost, cost_of
+from megarc.model.footprint import Footprint, footprint
 from megarc.model.initial import initial_values, initialise
 from megarc.model.loss import Head, Loss, head_loss, weighted_sum
 from megarc.model.pipeline import Layer, Plan, build_pipeline, layers, stage_bounds
@@ -17,6 +19,7 @@ from megarc.model.transformer import Transformer
 __all__ = [
     "Cost",
     "ExecutionConfig",
+    "Footprint",
     "Head",
     "Layer",
     "Loss",
@@ -26,11 +29,13 @@ __all__ = [
     "Transformer",
     "build_pipeline",
     "cost_of",
+    "footprint",
     "head_loss",
     "initial_values",
     "initialise",
     "is_costly",
     "layers",
+    "no_compiler",
     "record_of",
     "stage_bounds",
     "weighted_sum",

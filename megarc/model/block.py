@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from megarc.attention import Cache, attend, attend_cached
 from megarc.model.config import ModelConfig
 from megarc.model.layers import ColumnLinear, Norm, RowLinear
+from megarc.model.recompute import Runner, keep_all
 from megarc.model.record import matrix
 from megarc.parallel import TensorParallel
 
@@ -16,8 +17,11 @@ from megarc.parallel import TensorParallel
 class Block(nn.Module):
     """``x + attention(norm(x))``, then ``x + feed_forward(norm(x))``."""
 
-    def __init__(self, config: ModelConfig, engine: str, layer: int, tensor: TensorParallel) -> None:
+    def __init__(
+        self, config: ModelConfig, engine: str, layer: int, tensor: TensorParallel, runner: Runner
+    ) -> None:
         super().__init__()
+        self.run = runner.way(layer)
         width, epsilon = config.hidden, config.norm_epsilon
         self.attention_norm = Norm(width, epsilon, tensor, partial=tensor.sequence)
         self.attention = Attention(config, engine, layer, tensor)
@@ -33,6 +37,18 @@ class Block(nn.Module):
         positions: Tensor | None = None,
     ) -> Tensor:
         """``x`` [batch, rows, hidden] -> the same shape."""
+        run = keep_all if cache is not None else self.run
+        return run(self.body, x, recent, documents, cache, positions)
+
+    def body(
+        self,
+        x: Tensor,
+        recent: int | Tensor,
+        documents: Tensor | None,
+        cache: Cache | None,
+        positions: Tensor | None,
+    ) -> Tensor:
+        """What ``forward`` computes, once or once more."""
         x = x + self.attention(self.attention_norm(x), recent, documents, cache, positions)
         return x + self.feed_forward(self.feed_forward_norm(x))
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import model_validator
 
 from megarc.config import Config, key
-from megarc.model.recompute import Recompute
+
+Recompute = Literal["none", "selective", "full"]
 
 
 class ModelConfig(Config):
@@ -73,7 +76,11 @@ class ExecutionConfig(Config):
     """How the same numbers are computed: none of these changes what is learned."""
 
     attention: str = key("auto", "attention engine; auto picks by device, type and width", circumstance=True)
-    compile: bool = key(False, "torch.compile each block (needs a C++ compiler)", circumstance=True)
+    compile: bool = key(
+        False,
+        "torch.compile each block and the loss; where it cannot be had, says so and runs eagerly",
+        circumstance=True,
+    )
     head_rows: int | None = key(
         None,
         "loss rows whose logits exist at once; null: as many as make 16M logits",
@@ -85,3 +92,7 @@ class ExecutionConfig(Config):
         "selective: keep matrix products and attention, compute the rest of a block again; full: keep its input",
         circumstance=True,
     )
+    recompute_every: int = key(
+        1, "of so many blocks the first is computed again, the others keep all; 1: every block",
+        circumstance=True, ge=1,
+    )  # fmt: skip

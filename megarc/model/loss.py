@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from megarc.model.compiling import Compiled
 from megarc.model.config import ExecutionConfig, ModelConfig
 from megarc.parallel import TensorParallel
 
@@ -211,4 +212,4 @@ def _run(head: Head, function: Callable[..., Any]) -> Callable[..., Any]:
 
 @functools.cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    return torch.compile(function)
+    return Compiled(function, "the loss")

@@ -20,7 +20,7 @@ from megarc.model.block import Block
 from megarc.model.config import ExecutionConfig, ModelConfig
 from megarc.model.cost import block_parameters
 from megarc.model.layers import ColumnLinear, Embedding, Norm, Positions
-from megarc.model.recompute import run_block
+from megarc.model.recompute import Runner
 from megarc.parallel import Groups, TensorParallel, Topology
 
 Flow = tuple[Tensor, ...]
@@ -55,6 +55,7 @@ def layers(
     """Embedding, positions where learned, blocks, final norm, head."""
     width, ids = config.hidden, config.padded_vocabulary
     block_size = block_parameters(config)
+    runner = Runner(execution)
 
     def embed(module: nn.Module, flow: Flow) -> Flow:
         return (module(flow[0]), *flow[1:])
@@ -65,7 +66,7 @@ def layers(
 
     def transform(module: nn.Module, flow: Flow) -> Flow:
         x, recent, documents = plan.unpack(flow)
-        return (run_block(module, x, recent, documents, execution.recompute), *flow[1:])
+        return (module(x, recent, documents), *flow[1:])
 
     def final(module: nn.Module, flow: Flow) -> Tensor:
         return module(tensor.enter(flow[0])[:, plan.rows])
@@ -74,10 +75,7 @@ def layers(
         return hidden, module.weight  # what ``head_loss`` takes: logits never exist whole
 
     def block(layer: int) -> nn.Module:
-        built = Block(config, execution.attention, layer, tensor)
-        if execution.compile:
-            built.compile()
-        return built
+        return Block(config, execution.attention, layer, tensor, runner)
 
     found = [Layer("embedding", partial(Embedding, ids, width, tensor), embed, ids * width)]
     if config.learned_positions is not None:

@@ -1,37 +1,67 @@
-"""Running a block with less memory kept for the backward pass."""
+"""Running a block with less memory kept for the backward pass, compiled or not."""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor, is_grad_enabled
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-Recompute = Literal["none", "selective", "full"]
+from megarc.model.compiling import Compiled
+from megarc.model.config import ExecutionConfig, Recompute
+
+Body = Callable[..., Tensor]
+"""A block's ``(x, recent, documents, cache, positions)`` -> x."""
 
 
-def run_block(
-    block: nn.Module,
-    x: Tensor,
-    recent: int | Tensor,
-    documents: Tensor | None,
-    recompute: Recompute,
-    positions: Tensor | None = None,
-) -> Tensor:
-    """``block(x, recent, documents, None, positions)``; what is kept of it decides ``recompute``.
+def keep_all(body: Body, *inputs: Any) -> Tensor:
+    """``body(*inputs)``; everything that its backward pass wants is kept."""
+    return body(*inputs)
 
-    none: all. selective: matrix products and attention; norms, rotations,
-    activations are computed again, which costs little and is most of the memory
-    (Korthikanti et al. 2022, 2205.05198). full: the input alone.
+
+def keep_input(body: Body, *inputs: Any) -> Tensor:
+    """The same; the inputs are kept and the rest is computed again."""
+    return checkpoint(body, *inputs, use_reentrant=False) if is_grad_enabled() else body(*inputs)
+
+
+def keep_the_costly(body: Body, *inputs: Any) -> Tensor:
+    """The same; matrix products and attention are kept.
+
+    Norms, rotations, activations are computed again, which costs little and is most of
+    the memory (Korthikanti et al. 2022, 2205.05198; the scores that they leave out no
+    fused attention ever keeps).
     """
-    if recompute == "none" or not torch.is_grad_enabled():
-        return block(x, recent, documents, None, positions)
-    if recompute == "full":
-        return checkpoint(block, x, recent, documents, None, positions, use_reentrant=False)
-    contexts = partial(create_selective_checkpoint_contexts, _keep_the_costly)
-    return checkpoint(block, x, recent, documents, None, positions, use_reentrant=False, context_fn=contexts)
+    if not is_grad_enabled():
+        return body(*inputs)
+    return checkpoint(body, *inputs, use_reentrant=False, context_fn=_contexts)
+
+
+_WAYS: dict[Recompute, Callable[..., Tensor]] = {
+    "none": keep_all,
+    "selective": keep_the_costly,
+    "full": keep_input,
+}
+
+
+class Runner:
+    """How the blocks of one model run: what of each is computed again, compiled or not."""
+
+    def __init__(self, execution: ExecutionConfig) -> None:
+        self.recompute, self.every = execution.recompute, execution.recompute_every
+        self._ways: dict[Recompute, Callable[..., Tensor]] = dict(_WAYS)
+        if execution.compile:
+            # One for all blocks, which differ in their weights alone. What is computed again is
+            # decided inside, where the compiler sees it.
+            self._ways = {name: Compiled(way, "the block") for name, way in _WAYS.items()}
+
+    def way(self, layer: int) -> Callable[..., Tensor]:
+        """Of block ``layer``: every ``every``-th one, from the first on, is computed again."""
+        return self._ways[self.recompute if layer % self.every == 0 else "none"]
+
+
+def _contexts() -> Any:
+    return create_selective_checkpoint_contexts(_keep_the_costly)
 
 
 def _keep_the_costly(context: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:

@@ -10,7 +10,7 @@ from megarc.model.block import Block
 from megarc.model.config import ExecutionConfig, ModelConfig
 from megarc.model.layers import ColumnLinear, Embedding, Norm, Positions, first_token
 from megarc.model.loss import Head, Loss, head_loss
-from megarc.model.recompute import run_block
+from megarc.model.recompute import Runner
 from megarc.parallel import TensorParallel
 
 
@@ -30,15 +30,13 @@ class Transformer(nn.Module):
         self.embedding = Embedding(ids, width, tensor)
         rows = config.learned_positions
         self.positions = None if rows is None else Positions(rows, width, tensor)
+        runner = Runner(execution)
         self.blocks = nn.ModuleList(
-            Block(config, execution.attention, layer, tensor) for layer in range(config.layers)
+            Block(config, execution.attention, layer, tensor, runner) for layer in range(config.layers)
         )
         self.norm = Norm(width, config.norm_epsilon, tensor, partial=tensor.size > 1)
         self.head = None if config.tied else ColumnLinear(width, ids, "readout", tensor)
         self._head = Head.of(config, execution, tensor)
-        if execution.compile:
-            for block in self.blocks:
-                block.compile()
 
     def forward(
         self,
@@ -93,10 +91,7 @@ class Transformer(nn.Module):
             first = 0 if cache is None else cache.length
             x = x + self.positions(first, tokens.shape[1], positions)
         for block in self.blocks:
-            if cache is None:
-                x = run_block(block, x, recent, documents, self.execution.recompute, positions)
-            else:
-                x = block(x, recent, documents, cache, positions)
+            x = block(x, recent, documents, cache, positions)
         return x
 
     def _last(

@@ -6,6 +6,18 @@ collectives, from that rank's real part run with fake tensors on this machine.
 
 from megarc.plan.dry_run import DryRun, dry_run
 from megarc.plan.fits import explain_memory
+from megarc.plan.measuring import Measuring, explained_memory
+from megarc.plan.memory import Memory, memory_table, predict
 from megarc.plan.table import as_table
 
-__all__ = ["DryRun", "as_table", "dry_run", "explain_memory"]
+__all__ = [
+    "DryRun",
+    "Measuring",
+    "Memory",
+    "as_table",
+    "dry_run",
+    "explain_memory",
+    "explained_memory",
+    "memory_table",
+    "predict",
+]

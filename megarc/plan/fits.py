@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
-
 from megarc.errors import UserError
-from megarc.plan.dry_run import dry_run
-from megarc.plan.table import as_table, bytes_together
+from megarc.parallel import Topology
+from megarc.plan.memory import memory_table, predict
 from megarc.train import RunConfig
-
-_SECONDS = 180.0
 
 
 def explain_memory(config: RunConfig, world: int, rank: int) -> str:
-    """The rank's table and what would need less; from a process of its own, as a dry run needs one."""
+    """The rank's table and what would need less."""
     try:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            return pool.submit(told, config.model_dump_json(), world, rank).result(_SECONDS)
+        return told(config, world, rank)
     except Exception as error:  # whatever it is, the error that is being explained must not be lost
         return f"(no table: {type(error).__name__}: {error})"
 
 
-def told(config_json: str, world: int, rank: int) -> str:
-    """The same, in this process."""
-    config = RunConfig.model_validate_json(config_json)
-    here = dry_run(config, world, rank)
-    lines = [as_table(here).split("\n\na step tells")[0], "", f"{'what would need less':<38}{'GiB':>9}"]
+def told(config: RunConfig, world: int, rank: int) -> str:
+    """The same; its errors come through."""
+    lines = [
+        memory_table(predict(config, _topology(config, world), rank)),
+        "",
+        "what would need less, at its most",
+    ]
     for words, changed in _smaller(config):
         try:
-            lines.append(f"{words:<38}{bytes_together(dry_run(changed, world, rank)) / 2**30:>9.3f}")
+            peak = predict(changed, _topology(changed, world), rank).peak
         except UserError:
             continue  # does not fit the ranks
+        lines.append(f"{words:<44}{peak / 2**20:>11.2f}")
     return "\n".join(lines)
+
+
+def _topology(config: RunConfig, world: int) -> Topology:
+    layout = config.parallel
+    return Topology.fit(world, tensor=layout.tensor, pipeline=layout.pipeline, sequence=layout.sequence)
 
 
 def _smaller(config: RunConfig) -> list[tuple[str, RunConfig]]:

@@ -6,12 +6,13 @@ the same folder goes on where it stopped.
 """
 
 from megarc.train.build import build_engine
-from megarc.train.checkpoint import Checkpoint, full_masters
+from megarc.train.checkpoint import Checkpoint, full_masters, held
 from megarc.train.config import RunConfig
+from megarc.train.engine import Engine, StepResult
 from megarc.train.feed import MicroBatch, to_tensors
 from megarc.train.folder import RunFolder
 from megarc.train.lock import hold
-from megarc.train.observers import Ending
+from megarc.train.observers import Ending, Moment, Observer
 from megarc.train.resolve import resolve
 from megarc.train.run import pretrain
 from megarc.train.saved import (
@@ -22,20 +23,27 @@ from megarc.train.saved import (
     run_config,
     same_tokenizer,
 )
+from megarc.train.settings import bucket
 from megarc.train.start import Start, start
 
 __all__ = [
     "Checkpoint",
     "Ending",
+    "Engine",
     "MicroBatch",
+    "Moment",
+    "Observer",
     "RunConfig",
     "RunFolder",
     "SavedModel",
     "Start",
+    "StepResult",
+    "bucket",
     "build_engine",
     "find_checkpoint",
     "find_tokenizer",
     "full_masters",
+    "held",
     "hold",
     "load_model",
     "pretrain",

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from megarc.model import Plan, Transformer, build_pipeline, initial_values, record_of
+from megarc.model import Plan, Transformer, build_pipeline, initial_values, no_compiler, record_of
 from megarc.parallel import Groups, TensorParallel, cut, size
 from megarc.train.config import RunConfig
 from megarc.train.engine import Engine, PipelinedEngine, StageLoss
@@ -20,6 +20,8 @@ from megarc.train.grid import Grid
 from megarc.train.optimizer import adamw
 from megarc.train.pulse import Pulse
 from megarc.train.settings import deepspeed_settings
+
+log = logging.getLogger("megarc")
 
 
 def build_engine(config: RunConfig, groups: Groups, pulse: Pulse | None = None) -> Engine:
@@ -29,6 +31,7 @@ def build_engine(config: RunConfig, groups: Groups, pulse: Pulse | None = None) 
         config: resolved: vocabulary and micro-batch are known.
         pulse: told by the engine where it is; None: nobody listens.
     """
+    config = _compilable(config, groups)
     deepspeed = _import_deepspeed(groups.device)
     micro_batch = config.batch.micro_batch
     micro_batches = config.batch.size // (groups.data.size * micro_batch)
@@ -39,7 +42,11 @@ def build_engine(config: RunConfig, groups: Groups, pulse: Pulse | None = None) 
         with _partitioned(deepspeed, config, settings, grid):
             model: nn.Module = Transformer(config.model, config.execution, tensor)
         _fill(model, config, groups, str)
-        return Engine(config, groups, _initialize(deepspeed, model, config, settings, mpu=grid), pulse)
+        if config.parallel.zero == 3 and config.execution.compile:
+            _gather_by_block(deepspeed, model)
+        return Engine(
+            config, groups, _initialize(deepspeed, model, config, settings, groups.device, mpu=grid), pulse
+        )
     window = config.window.build()
     plan = Plan(
         rows=window.loss_rows,
@@ -49,13 +56,31 @@ def build_engine(config: RunConfig, groups: Groups, pulse: Pulse | None = None) 
     loss = StageLoss(config, plan, tensor)
     stage = build_pipeline(config.model, config.execution, groups, plan, loss)
     _fill(stage, config, groups, stage.canonical)
-    return PipelinedEngine(config, groups, _initialize(deepspeed, stage, config, settings), loss, pulse)
+    return PipelinedEngine(
+        config, groups, _initialize(deepspeed, stage, config, settings, groups.device), loss, pulse
+    )
+
+
+def _compilable(config: RunConfig, groups: Groups) -> RunConfig:
+    """``config``, without ``execution.compile`` where this machine has no compiler: slower, the same numbers."""
+    reason = no_compiler(groups.device) if config.execution.compile else None
+    if reason is None:
+        return config
+    if groups.first:
+        log.warning("execution.compile is on, but %s; the run goes on eagerly", reason)
+    execution = config.execution.model_copy(update={"compile": False})
+    return config.model_copy(update={"execution": execution})
 
 
 def _initialize(
-    deepspeed: Any, model: nn.Module, config: RunConfig, settings: dict[str, Any], **extra: Any
+    deepspeed: Any,
+    model: nn.Module,
+    config: RunConfig,
+    settings: dict[str, Any],
+    device: torch.device,
+    **extra: Any,
 ) -> Any:
-    optimizer = adamw(model, config.optimizer)
+    optimizer = adamw(model, config, device)
     engine, *_ = deepspeed.initialize(
         model=model, optimizer=optimizer, config=settings, dist_init_required=False, **extra
     )
@@ -91,6 +116,15 @@ def _partitioned(deepspeed: Any, config: RunConfig, settings: dict[str, Any], gr
     group = grid.get_data_parallel_group()
     with deepspeed.zero.Init(config_dict_or_path=settings, data_parallel_group=group, mpu=grid):
         yield
+
+
+def _gather_by_block(deepspeed: Any, model: nn.Module) -> None:
+    """ZeRO 3 gathers a block's weights before it and lets them go after it, not layer by layer inside.
+
+    Its hooks are nothing that can be compiled; so none stands inside what is.
+    """
+    for block in model.blocks:
+        deepspeed.utils.set_z3_leaf_module(block, True)
 
 
 @torch.no_grad()

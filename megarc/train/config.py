@@ -22,6 +22,11 @@ from megarc.train.safety import CheckpointConfig, HealthConfig
 class OptimizerConfig(Config):
     """AdamW (Loshchilov and Hutter 2019, 1711.05101) on float32 masters."""
 
+    library: Literal["torch", "apex", "deepspeed"] = key(
+        "torch",
+        "whose AdamW: torch's fused one; apex's where installed; DeepSpeed's, compiled at first use (minutes)",
+        circumstance=True,
+    )
     lr: float = key(1e-3, "peak learning rate", gt=0)
     beta1: float = key(0.9, "decay of the gradient's mean", ge=0, lt=1)
     beta2: float = key(0.95, "decay of the gradient's mean square", ge=0, lt=1)

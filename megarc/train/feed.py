@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -74,15 +75,53 @@ def steps(
             batches.samples_before(step), batches.size(step), data.rank, data.size, micro_batch
         )
     )
+    depth = max((count(step) for step in (first, total - 1) if first < total), default=1)
+    # One is being read, ``depth`` are ready, one is being copied to the device.
+    slots = Slots(depth + 2, (micro_batch, stream.window.tokens), groups.device)
     read_around = around(stream.read, gaps)
 
     def read(begin: int, length: int) -> Batch:
         pulse.pass_by("reading")
-        return read_around(begin, length)
+        if not gaps.ranges:
+            return stream.read(begin, length, out=slots.next())
+        batch, slot = read_around(begin, length), slots.next()
+        slot[:] = batch.tokens
+        return replace(batch, tokens=slot)
 
-    depth = max((count(step) for step in (first, total - 1) if first < total), default=1)
     with Ahead(read, requests, depth=depth) as ahead:
         for step in range(first, total):
             pulse.step = step + 1
             pulse.enter("waiting for data")
-            yield [to_tensors(next(ahead), groups.device) for _ in range(count(step))]
+            micro_batches = []
+            for _ in range(count(step)):
+                micro_batches.append(to_tensors(next(ahead), groups.device))
+                slots.sent()
+            yield micro_batches
+
+
+class Slots:
+    """Host memory that tokens pass through, used in turn again and again; page-locked for a GPU.
+
+    From page-locked memory a copy to the device goes on by itself, while the host goes on; a slot waits
+    for its copy before it is filled again. The reading thread fills, the training one sends, in the same order.
+    """
+
+    def __init__(self, count: int, shape: tuple[int, int], device: torch.device) -> None:
+        pinned = device.type == "cuda"
+        self.slots = [torch.empty(shape, dtype=torch.int32, pin_memory=pinned) for _ in range(count)]
+        self.copied = [torch.cuda.Event() if pinned else None for _ in range(count)]
+        self._filled = self._sent = 0
+
+    def next(self) -> npt.NDArray[np.int32]:
+        """The slot that was sent longest ago, to be filled: [micro-batch, n + 1]."""
+        place = self._filled % len(self.slots)
+        if (event := self.copied[place]) is not None:
+            event.synchronize()  # done at once where it was never recorded
+        self._filled += 1
+        return self.slots[place].numpy()
+
+    def sent(self) -> None:
+        """The copy of the next filled slot has been asked for."""
+        if (event := self.copied[self._sent % len(self.slots)]) is not None:
+            event.record()
+        self._sent += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
@@ -22,7 +22,7 @@ from megarc.train.faults import arm
 from megarc.train.folder import RunFolder
 from megarc.train.health import Signals, clear, watched
 from megarc.train.lock import hold
-from megarc.train.observers import Ending
+from megarc.train.observers import Ending, Observer
 from megarc.train.pulse import Pulse
 from megarc.train.resolve import resolve
 from megarc.train.resume import resume
@@ -38,6 +38,7 @@ def pretrain(
     groups: Groups,
     makers: Mapping[str, Maker] | None = None,
     explain: Explain | None = None,
+    watch: Sequence[Observer] = (),
 ) -> Ending:
     """Trains from the newest checkpoint of ``config.folder``, or from the start, to ``config.length``.
 
@@ -46,6 +47,7 @@ def pretrain(
     Args:
         makers: sources beyond corpora, by the ``kind`` under which ``data`` names them.
         explain: makes the table of where memory goes, should it not be enough.
+        watch: observers beside the run's own.
 
     Returns:
         Whether it finished, or a signal ended it with its state saved.
@@ -72,7 +74,7 @@ def pretrain(
         _announce(config, groups, stream, resumed.standing)
         if config.health.dry_step and resumed.standing.step < config.total_steps():
             dry_step(engine, stream)
-        stretch = Stretch(config, engine, stream, heldout, folder, levels, signals)
+        stretch = Stretch(config, engine, stream, heldout, folder, levels, signals, list(watch))
         return stretch.until_the_end(resumed)
 
 

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from megarc.errors import UserError
+from megarc.model import cost_of
 from megarc.train.config import RunConfig
+
+_BUCKET = 500_000_000
 
 
 def deepspeed_settings(
@@ -36,7 +39,23 @@ def deepspeed_settings(
     if config.precision == "bf16":
         derived["bf16"] = {"enabled": True}
         derived["data_types"] = {"grad_accum_dtype": "fp32"}
-    return _passed_through(derived, config.deepspeed, "deepspeed")
+    settings = _passed_through(derived, config.deepspeed, "deepspeed")
+    settings["zero_optimization"].setdefault("reduce_bucket_size", bucket(config))
+    return settings
+
+
+def bucket(config: RunConfig) -> int:
+    """Elements of the buffer in which ZeRO gathers gradients before it reduces them.
+
+    DeepSpeed's own 5e8, or no more than there are parameters: it allocates them whole, 2 GB in float32,
+    whatever the model's size.
+    """
+    passed = config.deepspeed.get("zero_optimization", {}).get("reduce_bucket_size")
+    if passed is not None:
+        return int(passed)
+    if config.model.vocabulary is None:
+        return _BUCKET
+    return min(_BUCKET, cost_of(config.model, config.window.build()).parameters)
 
 
 def _zero(config: RunConfig, device: str) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class Stretch:
     folder: RunFolder
     levels: list[Due]
     signals: Signals
+    watch: list[Observer]
 
     def until_the_end(self, resumed: Resumed) -> Ending:
         """Trains on from there; as often as it is sent back, from an earlier checkpoint."""
@@ -79,6 +80,7 @@ class Stretch:
             Metrics(config, self.folder, groups, self.heldout, self.stream.bytes_per_token, also),
             self.signals,
             Checkpoints(config, self.folder, saver, self.levels, standing_of, saved),
+            *self.watch,
         ]
         total, rate = config.last_step(batches), learning_rate(config, batches)
         begin = Moment(standing.step, total, standing.samples, standing.without_update)

@@ -5,6 +5,7 @@ import torch
 
 from megarc.attention import Cache
 from megarc.model import ExecutionConfig, ModelConfig, Transformer, initialise
+from megarc.model.compiling import Compiled
 from megarc.window import Window
 
 CONFIG = ModelConfig(
@@ -67,18 +68,26 @@ def test_engines_and_recomputation_change_no_number(engine, recompute):
         assert torch.allclose(gradient, other[name], rtol=1e-9, atol=1e-12), name
 
 
-def test_compile_changes_no_number_and_breaks_no_graph():
-    import torch._dynamo
-
+@pytest.mark.parametrize("recompute", ["none", "selective", "full"])
+def test_compile_changes_no_number_and_breaks_no_graph(recompute, caplog):
+    """Blocks are compiled whole: a graph break would be an error, told in the log."""
     window = Window(16, 16, 16)
     tokens = tokens_for(window)
     plain = gradients(build(dtype=torch.float32), window, tokens)
-    torch._dynamo.reset()
-    with torch._dynamo.config.patch(error_on_recompile=False):
-        compiled = gradients(build(dtype=torch.float32, compile=True), window, tokens)
-    assert not torch._dynamo.utils.counters["graph_break"]
-    for name, gradient in plain.items():
-        assert torch.allclose(gradient, compiled[name], rtol=1e-3, atol=1e-4), name
+    compiled = build(dtype=torch.float32, compile=True, recompute=recompute)
+    for name, gradient in gradients(compiled, window, tokens).items():
+        assert torch.allclose(gradient, plain[name], rtol=1e-3, atol=1e-4), name
+    assert "runs eagerly" not in caplog.text
+
+
+def test_what_cannot_be_compiled_says_so_once_and_runs(caplog):
+    def breaks(x):
+        print(end="")
+        return x + 1
+
+    function = Compiled(breaks, "the function")
+    assert [function(torch.zeros(1)).item() for _ in range(3)] == [1.0, 1.0, 1.0]
+    assert caplog.text.count("the function is not compiled and runs eagerly") == 1
 
 
 @pytest.mark.parametrize("recent", [0, 1, 6])

@@ -4,6 +4,7 @@
 
 A job is one of
     {"do": "pretrain", "config": {...}, "faults": [...], "samples": FOLDER}   the last two of train/faults.py
+        "explain_memory": true   the table of memory is printed
         "may_fail": true     a user's error is told, and the next job follows
         "keep_state": FILE   a copy of state.json as this job leaves it
     {"do": "resave", "config": {...}, "from": F, "to": G}    load F under that configuration, save at once to G
@@ -19,6 +20,7 @@ import os
 import resource
 import shutil
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import psutil
@@ -30,6 +32,7 @@ from megarc.data import open_stream
 from megarc.errors import UserError
 from megarc.parallel import Groups, connect, disconnect, meet
 from megarc.place import place_from_environment
+from megarc.plan import explained_memory
 from megarc.science import MAKERS
 from megarc.tiers import makers
 from megarc.train import RunConfig, pretrain, resolve
@@ -73,8 +76,14 @@ def main() -> None:
 
 def attempt(config: RunConfig, groups: Groups, job) -> None:
     """Tells how it ended; where the job allows it, a user's error too, and the next job follows."""
+    explained = explained_memory() if job.get("explain_memory") else nullcontext()
     try:
-        print(pretrain(config, groups, makers(MAKERS), lambda *who: f"the table of weights of {who[1:]}"))
+        with explained as watch:
+            ending = pretrain(
+                config, groups, makers(MAKERS), lambda *who: f"the table of weights of {who[1:]}",
+                [watch] if watch else [],
+            )  # fmt: skip
+        print(ending)
     except UserError as error:
         if not job.get("may_fail"):
             raise

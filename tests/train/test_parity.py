@@ -29,7 +29,7 @@ MIXES = [
 ]
 
 
-SWITCHES = ["full", "selective", "split-selective", "offload-1", "offload-3", "node"]
+SWITCHES = ["full", "selective", "split-selective", "offload-1", "offload-3", "node", "every-2"]
 
 
 def name(mix):
@@ -71,6 +71,9 @@ def runs(tmp_path_factory) -> Path:
     pools[2].append(pretrain(folder / "selective", 2, STEPS, execution__recompute="selective"))
     pools[2].append(pretrain(folder / "offload-1", 1, STEPS, parallel__offload="optimizer"))
     pools[2].append(pretrain(folder / "offload-3", 3, STEPS, parallel__offload="all"))
+    pools[2].append(
+        pretrain(folder / "every-2", 1, STEPS, execution__recompute="full", execution__recompute_every=2)
+    )
     pools[4].append(pretrain(folder / "node", 3, STEPS, parallel__node=2))
     split = {"parallel__tensor": 2, "parallel__pipeline": 2, "parallel__sequence": True}
     pools[4].append(pretrain(folder / "split-selective", 1, STEPS, **split, execution__recompute="selective"))

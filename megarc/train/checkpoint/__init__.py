@@ -5,7 +5,7 @@ any number of data ranks and any ZeRO stage loads again. docs/run.md draws the
 layout.
 """
 
-from megarc.train.checkpoint.fragments import make_state
+from megarc.train.checkpoint.fragments import held, make_state
 from megarc.train.checkpoint.layout import Checkpoint, Standing, latest, open_checkpoint
 from megarc.train.checkpoint.level import Level
 from megarc.train.checkpoint.load import full_masters, load, newest_local
@@ -17,6 +17,7 @@ __all__ = [
     "Saver",
     "Standing",
     "full_masters",
+    "held",
     "latest",
     "load",
     "make_state",

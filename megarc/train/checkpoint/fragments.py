@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from megarc.model import Record
 from megarc.parallel import Box, cut, size
 from megarc.train.engine import Engine
+from megarc.train.optimizer import counter, set_counters
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -81,8 +82,7 @@ def _ours_to_write(fragment: Fragment, engine: Engine) -> bool:
 
 def set_steps(engine: Engine, steps: int) -> None:
     """Adam's step counters, for its bias correction."""
-    for state in _adam(engine).state.values():
-        state["step"].fill_(float(steps))
+    set_counters(_adam(engine), steps)
 
 
 def refresh(engine: Engine) -> None:
@@ -129,7 +129,7 @@ def _moments(adam: torch.optim.Optimizer, flat: Tensor) -> dict[str, Tensor]:
     """The moments of ``flat``, made here where no step has made them yet."""
     state = adam.state[flat]
     if "exp_avg" not in state:
-        state["step"] = torch.zeros((), dtype=torch.float32, device=flat.device)
+        state["step"] = counter(adam, flat.device)
         for name in MOMENTS:
             state[name] = torch.zeros_like(flat.data, dtype=torch.float32)
     return state

@@ -1,0 +1,158 @@
+"""What one rank of a run will hold, before it starts: closed forms for the state, the layers for the rest.
+
+State by ZeRO (Rajbhandari et al. 2020, 1910.02054), as DeepSpeed 0.19.8 keeps
+it: N elements of this rank, P = N / data ranks of them its own, w bytes a
+weight, b the elements of ZeRO's bucket.
+
+    stage           weights  masters  moments  buffers that stay      gradients
+    0               wN       -        8N       -                      4N
+    1, fp32         wN       4P       8P       -                      4N, and 4b while they are reduced
+    1, bf16         wN       4P       8P       4N, float32 sums       wN
+    2               wN       4P       8P       -                      4P, and wb while they are reduced
+    3               wP       4P       8P       4P + wb, and whole    -
+                                               what is small
+
+Activations: ``megarc.model.footprint``. The update copies gradients once more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from megarc.model import Plan, Transformer, footprint, layers, stage_bounds
+from megarc.parallel import Group, TensorParallel, Topology
+from megarc.train import RunConfig, bucket
+
+_PERSISTENT = 100_000  # DeepSpeed's stage3_param_persistence_threshold
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of one rank.
+
+    Attributes:
+        buffers: of the engine, between steps.
+        gradients: held when the update begins, beside ``buffers``.
+        activations: of the micro-batches in flight, held when the first backward begins.
+        step: the most that a step takes at once beside all that stays.
+    """
+
+    weights: float
+    masters: float
+    moments: float
+    buffers: float
+    gradients: float
+    activations: float
+    step: float
+
+    @property
+    def peak(self) -> float:
+        return self.weights + self.masters + self.moments + self.buffers + self.step
+
+
+def predict(config: RunConfig, topology: Topology, rank: int = 0) -> Memory:
+    """Of rank ``rank``; eager code: compiled, the activations are about half.
+
+    Args:
+        config: resolved.
+    """
+    tensor = TensorParallel(Group(0, topology.tensor), topology.sequence)
+    window, micro_batch = config.window.build(), config.batch.micro_batch
+    listed = layers(config.model, config.execution, tensor, Plan(window.loss_rows, window.recent, False))
+    bounds, place = stage_bounds(listed, topology.pipeline), topology.place(rank)
+    stage = listed[bounds[place["pipeline"]] : bounds[place["pipeline"] + 1]]
+    n = sum({layer.name: layer.parameters for layer in stage}.values()) / topology.tensor
+    state = _state(config, n, n / topology.data, topology.data)
+    one = footprint(
+        config.model, config.execution, window, micro_batch, config.dtype, _device(config), tensor
+    )
+    blocks = sum(layer.name.startswith("blocks.") for layer in stage) / config.model.layers
+    flying = min(topology.pipeline - place["pipeline"], config.batch.size // (topology.data * micro_batch))
+    kept = one.kept * blocks * flying
+    return Memory(
+        weights=state.weights,
+        masters=state.masters,
+        moments=state.moments,
+        buffers=state.buffers,
+        gradients=state.gradients,
+        activations=kept + one.beside,
+        step=max(state.during + kept + one.top, state.update),
+    )
+
+
+class _State(NamedTuple):
+    """``during``: gradients and buffers beside the activations; ``update``: beside nothing, as it updates."""
+
+    weights: float
+    masters: float
+    moments: float
+    buffers: float
+    gradients: float
+    during: float
+    update: float
+
+
+def _state(config: RunConfig, n: float, p: float, data: int) -> _State:
+    """The table above, in bytes."""
+    wide, zero = config.precision == "bf16", config.parallel.zero
+    w, b = (2 if wide else 4), min(bucket(config), n)
+    summed = config.batch.size > data * config.batch.micro_batch
+    earlier = w * n if summed else 0.0  # gradients of the micro-batches before
+    own = 4 * p if summed else 0.0
+    if zero == 0:
+        return _State(w * n, 0, 8 * n, 0, 4 * n, earlier, 8 * n)
+    if zero == 1 and wide:
+        return _State(w * n, 4 * p, 8 * p, 4 * n, w * n, earlier, 4 * n + 4 * p)
+    if zero == 1:
+        return _State(w * n, 4 * p, 8 * p, 0, 4 * n, 4 * b + earlier, 4 * n + 4 * p)
+    if zero == 2:
+        update = 8 * p + (0 if wide or not summed else 4 * b)
+        return _State(w * n, 4 * p, 8 * p, 0, 4 * p, w * b + own, update)
+    buffers = 4 * p + w * b + w * _small(config)
+    return _State(w * p, 4 * p, 8 * p, buffers, 0, 0, 8 * p)
+
+
+def _small(config: RunConfig) -> int:
+    """Elements of the matrices and gains so small that ZeRO 3 leaves them gathered."""
+    one = config.model.model_copy(update={"layers": 1})
+    with torch.device("meta"):
+        model = Transformer(one)
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    times = {name: config.model.layers if name.startswith("blocks.") else 1 for name in sizes}
+    return sum(size * times[name] for name, size in sizes.items() if size <= _PERSISTENT)
+
+
+def _device(config: RunConfig) -> torch.device:
+    here = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(here if config.device == "auto" else config.device)
+
+
+# ---- for people
+
+_ROWS = {
+    "weights": "weights",
+    "masters": "masters, float32",
+    "moments": "moments, float32",
+    "buffers": "the engine's buffers",
+    "gradients": "gradients, as the update begins",
+    "activations": "activations, as the backward pass begins",
+    "step": "a step at its most, beside what stays",
+    "peak": "at its most",
+}
+
+
+def memory_table(told: Memory, seen: Memory | None = None) -> str:
+    """MiB of each part as predicted and, where a step was watched, as measured."""
+    lines = [f"{'MiB of a rank':<44}{'predicted':>11}" + (f"{'measured':>11}{'ratio':>8}" if seen else "")]
+    for name, meaning in _ROWS.items():
+        predicted = getattr(told, name)
+        line = f"{meaning:<44}{predicted / 2**20:>11.2f}"
+        if seen is not None:
+            measured = getattr(seen, name)
+            ratio = f"{predicted / measured:.2f}" if measured > 0 else "-"
+            line += f"{measured / 2**20:>11.2f}{ratio:>8}"
+        lines.append(line)
+    return "\n".join(lines)

@@ -1,0 +1,63 @@
+"""The table of memory: what is told before a run against what the allocator counts in it."""
+
+import re
+
+import pytest
+from support.ranks import run_jobs
+from support.runs import pretrain
+
+from megarc.config import build
+from megarc.parallel import Topology
+from megarc.plan import predict
+from megarc.train import RunConfig
+
+MODEL = {"layers": 4, "hidden": 192, "heads": 4}
+CASES = [(0, "fp32", "none"), (1, "bf16", "full"), (2, "fp32", "selective"), (3, "fp32", "none")]
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """One table a case, by row: (predicted, measured)."""
+    folder = tmp_path_factory.mktemp("runs")
+    tables = []
+    for number, (zero, precision, recompute) in enumerate(CASES):
+        job = pretrain(folder / str(number), zero, 3, precision=precision, model=MODEL,
+                       batch={"size": 32, "micro": 16}, execution__recompute=recompute)  # fmt: skip
+        # A process each: what an engine before it lets go late would be counted.
+        told = run_jobs([{**job, "explain_memory": True}], 1, folder).split("MiB of a rank")[1]
+        rows = re.findall(r"^(\S.+?) {2,}([\d.]+) +([\d.]+)", told, re.M)
+        tables.append({row: (float(predicted), float(seen)) for row, predicted, seen in rows})
+    return tables
+
+
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_what_is_told_is_what_is_seen(tables, case):
+    table = tables[case]
+    for row in ("weights", "masters, float32", "moments, float32"):
+        told, seen = table[row]
+        assert told == pytest.approx(seen, rel=0.01, abs=0.05), row
+    for row in ("activations, as the backward pass begins", "at its most"):
+        told, seen = table[row]
+        assert told == pytest.approx(seen, rel=0.1), row
+
+
+def tree(**keys):
+    model = {"layers": 4, "hidden": 64, "heads": 4, "vocabulary": 500}
+    window = {"recent": 32, "causal": 32}
+    return build(
+        RunConfig, {"model": model, "window": window, "batch": {"size": 64, "micro": 16}, **keys}, "test"
+    )
+
+
+def test_shared_out_over_ranks():
+    """ZeRO's formulas: a part for each data rank, split layers for each tensor rank."""
+    one = predict(tree(), Topology.fit(1))
+    four = predict(tree(), Topology.fit(4))
+    assert four.weights == one.weights and four.moments == one.moments / 4
+    split = predict(tree(parallel={"tensor": 2, "sequence": True}), Topology.fit(2, tensor=2, sequence=True))
+    assert split.weights == one.weights / 2
+    assert split.activations < 0.6 * one.activations
+    first, last = (
+        predict(tree(parallel={"pipeline": 2}), Topology.fit(2, pipeline=2), rank) for rank in range(2)
+    )
+    assert first.activations > 1.5 * last.activations  # two micro-batches in flight
