@@ -53,19 +53,19 @@ def arm_config(plan: StackPlan, arm: Arm, seed: int) -> RunConfig:
     run = plan.run(plan.top)
     if arm.name == STACK and seed == run.seed:
         return run
-    reading = {"train": plan.reading_source(plan.top, plan.top, **arm.changes)}
     folder = plan.folder / "controls" / f"{arm.trained_as}-{seed}"
     run = run.model_copy(update={"seed": seed, "folder": folder})
-    valid = plan.reading_source(plan.top, HELDOUT, **{**arm.changes, "drop": 0.0})
+    valid = [plan.reading_source(plan.top, HELDOUT, **{**arm.changes, "drop": 0.0})]
     if not arm.shorter:
-        data = run.data.model_copy(update={"train": [reading["train"]], "valid": [valid]})
+        train = [plan.reading_source(plan.top, plan.top, **arm.changes)]
+        data = run.data.model_copy(update={"train": train, "valid": valid})
         return run.model_copy(update={"data": data})
     window = run.window.model_copy(update={"recent": run.window.recent - rollout_rows(plan)})
-    run = run.model_copy(update={"window": window})
     train = [plan.reading_source(plan.top, name, **arm.changes) for name in plan.own]
-    data = run.data.model_copy(update={"train": train, "valid": [valid], "blend": "epochs"})
+    data = run.data.model_copy(update={"train": train, "valid": valid, "blend": "epochs"})
+    run = run.model_copy(update={"window": window, "data": data})
     steps = round(stack_flops(plan) / (run.batch.size * flops_per_window(plan, run)))
-    return run.model_copy(update={"data": data, "length": Quantity(steps, "steps")})
+    return run.model_copy(update={"length": Quantity(steps, "steps")})
 
 
 def rollout_rows(plan: StackPlan) -> int:
