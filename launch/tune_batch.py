@@ -3,111 +3,121 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from megarc.errors import UserError, run_script
-
-if TYPE_CHECKING:
-    from megarc.batchsize import CriticalBatch
+from megarc.errors import run_script
 
 EXAMPLES = """examples:
+  python launch/tune_batch.py --config configs/demo/text.yaml            both halves, and a run's file with reasons
+  python launch/tune_batch.py --config FILE --launcher "torchrun --standalone --nproc-per-node 8" folder=runs/mine
+  python launch/tune_batch.py micro --config FILE tune.micro.memory_gib=4
+  python launch/tune_batch.py branches --config FILE --checkpoint runs/mine 'tune.branches.multiples=[1,2,4]'
+  python launch/tune_batch.py branches --config FILE --checkpoint runs/mine --submit "--nodes 2 --time 60"
+  python launch/tune_batch.py steps --config FILE 'tune.steps.batches=[8,16,32,64,128]' tune.steps.target=4.5
   python launch/tune_batch.py critical --table steps.csv --optimal-batch 256
   python launch/tune_batch.py critical --table 85M.csv --size 85e6 --table 302M.csv --size 302e6 \\
       --optimal-batch 256 --extrapolate 1.2e9
+  python launch/tune_batch.py --keys                                     every key: type, default, meaning
 
-critical reads tables with the columns batch,steps: optimizer steps to one target loss (empty: never reached).
-It fits steps = a + b/batch and prints words, then one JSON object. docs/batch.md has the definitions."""
+A study lives in its own folder (tune.folder) and is made of normal runs; the same command goes on where it
+stopped. critical reads tables with the columns batch,steps: optimizer steps to one target loss (empty: never
+reached); it prints words, then one JSON object. docs/batch.md has the definitions."""
+
+COMMANDS = ("study", "micro", "branches", "steps", "critical")
 
 
 def main() -> int:
-    arguments = parse()
+    words = sys.argv[1:]
+    if words and words[0] not in (*COMMANDS, "-h", "--help", "--keys"):
+        words = ["study", *words]  # the command that needs no name
+    whole = parser()
+    arguments, later = whole.parse_known_args(words)
+    # Keys may stand behind options too, which argparse's own commands do not allow.
+    if any(word.startswith("-") or "=" not in word for word in later) or (
+        later and not hasattr(arguments, "overrides")
+    ):
+        whole.error(f"unrecognized arguments: {' '.join(later)}")
+    if arguments.keys:
+        return show_keys()
+    if later:
+        arguments.overrides += later
     return arguments.run(arguments)
 
 
-def critical(arguments: argparse.Namespace) -> int:
-    """Fits tables; with sizes, the power law over them."""
-    from megarc.batchsize import critical_batch, fit_power_law, read_steps
+def show_keys() -> int:
+    from megarc.batchsize import StudyConfig
+    from megarc.config import reference
 
-    sizes = arguments.size or []
-    if sizes and len(sizes) != len(arguments.table):
-        raise UserError(f"{len(arguments.table)} tables and {len(sizes)} sizes; give --size once a --table")
-    if arguments.extrapolate and len(sizes) < 2:
-        raise UserError("--extrapolate needs two tables or more, each with its --size")
-    found = {
-        path: critical_batch(
-            read_steps(path, arguments.tolerance), arguments.optimal_batch, overhead=arguments.overhead
-        )
-        for path in arguments.table
-    }
-    for path, answer in found.items():
-        print(words(path, answer))
-    facts = [{"table": str(path), **as_json(answer)} for path, answer in found.items()]
-    if len(sizes) < 2:
-        print(json.dumps({**facts[0], "tables": facts[1:]} if facts[1:] else facts[0]))
-        return 0
-    law = fit_power_law([(size, answer.batch) for size, answer in zip(sizes, found.values(), strict=True)])
-    print(f"over sizes: critical batch = {law}" + (", through two points" if len(sizes) == 2 else ""))
-    reached = {f"{size:g}": law.at(size) for size in arguments.extrapolate or []}
-    for size, batch in reached.items():
-        print(f"  at size {size}: {batch:.0f}, extrapolated")
-    power = {"scale": law.scale, "exponent": law.exponent, "extrapolated": reached}
-    print(json.dumps({"tables": facts, "power_law": power}))
+    print(reference(StudyConfig), end="")
     return 0
 
 
-def words(path: Path, answer: CriticalBatch) -> str:
-    """For people."""
-    lines = [
-        f"{path}: steps = {answer.fit.a:.1f} + {answer.fit.b:.4g} / batch",
-        f"  critical batch {answer.batch:.1f} ({100 * answer.overhead:g} % more steps than linear scaling "
-        f"from {answer.optimal:g}), 95 % interval {interval(answer.interval)}",
-    ]
-    lines += [
-        f"  at {100 * overhead:g} %: {batch:.1f}, {interval(bounds)}"
-        for overhead, (batch, bounds) in answer.overheads.items()
-        if overhead != answer.overhead
-    ]
-    if answer.beyond:
-        lines.append("  it lies beyond the largest batch of the table: take it as extrapolated")
-    if math.isinf(answer.interval[1]):
-        lines.append("  these data do not bound it from above: add larger batches")
-    return "\n".join(lines)
+def study(arguments: argparse.Namespace) -> int:
+    from tuning.study import study
+
+    return study(arguments)
 
 
-def interval(bounds: tuple[float, float]) -> str:
-    return f"{bounds[0]:.1f} to " + (f"{bounds[1]:.1f}" if math.isfinite(bounds[1]) else "no upper bound")
+def micro(arguments: argparse.Namespace) -> int:
+    from tuning.micro import micro
+
+    return micro(arguments)
 
 
-def as_json(answer: CriticalBatch) -> dict[str, Any]:
-    """The same, for programs; an end that the data do not give is null."""
+def branches(arguments: argparse.Namespace) -> int:
+    from tuning.branched import branches
 
-    def bounds(pair: tuple[float, float]) -> list[float | None]:
-        return [value if math.isfinite(value) else None for value in pair]
-
-    return {
-        "critical_batch": answer.batch,
-        "interval": bounds(answer.interval),
-        "overhead": answer.overhead,
-        "optimal_batch": answer.optimal,
-        "a": answer.fit.a,
-        "b": answer.fit.b,
-        "overheads": {
-            f"{overhead:g}": {"critical_batch": batch, "interval": bounds(pair)}
-            for overhead, (batch, pair) in answer.overheads.items()
-        },
-        "extrapolated": answer.beyond,
-    }
+    return branches(arguments)
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+def steps(arguments: argparse.Namespace) -> int:
+    from tuning.steps import steps
+
+    return steps(arguments)
+
+
+def critical(arguments: argparse.Namespace) -> int:
+    from tuning.fit import critical
+
+    return critical(arguments)
+
+
+def parser() -> argparse.ArgumentParser:
+    whole = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    fit = commands.add_parser("critical", help="the critical batch of tables of (batch, steps)")
+    whole.add_argument("--keys", action="store_true", help="print every key with type, default, meaning")
+    whole.set_defaults(run=lambda _: whole.error("give a command, or --config FILE for both halves"))
+    commands = whole.add_subparsers(metavar="COMMAND")
+    both = commands.add_parser("study", help="both halves; the command that needs no name")
+    both.set_defaults(run=study)
+    fits = commands.add_parser("micro", help="the micro-batch that fits and is fastest")
+    fits.set_defaults(run=micro)
+    # Launchers add it; the place is read from the environment.
+    fits.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
+    branch = commands.add_parser("branches", help="the critical batch at a checkpoint, by branched training")
+    branch.set_defaults(run=branches)
+    branch.add_argument("--submit", metavar="OPTIONS", nargs="?", const="",
+                        help="as a SLURM array, with these options of sbatch")  # fmt: skip
+    sweep = commands.add_parser("steps", help="the critical batch by steps to a held-out loss")
+    sweep.set_defaults(run=steps)
+    for command in (both, branch):
+        command.add_argument("--checkpoint", type=Path, metavar="RUN",
+                             help="run or checkpoint that branches leave; else a trunk is trained")  # fmt: skip
+    for command in (both, branch, sweep):
+        command.add_argument("--launcher", default="", metavar="WORDS",
+                             help="how ranks are started; {port}: a free one (this Python, one rank)")  # fmt: skip
+    for command in (both, fits, branch, sweep):
+        command.add_argument("--config", type=Path, help="a run's YAML file; see configs/runs")
+        command.add_argument(
+            "overrides", nargs="*", metavar="key=value", help="keys that win over the file's"
+        )
+    _add_critical(commands.add_parser("critical", help="the critical batch of tables of (batch, steps)"))
+    return whole
+
+
+def _add_critical(fit: argparse.ArgumentParser) -> None:
     fit.set_defaults(run=critical)
     fit.add_argument("--table", type=Path, action="append", required=True, metavar="FILE.csv",
                      help="columns batch,steps; again for more")  # fmt: skip
@@ -119,7 +129,6 @@ def parse() -> argparse.Namespace:
     fit.add_argument("--size", type=float, action="append", metavar="N",
                      help="of model or data, once a table: fits a power law over them")  # fmt: skip
     fit.add_argument("--extrapolate", type=float, action="append", metavar="N", help="to this size")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -4,8 +4,20 @@ In: a run's ``metrics.jsonl``, scores, a window. Out: PNG files, and tables as
 plain text or markdown. matplotlib is imported when a picture is drawn.
 """
 
+from megarc.report.batch import StepsPicture, branches, micro_batches, steps_to_loss
 from megarc.report.mask import mask_picture
 from megarc.report.plots import gain_by_distance, loss_by_context, loss_curves
 from megarc.report.tables import Align, table
 
-__all__ = ["Align", "gain_by_distance", "loss_by_context", "loss_curves", "mask_picture", "table"]
+__all__ = [
+    "Align",
+    "StepsPicture",
+    "branches",
+    "gain_by_distance",
+    "loss_by_context",
+    "loss_curves",
+    "mask_picture",
+    "micro_batches",
+    "steps_to_loss",
+    "table",
+]

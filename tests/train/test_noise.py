@@ -8,7 +8,6 @@ from support.ranks import run_jobs
 from support.runs import pretrain
 
 from megarc.data import open_stream
-from megarc.model import weighted_sum
 from megarc.science import MAKERS
 from megarc.train import load_model
 from megarc.train.feed import to_tensors
@@ -85,8 +84,12 @@ def by_hand(folder):
         gradients = []  # of each sample, so that their mean is the batch's
         for sample in samples:
             saved.model.zero_grad()
-            rows = saved.model(sample.tokens, window.loss_rows, sample.recent)
-            (weighted_sum(rows, sample.weights, run.optimizer.z_loss) * BATCH / weight).backward()
+            logits = saved.model.logits(sample.tokens[:, :-1], window.loss_rows, sample.recent).double()
+            log_z = logits.logsumexp(-1)
+            targets = sample.tokens[:, 1:][:, window.loss_rows]
+            nll = log_z - logits.gather(-1, targets[..., None])[..., 0]
+            loss = (sample.weights * (nll + run.optimizer.z_loss * log_z.square())).sum()
+            (loss * BATCH / weight).backward()
             gradients.append(torch.cat([p.grad.double().flatten() for p in saved.model.parameters()]))
         groups = torch.stack(gradients).view(BATCH // GROUP, GROUP, -1).mean(1)
         small, large = groups.square().sum(1).mean(), groups.mean(0).square().sum()

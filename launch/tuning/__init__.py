@@ -1,0 +1,1 @@
+"""The commands of `launch/tune_batch.py`, a file each."""

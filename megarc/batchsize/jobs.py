@@ -1,0 +1,130 @@
+"""Runs as jobs: each a normal run from a file of its own, started once and gone on with until it is finished."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from megarc.config import load, to_yaml
+from megarc.errors import UserError
+from megarc.progress import progress
+from megarc.safe import written_safely
+from megarc.train import RunConfig, RunFolder
+
+_SECONDS_BETWEEN_LOOKS = 0.3
+_LINES_SHOWN = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run and the file that it is started from, which lies beside its folder."""
+
+    config: RunConfig
+    steps: int  # at which it ends
+    first: int = 0  # from which it begins
+
+    @property
+    def file(self) -> Path:
+        return self.config.folder.with_suffix(".yaml")
+
+    @property
+    def log(self) -> Path:
+        return self.config.folder.with_suffix(".log")
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.config.folder)
+
+    def finished(self) -> bool:
+        """Whether it has reached its end. A run that ended earlier, of another study, is not this one's."""
+        try:
+            state = orjson.loads(self.folder.state.read_bytes())
+        except (OSError, orjson.JSONDecodeError):
+            return False
+        return state["state"] == "finished" and state.get("step", 0) >= self.steps
+
+    def step(self) -> int:
+        """The last step that it has told."""
+        try:
+            return orjson.loads(self.folder.metrics.read_bytes().splitlines()[-1])["step"]
+        except (OSError, IndexError, orjson.JSONDecodeError):
+            return self.first
+
+    def write(self) -> None:
+        """Writes the file, or checks that it says the same as the one that is there.
+
+        Raises:
+            UserError: where it holds another run: a study is not gone on with under other keys.
+        """
+        if self.file.exists() and load(RunConfig, self.file) != self.config:
+            raise UserError(
+                f"{self.file} is of a study with other keys; use another tune.folder, or remove "
+                f"{self.file.parent} to begin anew"
+            )
+        with written_safely(self.file) as file:
+            file.write(to_yaml(self.config).encode())
+
+
+def run_all(jobs: Sequence[Job], command: Sequence[str], at_once: int, what: str) -> None:
+    """Runs those that are not finished, ``at_once`` at a time; each is ``command --config FILE``.
+
+    Args:
+        command: where a word has ``{port}``, a free one stands in its place.
+
+    Raises:
+        UserError: where one does not finish; what the others reached stays, and the same call goes on.
+    """
+    for job in jobs:
+        job.write()
+    waiting = [job for job in jobs if not job.finished()]
+    todo = list(waiting)
+    running: list[tuple[Job, subprocess.Popen[bytes]]] = []
+    work = sum(job.steps - job.first for job in waiting)
+    try:
+        with progress(what, work, unit="steps", quiet=not waiting) as bar:
+            shown = 0
+            while todo or running:
+                while todo and len(running) < at_once:
+                    running.append((todo[0], _start(todo.pop(0), command, at_once)))
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+                running = [(job, process) for job, process in running if not _ended(job, process)]
+                done = sum(job.step() - job.first for job in waiting)
+                bar.advance(done - shown, runs=f"{sum(job.finished() for job in jobs)}/{len(jobs)}")
+                shown = done
+    finally:
+        for _, process in running:
+            process.terminate()
+        for _, process in running:
+            process.wait()
+
+
+def _start(job: Job, command: Sequence[str], at_once: int) -> subprocess.Popen[bytes]:
+    threads = max(1, (os.cpu_count() or 1) // at_once)
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    words = [word.replace("{port}", str(_free_port())) for word in command]
+    with job.log.open("ab") as log:
+        return subprocess.Popen([*words, "--config", str(job.file)], stdout=log, stderr=log, env=environment)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _ended(job: Job, process: subprocess.Popen[bytes]) -> bool:
+    if process.poll() is None:
+        return False
+    if not job.finished():
+        tail = job.log.read_text(errors="replace").strip().splitlines()[-_LINES_SHOWN:]
+        raise UserError(
+            f"the run {job.config.folder} did not finish; the end of {job.log}:\n" + "\n".join(tail)
+        )
+    return True
