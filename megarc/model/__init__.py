@@ -9,6 +9,7 @@ from megarc.model.compiling import no_compiler
 from megarc.model.config import ExecutionConfig, ModelConfig
 from megarc.model.cost import Cost, cost_of
 from megarc.model.footprint import Footprint, footprint
+from megarc.model.fp8 import no_fp8
 from megarc.model.initial import initial_values, initialise
 from megarc.model.loss import Head, Loss, head_loss, weighted_sum
 from megarc.model.pipeline import Layer, Plan, build_pipeline, layers, stage_bounds
@@ -36,6 +37,7 @@ __all__ = [
     "is_costly",
     "layers",
     "no_compiler",
+    "no_fp8",
     "record_of",
     "stage_bounds",
     "weighted_sum",

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from megarc.attention import Cache, attend, attend_cached
 from megarc.model.config import ModelConfig
-from megarc.model.layers import ColumnLinear, Norm, RowLinear
+from megarc.model.layers import ColumnLinear, Linear, Norm, RowLinear
 from megarc.model.recompute import Runner, keep_all
 from megarc.model.record import matrix
 from megarc.parallel import TensorParallel
@@ -27,6 +27,9 @@ class Block(nn.Module):
         self.attention = Attention(config, engine, layer, tensor)
         self.feed_forward_norm = Norm(width, epsilon, tensor, partial=tensor.sequence)
         self.feed_forward = FeedForward(config, tensor)
+        for part in self.modules():
+            if isinstance(part, ColumnLinear | RowLinear | KeyValue):
+                part.linear = runner.linear
 
     def forward(
         self,
@@ -106,6 +109,7 @@ class KeyValue(nn.Module):
         rows = 2 * self.groups * self.head_dim
         split = 0 if self.groups >= tensor.size else None
         self.weight = matrix(rows, config.hidden, "hidden", tensor, split=split, parts=2)
+        self.linear: Linear = F.linear
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``x`` [batch, rows, hidden] -> keys and values [batch, groups of this rank, rows, head_dim]."""
@@ -114,7 +118,7 @@ class KeyValue(nn.Module):
         if self.groups < self.tensor.size:
             mine = self.tensor.rank * self.groups // self.tensor.size
             weight = self.tensor.shared(weight).view(2, self.groups, self.head_dim, hidden)[:, mine]
-        both = F.linear(x, weight.reshape(-1, hidden)).view(batch, rows, 2, -1, self.head_dim)
+        both = self.linear(x, weight.reshape(-1, hidden)).view(batch, rows, 2, -1, self.head_dim)
         k, v = both.transpose(1, 3).unbind(2)
         return k, v
 

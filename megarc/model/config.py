@@ -87,6 +87,9 @@ class ExecutionConfig(Config):
         circumstance=True,
         ge=1,
     )
+    fp8: bool = key(
+        False, "the blocks' matrix products in fp8, a scale a row (Ada, Hopper or later)", circumstance=True
+    )
     recompute: Recompute = key(
         "none",
         "selective: keep matrix products and attention, compute the rest of a block again; full: keep its input",

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, is_grad_enabled
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from megarc.model import fp8
 from megarc.model.compiling import Compiled
 from megarc.model.config import ExecutionConfig, Recompute
 
@@ -49,6 +51,7 @@ class Runner:
 
     def __init__(self, execution: ExecutionConfig) -> None:
         self.recompute, self.every = execution.recompute, execution.recompute_every
+        self.linear = fp8.linear if execution.fp8 else F.linear
         self._ways: dict[Recompute, Callable[..., Tensor]] = dict(_WAYS)
         if execution.compile:
             # One for all blocks, which differ in their weights alone. What is computed again is
@@ -72,4 +75,8 @@ def _keep_the_costly(context: Any, operator: Any, *args: Any, **kwargs: Any) -> 
 def is_costly(operator: Any) -> bool:
     """Whether ``selective`` keeps what the operator gives."""
     name = f"{operator.namespace}.{operator._opname}" if hasattr(operator, "namespace") else str(operator)
-    return name in ("aten.mm", "aten.addmm", "aten.bmm") or "attention" in name or name.startswith("megarc.")
+    return (
+        name in ("aten.mm", "aten.addmm", "aten.bmm", "aten._scaled_mm")
+        or "attention" in name
+        or name.startswith("megarc.")
+    )

@@ -21,8 +21,14 @@ _MARK = "megarc: "
 def explained_memory() -> Iterator[Measuring]:
     """Counts all that is allocated while the block runs; its observer prints the table after the first step."""
     gc.collect()  # nothing from before is let go meanwhile
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        yield Measuring(recorded)
+    recorded = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+    recorded.start()
+    watch = Measuring(recorded)
+    try:
+        yield watch
+    finally:
+        if not watch.table:
+            recorded.stop()
 
 
 class Measuring(Observer):

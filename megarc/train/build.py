@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from megarc.model import Plan, Transformer, build_pipeline, initial_values, no_compiler, record_of
+from megarc.errors import UserError
+from megarc.model import Plan, Transformer, build_pipeline, initial_values, no_compiler, no_fp8, record_of
 from megarc.parallel import Groups, TensorParallel, cut, size
 from megarc.train.config import RunConfig
 from megarc.train.engine import Engine, PipelinedEngine, StageLoss
@@ -32,6 +33,8 @@ def build_engine(config: RunConfig, groups: Groups, pulse: Pulse | None = None) 
         pulse: told by the engine where it is; None: nobody listens.
     """
     config = _compilable(config, groups)
+    if config.execution.fp8 and (reason := no_fp8(groups.device)):
+        raise UserError(f"execution.fp8 is on, but {reason}; use execution.fp8=false")
     deepspeed = _import_deepspeed(groups.device)
     micro_batch = config.batch.micro_batch
     micro_batches = config.batch.size // (groups.data.size * micro_batch)

@@ -19,6 +19,7 @@ from megarc.train.observers import Ending, Moment, Observer
 from megarc.train.resume import Resumed, go_back
 from megarc.train.saving import Checkpoints, Due
 from megarc.train.schedule import learning_rate
+from megarc.train.tidy import Tidy
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ class Stretch:
             Metrics(config, self.folder, groups, self.heldout, self.stream.bytes_per_token, also),
             self.signals,
             Checkpoints(config, self.folder, saver, self.levels, standing_of, saved),
+            Tidy(),
             *self.watch,
         ]
         total, rate = config.last_step(batches), learning_rate(config, batches)

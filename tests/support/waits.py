@@ -11,13 +11,15 @@ _READS = {"item", "tolist", "numpy", "cpu", "nonzero", "__bool__", "__float__", 
 
 
 class Waits(TorchFunctionMode):
-    """Counts readings, by the line that asks: ``places["megarc/train/metrics.py:81"] == 1``.
+    """Counts readings, by phase and file that asks: ``places["update", "train/observers.py"] == 1``.
 
     Python's calls are seen by name, those from C++ by their operator, ``_local_scalar_dense``.
     """
 
-    def __init__(self):
-        self.places: dict[str, int] = {}
+    def __init__(self, pulse):
+        super().__init__()
+        self.pulse = pulse
+        self.places: dict[tuple[str, str], int] = {}
         self._below = _Operators(self)
 
     def __enter__(self):
@@ -42,8 +44,8 @@ class Waits(TorchFunctionMode):
             if "/torch/" not in f.filename and "waits.py" not in f.filename
         ]
         place = frames[-1]
-        name = "/".join(Path(place.filename).parts[-3:])
-        self.places[f"{name}:{place.lineno}"] = self.places.get(f"{name}:{place.lineno}", 0) + 1
+        key = self.pulse.phase, "/".join(Path(place.filename).parts[-2:])
+        self.places[key] = self.places.get(key, 0) + 1
 
 
 class _Operators(TorchDispatchMode):

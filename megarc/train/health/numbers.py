@@ -73,15 +73,16 @@ class Numbers(Observer):
         self.config, self.batches, self.gaps, self.running = config, batches, gaps, running
         self.bad: BadSteps | None = None
         self._why: str | None = None
+        self._loss = 0.0  # of the last step, read once
 
     def before_update(self, moment: Moment, loss: float, gradient_norm: float) -> Vote:
-        self._why = self._judge(loss, gradient_norm)
+        self._loss, self._why = loss, self._judge(loss, gradient_norm)
         return Vote.SKIP if self._why else Vote.APPLY
 
     def after_step(self, engine: Engine, moment: Moment, result: StepResult) -> Ending | None:
         if not result.skipped:
             self.bad = None
-            self.running = self.running.with_loss(float(result.loss))
+            self.running = self.running.with_loss(self._loss)
             return None
         first = self.bad.first if self.bad else moment.step
         self.bad = BadSteps(first, moment.step, self._ask_all(engine, result), self.running.backs)

@@ -1,0 +1,62 @@
+"""fp8 products, emulated on the CPU by the same rounding, against plain ones."""
+
+import pytest
+import torch
+
+from megarc.model import ExecutionConfig, ModelConfig, Transformer, initialise, no_fp8
+from megarc.model.fp8 import FORWARD, linear, product, quantised
+from megarc.window import Window
+
+
+def relative(one, exact):
+    return ((one - exact).norm() / exact.norm()).item()
+
+
+def test_a_row_comes_back_to_three_bits():
+    """e4m3 has three bits of mantissa: half a step is 1/16 of a value, whatever the row's size."""
+    torch.manual_seed(0)
+    x = torch.randn(8, 64) * 10.0 ** torch.arange(-4, 4)[:, None]
+    small, scale = quantised(x, FORWARD)
+    back = small.float() * scale
+    assert ((back - x).abs() <= x.abs() / 16 + scale * 2**-10).all()
+
+
+@pytest.mark.parametrize("inner", [32, 37])
+def test_products_and_gradients(inner):
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 24, inner, requires_grad=True), torch.randn(48, inner, requires_grad=True)
+    gradient = torch.randn(2, 24, 48)
+    exact = torch.nn.functional.linear(x, weight)
+    wanted = torch.autograd.grad(exact, (x, weight), gradient)
+    found = linear(x, weight)
+    assert relative(found, exact) < 0.05
+    for one, other in zip(torch.autograd.grad(found, (x, weight), gradient), wanted, strict=True):
+        assert relative(one, other) < 0.1  # e5m2 has two bits
+
+
+def test_torch_s_scaled_product_is_what_is_emulated():
+    torch.manual_seed(0)
+    a, b = torch.randn(32, 64), torch.randn(48, 64)
+    (a8, a_scale), (b8, b_scale) = quantised(a, FORWARD), quantised(b, FORWARD)
+    found = torch._scaled_mm(a8, b8.t(), scale_a=a_scale, scale_b=b_scale.t(), out_dtype=torch.bfloat16)
+    assert relative(found.float(), product(a, b, FORWARD, FORWARD)) < 5e-3
+
+
+def test_a_model_s_loss_and_gradients_stay_near():
+    config, window = ModelConfig(layers=2, hidden=64, heads=4, vocabulary=100), Window.split(16, 16)
+    tokens = torch.randint(0, 100, (4, window.tokens), generator=torch.Generator().manual_seed(1))
+    results = []
+    for fp8 in (False, True):
+        model = Transformer(config, ExecutionConfig(fp8=fp8))
+        initialise(model, config, 0)
+        loss = model(tokens, window.loss_rows, window.recent).objective
+        loss.backward()
+        results.append((loss.item(), torch.cat([p.grad.flatten() for p in model.parameters()])))
+    (plain, exact), (other, gradient) = results
+    assert other == pytest.approx(plain, rel=1e-3)
+    assert other != plain
+    assert relative(gradient, exact) < 0.1
+
+
+def test_a_cpu_is_told_that_it_has_none():
+    assert "no fp8" in no_fp8(torch.device("cpu"))
