@@ -1,16 +1,16 @@
 """Iterated functions: a task on which thinking ahead must help.
 
 R spells out a cycle f on 10 places, an edge a token, in random order. C begins
-with a place s, the boundary, and goes on in one of two ways, either as likely:
+with a place s, the boundary, and goes on in one of two ways:
 
     token    0 .. h-11   h-10 .. h-1     h    h+1   h+2 ...                     (h rows of R)
     holds    PAD         edges i->f(i)   s    :     f(s) f(f(s)) ... f^5(s) PAD  the work is shown
                                          s    !     f^5(s) PAD ...               the answer alone
 
 Five steps in one go, half way round, are more than a small model has layers for; one step a token
-is easy. So whoever has read what the text says where it shows the work can know
-what it says where it does not: a roll-out that happens to begin with ``:`` writes
-out the steps, one a token, and the reader of it needs to copy the last.
+is easy. So whoever has read texts that show the work can know what others leave out:
+a roll-out that happens to begin with ``:`` writes out the steps, one a token, and the
+reader of it needs to copy the last. ``shown`` is the share of samples that show the work.
 Padding is no target.
 """
 
@@ -44,14 +44,14 @@ class IteratedFunction:
 
     vocabulary = _RESERVED + len(_NAMES)
 
-    def __init__(self, window: Window, seed: int) -> None:
+    def __init__(self, window: Window, seed: int, shown: float = 0.5) -> None:
         if window.recent < PLACES or (window.causal, window.stride) != (CAUSAL, CAUSAL):
             raise UserError(
                 f"iterated functions have windows with {PLACES} rows of R or more, and causal {CAUSAL}, stride "
                 f"{CAUSAL}; not {window}"
             )
-        self._window, self._key = window, key_of("iterated function", seed)
-        self.digest = f"iterated-function-{seed}-{window.recent}"
+        self._window, self._key, self._shown = window, key_of("iterated function", seed), shown
+        self.digest = f"iterated-function-{seed}-{shown}-{window.recent}"
         reserved = {name: _RESERVED + number for number, name in enumerate(_NAMES)}
         self.facts = Facts("iterated functions", vocabulary=self.vocabulary, reserved=reserved)
 
@@ -71,7 +71,7 @@ class IteratedFunction:
         cycle = order.argsort(axis=1)  # places in the order in which f visits them; s is the first
         following = np.roll(cycle, -1, axis=1)
         edges = np.take_along_axis(_EDGES + cycle * PLACES + following, shown_first.argsort(axis=1), axis=1)
-        shown = chance(mode[:, 0], 0.5)[:, None]
+        shown = chance(mode[:, 0], self._shown)[:, None]
         boundary, rows = self._window.recent, self._window.tokens
         tokens: Indices = np.full((len(cycle), rows), PAD, dtype=np.int64)
         tokens[:, boundary - PLACES : boundary] = edges
@@ -85,9 +85,12 @@ class IteratedFunction:
 
 
 def make_iterated_function(config: SourceConfig, window: Window) -> IteratedFunction:
-    """The task as a run names it: ``{kind: iterated_function, options: {seed: 0}}``."""
-    unknown = config.options.keys() - {"seed"}
-    seed = config.options.get("seed", 0)
-    if unknown or type(seed) is not int:
-        raise UserError(f"iterated_function takes one option, seed, a whole number; given: {config.options}")
-    return IteratedFunction(window, seed)
+    """The task as a run names it: ``{kind: iterated_function, options: {seed: 0, shown: 0.5}}``."""
+    seed, shown = config.options.get("seed", 0), config.options.get("shown", 0.5)
+    known = type(seed) is int and isinstance(shown, int | float) and 0 <= shown <= 1
+    if config.options.keys() - {"seed", "shown"} or not known:
+        raise UserError(
+            "iterated_function takes two options, seed, a whole number, and shown, a share; "
+            f"given: {config.options}"
+        )
+    return IteratedFunction(window, seed, float(shown))

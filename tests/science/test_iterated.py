@@ -34,6 +34,9 @@ def test_what_c_says_follows_from_r() -> None:
 def test_half_of_the_samples_show_the_work() -> None:
     marks = IteratedFunction(WINDOW, seed=0).read_many(MANY).tokens[:, 15]
     assert set(marks) == {SHOWN, DIRECT} and abs((marks == SHOWN).mean() - 0.5) < 0.05
+    direct = IteratedFunction(WINDOW, seed=0, shown=0.0).read_many(MANY).tokens
+    assert (direct[:, 15] == DIRECT).all()
+    assert (direct[:, :15] == IteratedFunction(WINDOW, seed=0).read_many(MANY).tokens[:, :15]).all()
 
 
 def test_r_may_be_longer_and_the_samples_are_the_same() -> None:
@@ -53,5 +56,7 @@ def test_a_sample_depends_on_seed_and_number_only() -> None:
 
 def test_options_that_are_none_are_refused() -> None:
     assert len(make_iterated_function(SourceConfig(options={"seed": 3}), WINDOW)) == 2**40
-    with pytest.raises(UserError, match="one option, seed"):
+    with pytest.raises(UserError, match="two options"):
         make_iterated_function(SourceConfig(options={"sede": 3}), WINDOW)
+    with pytest.raises(UserError, match="two options"):
+        make_iterated_function(SourceConfig(options={"shown": 2}), WINDOW)
