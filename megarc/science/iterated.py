@@ -26,6 +26,7 @@ from megarc.window import Window
 
 PLACES = 10
 STEPS = 5
+HALF = 0.5
 _EDGES = PLACES  # ids below it are places; then edges i->j, as i * 10 + j
 PAD = _EDGES + PLACES * PLACES
 SHOWN, DIRECT = PAD + 1, PAD + 2
@@ -44,14 +45,15 @@ class IteratedFunction:
 
     vocabulary = _RESERVED + len(_NAMES)
 
-    def __init__(self, window: Window, seed: int, shown: float = 0.5) -> None:
+    def __init__(self, window: Window, seed: int, shown: float = HALF) -> None:
         if window.recent < PLACES or (window.causal, window.stride) != (CAUSAL, CAUSAL):
             raise UserError(
                 f"iterated functions have windows with {PLACES} rows of R or more, and causal {CAUSAL}, stride "
                 f"{CAUSAL}; not {window}"
             )
         self._window, self._key, self._shown = window, key_of("iterated function", seed), shown
-        self.digest = f"iterated-function-{seed}-{shown}-{window.recent}"
+        part = "" if shown == HALF else f"{shown}-"
+        self.digest = f"iterated-function-{seed}-{part}{window.recent}"
         reserved = {name: _RESERVED + number for number, name in enumerate(_NAMES)}
         self.facts = Facts("iterated functions", vocabulary=self.vocabulary, reserved=reserved)
 
@@ -86,7 +88,7 @@ class IteratedFunction:
 
 def make_iterated_function(config: SourceConfig, window: Window) -> IteratedFunction:
     """The task as a run names it: ``{kind: iterated_function, options: {seed: 0, shown: 0.5}}``."""
-    seed, shown = config.options.get("seed", 0), config.options.get("shown", 0.5)
+    seed, shown = config.options.get("seed", 0), config.options.get("shown", HALF)
     known = type(seed) is int and isinstance(shown, int | float) and 0 <= shown <= 1
     if config.options.keys() - {"seed", "shown"} or not known:
         raise UserError(
