@@ -112,37 +112,33 @@ def fit_steps(batches: Sequence[float], steps: Sequence[float]) -> Fit:
     and Marquardt's method on (log a, log b), so that both stay above 0.
     """
     x, y = np.asarray(batches, dtype=np.float64), np.log(np.asarray(steps, dtype=np.float64))
-    log_a, log_b = _solve(np.log(x), y)
+    log_a, log_b = _solve(np.log(x), y[None])[0].tolist()
     residuals = y - np.logaddexp(log_a, log_b - np.log(x))
     return Fit(math.exp(log_a), math.exp(log_b), tuple(residuals.tolist()))
 
 
-def _solve(log_batch: Floats, y: Floats, iterations: int = 300) -> tuple[float, float]:
-    """(log a, log b) that minimise the squares of ``y - log(a + b/batch)``."""
-    at: Floats = np.array([y.min() - 0.1, (y + log_batch).min()])
-    damping = 1e-3
+def _solve(log_batch: Floats, y: Floats, iterations: int = 200) -> Floats:
+    """``(log a, log b)`` [tables, 2] that minimise the squares of ``y - log(a + b/batch)``, y [tables, points]."""
+    at: Floats = np.stack([y.min(1) - 0.1, (y + log_batch).min(1)], axis=1)
+    damping = np.full(len(y), 1e-3)
 
-    def model(point: Floats) -> Floats:
-        return np.logaddexp(point[0], point[1] - log_batch)
+    def rest(point: Floats) -> Floats:
+        return y - np.logaddexp(point[:, :1], point[:, 1:] - log_batch)
 
-    rest = y - model(at)
+    left = rest(at)
     for _ in range(iterations):
-        fitted = model(at)
-        slopes = np.stack([np.exp(at[0] - fitted), np.exp(at[1] - log_batch - fitted)], axis=1)  # [points, 2]
-        normal, pull = slopes.T @ slopes, slopes.T @ rest
-        normal[np.diag_indices(2)] *= 1 + damping
-        normal[np.diag_indices(2)] += 1e-300
-        move = np.clip(np.linalg.solve(normal, pull), -5, 5)
-        moved = y - model(at + move)
-        if moved @ moved <= rest @ rest:
-            at, rest, damping = at + move, moved, max(damping / 3, 1e-12)
-            if np.abs(move).max() < 1e-12:
-                break
-        else:
-            damping *= 3
-            if damping > 1e12:
-                break
-    return float(at[0]), float(at[1])
+        fitted = y - left
+        slopes = np.stack([np.exp(at[:, :1] - fitted), np.exp(at[:, 1:] - log_batch - fitted)], axis=1)
+        normal, pull = slopes @ slopes.transpose(0, 2, 1), (slopes @ left[:, :, None])
+        normal[:, [0, 1], [0, 1]] = normal[:, [0, 1], [0, 1]] * (1 + damping[:, None]) + 1e-300
+        move = np.clip(np.linalg.solve(normal, pull)[:, :, 0], -5, 5)
+        moved = rest(at + move)
+        better = (moved**2).sum(1) <= (left**2).sum(1)
+        at, left = np.where(better[:, None], at + move, at), np.where(better[:, None], moved, left)
+        damping = np.clip(np.where(better, damping / 3, damping * 3), 1e-12, 1e12)
+        if (np.abs(move).max(1) < 1e-12).all() or (damping >= 1e12).all():
+            break
+    return at
 
 
 def _resampled(table: StepsTable, fit: Fit, times: int, seed: int) -> Floats:
@@ -155,12 +151,10 @@ def _resampled(table: StepsTable, fit: Fit, times: int, seed: int) -> Floats:
     residuals *= math.sqrt(count / (count - 2))
     fitted = np.log(fit.a + fit.b / x)
     draws = np.random.default_rng(seed).integers(0, count, size=(times, count))
-    ratios = np.empty(times)
-    for number, draw in enumerate(draws):
-        y = fitted + residuals[draw]
-        log_a, log_b = _solve(np.log(x), y)
-        ratios[number] = math.inf if log_a < y.min() + math.log(_FLAT) else math.exp(log_b - log_a)
-    return ratios
+    y = fitted + residuals[draws]
+    solved = _solve(np.log(x), y)
+    none = solved[:, 0] < y.min(1) + math.log(_FLAT)
+    return np.where(none, math.inf, np.exp(np.minimum(solved[:, 1] - solved[:, 0], 700)))
 
 
 def _interval(ratios: Floats, optimal: float, overhead: float) -> tuple[float, float]:

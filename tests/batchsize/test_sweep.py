@@ -76,13 +76,13 @@ def test_without_heldout_data_it_is_refused():
 
 
 def test_a_real_sweep(tmp_path):
-    """Four batches of a tiny model, then another target from the same runs."""
+    """Four batches of a tiny model."""
     tree = {
-        "length": "256 samples", "window": {"recent": 24, "causal": 16}, "data": DATA,
+        "length": "64 samples", "window": {"recent": 24, "causal": 16}, "data": DATA,
         "model": {"layers": 1, "hidden": 16, "heads": 2}, "batch": {"size": 8, "noise_every": 1},
         "optimizer": {"lr": 1e-2}, "schedule": {"warmup": "16 samples"}, "validation": {"windows": 16},
         "logging": {"every": 1, "tensorboard": False, "peak_flops": 1e12},
-        "tune": {"folder": str(tmp_path), "steps": {"batches": [4, 8, 16, 32], "seeds": [0], "floor": 12}},
+        "tune": {"folder": str(tmp_path), "steps": {"batches": [4, 8, 16, 32], "seeds": [0], "floor": 8, "heldout": 8}},
     }  # fmt: skip
     path = tmp_path / "run.yaml"
     path.write_text(json.dumps(tree))
@@ -99,4 +99,3 @@ def test_a_real_sweep(tmp_path):
     assert answer["critical_batch"] > 1.2 * 4 and answer["interval"][0] <= answer["critical_batch"]
     assert (tmp_path / "steps.csv").read_text().startswith("batch,steps\n4,")
     assert (tmp_path / "steps.png").stat().st_size > 5000
-    assert "never reached by all seeds" in steps("tune.steps.target=0.001", code=2)

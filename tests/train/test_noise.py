@@ -12,14 +12,13 @@ from megarc.science import MAKERS
 from megarc.train import load_model
 from megarc.train.feed import to_tensors
 
-STEPS, BATCH, GROUP = 4, 8, 2
+STEPS, BATCH, GROUP = 3, 8, 2
 EVERY = {"batch__noise_every": 1, "checkpoint__every": "1 steps", "checkpoint__keep": 9}
 # The samples of a step, their groups and so the estimates are the same on each.
 MIXES = {
     1: {
         "z0": (0, {}),
         "z3": (3, {}),
-        "recompute": (2, {"execution__recompute": "full"}),
         "no clipping": (1, {"optimizer__clip": 0.0}),
     },
     2: {
@@ -32,7 +31,6 @@ MIXES = {
         "pp2": (1, {"parallel__pipeline": 2}),
     },
     4: {
-        "dp4-z2": (2, {}),
         "tp4-shared-keys": (1, {"parallel__tensor": 4}),
         "pp2-tp2-sequence": (1, {"parallel__pipeline": 2, "parallel__tensor": 2, "parallel__sequence": True}),
         "pp2-dp2": (1, {"parallel__pipeline": 2}),
