@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,17 +81,19 @@ def gain_by_distance(curves: Mapping[str, Sequence[float]], path: Path) -> None:
     """How far one model is ahead of others at each token after the boundary, as PNG.
 
     Args:
-        curves: name of the other -> nats ahead at the first, second, ... token [c].
+        curves: name of the other -> nats ahead at the first, second, ... token [c]; NaN where none is a target.
     """
-    if not curves or not all(curves.values()) or len(curves) > _MOST_CURVES:
+    known = all(any(map(math.isfinite, gains)) for gains in curves.values())
+    if not curves or not known or len(curves) > _MOST_CURVES:
         raise UserError(f"gains need 1 to {_MOST_CURVES} curves, each with a point or more")
     figure = new_figure(7.5, 4.5)
     axes = figure.subplots()
     ends = []
     for (name, gains), colour in zip(curves.items(), PALETTE, strict=False):
-        distance = list(range(1, len(gains) + 1))
-        axes.plot(distance, gains, "-o", color=colour, linewidth=1.4, markersize=3.5)
-        ends.append((distance[-1], gains[-1], name, colour))
+        points = [(place, gain) for place, gain in enumerate(gains, start=1) if math.isfinite(gain)]
+        distance, ahead = zip(*points, strict=True)
+        axes.plot(distance, ahead, "-o", color=colour, linewidth=1.4, markersize=3.5)
+        ends.append((distance[-1], ahead[-1], name, colour))
     axes.axhline(0, color="#333333", linewidth=0.8)
     plain_axes(
         axes, "What roll-outs gain, against each control", "tokens from the boundary", "nats / token ahead"

@@ -1,6 +1,7 @@
 """Curves: what is read from a run is what is drawn; nothing to draw is told."""
 
 import itertools
+import math
 
 import numpy as np
 import orjson
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from megarc.errors import UserError
-from megarc.report import loss_by_context, loss_curves
+from megarc.report import gain_by_distance, loss_by_context, loss_curves
 from megarc.report.plots import read_curves
 from megarc.report.style import PALETTE, spread
 
@@ -82,3 +83,11 @@ def test_labels_keep_their_order_and_do_not_touch(wanted):
     assert all(above - below >= 0.1 - 1e-9 for below, above in itertools.pairwise(heights))
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     assert all(placed[a] <= placed[b] for a, b in itertools.pairwise(order))
+
+
+def test_gains_are_drawn_where_there_are_targets(tmp_path):
+    gain_by_distance({"a": [0.1, 0.2, math.nan], "b": [0.0, -0.1, math.nan]}, tmp_path / "gain.png")
+    assert (tmp_path / "gain.png").stat().st_size > 5000
+    for bad in ({}, {"a": []}, {"a": [math.nan]}):
+        with pytest.raises(UserError, match="gains need"):
+            gain_by_distance(bad, tmp_path / "none.png")

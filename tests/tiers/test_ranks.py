@@ -10,7 +10,7 @@ from megarc.config import to_dict
 def job(built, folder, **parallel):
     tree = to_dict(built.run("middle"))  # its roll-outs continue the history's positions
     tree |= {"folder": str(folder), "parallel": parallel}
-    tree["window"]["recent"] = 49  # an even number of rows, to be shared out
+    assert (tree["window"]["recent"] + tree["window"]["causal"]) % 2 == 0  # rows to be shared out
     tree["model"]["layers"] = 2
     return {"do": "pretrain", "config": tree, "may_fail": "pipeline" in parallel}
 
