@@ -41,7 +41,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}} # else ever
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}         # srun no longer takes it from sbatch by itself
 export NCCL_DEBUG=${NCCL_DEBUG:-WARN}                       # its errors name the peer; INFO tells the paths it found
 export TORCH_NCCL_ASYNC_ERROR_HANDLING=1                    # a collective that failed ends its rank, not: waits
-export TORCH_NCCL_TRACE_BUFFER_SIZE=${TORCH_NCCL_TRACE_BUFFER_SIZE:-2000} # the last collectives, for a post-mortem
+export TORCH_FR_BUFFER_SIZE=${TORCH_FR_BUFFER_SIZE:-2000}    # the last collectives of each rank, for a post-mortem
 # Where hosts have several networks, say which: export NCCL_SOCKET_IFNAME=ib0 GLOO_SOCKET_IFNAME=ib0 before sbatch.
 
 cancelled=
