@@ -89,7 +89,8 @@ def test_under_a_launcher_the_last_part_joins(place):
     arguments += ["--tokenizer-model", place / "t.model", "--append-eod"]
     for rank in (1, 0):
         assert load_manifest(place / "s") is None
-        run("preprocess", *arguments, env={"SLURM_PROCID": str(rank), "SLURM_STEP_NUM_TASKS": "2"})
+        step = {"SLURM_PROCID": str(rank), "SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": str(rank)}
+        run("preprocess", *arguments, env=step)
     assert (place / "s.bin").read_bytes() == (place / "c.bin").read_bytes()
     assert load_manifest(place / "s") == load_manifest(place / "c")
 
