@@ -8,7 +8,7 @@ of the configuration alone.
 from megarc.model.compiling import no_compiler
 from megarc.model.config import ExecutionConfig, ModelConfig
 from megarc.model.cost import Cost, cost_of
-from megarc.model.footprint import Footprint, footprint
+from megarc.model.footprint import Footprint, default_dtype, footprint
 from megarc.model.fp8 import no_fp8
 from megarc.model.initial import initial_values, initialise
 from megarc.model.loss import Head, Loss, head_loss, weighted_sum
@@ -30,6 +30,7 @@ __all__ = [
     "Transformer",
     "build_pipeline",
     "cost_of",
+    "default_dtype",
     "footprint",
     "head_loss",
     "initial_values",

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from megarc.errors import UserError
+from megarc.parallel.rollcall import CLOCK_SECONDS
 
 _ENTRY = re.compile(r"(\S+)\s+slots=(\d+)$")
-_CLOCK_SECONDS = 5.0
 _PROBE = (
     "import json, socket, time, torch; from megarc.parallel.rollcall import code_digest; name = socket.gethostname(); "
     "print(json.dumps({'name': name, 'address': socket.gethostbyname(name), 'gpus': torch.cuda.device_count(), "
@@ -107,6 +107,6 @@ def _problems(name: str, slots: int, answer: dict[str, Any], code: str | None, h
         found.append(
             f"its name {answer['name']} means {answer['address']} there, so others cannot answer it; mend /etc/hosts"
         )
-    if abs(answer["clock"]) > _CLOCK_SECONDS:
+    if abs(answer["clock"]) > CLOCK_SECONDS:
         found.append(f"its clock is {answer['clock']:+.0f} s off this host's")
     return found

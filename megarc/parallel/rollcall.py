@@ -25,7 +25,7 @@ from megarc.parallel.meeting import Meeting, hosts_told, ranks_told
 log = logging.getLogger("megarc")
 
 _PACKAGES = ("torch", "deepspeed", "numpy", "safetensors")
-_CLOCK_SECONDS = 5.0  # beyond it, times in logs and heartbeats of locks mislead
+CLOCK_SECONDS = 5.0  # beyond it, times in logs and heartbeats of locks mislead
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ def _objection(present: Sequence[Present], expected: int | None) -> str | None:
 def _compare_clocks(present: Sequence[Present], clocks: Sequence[float]) -> None:
     middle = sorted(clocks)[len(clocks) // 2]
     for one, clock in zip(present, clocks, strict=True):
-        if abs(clock - middle) > _CLOCK_SECONDS:
+        if abs(clock - middle) > CLOCK_SECONDS:
             log.warning(
                 f"the clock of {one.host} (rank {one.rank}) is {clock - middle:+.0f} s off the others'; "
                 "set it: times in logs and locks mislead"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from megarc.model import Head, Layer, Plan, head_loss, is_costly, layers, stage_bounds
+from megarc.model import Head, Layer, Plan, default_dtype, head_loss, is_costly, layers, stage_bounds
 from megarc.parallel import Groups, TensorParallel
 from megarc.train import RunConfig
 
@@ -77,7 +75,7 @@ def _hidden(config: RunConfig, tensor: TensorParallel, micro_batch: int) -> torc
 
 
 def _built(layer: Layer, config: RunConfig) -> torch.nn.Module:
-    with _default_dtype(config.dtype):
+    with default_dtype(config.dtype):
         return layer.build()
 
 
@@ -116,13 +114,3 @@ class Counting(TorchDispatchMode):
             for leaf in torch.utils._pytree.tree_leaves(result):
                 self.kept_bytes += leaf.numel() * leaf.itemsize if isinstance(leaf, torch.Tensor) else 0
         return result
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
