@@ -18,7 +18,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -35,6 +34,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from support.runs import config, full_state  # noqa: E402
 
 from megarc.errors import UserError, run_script  # noqa: E402
+from megarc.place import free_port  # noqa: E402
 from megarc.progress import progress  # noqa: E402
 from megarc.report import table  # noqa: E402
 
@@ -175,14 +175,11 @@ def rewind(folder: Path) -> None:
 
 def start(layout: Layout, folder: Path, fault: dict | None, chance: random.Random) -> int:
     """Starts the run on its ranks and waits: 0, or the signal or code (above 1000) of the first that failed."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     inside = fault if fault and fault["at"] != OUTSIDE else None
     environment = {
         "WORLD_SIZE": str(layout.ranks),
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": str(free_port()),
         "MEGARC_FAULTS": json.dumps([inside] if inside else []),
         "MEGARC_SAMPLES": f"{folder}-samples",
     }

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -19,7 +18,7 @@ from pathlib import Path
 from megarc.config import load
 from megarc.parallel.meeting import Meeting
 from megarc.parallel.rollcall import code_digest, roll_call
-from megarc.place import Place
+from megarc.place import Place, free_port
 from megarc.plan import dry_run
 from megarc.train import RunConfig
 
@@ -53,9 +52,7 @@ def main() -> None:
 
 
 def meet_all(ranks: int) -> float:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = ("127.0.0.1", probe.getsockname()[1])
+    address = ("127.0.0.1", free_port())
 
     def one(rank: int) -> None:
         meeting = Meeting(Place(rank, ranks, rank % 8, "slurm"), address, timedelta(minutes=3))

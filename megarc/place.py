@@ -1,8 +1,9 @@
-"""Where a process stands among its fellows: the one place that reads a launcher's environment."""
+"""Where a process stands among its fellows on this host and others; all that reads a launcher's environment."""
 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -53,6 +54,13 @@ def place_from_environment(environment: Mapping[str, str] = os.environ) -> Place
         local_name = next((name for name in local_names if name in environment), local_names[0])
         return Place(rank, world, _number(environment, local_name), _named(launcher, environment))
     return ALONE
+
+
+def free_port() -> int:
+    """A port that nobody on this host listens on now, for a launcher or a store."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
 
 
 def _named(launcher: str, environment: Mapping[str, str]) -> str:

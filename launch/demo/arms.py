@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from megarc.config import load
 from megarc.errors import UserError
+from megarc.place import free_port
 from megarc.progress import Bar, progress
 from megarc.train import RunConfig, RunFolder
 
@@ -72,9 +72,7 @@ def train(arms: Sequence[Arm]) -> None:
 
 
 def _start(arm: Arm) -> subprocess.Popen[bytes]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     threads = max(1, (os.cpu_count() or 1) // _AT_ONCE)
     arm.folder.parent.mkdir(parents=True, exist_ok=True)
     with _log(arm).open("ab") as log:

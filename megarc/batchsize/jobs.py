@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import orjson
 
 from megarc.config import load, to_yaml
 from megarc.errors import UserError
+from megarc.place import free_port
 from megarc.progress import progress
 from megarc.safe import written_safely
 from megarc.train import RunConfig, RunFolder
@@ -108,15 +108,9 @@ def run_all(jobs: Sequence[Job], command: Sequence[str], at_once: int, what: str
 def _start(job: Job, command: Sequence[str], at_once: int) -> subprocess.Popen[bytes]:
     threads = max(1, (os.cpu_count() or 1) // at_once)
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
-    words = [word.replace("{port}", str(_free_port())) for word in command]
+    words = [word.replace("{port}", str(free_port())) for word in command]
     with job.log.open("ab") as log:
         return subprocess.Popen([*words, "--config", str(job.file)], stdout=log, stderr=log, env=environment)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _ended(job: Job, process: subprocess.Popen[bytes]) -> bool:

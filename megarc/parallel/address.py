@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Mapping
 
 from megarc.errors import UserError
-from megarc.place import Place
+from megarc.place import Place, free_port
 
 Address = tuple[str, int]
 
@@ -88,10 +88,7 @@ def _told_by_mpi() -> Address:
             "mpirun does not say where rank 0 is: set MASTER_ADDR and MASTER_PORT for all ranks "
             "(mpirun -genv or -x), or pip install mpi4py"
         ) from None
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        own = (_own_address(), probe.getsockname()[1])
-        return MPI.COMM_WORLD.bcast(own, root=0)
+    return MPI.COMM_WORLD.bcast((_own_address(), free_port()), root=0)
 
 
 def _own_address() -> str:

@@ -170,12 +170,17 @@ class RunFolder:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     @contextmanager
-    def failures_told(self, where: Callable[[], str]) -> Iterator[None]:
-        """Tells what ends the block, and where that was; a full or vanished disk is the user's."""
+    def failures_told(self, where: Callable[[], str], known: Callable[[], bool]) -> Iterator[None]:
+        """Tells what ends the block, and where that was; a full or vanished disk is the user's.
+
+        Args:
+            known: whether another thread or rank tells the cause, of which this is a consequence.
+        """
         try:
             yield
         except BaseException as error:
-            self.tell_failure(f"{type(error).__name__}: {error}", at=where())
+            if not known():
+                self.tell_failure(f"{type(error).__name__}: {error}", at=where())
             if isinstance(error, OSError) and error.errno in _DISK_TROUBLE:
                 raise UserError(
                     f"the run folder {self.path} cannot be written any more: {error}; "

@@ -20,7 +20,7 @@ from megarc.train.config import RunConfig
 from megarc.train.dry_step import Explain, dry_step, memory_told
 from megarc.train.faults import arm
 from megarc.train.folder import RunFolder
-from megarc.train.health import Signals, clear, watched
+from megarc.train.health import Signals, alarmed, clear, watched
 from megarc.train.lock import hold
 from megarc.train.observers import Ending, Observer
 from megarc.train.pulse import Pulse
@@ -129,7 +129,11 @@ def _take(
         folder.enter(config, facts)
         clear(folder.ranks)
         stack.enter_context(folder.logged(log, folder.log))
-        stack.enter_context(folder.failures_told(lambda: f"step {pulse.step}, {pulse.phase}"))
+        stack.enter_context(
+            folder.failures_told(
+                lambda: f"step {pulse.step}, {pulse.phase}", known=lambda: alarmed(folder.ranks)
+            )
+        )
     except OSError as problem:
         raise UserError(f"the run folder {folder.path} cannot be made: {problem}") from None
 

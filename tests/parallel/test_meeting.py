@@ -11,14 +11,9 @@ import pytest
 
 from megarc.parallel.meeting import hosts_told, ranks_told
 from megarc.parallel.rollcall import differences
+from megarc.place import free_port
 
 WORKER = Path(__file__).with_name("meeting_worker.py")
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def meet(world, *, start=None, port=None, patience=20, **job):

@@ -2,10 +2,11 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
+
+from megarc.place import free_port
 
 WORKER = Path(__file__).with_name("worker.py")
 
@@ -15,15 +16,12 @@ def run_jobs(jobs, world, folder, expect_failure=False, timeout=150):
     folder.mkdir(parents=True, exist_ok=True)
     listed = folder / f"jobs-{world}.json"
     listed.write_text(json.dumps(jobs))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
         "WORLD_SIZE": str(world),
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": str(free_port()),
     }
     ranks = [
         subprocess.Popen(

@@ -43,3 +43,20 @@ def test_metrics_beyond_the_checkpoint_are_cut_and_half_lines_too(tmp_path):
     folder.metrics.write_text("\n".join(lines) + '\n{"step": 5, "x"')
     cut_metrics(folder, 3)
     assert folder.metrics.read_text() == "\n".join(lines[:3]) + "\n"
+
+
+def test_the_cause_of_a_failure_stands_over_its_consequences(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.tell_failure("rank 1 hangs", reason="hang", culprits=[1])
+    with (
+        pytest.raises(ConnectionError),
+        folder.failures_told(lambda: "step 4, backward", known=lambda: True),
+    ):
+        raise ConnectionError("closed by rank 1")
+    assert json.loads(folder.state.read_bytes())["reason"] == "hang"
+    with (
+        pytest.raises(ConnectionError),
+        folder.failures_told(lambda: "step 4, backward", known=lambda: False),
+    ):
+        raise ConnectionError("closed by rank 1")
+    assert json.loads(folder.state.read_bytes())["at"] == "step 4, backward"

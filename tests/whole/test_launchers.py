@@ -5,6 +5,8 @@ import json
 import pytest
 from support.scripts import BIN, PRETRAIN, ROOT, keys_of, losses, make_text, python, run
 
+from megarc.place import free_port
+
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
@@ -29,7 +31,7 @@ def test_deepspeed_and_torchrun_train_the_same(text, keys, trained):
         "--num_accelerators",
         2,
         "--master_port",
-        29731,
+        free_port(),
         *PRETRAIN,
         *keys,
         f"folder={text}/deepspeed",

@@ -9,7 +9,7 @@ from megarc.train.health.replay import Replay
 from megarc.train.health.replicas import Replicas
 from megarc.train.health.signals import Signals
 from megarc.train.health.stragglers import Stragglers
-from megarc.train.health.watchdog import clear, watched
+from megarc.train.health.watchdog import alarmed, clear, watched
 
 __all__ = [
     "BadSteps",
@@ -19,6 +19,7 @@ __all__ = [
     "Running",
     "Signals",
     "Stragglers",
+    "alarmed",
     "clear",
     "watched",
 ]

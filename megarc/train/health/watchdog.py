@@ -26,6 +26,11 @@ def clear(folder: Path) -> None:
         file.unlink(missing_ok=True)
 
 
+def alarmed(folder: Path) -> bool:
+    """Whether a rank found that the job hangs; its report names the cause."""
+    return (folder / _ALARM).exists()
+
+
 @contextmanager
 def watched(
     pulse: Pulse, folder: Path, world: Group, patience: float, tell: Callable[[str, list[int]], None]
@@ -67,7 +72,7 @@ class _Watch:
 
     def run(self, stop: threading.Event) -> None:
         while not stop.wait(self.poll):
-            if self._stuck() or self._alarmed():
+            if self._stuck() or alarmed(self.folder):
                 # The disk may be what hangs: this process ends in any case.
                 speaker = threading.Thread(target=self._speak, name="watchdog-speaks", daemon=True)
                 speaker.start()
@@ -77,9 +82,6 @@ class _Watch:
     def _stuck(self) -> bool:
         at_start = _MORE_SECONDS_AT_START if self.pulse.step == 0 else 0.0
         return time.monotonic() - self.pulse.since > self.patience + at_start
-
-    def _alarmed(self) -> bool:
-        return (self.folder / _ALARM).exists()
 
     def _speak(self) -> None:
         with suppress(OSError):

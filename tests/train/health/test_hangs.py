@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import pytest
 from support.runs import pretrain
 
 from megarc.config import build, to_yaml
+from megarc.place import free_port
 from megarc.train import RunConfig
 from megarc.train.health.hang import Sight, culprits, report
 
@@ -72,8 +72,8 @@ def launched(tmp_path, launcher, fault):
 
 
 BIN = Path(sys.executable).parent
-TORCHRUN = [str(BIN / "torchrun"), "--nproc-per-node", "2"]
-DEEPSPEED = [str(BIN / "deepspeed"), "--num_accelerators", "2"]
+TORCHRUN = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node", "2"]
+DEEPSPEED = [str(BIN / "deepspeed"), "--num_accelerators", "2", "--master_port", str(free_port())]
 
 
 @pytest.mark.parametrize(
@@ -94,10 +94,7 @@ def test_a_hang_ends_the_job_and_names_the_rank(tmp_path, launcher, at, rank, ph
 
 def test_a_frozen_rank_is_named_by_its_silence(tmp_path):
     command, environment = prepared(tmp_path, [{"do": "freeze", "at": "backward", "rank": 0, "step": 3}])
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    environment |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     ranks = [
         subprocess.Popen(
             [sys.executable, *command],
