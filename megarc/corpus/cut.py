@@ -14,7 +14,7 @@ from megarc.corpus.inputs import Input
 from megarc.corpus.zstd_frames import zstd_frames
 
 BIGGEST_PIECE = 16 * LEAF_BYTES
-_PIECES = 64  # a small job is cut at least into so many
+_PIECES = 32  # a small job is cut at least into so many
 _FILES_A_PIECE = 1000
 _ZSTD_RATIO = 4  # roughly; so that a compressed piece takes as long as a plain one
 

@@ -9,26 +9,23 @@ Unicode's versions differ go to the exact library at once.
 
 from __future__ import annotations
 
-import ctypes
-import math
-import os
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 
-from megarc.corpus.stable import is_stable
+from megarc.corpus.memory import give_back, resident_megabytes
+from megarc.corpus.stable import is_stable, unstable
 from megarc.corpus.tokenizer import RESERVED, Tokenizer, join
 from megarc.errors import UserError
 
 VERSIONS = ("0.10.0",)  # of gigatoken that were tried
-_MOST_MEGABYTES = 120  # resident, of a process: then a new engine, without a cache, takes over
+_MOST_MEGABYTES = 135  # resident, of a process: then a new engine, without a cache, takes over
 _LEAST_CHARACTERS = 4_000_000  # that an engine sees before another may take over
+_UNIGRAM, _BPE = 1, 2  # in SentencePiece's model files
 _AUDIT_SHARE = 0.03  # of the engine's own time
 _GUESSED_RATE = 1e6  # characters a second, of the exact library
 
@@ -50,6 +47,8 @@ def with_fast_engine(tokenizer: Tokenizer, say: Callable[[str], None]) -> Tokeni
     except _NoEngineError as reason:
         say(f"encoding with the plain {tokenizer.kind} library ({reason})")
         return tokenizer
+    if tokenizer.kind == "huggingface":
+        unstable()  # now, so that workers share it
     say("encoding with gigatoken, compared with the plain library now and by random audit")
     return _Audited(tokenizer, build, encode)
 
@@ -73,7 +72,7 @@ class _Audited(Tokenizer):
 
     def encode_documents(self, texts: Sequence[str]) -> tuple[Any, Any]:
         start = time.perf_counter()
-        if self._characters > _LEAST_CHARACTERS and _resident_megabytes() > _MOST_MEGABYTES:
+        if self._characters > _LEAST_CHARACTERS and resident_megabytes() > _MOST_MEGABYTES:
             self._renew()
         ids = [self._encode(text) if self._sure_of(text) else self.exact.encode(text) for text in texts]
         self._characters += sum(map(len, texts))
@@ -92,8 +91,7 @@ class _Audited(Tokenizer):
     def _renew(self) -> None:
         """A new engine: the old one's cache, which grows without end, goes back to the system."""
         del self._encode
-        with suppress(AttributeError, OSError):  # where the C library is not glibc
-            ctypes.CDLL(None).malloc_trim(0)
+        give_back()
         self._encode, self._characters = self._build(), 0
 
     def _audit(self, texts: Sequence[str], ids: Sequence[Any]) -> None:
@@ -107,15 +105,6 @@ class _Audited(Tokenizer):
         if not np.array_equal(ids[chosen], expected):
             sample = texts[chosen][:40]
             raise EngineError(f"gigatoken differs from the {self.kind} library on {sample!r}...")
-
-
-def _resident_megabytes() -> float:
-    """Of this process; infinite where the system doesn't tell, so that engines are renewed for sure."""
-    try:
-        pages = int(Path("/proc/self/statm").read_bytes().split()[1])
-    except OSError:
-        return math.inf
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def _engine(tokenizer: Tokenizer) -> Callable[[], Encode]:
@@ -144,9 +133,13 @@ def _engine(tokenizer: Tokenizer) -> Callable[[], Encode]:
 
 def _sentencepiece_json(model: bytes) -> bytes:
     """The model as gigatoken reads it, without control tokens: a text that spells one out stays text."""
-    from gigatoken._load.sentencepiece import sentencepiece_to_tokenizer_json
+    from gigatoken._load import sentencepiece as load
 
-    tree = orjson.loads(sentencepiece_to_tokenizer_json(model))
+    # Asked for here because a whole model takes it much longer to be refused.
+    trainer: Any = dict(load._fields(model)).get(load._MODEL_TRAINER_SPEC, b"")
+    if load._scalars(trainer).get(load._TRAINER_MODEL_TYPE, _UNIGRAM) != _BPE:
+        raise _NoEngineError("gigatoken cannot serve: a unigram model or other, not BPE")
+    tree = orjson.loads(load.sentencepiece_to_tokenizer_json(model))
     steps = [step["type"] for step in tree["normalizer"]["normalizers"]]
     if steps != ["Replace"]:
         raise _NoEngineError("the model normalises its text")
@@ -157,8 +150,9 @@ def _sentencepiece_json(model: bytes) -> bytes:
 
 
 def _compare(encode: Encode, tokenizer: Tokenizer) -> None:
-    for text in hostile_texts(tokenizer):
-        expected = tokenizer.encode_documents([text])[0]
+    texts = hostile_texts(tokenizer)
+    ids, lengths = tokenizer.encode_documents(texts)
+    for text, expected in zip(texts, np.split(ids, np.cumsum(lengths)[:-1]), strict=True):
         if not np.array_equal(np.asarray(encode(text), np.int32), expected):
             raise _NoEngineError(f"gigatoken differs from it on {text[:40]!r}")
 

@@ -27,6 +27,7 @@ from megarc.errors import UserError
 from megarc.progress import human, progress
 
 MAX_BAD = 0.001
+_MOST_MEGABYTES = 120  # resident, of a worker, before another takes its place
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,14 @@ def _work(job: Job, todo: Sequence[int], request: PackRequest) -> None:
             check_early(rejects, lines, request.max_bad)
 
         workers = min(request.workers, len(left))
-        share_out(lambda piece, tell: pack_piece(job, piece, tell), left, workers, heard, job.describe)
+        share_out(
+            lambda piece, tell: pack_piece(job, piece, tell),
+            left,
+            workers,
+            heard,
+            job.describe,
+            most_megabytes=_MOST_MEGABYTES,
+        )
 
 
 def _write_part(shards: Sequence[Shard], folder: WorkFolder, plan: Plan, request: PackRequest) -> None:

@@ -9,44 +9,37 @@ table say the same, or where it is neither of those classes (an emoji).
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 _BEYOND = 0x32400  # no letters yet from here on
-_CLASSES = "LNMZ"
+_CODES = 0x110000
 
 
 def is_stable(text: str) -> bool:
-    """Whether all of ``text``'s characters are stable."""
+    """Whether all of ``text``'s characters are stable; a lone surrogate is not."""
     if text.isascii():
         return True
-    unstable, astral, unstable_astral = _tables()
-    if unstable.search(text):
-        return False
-    found = set(astral.findall(text))
-    return not found or (unstable_astral.isdisjoint(found) and max(found) < chr(_BEYOND))
-
-
-def unstable_characters() -> list[int]:
-    """The code points below U+32400 that are not."""
-    return [code for code in range(0x80, _BEYOND) if not 0xD800 <= code < 0xE000 and not _agreed(chr(code))]
-
-
-def _agreed(character: str) -> bool:
-    now, then = unicodedata.category(character), unicodedata.ucd_3_2_0.category(character)
-    if now == "Cn":
-        return False  # of a later version, which may make it anything
-    return now == then or not (now[0] in _CLASSES or then[0] in _CLASSES)
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+    return not unstable()[codes].any()
 
 
 @cache
-def _tables() -> tuple[re.Pattern[str], re.Pattern[str], frozenset[str]]:
-    """A pattern of the unstable below U+10000, one of all from there on, and the unstable ones of these.
+def unstable() -> npt.NDArray[np.bool_]:
+    """Which code points are not, ``[U+110000]``."""
+    characters = list(map(chr, range(_BEYOND)))
+    now = np.array(list(map(unicodedata.category, characters)))
+    then = np.array(list(map(unicodedata.ucd_3_2_0.category, characters)))
+    # Cn, not assigned yet: a later version may make anything of it.
+    agreed = (now != "Cn") & ((now == then) | ~(_cuts(now) | _cuts(then)))
+    agreed[0xD800:0xE000] = False
+    return np.concatenate([~agreed, np.ones(_CODES - _BEYOND, np.bool_)])
 
-    One pattern for both would try hundreds of ranges on every character.
-    """
-    codes = unstable_characters()
-    low = "".join(re.escape(chr(code)) for code in codes if code < 0x10000)
-    high = frozenset(chr(code) for code in codes if code >= 0x10000)
-    return re.compile(f"[{low}]"), re.compile("[\U00010000-\U0010ffff]"), high
+
+def _cuts(categories: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which are letters, numbers, marks or spaces."""
+    return np.isin(categories.astype("<U1"), list("LNMZ"))

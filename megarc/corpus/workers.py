@@ -1,8 +1,15 @@
-"""Work shared out among processes. One that dies is noticed and named; nothing ever waits for it."""
+"""Work shared out among processes. One that dies is noticed and named; nothing ever waits for it.
+
+One that has grown too big retires after its item, and a fresh fork of the boss,
+which holds all that workers begin with, takes its place: cheaper than to clear
+or build anew whatever grew.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import gc
+import math
 import multiprocessing
 import os
 import signal
@@ -14,20 +21,28 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from typing import Any
 
+from megarc.corpus.memory import give_back, resident_megabytes
 from megarc.errors import UserError
 
 Do = Callable[[int, Callable[[Any], None]], None]
 _PR_SET_PDEATHSIG = 1
+_LEAST_GROWTH = 1.15  # of what a worker begins with, before it retires
 
 
 def share_out(
-    do: Do, items: Iterable[int], workers: int, heard: Callable[[Any], None], describe: Callable[[int], str]
+    do: Do,
+    items: Iterable[int],
+    workers: int,
+    heard: Callable[[Any], None],
+    describe: Callable[[int], str],
+    most_megabytes: float = math.inf,
 ) -> None:
     """``do(item, tell)`` for every item, in ``workers`` forked processes; what they tell is ``heard`` here.
 
     Args:
         workers: 0: in this process, which then shares the fate of its work.
         describe: an item in words, for the report of a worker's death.
+        most_megabytes: resident, of a worker; above that it retires after its item.
 
     Raises:
         UserError: raised by an item, or for a worker that died.
@@ -37,15 +52,26 @@ def share_out(
         for item in left:
             do(item, heard)
         return
-    team = [_hire(do) for _ in range(workers)]
+    give_back()
+    most_megabytes = max(most_megabytes, _LEAST_GROWTH * resident_megabytes())
+    gc.freeze()  # else each worker's first collection copies every page that holds objects
+    team = [_hire(do, most_megabytes) for _ in range(workers)]
     try:
         busy = [member for member in team if member.give(next(left, None))]
         while busy:
             ready = wait([member.connection for member in busy])
             for member in [member for member in busy if member.connection in ready]:
-                if member.listen(heard, describe) and not member.give(next(left, None)):
-                    busy.remove(member)
+                if not member.listen(heard, describe):
+                    continue
+                busy.remove(member)
+                following = next(left, None)
+                if following is not None and member.retired:
+                    member.dismiss()
+                    team[team.index(member)] = member = _hire(do, most_megabytes)
+                if member.give(following):
+                    busy.append(member)
     finally:
+        gc.unfreeze()
         for member in team:
             member.dismiss()
 
@@ -55,6 +81,7 @@ class _Member:
     process: ForkProcess
     connection: Connection
     item: int | None = None
+    retired: bool = False
 
     def give(self, item: int | None) -> bool:
         """Hands over the next item; False where there is none."""
@@ -81,7 +108,8 @@ class _Member:
             raise RuntimeError(f"in a worker, at {describe(self.item or 0)}:\n{content}")
         if kind == "news":
             heard(content)
-        return bool(kind == "done")
+        self.retired = kind == "retired"
+        return kind in ("done", "retired")
 
     def dismiss(self) -> None:
         self.connection.close()
@@ -92,23 +120,26 @@ class _Member:
             self.process.join()
 
 
-def _hire(do: Do) -> _Member:
+def _hire(do: Do, most_megabytes: float) -> _Member:
     context = multiprocessing.get_context("fork")  # shares the tokenizer's memory
     ours, theirs = context.Pipe()
-    process = context.Process(target=_labour, args=(do, theirs, os.getpid()), daemon=True)
+    process = context.Process(target=_labour, args=(do, theirs, os.getpid(), most_megabytes), daemon=True)
     process.start()
     theirs.close()  # so that its death closes the pipe
     return _Member(process, ours)
 
 
-def _labour(do: Do, connection: Connection, boss: int) -> None:
+def _labour(do: Do, connection: Connection, boss: int, most_megabytes: float) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the boss's to answer
     _die_with(boss)
     while True:
         try:
             item = connection.recv()
             do(item, lambda news: connection.send(("news", news)))
-            connection.send(("done", item))
+            retires = resident_megabytes() > most_megabytes
+            connection.send(("retired" if retires else "done", item))
+            if retires:
+                return
         except EOFError:
             return
         except UserError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from megarc.corpus import IndexedCorpus, cut, load_manifest, packing
+from megarc.corpus import IndexedCorpus, cut, load_manifest, packing, workers
 from megarc.corpus.folder import locked
 from megarc.errors import UserError
 
@@ -211,3 +211,10 @@ def test_memory_stays_flat(tmp_path, monkeypatch):
     assert "cannot be cut" in said[0]
     assert len(IndexedCorpus(tmp_path / "c").tokens) > 4_000_000
     assert peak < 30e6
+
+
+def test_workers_that_retire_after_each_piece_pack_the_same(tmp_path, big, expected, monkeypatch):
+    monkeypatch.setattr(packing, "_MOST_MEGABYTES", 0)
+    monkeypatch.setattr(workers, "_LEAST_GROWTH", 0)
+    pack_some(tmp_path / "c", big, append_end_of_document=True, workers=2)
+    assert whole(tmp_path / "c", expected)
