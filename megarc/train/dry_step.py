@@ -13,7 +13,7 @@ from megarc.errors import UserError
 from megarc.parallel import Groups
 from megarc.train.checkpoint import make_state
 from megarc.train.config import RunConfig
-from megarc.train.engine import Engine
+from megarc.train.engine import Engine, unwanted
 from megarc.train.feed import to_tensors
 from megarc.train.folder import RunFolder
 from megarc.train.pulse import Pulse
@@ -32,7 +32,7 @@ def dry_step(engine: Engine, stream: Stream) -> None:
     parts = part_of_step(0, config.batch.size, data.rank, data.size, config.batch.micro_batch)
     make_state(engine)
     micro_batches = [to_tensors(stream.read(*part), engine.groups.device) for part in parts]
-    engine.step(micro_batches, 0.0, lambda loss, gradient_norm: False)
+    engine.step(micro_batches, 0.0, unwanted)
 
 
 @contextmanager

@@ -14,11 +14,11 @@ from megarc.model import Head, Plan, Record, head_loss, record_of, weighted_sum
 from megarc.parallel import Groups, TensorParallel, all_reduce_sum
 from megarc.train.config import RunConfig
 from megarc.train.feed import MicroBatch
-from megarc.train.gate import Gate
+from megarc.train.gate import Gate, Verdict
 from megarc.train.pulse import Pulse
 
-BeforeUpdate = Callable[[Tensor, Tensor], bool]
-"""(loss, gradient norm) -> whether to apply the update: the same answer on every rank."""
+Judge = Callable[[Tensor, Tensor], Tensor]
+"""(loss, gradient norm) -> whether the update is bad, a bool on the device: the same on every rank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +29,24 @@ class StepResult:
         loss: mean negative log-likelihood of the whole batch, in nats a predicted token.
         gradient_norm: of the whole gradient, before clipping.
         own_nll: the sum of this data rank's weighted losses, in nats.
-        skipped: whether the update was left out, on every rank alike.
+        bad: bool; the update was left out, on every rank alike.
     """
 
     loss: Tensor
     gradient_norm: Tensor
     learning_rate: float
     own_nll: Tensor
-    skipped: bool
+    bad: Tensor
+
+
+def welcome(loss: Tensor, gradient_norm: Tensor) -> Tensor:
+    """The judge to whom no update is bad."""
+    return torch.zeros_like(loss, dtype=torch.bool)
+
+
+def unwanted(loss: Tensor, gradient_norm: Tensor) -> Tensor:
+    """The judge to whom every update is: a step of which nothing remains."""
+    return torch.ones_like(loss, dtype=torch.bool)
 
 
 class GradientWatcher(Protocol):
@@ -84,9 +94,9 @@ class Engine:
         self,
         micro_batches: Sequence[MicroBatch],
         learning_rate: float,
-        before_update: BeforeUpdate = lambda loss, gradient_norm: True,
+        judge: Judge = welcome,
     ) -> StepResult:
-        """Forward and backward of this rank's micro-batches, then one update, or none.
+        """Forward and backward of this rank's micro-batches, then one update, or none. Nothing is waited for.
 
         The loss is ``sum(w * nll) / W``, W over the whole batch; DeepSpeed
         averages over data ranks and micro-batches, so each hands it its share
@@ -103,16 +113,14 @@ class Engine:
         self.samples = [int(number) for batch in micro_batches for number in batch.samples]
         loss = norm = self.nll = torch.zeros((), device=self.groups.device)
 
-        def decide() -> bool:
+        def decide() -> Verdict:
             nonlocal loss, norm
             loss, norm = self._whole_nll() / total, self._gradient_norm()
-            return before_update(loss, norm)
+            return Verdict(judge(loss, norm), self._divisor(norm))
 
-        with self._gate.asking(decide):
+        with self._gate.deciding(decide):
             self._update(micro_batches, factor)
-        # Where the gradient isn't finite some stages of the engine leave the update out by themselves.
-        skipped = not self._gate.open() or bool(getattr(self.deepspeed.optimizer, "overflow", False))
-        return StepResult(loss, norm, learning_rate, self.nll, skipped)
+        return StepResult(loss, norm, learning_rate, self.nll, self._gate.verdict().bad)
 
     @torch.no_grad()
     def evaluate(self, batch: MicroBatch) -> Tensor:
@@ -182,6 +190,11 @@ class Engine:
             return self._norm
         norm = torch.as_tensor(self.deepspeed.optimizer._global_grad_norm, device=self.groups.device)
         return torch.where(norm < 0, torch.nan, norm)
+
+    def _divisor(self, norm: Tensor) -> Tensor:
+        """What brings a gradient of this norm down to ``optimizer.clip``, as torch's ``clip_grad_norm_`` does."""
+        most = self.config.optimizer.clip
+        return ((norm.float() + 1e-6) / most).clamp(min=1.0) if most else torch.ones_like(norm.float())
 
     def _own_norm(self) -> Tensor:
         """Stage 0 tells no norm; every data rank holds the whole, reduced gradient."""

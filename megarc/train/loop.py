@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from megarc.train.batches import BatchSchedule
 from megarc.train.engine import Engine
 from megarc.train.feed import MicroBatch
-from megarc.train.observers import Ballot, Ending, Moment, Observer
+from megarc.train.ledger import Ledger
+from megarc.train.observers import Ending, Moment, Observer, judgement
 
 
 def train(
@@ -18,21 +19,31 @@ def train(
     begin: Moment,
     *,
     batches: BatchSchedule,
+    due: Callable[[Moment], bool],
 ) -> Ending:
-    """The steps from ``begin`` on, each on the next micro-batches of ``feed``, watched by ``observers``."""
+    """The steps from ``begin`` on, each on the next micro-batches of ``feed``, watched by ``observers``.
+
+    Args:
+        due: whether steps are to be settled after this one; after the last they always are.
+    """
     moment, ending = begin, Ending.FINISHED
+    ledger, judge = Ledger(engine.groups, due), judgement(observers, engine.groups)
     for observer in observers:
         observer.start(engine, moment)
     for step, micro_batches in enumerate(feed, start=begin.step):
         for observer in observers:
             observer.before_step(engine, moment, micro_batches)
-        ballot = Ballot(observers, engine.groups, moment)
-        result = engine.step(micro_batches, learning_rate(step), ballot)
-        skipped = moment.skipped + result.skipped
+        result = engine.step(micro_batches, learning_rate(step), judge)
         samples = batches.samples_before(step + 1)
-        moment = Moment(step + 1, begin.total, samples, skipped, ballot.agreed, before=moment.samples)
+        moment = Moment(step + 1, begin.total, samples, moment.skipped, before=moment.samples)
         engine.pulse.enter("observing")
-        asked = [observer.after_step(engine, moment, result) for observer in observers]
+        ledger.add(moment, engine.samples, result)
+        for observer in observers:
+            observer.after_step(engine, moment, result)
+        if not ledger.due(moment):
+            continue
+        moment, done = ledger.settle(moment, observers)
+        asked = [observer.settled(engine, moment, done) for observer in observers]
         if any(asked):
             ending = next(one for one in asked if one)
             break

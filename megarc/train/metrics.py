@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
-import torch
 
 from megarc.data import Stream
 from megarc.model import Cost, cost_of
@@ -18,11 +18,11 @@ from megarc.parallel import Groups
 from megarc.progress import Bar, clock, human, progress
 from megarc.safe import written_safely
 from megarc.train.config import RunConfig
-from megarc.train.engine import Engine, StepResult
+from megarc.train.engine import Engine
 from megarc.train.folder import RunFolder
 from megarc.train.heldout import heldout_loss
 from megarc.train.lines import Lines
-from megarc.train.observers import Ending, Moment, Observer
+from megarc.train.observers import Done, Ending, Moment, Observer
 from megarc.train.speed import peak_flops, peak_memory
 
 log = logging.getLogger("megarc")
@@ -53,7 +53,7 @@ class Metrics(Observer):
         self.board: Any = None
         self.bar: Bar | None = None
         self._bar_context: Any = None
-        self._losses: list[torch.Tensor] = []
+        self._losses: list[float] = []  # of the steps since the last line that counted
         self._samples = 0  # before the steps of the next line
         self._clock = 0.0
         batches = config.batches()
@@ -77,13 +77,12 @@ class Metrics(Observer):
         self._samples = moment.samples
         self._clock = time.perf_counter()
 
-    def after_step(self, engine: Engine, moment: Moment, result: StepResult) -> None:
+    def settled(self, engine: Engine, moment: Moment, steps: Sequence[Done]) -> None:
         assert self.bar is not None
-        self.bar.advance(1)
-        if not result.skipped:
-            self._losses.append(result.loss)
+        self.bar.advance(len(steps))
+        self._losses += [done.loss for done in steps if not done.left_out]
         if moment.every(self.config.logging.every):
-            self._log(moment, result)
+            self._log(moment, steps[-1])
         if self.heldout is not None and moment.every(self.heldout_every):
             before = time.perf_counter()
             loss = heldout_loss(engine, self.heldout, self.config.validation.windows)
@@ -97,10 +96,9 @@ class Metrics(Observer):
         if self.board is not None:
             self.board.close()
 
-    def _log(self, moment: Moment, result: StepResult) -> None:
+    def _log(self, moment: Moment, last: Done) -> None:
         assert self.bar is not None
-        # Of the steps that counted; none did where all were bad.
-        loss = float(torch.stack(self._losses).mean()) if self._losses else math.nan
+        loss = statistics.fmean(self._losses) if self._losses else math.nan
         elapsed = time.perf_counter() - self._clock
         samples = (moment.samples - self._samples) / elapsed
         self._samples = moment.samples
@@ -108,8 +106,8 @@ class Metrics(Observer):
         flops, peak = samples * self.cost.training_flops, self.peak * self.groups.world.size
         values = {
             **self._in_units("train", loss),
-            "train/learning_rate": result.learning_rate,
-            "train/gradient_norm": float(result.gradient_norm),
+            "train/learning_rate": last.learning_rate,
+            "train/gradient_norm": last.gradient_norm,
             "train/skipped": moment.skipped,
             **self._batch(moment.samples - moment.before),
             **self.extra(),

@@ -29,7 +29,7 @@ from megarc.train.config import RunConfig
 from megarc.train.engine import Engine, StepResult
 from megarc.train.feed import MicroBatch
 from megarc.train.folder import RunFolder
-from megarc.train.observers import Ending, Moment, Observer
+from megarc.train.observers import Done, Ending, Moment, Observer
 
 log = logging.getLogger("megarc")
 
@@ -57,6 +57,7 @@ class NoiseScale(Observer):
         self.every, self.micro_batch = config.batch.noise_every, config.batch.micro_batch
         self.folder, self.groups = folder, groups
         self.squares = GroupSquares(groups, config.model.tied)
+        self._unread: list[tuple[int, int, Tensor]] = []  # step, its batch, the mean square of its groups
         self._measured: list[Estimate] = []  # since the last line
         self._average = Estimate(0.0, 0.0)
         self._told = False
@@ -69,17 +70,23 @@ class NoiseScale(Observer):
         self._arm(moment.step)
 
     def after_step(self, engine: Engine, moment: Moment, result: StepResult) -> None:
-        if self.squares.armed and not result.skipped:
-            batch = moment.samples - moment.before
-            small = self.squares.mean()
+        if self.squares.armed:
+            self._unread.append((moment.step, moment.samples - moment.before, self.squares.mean()))
+        self._arm(moment.step)
+
+    def settled(self, engine: Engine, moment: Moment, steps: Sequence[Done]) -> None:
+        by_number = {done.step: done for done in steps}
+        for step, batch, small in self._unread:
+            if by_number[step].left_out:
+                continue
             if batch > self.micro_batch:
-                large = float(result.gradient_norm) ** 2
+                large = by_number[step].gradient_norm ** 2
                 self._measured.append(Estimate.of(float(small), self.micro_batch, large, batch))
             elif not self._told:
                 self._told = True
                 log.info("batch/noise_scale is undefined: one micro-batch on one data rank is all of a step, "
                          "and two groups of samples are needed; a smaller batch.micro makes them")  # fmt: skip
-        self._arm(moment.step)
+        self._unread.clear()
 
     def stop(self, engine: Engine, moment: Moment, ending: Ending) -> None:
         self.squares.armed = False

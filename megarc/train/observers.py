@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, Flag, auto
 
@@ -18,10 +18,9 @@ from megarc.train.feed import MicroBatch
 class Vote(Flag):
     """What an observer wants, seen from its rank; what one rank wants, all ranks do."""
 
-    APPLY = 0
-    SKIP = auto()  # leave this update out
-    END = auto()  # save after this step, and end
-    SETTLE = auto()  # a save of mine failed: let us look together
+    NOTHING = 0
+    END = auto()  # save now, and end
+    LOOK = auto()  # a save of mine failed: let us look together
 
 
 class Ending(Enum):
@@ -34,17 +33,16 @@ class Ending(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Where the run is after a step: ``step`` of ``total`` are done, ``skipped`` of them without an update.
+    """Where the run is: ``step`` of ``total`` are done, the last took samples ``before`` to ``samples - 1``.
 
-    ``agreed`` is what all ranks voted before the update of the last step, which took samples ``before`` to
-    ``samples - 1``.
+    ``skipped`` steps had no update, and ``agreed`` is what all ranks voted, both when steps were last settled.
     """
 
     step: int
     total: int
     samples: int
     skipped: int = 0
-    agreed: Vote = Vote.APPLY
+    agreed: Vote = Vote.NOTHING
     before: int = 0
 
     @property
@@ -58,8 +56,28 @@ class Moment:
         return self.last or interval.due(self.step, self.before, self.samples)
 
 
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A step, counted from 1, as the host knows it once it is settled: its ``StepResult`` read from the device.
+
+    ``samples`` and ``own_nll`` are this rank's.
+    """
+
+    step: int
+    samples: list[int]
+    learning_rate: float
+    loss: float
+    gradient_norm: float
+    own_nll: float
+    left_out: bool
+
+
 class Observer:
-    """Called by all ranks alike, in the order of the list in ``run.py``. What is not needed is left out."""
+    """Called by all ranks alike, in the order of the list in ``stretch.py``. What is not needed is left out.
+
+    Steps go to the device one after the other; the host follows, and now and then settles: it reads what became of
+    all steps since the last time. Whoever reads a tensor elsewhere makes the device wait.
+    """
 
     def start(self, engine: Engine, moment: Moment) -> None:
         """Before the first step."""
@@ -67,42 +85,33 @@ class Observer:
     def before_step(self, engine: Engine, moment: Moment, micro_batches: Sequence[MicroBatch]) -> None:
         """Before each step, on what it will take; ``moment`` is that before it."""
 
-    def before_update(self, moment: Moment, loss: float, gradient_norm: float) -> Vote:
-        """The gradient is known; ``moment`` is that before the step. No collectives here."""
-        return Vote.APPLY
+    def judge(self, loss: Tensor, gradient_norm: Tensor) -> Tensor | None:
+        """Before each update: whether to leave it out, a bool on the device. No collectives, no reading."""
+        return None
 
-    def after_step(self, engine: Engine, moment: Moment, result: StepResult) -> Ending | None:
-        """After each step. An ending, the same on all ranks, ends the stretch here."""
+    def after_step(self, engine: Engine, moment: Moment, result: StepResult) -> None:
+        """After each step was asked for. Nothing of ``result`` is read here."""
+
+    def vote(self) -> Vote:
+        """Before steps are settled, on this rank alone."""
+        return Vote.NOTHING
+
+    def settled(self, engine: Engine, moment: Moment, steps: Sequence[Done]) -> Ending | None:
+        """These steps are done, the last is that of ``moment``. An ending, the same on all ranks, ends the stretch."""
         return None
 
     def stop(self, engine: Engine, moment: Moment, ending: Ending) -> None:
         """After the last step; not called when the run fails."""
 
 
-class Ballot:
-    """Asks all observers of all ranks before an update: one tiny all-reduce."""
+def judgement(observers: Sequence[Observer], groups: Groups) -> Callable[[Tensor, Tensor], Tensor]:
+    """What makes one judgement of those of all observers on all ranks: one bad is bad. One tiny all-reduce."""
 
-    def __init__(self, observers: Sequence[Observer], groups: Groups, moment: Moment) -> None:
-        self.observers, self.groups, self.moment = observers, groups, moment
-        self.agreed = Vote.APPLY
+    def judge(loss: Tensor, gradient_norm: Tensor) -> Tensor:
+        found = [observer.judge(loss, gradient_norm) for observer in observers]
+        bad = torch.zeros((), device=groups.device)
+        for one in found:
+            bad = bad if one is None else torch.maximum(bad, one.to(bad.dtype))
+        return all_reduce_max(bad, groups.world) > 0
 
-    def __call__(self, loss: Tensor, gradient_norm: Tensor) -> bool:
-        """Whether to apply the update. Waits for the device once."""
-        values = torch.stack([loss, gradient_norm.to(loss.dtype)]).tolist()
-        own = Vote.APPLY
-        for observer in self.observers:
-            own |= observer.before_update(self.moment, *values)
-        self.agreed = agree(own, self.groups)
-        return Vote.SKIP not in self.agreed
-
-
-def agree(own: Vote, groups: Groups) -> Vote:
-    """The union of all ranks' votes."""
-    if groups.world.size == 1:
-        return own
-    wanted = torch.tensor([float(vote in own) for vote in Vote], device=groups.device)
-    all_reduce_max(wanted, groups.world)
-    agreed = Vote.APPLY
-    for vote, count in zip(Vote, wanted.tolist(), strict=True):
-        agreed |= vote if count else Vote.APPLY
-    return agreed
+    return judge

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,9 @@ from megarc.parallel import gather_objects
 from megarc.train.batches import Interval
 from megarc.train.checkpoint import Level, Saver, Standing
 from megarc.train.config import RunConfig
-from megarc.train.engine import Engine, StepResult
+from megarc.train.engine import Engine
 from megarc.train.folder import RunFolder
-from megarc.train.observers import Ending, Moment, Observer, Vote
+from megarc.train.observers import Done, Ending, Moment, Observer, Vote
 from megarc.train.speed import peak_memory
 
 log = logging.getLogger("megarc")
@@ -58,14 +58,14 @@ class Checkpoints(Observer):
     def start(self, engine: Engine, moment: Moment) -> None:
         self._tell(engine, "running", moment)
 
-    def before_update(self, moment: Moment, loss: float, gradient_norm: float) -> Vote:
-        return Vote.SETTLE if self.saver.failed else Vote.APPLY
+    def vote(self) -> Vote:
+        return Vote.LOOK if self.saver.failed else Vote.NOTHING
 
-    def after_step(self, engine: Engine, moment: Moment, result: StepResult) -> None:
-        if Vote.SETTLE in moment.agreed:
+    def settled(self, engine: Engine, moment: Moment, steps: Sequence[Done]) -> None:
+        if Vote.LOOK in moment.agreed:
             self._allowing_for_errors(self.saver.wait)
         self._overdue |= {number for number, due in enumerate(self.levels) if moment.every(due.every)}
-        if not self._overdue or result.skipped:
+        if not self._overdue or steps[-1].left_out:
             return
         level = self.levels[min(self._overdue)].level
         self._overdue.clear()

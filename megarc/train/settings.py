@@ -24,8 +24,8 @@ def deepspeed_settings(
         "train_batch_size": config.batch.size,
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": micro_batches,
-        # Ours says 0 for none; theirs, left out, means 1.0.
-        "gradient_clipping": config.optimizer.clip,
+        # Ours clips at the gate; theirs, left out, means 1.0.
+        "gradient_clipping": 0.0,
         "zero_optimization": _zero(config, device),
         "zero_allow_untested_optimizer": True,
         # Offloaded, torch's AdamW goes on: theirs would be compiled at first use.
@@ -37,7 +37,8 @@ def deepspeed_settings(
         # Hidden rows travel whole, or, with sequence parallelism, as each rank's rows.
         derived["pipeline"] = {"pipe_partitioned": False, "grad_partitioned": False}
     if config.precision == "bf16":
-        derived["bf16"] = {"enabled": True}
+        # Its own look at every gradient for inf and nan: the gate judges by the norm.
+        derived["bf16"] = {"enabled": True, "check_grad_overflow": False}
         derived["data_types"] = {"grad_accum_dtype": "fp32"}
     settings = _passed_through(derived, config.deepspeed, "deepspeed")
     settings["zero_optimization"].setdefault("reduce_bucket_size", bucket(config))

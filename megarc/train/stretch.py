@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from megarc.data import Gaps, Stream
-from megarc.train.batches import BatchSchedule
+from megarc.train.batches import BatchSchedule, Interval
 from megarc.train.checkpoint import Saver, Standing
 from megarc.train.config import RunConfig
 from megarc.train.engine import Engine
@@ -42,7 +42,9 @@ class Stretch:
             standing = resumed.standing
             gaps = Gaps.of(standing.skipped)
             batches = self.config.batches().standing_at(standing.step, standing.samples)
-            numbers = Numbers(self.config.health, batches, gaps, Running(**standing.losses))
+            numbers = Numbers(
+                self.config.health, batches, gaps, Running(**standing.losses), self.engine.groups.device
+            )
             ending = self._train(resumed, saver, gaps, numbers, batches)
             if ending is not Ending.BACK:
                 return ending
@@ -90,7 +92,15 @@ class Stretch:
             self.stream, groups, batches, config.batch.micro_batch, gaps, self.engine.pulse,
             first=begin.step, total=total,
         )  # fmt: skip
-        return train(self.engine, feed, rate, observers, begin, batches=batches)
+        return train(self.engine, feed, rate, observers, begin, batches=batches, due=self._due)
+
+    def _due(self, moment: Moment) -> bool:
+        """Whether somebody acts on what became of the last steps."""
+        config = self.config
+        intervals = [Interval(steps=config.logging.every), *(level.every for level in self.levels)]
+        if self.heldout is not None:
+            intervals.append(config.interval(config.validation.every))
+        return any(moment.every(interval) for interval in intervals)
 
     def _against_damage(self) -> list[Observer]:
         """The comparisons that are asked for; before checkpoints in the list, so that no damage is saved."""

@@ -24,10 +24,9 @@ class Tidy(Observer):
         gc.freeze()
         gc.disable()
 
-    def after_step(self, engine: Engine, moment: Moment, result: StepResult) -> Ending | None:
+    def after_step(self, engine: Engine, moment: Moment, result: StepResult) -> None:
         if moment.step % EVERY == 0:
             gc.collect()
-        return None
 
     def stop(self, engine: Engine, moment: Moment, ending: Ending) -> None:
         gc.enable()

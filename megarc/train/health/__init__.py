@@ -4,7 +4,7 @@ In: the steps, through the hooks of ``observers.py``. Out: votes before an updat
 the run folder.
 """
 
-from megarc.train.health.numbers import BadSteps, Numbers, Running
+from megarc.train.health.numbers import BadSteps, Numbers, Running, Statistics
 from megarc.train.health.replay import Replay
 from megarc.train.health.replicas import Replicas
 from megarc.train.health.signals import Signals
@@ -18,6 +18,7 @@ __all__ = [
     "Replicas",
     "Running",
     "Signals",
+    "Statistics",
     "Stragglers",
     "alarmed",
     "clear",

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+import torch
+from torch import Tensor
 
 from megarc.data import Gaps
 from megarc.errors import UserError, told_once
-from megarc.parallel import gather_objects
+from megarc.parallel import Groups, gather_objects
 from megarc.train.batches import BatchSchedule
 from megarc.train.engine import Engine, StepResult
-from megarc.train.observers import Ending, Moment, Observer, Vote
+from megarc.train.observers import Done, Ending, Moment, Observer
 from megarc.train.safety import HealthConfig
 
 log = logging.getLogger("megarc")
@@ -33,18 +36,36 @@ class Running:
     variance: float = 0.0
     backs: int = 0
 
-    def with_loss(self, loss: float) -> Running:
-        """One more loss. Until the memory is full it is a plain mean."""
-        share = max(1 - _MEMORY, 1 / (self.count + 1))
-        away = loss - self.mean
-        mean = self.mean + share * away
-        return Running(self.count + 1, mean, (1 - share) * (self.variance + share * away**2), self.backs)
 
-    def limit(self, sigmas: float) -> float:
+class Statistics:
+    """``Running`` on the device, so that each step is judged by all before it though the host has not heard of them.
+
+    Args:
+        running: what it begins with.
+    """
+
+    def __init__(self, running: Running, device: torch.device) -> None:
+        self.backs = running.backs
+        begin = [running.count, running.mean, running.variance]
+        self._values = torch.tensor(begin, dtype=torch.float64, device=device)
+
+    def add(self, loss: Tensor, bad: Tensor) -> None:
+        """One more step's loss, unless that was bad. Until the memory is full the mean is a plain one."""
+        count, mean, variance = self._values.unbind()
+        share = (1 / (count + 1)).clamp(min=1 - _MEMORY)
+        away = loss.double() - mean
+        more = torch.stack([count + 1, mean + share * away, (1 - share) * (variance + share * away**2)])
+        self._values = torch.where(bad, self._values, more)
+
+    def limit(self, sigmas: float) -> Tensor:
         """A loss above this is a spike."""
-        if self.count < _STEPS_BEFORE_JUDGING:
-            return math.inf
-        return self.mean + sigmas * math.sqrt(self.variance)
+        count, mean, variance = self._values.unbind()
+        return torch.where(count < _STEPS_BEFORE_JUDGING, math.inf, mean + sigmas * variance.sqrt())
+
+    def read(self) -> Running:
+        """Waits for the device."""
+        count, mean, variance = self._values.tolist()
+        return Running(int(count), mean, variance, self.backs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,58 +88,75 @@ class BadSteps:
 
 
 class Numbers(Observer):
-    """Votes to leave a bad step out; after ``health.bad_steps`` in a row, ends the stretch or the run."""
+    """Judges a bad step to be left out; after ``health.bad_steps`` in a row, ends the stretch or the run.
 
-    def __init__(self, config: HealthConfig, batches: BatchSchedule, gaps: Gaps, running: Running) -> None:
+    The device judges, so that nothing bad reaches the weights; the host hears of it when steps are settled. Where it
+    then goes back, steps after the bad ones are done again.
+    """
+
+    def __init__(
+        self,
+        config: HealthConfig,
+        batches: BatchSchedule,
+        gaps: Gaps,
+        running: Running,
+        device: torch.device,
+    ) -> None:
         self.config, self.batches, self.gaps, self.running = config, batches, gaps, running
         self.bad: BadSteps | None = None
-        self._why: str | None = None
-        self._loss = 0.0  # of the last step, read once
+        self._statistics = Statistics(running, device)
 
-    def before_update(self, moment: Moment, loss: float, gradient_norm: float) -> Vote:
-        self._loss, self._why = loss, self._judge(loss, gradient_norm)
-        return Vote.SKIP if self._why else Vote.APPLY
+    def judge(self, loss: Tensor, gradient_norm: Tensor) -> Tensor:
+        good = loss.isfinite() & gradient_norm.isfinite()
+        if self.config.spike is not None:
+            good &= loss <= self._statistics.limit(self.config.spike)
+        return ~good
 
-    def after_step(self, engine: Engine, moment: Moment, result: StepResult) -> Ending | None:
-        if not result.skipped:
-            self.bad = None
-            self.running = self.running.with_loss(self._loss)
-            return None
-        first = self.bad.first if self.bad else moment.step
-        self.bad = BadSteps(first, moment.step, self._ask_all(engine, result), self.running.backs)
-        if engine.groups.first:
-            log.warning("step %d is left out, %d in a row: %s", moment.step, self.bad.count, self.bad.why)
-        if self.bad.count < self.config.bad_steps:
+    def after_step(self, engine: Engine, moment: Moment, result: StepResult) -> None:
+        self._statistics.add(result.loss, result.bad)
+
+    def settled(self, engine: Engine, moment: Moment, steps: Sequence[Done]) -> Ending | None:
+        self.running = self._statistics.read()
+        for done in steps:
+            if not done.left_out:
+                self.bad = None
+                continue
+            first = self.bad.first if self.bad else done.step
+            self.bad = BadSteps(first, done.step, self._ask_all(done, engine.groups), self.running.backs)
+            if engine.groups.first:
+                log.warning("step %d is left out, %d in a row: %s", done.step, self.bad.count, self.bad.why)
+            if self.bad.count == self.config.bad_steps:
+                break
+        else:
             return None
         if self.config.then == "back" and self.running.backs < self.config.backs:
             return Ending.BACK
         with told_once(engine.groups.first):
-            raise UserError(self._report(moment))
+            raise UserError(self._report())
 
-    def _judge(self, loss: float, gradient_norm: float) -> str | None:
-        """What is bad about a step, in words."""
-        if not math.isfinite(loss):
-            return f"the loss is {loss}"
-        if not math.isfinite(gradient_norm):
-            return f"the gradient's norm is {gradient_norm}"
-        if self.config.spike is not None and loss > self.running.limit(self.config.spike):
+    def _why(self, done: Done) -> str | None:
+        """What is bad about a step, in words; nothing where another rank thought so."""
+        if not math.isfinite(done.loss):
+            return f"the loss is {done.loss}"
+        if not math.isfinite(done.gradient_norm):
+            return f"the gradient's norm is {done.gradient_norm}"
+        if self.config.spike is not None:
             return (
-                f"the loss {loss:.4g} is a spike: {self.running.mean:.4g} on the average until now, "
+                f"the loss {done.loss:.4g} is a spike: {self.running.mean:.4g} on the average until now, "
                 f"standard deviation {math.sqrt(self.running.variance):.2g}"
             )
         return None
 
-    def _ask_all(self, engine: Engine, result: StepResult) -> str:
+    def _ask_all(self, done: Done, groups: Groups) -> str:
         """What is bad, and with which samples; where the losses of some ranks only are no numbers, theirs."""
-        own = (self._why, float(result.own_nll), engine.samples)
-        told = gather_objects(own, engine.groups.world)
-        why = next(why for why, *_ in told if why)
+        told = gather_objects((self._why(done), done.own_nll, done.samples), groups.world)
+        why = next((why for why, *_ in told if why), "a rank judged so")
         bad = [(rank, samples) for rank, (_, nll, samples) in enumerate(told) if not math.isfinite(nll)]
         listed = [f"rank {rank}: {spans(samples)}" for rank, samples in bad[:8]]
         where = f" (not finite on {'; '.join(listed)})" if 0 < len(bad) < len(told) else ""
         return f"{why}; samples {spans({number for *_, samples in told for number in samples})}{where}"
 
-    def _report(self, moment: Moment) -> str:
+    def _report(self) -> str:
         assert self.bad is not None
         runs = self.gaps.runs(*self.bad.samples(self.batches))
         samples = ", ".join(f"{begin}..{begin + length - 1}" for begin, length in runs)

@@ -12,9 +12,9 @@ from torch import Tensor
 from megarc.errors import UserError, told_once
 from megarc.parallel import gather_objects
 from megarc.train.batches import Interval
-from megarc.train.engine import Engine, StepResult
+from megarc.train.engine import Engine, StepResult, unwanted
 from megarc.train.feed import MicroBatch
-from megarc.train.observers import Ending, Moment, Observer
+from megarc.train.observers import Moment, Observer
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,13 @@ class Replay(Observer):
         if not self._due:
             return
         self._listening.start(engine)
-        result = engine.step(micro_batches, 0.0, lambda loss, gradient_norm: False)
+        result = engine.step(micro_batches, 0.0, unwanted)
         self._rehearsed = Print(float(result.own_nll), self._listening.take())
 
-    def after_step(self, engine: Engine, moment: Moment, result: StepResult) -> Ending | None:
+    def after_step(self, engine: Engine, moment: Moment, result: StepResult) -> None:
         self._due = moment.every(self.every)
         if self._rehearsed is None:
-            return None
+            return
         first, second = self._rehearsed, Print(float(result.own_nll), self._listening.take())
         self._listening.stop()
         self._rehearsed = None
@@ -71,7 +71,6 @@ class Replay(Observer):
                     "A memory or a device is damaged, or kernels add up in any order (health.tolerance); leave "
                     "that host out, and give the same command again"
                 )
-        return None
 
 
 class _GradientSquares:

@@ -13,7 +13,7 @@ from megarc.errors import UserError, told_once
 from megarc.parallel import gather_objects, ranks_told
 from megarc.train.batches import Interval
 from megarc.train.engine import Engine, StepResult
-from megarc.train.observers import Ending, Moment, Observer
+from megarc.train.observers import Moment, Observer
 
 log = logging.getLogger("megarc")
 
@@ -36,9 +36,9 @@ class Replicas(Observer):
                 "ranks hold the same weights"
             )
 
-    def after_step(self, engine: Engine, moment: Moment, result: StepResult) -> Ending | None:
+    def after_step(self, engine: Engine, moment: Moment, result: StepResult) -> None:
         if not moment.every(self.every) or engine.config.parallel.zero == 3:
-            return None
+            return
         world = engine.groups.world
         own = (world.rank, socket.gethostname(), prints_of(engine))
         told = gather_objects(own, engine.groups.data)
@@ -49,7 +49,6 @@ class Replicas(Observer):
             with told_once(engine.groups.first):
                 raise UserError(self._report(sorted(set(everywhere)), moment))
         self._equal_at = moment.step
-        return None
 
     def _report(self, found: list[str], moment: Moment) -> str:
         return (

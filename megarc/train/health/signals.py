@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from megarc.train.engine import Engine, StepResult
-from megarc.train.observers import Ending, Moment, Observer, Vote
+from megarc.train.engine import Engine
+from megarc.train.observers import Done, Ending, Moment, Observer, Vote
 
 log = logging.getLogger("megarc")
 
@@ -38,10 +38,10 @@ class Signals(Observer):
             for one, handler in before.items():
                 signal.signal(one, handler)
 
-    def before_update(self, moment: Moment, loss: float, gradient_norm: float) -> Vote:
-        return Vote.END if self.seen else Vote.APPLY
+    def vote(self) -> Vote:
+        return Vote.END if self.seen else Vote.NOTHING
 
-    def after_step(self, engine: Engine, moment: Moment, result: StepResult) -> Ending | None:
+    def settled(self, engine: Engine, moment: Moment, steps: Sequence[Done]) -> Ending | None:
         if Vote.END not in moment.agreed or moment.last:
             return None
         if engine.groups.first:

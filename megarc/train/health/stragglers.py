@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 
 from megarc.parallel import gather_objects
-from megarc.train.engine import Engine, StepResult
-from megarc.train.observers import Ending, Moment, Observer
+from megarc.train.engine import Engine
+from megarc.train.observers import Done, Ending, Moment, Observer
 
 log = logging.getLogger("megarc")
 
@@ -56,7 +56,7 @@ class Stragglers(Observer):
         self._suspects: set[tuple[int, str]] = set()
         self._clock = time.monotonic()
 
-    def after_step(self, engine: Engine, moment: Moment, result: StepResult) -> Ending | None:
+    def settled(self, engine: Engine, moment: Moment, steps: Sequence[Done]) -> Ending | None:
         if not moment.every(self.every) or engine.groups.world.size == 1:
             return None
         spent = engine.pulse.take_spent()

@@ -9,7 +9,7 @@ from support.ranks import run_jobs
 from support.runs import full_state, metrics, pretrain
 
 from megarc.train.checkpoint import latest
-from megarc.train.health import Running
+from megarc.train.health import Running, Statistics
 
 STEPS = 8
 # name, ranks, ZeRO stage, other keys: the fault is on the last rank.
@@ -151,12 +151,16 @@ def test_without_a_checkpoint_to_go_back_to_it_says_so(runs):
 
 
 def test_a_spike_is_judged_by_the_losses_before():
-    running = Running()
+    statistics = Statistics(Running(), torch.device("cpu"))
+    good, bad = torch.tensor(False), torch.tensor(True)
     for number in range(200):
-        assert running.limit(6) >= 10.0 or number >= 20
-        running = running.with_loss(2.0 + 0.1 * (-1) ** number)
+        assert statistics.limit(6) >= 10.0 or number >= 20
+        statistics.add(torch.tensor(2.0 + 0.1 * (-1) ** number), good)
+        statistics.add(torch.tensor((1e9, float("nan"))[number % 2]), bad)
+    running = statistics.read()
+    assert running.count == 200
     assert abs(running.mean - 2.0) < 0.01 and abs(running.variance**0.5 - 0.1) < 0.01
-    assert 2.3 < running.limit(6) < 2.8
+    assert 2.3 < statistics.limit(6) < 2.8
 
 
 def test_a_spike_is_left_out_by_a_run_that_was_stopped_before_it_too(runs):
