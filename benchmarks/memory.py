@@ -1,9 +1,10 @@
 """What memory is told beforehand against what the allocator counts, for every ZeRO stage, precision and recomputation.
 
     python benchmarks/memory.py           a model of 1.8M parameters, one process; a minute
+    python benchmarks/memory.py --blocks  what one block keeps, beside the formulas of Korthikanti et al. 2022
 
-Each case is a real run of three steps with `launch/pretrain.py --explain-memory`, in a process of its own. Printed, and
-written to benchmarks/results/memory.json.
+Without --blocks each case is a real run of three steps with `launch/pretrain.py --explain-memory`, in a process of
+its own. Printed, and written to benchmarks/results/memory.json (memory_blocks.json).
 """
 
 from __future__ import annotations
@@ -16,11 +17,18 @@ import sys
 import tempfile
 from pathlib import Path
 
-from megarc.errors import run_script
-from megarc.progress import progress
-from megarc.report import table
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+from support.allocations import allocations  # noqa: E402
+
+from megarc.errors import run_script  # noqa: E402
+from megarc.model import ExecutionConfig, ModelConfig, Transformer, footprint, initialise  # noqa: E402
+from megarc.progress import progress  # noqa: E402
+from megarc.report import table  # noqa: E402
+from megarc.window import Window  # noqa: E402
+
 STAGES = [(0, "fp32"), (1, "fp32"), (1, "bf16"), (2, "fp32"), (2, "bf16"), (3, "fp32"), (3, "bf16")]
 CASES = [(zero, precision, "none") for zero, precision in STAGES] + [
     (1, "fp32", recompute) for recompute in ("selective", "full")
@@ -34,9 +42,12 @@ SHOWN = {"activations, as the backward pass begins": "activations", "at its most
 
 
 def main() -> int:
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    )
+    parser.add_argument("--blocks", action="store_true", help="bytes that one block keeps alone")
+    if parser.parse_args().blocks:
+        return blocks()
     found = []
     with progress("cases", len(CASES)) as bar:
         for zero, precision, recompute in CASES:
@@ -53,6 +64,50 @@ def main() -> int:
     results = ROOT / "benchmarks" / "results" / "memory.json"
     results.write_text(json.dumps({"keys": KEYS, "cases": found}, indent=1) + "\n")
     return 0
+
+
+def blocks() -> int:
+    """Bytes a token and hidden element that one block keeps, bf16: the formulas, told, eager and compiled."""
+    window, batch, layer = Window(128, 128, 128), 2, {"hidden": 256, "heads": 4, "vocabulary": 1000}
+    cells = (window.tokens - 1) * batch * layer["hidden"]
+    formulas = {
+        "none": 34 + 5 * layer["heads"] * window.rows / layer["hidden"],
+        "selective": 34.0,
+        "full": 2.0,
+    }
+    found = []
+    for recompute, formula in formulas.items():
+        execution = ExecutionConfig(recompute=recompute)
+        one = footprint(
+            ModelConfig(layers=1, **layer), execution, window, batch, torch.bfloat16, torch.device("cpu")
+        )
+        found.append({"recompute": recompute, "formula": formula, "told": one.kept / cells})
+        for compiled in (False, True):
+            ways = execution.model_copy(update={"compile": compiled})
+            few, many = (kept(ModelConfig(layers=count, **layer), ways, window, batch) for count in (2, 4))
+            found[-1]["compiled" if compiled else "eager"] = (many - few) / 2 / cells
+    rows = [[one["recompute"], *(f"{value:.2f}" for value in list(one.values())[1:])] for one in found]
+    print(table(["recompute", "formula", "told", "seen", "seen, compiled"], rows, markdown=True))
+    results = ROOT / "benchmarks" / "results" / "memory_blocks.json"
+    results.write_text(
+        json.dumps({"unit": "bytes / (s b h)", "layer": layer, "rows": found}, indent=1) + "\n"
+    )
+    return 0
+
+
+def kept(config: ModelConfig, execution: ExecutionConfig, window: Window, batch: int) -> int:
+    """Bytes that are held between the forward and the backward pass."""
+    model = Transformer(config, execution)
+    initialise(model, config, 0)
+    model.to(torch.bfloat16)
+    tokens = torch.randint(0, config.vocabulary, (batch, window.tokens))
+    model(tokens, window.loss_rows, window.recent).objective.backward()  # compiles
+    for parameter in model.parameters():
+        parameter.grad = None
+    with allocations() as seen:
+        loss = model(tokens, window.loss_rows, window.recent)
+    del loss
+    return seen.left
 
 
 def run(zero: int, precision: str, recompute: str) -> dict[str, tuple[float, float]]:

@@ -3,6 +3,7 @@
     python benchmarks/step.py                       configs/models/10M.yaml, r = c = 128
     python benchmarks/step.py --compile             both compiled
     python benchmarks/step.py --switches            a bare step under each switch, beside
+    python benchmarks/step.py --model 1M --half 64 --samples 4 --blocks 250      1,000 steps: whether they get slower
 
 A real run trains; after every few steps of it the bare loop takes as many, on the same batches, so that a busy machine
 slows both. Time is CPU time of the whole process (the reading thread too) on one compute thread, the median of blocks.
@@ -137,12 +138,21 @@ class Race(Observer):
         timed = self.blocks[WARM:]
         ours, bare = (1e3 * statistics.median(one[side] for one in timed) / BLOCK for side in (0, 1))
         steps = BLOCK * len(timed)
-        ratio = statistics.median(one / other for one, other in timed)
+        ratios = [one / other for one, other in timed]
+        ratio, quarter = statistics.median(ratios), max(1, len(ratios) // 4)
+        drift = statistics.median(ratios[-quarter:]) / statistics.median(ratios[:quarter])
         parts = {
             name: [1e3 * side.get(name, 0.0) / steps for side in (self.phases, self.bare.phases)]
             for name in ("waiting for data", "forward", "backward", "update", "observing")
         }
-        return {"ours_ms": ours, "bare_ms": bare, "ratio": ratio, "parts_ms": parts, "blocks": len(timed)}
+        return {
+            "ours_ms": ours,
+            "bare_ms": bare,
+            "ratio": ratio,
+            "drift": drift,
+            "parts_ms": parts,
+            "blocks": len(timed),
+        }
 
 
 class Bare:
@@ -198,6 +208,7 @@ def show(facts: dict) -> None:
     print(
         f"ours {facts['ours_ms']:.1f}, bare {facts['bare_ms']:.1f}: ratio {facts['ratio']:.3f} (target 1.03)"
     )
+    print(f"the last quarter of the steps over the first, both beside the bare loop's: {facts['drift']:.3f}")
     for name, ms in facts.get("switches_ms", {}).items():
         print(f"bare, {name:<24}{ms:9.1f}")
 
