@@ -6,8 +6,9 @@ over rows, whatever stands above it multiplies every gradient alike: they are
 made while the chunk's logits are there, and the backward pass only scales them.
 No product is computed twice.
 
-torch's ``linear_cross_entropy`` (2.13) and Liger's have the same idea, but give no
-log_z (so no z-loss in the former) and know no split vocabulary.
+torch's ``linear_cross_entropy`` (2.13) has the same idea, but gives no log_z (so no
+z-loss) and knows no split vocabulary; Liger's runs on GPUs only and weighs no rows
+(its issue 338).
 """
 
 from __future__ import annotations
