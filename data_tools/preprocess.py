@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
+
+# numpy's linear algebra, which packing never calls, would start a thread a core; each spins for a while.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from megarc.corpus import PackRequest, PackSettings, join_parts, pack, pack_and_join
 from megarc.corpus.inputs import FORMATS

@@ -25,7 +25,7 @@ def is_stable(text: str) -> bool:
     if text.isascii():
         return True
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-    return not unstable()[codes].any()
+    return not unstable().take(codes).any()
 
 
 @cache
