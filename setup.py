@@ -45,6 +45,8 @@ setup(
             "mypy>=1.13",
             "import-linter>=2.1",
             "types-PyYAML",
+            # A peer that reads what we export, and a tier below ours.
+            "transformers>=5",
             # Its interpreter tests the attention kernels on a CPU. 3.9 spills 24 bytes a thread in them.
             "triton>=3.6,<3.8; platform_system == 'Linux'",
         ],
