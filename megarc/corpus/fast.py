@@ -18,7 +18,7 @@ import numpy as np
 import orjson
 
 from megarc.corpus.memory import give_back, resident_megabytes
-from megarc.corpus.stable import is_stable, unstable
+from megarc.corpus.stable import is_stable, tells_kinds, unstable
 from megarc.corpus.tokenizer import RESERVED, Tokenizer, join
 from megarc.errors import UserError
 
@@ -47,8 +47,6 @@ def with_fast_engine(tokenizer: Tokenizer, say: Callable[[str], None]) -> Tokeni
     except _NoEngineError as reason:
         say(f"encoding with the plain {tokenizer.kind} library ({reason})")
         return tokenizer
-    if tokenizer.kind == "huggingface":
-        unstable()  # now, so that workers share it
     say("encoding with gigatoken, compared with the plain library now and by random audit")
     return _Audited(tokenizer, build, encode)
 
@@ -64,6 +62,9 @@ class _Audited(Tokenizer):
         self.exact, self._build, self._encode = exact, build, encode
         self._characters = 0  # that this engine has seen
         self.kind, self.digest = exact.kind, exact.digest
+        self._kinds = tells_kinds(exact.source or b"")
+        if self.kind == "huggingface":
+            unstable(self._kinds)  # now, so that workers share the table
         self.vocabulary_size, self.reserved = exact.vocabulary_size, exact.reserved
         self._end_of_document = exact.facts().end_of_document
         self._credit = 0.0  # seconds that may go into audits
@@ -83,7 +84,7 @@ class _Audited(Tokenizer):
 
     def _sure_of(self, text: str) -> bool:
         # SentencePiece cuts at spaces alone, whatever class a character has.
-        return self.kind == "sentencepiece" or is_stable(text)
+        return self.kind == "sentencepiece" or is_stable(text, self._kinds)
 
     def decode(self, ids: Iterable[int]) -> str:
         return self.exact.decode(ids)

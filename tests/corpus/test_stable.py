@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from megarc.corpus.stable import is_stable, unstable
+from megarc.corpus.stable import is_stable, tells_kinds, unstable
 
 GPT_2 = None  # ByteLevel's own pattern
 LLAMA_3 = (
@@ -54,7 +54,8 @@ def test_engines_cut_alike_around_stable_characters(pattern):
     )
     exact = telltale(pattern)
     encode = gigatoken.Tokenizer.from_json(exact.to_str().encode()).backend.encode
-    codes = [code for code in np.flatnonzero(~unstable()).tolist() if code >= 0x80]
+    assert tells_kinds(exact.to_str().encode()) is (pattern is O200K)
+    codes = [code for code in np.flatnonzero(~unstable(pattern is O200K)).tolist() if code >= 0x80]
     differing, texts = [], [f'b{chr(code)}"' for code in codes]
     for code, text, expected in zip(codes, texts, exact.encode_batch_fast(texts), strict=True):
         if not np.array_equal(encode(text), expected.ids):
@@ -65,7 +66,7 @@ def test_engines_cut_alike_around_stable_characters(pattern):
 
 def test_what_is_stable():
     for text in ("", "plain", "déjà", "日本語", "\U0001f600", "\U0001f468\u200d\U0001f469", "\ufeff\u2028"):
-        assert is_stable(text), text
+        assert is_stable(text, kinds=True) and is_stable(text, kinds=False), text
     for text in (
         "x\ua7cf",
         "\u0378",
@@ -75,4 +76,12 @@ def test_what_is_stable():
         "é" * 99 + "\ua7cf",
         "é\ud800",
     ):
-        assert not is_stable(text), text
+        assert not is_stable(text, kinds=True) and not is_stable(text, kinds=False), text
+    assert is_stable("1º 2ª", kinds=False) and not is_stable("1º 2ª", kinds=True)
+
+
+def test_what_tells_kinds_of_letters_apart():
+    for text in (rb'"\\p{Lu}+"', rb'"[^\\P{Ll}]"', b'{"type": "Lowercase"}'):
+        assert tells_kinds(text), text
+    for text in (rb'"\\p{L}+|\\p{N}{1,3}"', b'{"type": "ByteLevel"}', b""):
+        assert not tells_kinds(text), text
