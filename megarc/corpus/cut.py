@@ -7,35 +7,16 @@ corpus does not depend on the pieces either.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from megarc.corpus.digest import LEAF_BYTES
 from megarc.corpus.inputs import Input
+from megarc.corpus.span import Piece, Span
 from megarc.corpus.zstd_frames import zstd_frames
 
 BIGGEST_PIECE = 16 * LEAF_BYTES
 _PIECES = 32  # a small job is cut at least into so many
 _FILES_A_PIECE = 1000
 _ZSTD_RATIO = 4  # roughly; so that a compressed piece takes as long as a plain one
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Bytes ``start`` to ``stop`` of an input, as stored: the documents that begin there.
-
-    ``offset`` is where ``start`` lies in the decompressed stream. In a parquet
-    file the span's row groups are ``groups`` and ``offset`` is their first row.
-    """
-
-    input: int
-    start: int
-    stop: int
-    offset: int
-    content: int | None  # decompressed bytes, where known
-    groups: tuple[int, int] | None = None
-
-
-Piece = tuple[Span, ...]
 
 
 def cut(inputs: Sequence[Input]) -> list[Piece]:

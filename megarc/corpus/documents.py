@@ -3,52 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import orjson
 
-from megarc.corpus.cut import Span
 from megarc.corpus.inputs import Input
 from megarc.corpus.json_list import json_list_elements
 from megarc.corpus.lines import lines_of
+from megarc.corpus.span import Block, Span
 from megarc.corpus.streams import open_stream
 
 _BOM = b"\xef\xbb\xbf"
-_BLOCK_CHARACTERS = 1 << 20
-_BLOCK_DOCUMENTS = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Reject:
-    """A bad line (or file, element, row): number ``line`` of its span, counted from 0."""
-
-    line: int
-    byte: int
-    reason: str
-
-
-@dataclass(slots=True)
-class Block:
-    """Some documents of a span. ``offsets`` say where each begins, which identifies it within its input."""
-
-    texts: list[str] = field(default_factory=list)
-    offsets: list[int] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)
-    lines: int = 0  # read, good and bad
-    characters: int = 0
-
-    def full(self) -> bool:
-        return self.characters >= _BLOCK_CHARACTERS or len(self.texts) >= _BLOCK_DOCUMENTS
-
-    def take(self, text: str, offset: int) -> None:
-        self.texts.append(text)
-        self.offsets.append(offset)
-        self.characters += len(text)
-        self.lines += 1
-
-    def reject(self, line: int, byte: int, reason: str) -> None:
-        self.rejects.append(Reject(line, byte, reason))
-        self.lines += 1
 
 
 def read_span(file: Input, span: Span, json_key: str) -> Iterator[Block]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from megarc.corpus.cut import cut, uncut
-from megarc.corpus.fast import EngineError, with_fast_engine
 from megarc.corpus.folder import WorkFolder
 from megarc.corpus.inputs import find_inputs, told
 from megarc.corpus.join import join_parts, join_shards
@@ -20,7 +19,7 @@ from megarc.corpus.manifest import Manifest, PackSettings
 from megarc.corpus.merge import merged
 from megarc.corpus.rejects import check_early
 from megarc.corpus.shard import Plan, Shard, write_shard
-from megarc.corpus.tokenizer import load_tokenizer
+from megarc.corpus.tokenizer import EngineError, load_tokenizer, with_fast_engine
 from megarc.corpus.work import Job, News, pack_piece
 from megarc.corpus.workers import share_out
 from megarc.errors import UserError

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from megarc.corpus.span import Block, Span
 from megarc.errors import UserError
 
 if TYPE_CHECKING:
-    from megarc.corpus.cut import Span
-    from megarc.corpus.documents import Block
     from megarc.corpus.inputs import Input
 
 
@@ -27,7 +26,6 @@ def read_rows(file: Input, span: Span, column: str) -> Iterator[Block]:
     Raises:
         UserError: where pyarrow is absent, the file damaged, or ``column`` no column of strings.
     """
-    from megarc.corpus.documents import Block
     from megarc.corpus.streams import open_stream
 
     source: Any = file.path

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from megarc.corpus.cut import Piece, Span
 from megarc.corpus.digest import leaf_digests
-from megarc.corpus.documents import Block, read_span
+from megarc.corpus.documents import read_span
 from megarc.corpus.indexed import dtype_for
 from megarc.corpus.inputs import Input
 from megarc.corpus.keys import order_keys, text_hashes
 from megarc.corpus.manifest import PackSettings
 from megarc.corpus.shard import RECORD, Batch, SpanFacts, write_shard
+from megarc.corpus.span import Block, Piece, Span
 from megarc.corpus.tokenizer import Tokenizer
 
 _TOKENS_A_SHARD = 4_000_000

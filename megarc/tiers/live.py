@@ -12,10 +12,11 @@ import torch
 from megarc.errors import UserError
 from megarc.inference import Sampling, Score, continuations
 from megarc.inference.score import stretch_of, stretches
+from megarc.tiers.draws import draws
 from megarc.tiers.layout import Tags, Tokens
 from megarc.tiers.plan import StackPlan
 from megarc.tiers.score import row_losses
-from megarc.tiers.writer import Writer, assemble, draws, open_writer, reading_of
+from megarc.tiers.writer import Writer, assemble, open_writer, reading_of
 from megarc.train import load_model
 
 

@@ -18,10 +18,11 @@ from megarc.parallel import Groups, broadcast_object, together
 from megarc.progress import human, progress
 from megarc.tiers.config import RolloutsConfig
 from megarc.tiers.cost import share_of_training
+from megarc.tiers.draws import draws
 from megarc.tiers.layout import Tags, Tokens
 from megarc.tiers.shards import Shards
 from megarc.tiers.store import RolloutFacts, Rollouts, Written, exists, facts_of
-from megarc.tiers.writer import TierWriter, Writer, draws, open_writer
+from megarc.tiers.writer import TierWriter, Writer, open_writer
 from megarc.train import hold
 from megarc.window import Window
 

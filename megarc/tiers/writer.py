@@ -12,15 +12,13 @@ import numpy.typing as npt
 import torch
 
 from megarc.config import build
-from megarc.data.draws import key_of, words
 from megarc.errors import UserError
-from megarc.inference import Sampling, continuations
+from megarc.inference import continuations
 from megarc.tiers.config import ReadingConfig, RolloutsConfig, WritesConfig
+from megarc.tiers.draws import sampling_of
 from megarc.tiers.layout import Assembled, Layout, Tags, Tokens
 from megarc.tiers.store import Written
 from megarc.train import RunConfig, SavedModel, find_checkpoint, load_model
-
-_BITS = 53  # of a double
 
 
 class Writer(Protocol):
@@ -132,16 +130,3 @@ def reading_of(config: RunConfig) -> ReadingConfig | None:
 def checkpoint_digest(path: Path) -> str:
     """Of a checkpoint's manifest, which names every file's digest."""
     return hashlib.sha256((find_checkpoint(path).folder / "manifest.json").read_bytes()).hexdigest()
-
-
-def sampling_of(writes: WritesConfig, tags: Tags) -> Sampling:
-    """How roll-outs are drawn: never what frames them."""
-    return Sampling(temperature=writes.temperature, top_k=writes.top_k, top_p=writes.top_p, never=tags.ids)
-
-
-def draws(seed: int, tier: int, boundaries: npt.ArrayLike, writes: WritesConfig) -> npt.NDArray[np.float64]:
-    """The draws at ``boundaries`` [batch]: [batch, K, m] in [0, 1), the same whoever asks."""
-    per_boundary = writes.samples * writes.tokens
-    numbers = np.asarray(boundaries, dtype=np.int64)[:, None] * per_boundary + np.arange(per_boundary)
-    word = words(key_of("roll-outs", seed, tier), numbers) >> np.uint64(64 - _BITS)
-    return (word * 2.0**-_BITS).reshape(-1, writes.samples, writes.tokens)

@@ -8,7 +8,7 @@ from typing import Any
 
 import sentencepiece
 
-from megarc.corpus.tokenizer import Tokenizer, join
+from megarc.corpus.tokenizer.base import Tokenizer, join
 from megarc.errors import UserError
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from megarc.corpus.stable import is_stable, tells_kinds, unstable
+from megarc.corpus.tokenizer.stable import is_stable, tells_kinds, unstable
 
 GPT_2 = None  # ByteLevel's own pattern
 LLAMA_3 = (

@@ -1,10 +1,9 @@
-"""What every tokenizer offers, and the door that opens one from a file."""
+"""What every tokenizer offers."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,34 +77,6 @@ class Tokenizer(ABC):
             end_of_document=self._end_of_document,
             reserved=self.reserved,
         )
-
-
-def load_tokenizer(path: str | Path) -> Tokenizer:
-    """The tokenizer of a SentencePiece ``.model``, a Hugging Face ``tokenizer.json``, or the word ``bytes``.
-
-    Raises:
-        UserError: where there is no such file, or it is no tokenizer.
-    """
-    if str(path) == "bytes":
-        from megarc.corpus.tokenizer_bytes import BytesTokenizer
-
-        return BytesTokenizer()
-    path = Path(path)
-    if path.is_dir():
-        path = path / "tokenizer.json"
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"no such tokenizer: {path}; train one with data_tools/train_tokenizer.py") from None
-    except OSError as error:
-        raise UserError(f"cannot read the tokenizer {path}: {error.strerror}") from None
-    if content.lstrip()[:1] == b"{":
-        from megarc.corpus.tokenizer_huggingface import HuggingFaceTokenizer
-
-        return HuggingFaceTokenizer(content, str(path))
-    from megarc.corpus.tokenizer_sentencepiece import SentencePieceTokenizer
-
-    return SentencePieceTokenizer(content, str(path))
 
 
 def join(parts: Sequence[Any]) -> tuple[Any, Any]:

@@ -18,8 +18,8 @@ import numpy as np
 import orjson
 
 from megarc.corpus.memory import give_back, resident_megabytes
-from megarc.corpus.stable import is_stable, tells_kinds, unstable
-from megarc.corpus.tokenizer import RESERVED, Tokenizer, join
+from megarc.corpus.tokenizer.base import RESERVED, Tokenizer, join
+from megarc.corpus.tokenizer.stable import is_stable, tells_kinds, unstable
 from megarc.errors import UserError
 
 VERSIONS = ("0.10.0",)  # of gigatoken that were tried

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from megarc.corpus.tokenizer import RESERVED, Tokenizer, join
+from megarc.corpus.tokenizer.base import RESERVED, Tokenizer, join
 from megarc.errors import UserError
 
 _ENDS = (

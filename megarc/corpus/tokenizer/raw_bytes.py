@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from megarc.corpus.tokenizer import RESERVED, Tokenizer, join
+from megarc.corpus.tokenizer.base import RESERVED, Tokenizer, join
 
 
 class BytesTokenizer(Tokenizer):
