@@ -4,14 +4,21 @@ import os
 
 import pytest
 
+from megarc.corpus import workers as work_shared
 from megarc.corpus.workers import share_out
 from megarc.errors import UserError
 
-KEPT = []
+KEPT: list[int] = []
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """However much this process holds already."""
+    monkeypatch.setattr(work_shared, "_LEAST_GROWTH", 0)
 
 
 def growing(item, tell):
-    KEPT.append(b"x" * (100 << 20))
+    KEPT.append(item)
     tell((item, os.getpid()))
 
 
