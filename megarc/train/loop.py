@@ -26,7 +26,7 @@ def train(
     Args:
         due: whether steps are to be settled after this one; after the last they always are.
     """
-    moment, ending = begin, Ending.FINISHED
+    moment, ending = begin, None
     ledger, judge = Ledger(engine.groups, due), judgement(observers, engine.groups)
     for observer in observers:
         observer.start(engine, moment)
@@ -43,10 +43,13 @@ def train(
         if not ledger.due(moment):
             continue
         moment, done = ledger.settle(moment, observers)
-        asked = [observer.settled(engine, moment, done) for observer in observers]
-        if any(asked):
-            ending = next(one for one in asked if one)
+        for observer in observers:
+            # Who comes later in the list does not act on what is ended: no checkpoint of steps that do not count.
+            if ending := observer.settled(engine, moment, done):
+                break
+        if ending:
             break
+    ending = ending or Ending.FINISHED
     for observer in observers:
         observer.stop(engine, moment, ending)
     return ending

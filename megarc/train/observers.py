@@ -97,7 +97,10 @@ class Observer:
         return Vote.NOTHING
 
     def settled(self, engine: Engine, moment: Moment, steps: Sequence[Done]) -> Ending | None:
-        """These steps are done, the last is that of ``moment``. An ending, the same on all ranks, ends the stretch."""
+        """These steps are done, the last is that of ``moment``.
+
+        An ending, the same on all ranks, ends the stretch here: later observers are not told of these steps.
+        """
         return None
 
     def stop(self, engine: Engine, moment: Moment, ending: Ending) -> None:

@@ -1,7 +1,7 @@
 """The watch on a run's health: signals, bad numbers, hangs, damaged memory, slow ranks.
 
-In: the steps, through the hooks of ``observers.py``. Out: votes before an update, endings after a step, reports in
-the run folder.
+In: the steps, through the hooks of ``observers.py``. Out: judgements of updates, votes and endings when steps are
+settled, reports in the run folder.
 """
 
 from megarc.train.health.numbers import BadSteps, Numbers, Running, Statistics

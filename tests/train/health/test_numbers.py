@@ -67,6 +67,11 @@ def runs(tmp_path_factory):
     keys = {"health__bad_steps": 3, "checkpoint__keep": 1}
     pools[2].append(job(folder / "back", "dp2-z1", three, **keys))
     pools[1].append(job(folder / "back-one", "one-z0", three, **keys))
+    # What the host hears of at step 8 alone, where a checkpoint is due too, after good steps.
+    late = {"health__bad_steps": 2, "checkpoint__keep": 1, "checkpoint__every": "4 steps"}
+    late |= {"validation__every": "100 steps", "logging__every": 100}
+    two = [{"do": "nan", "step": step} for step in (5, 6)]
+    pools[1].append(job(folder / "late", "one-z0", two, 10, **late))
     stop = job(folder / "stop", "dp2-z2", three, **keys, health__then="stop")
     pools[2].append({**stop, "may_fail": True})
     pools[2].append(job(folder / "stop", "dp2-z2", [], **keys))
@@ -124,6 +129,12 @@ def test_after_several_it_goes_back_and_leaves_their_samples_out(runs, name):
     assert metrics(runs / name, "train/nats_per_token").isfinite().all()
     lines = [json.loads(line) for line in (runs / name / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "train/skipped" in line] == list(range(1, STEPS + 1))
+
+
+def test_what_is_heard_of_late_leaves_the_checkpoint_before_it(runs):
+    assert "goes back to step 4" in log_of(runs / "late")
+    standing = latest(runs / "late" / "checkpoints").standing
+    assert standing.skipped == [[32, 48]] and standing.step == 10 and standing.without_update == 0
 
 
 def test_going_back_is_the_same_on_two_ranks(runs):
