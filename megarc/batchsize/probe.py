@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import resource
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +13,13 @@ import torch
 from megarc.batchsize.config import MicroConfig
 from megarc.batchsize.micro import Trial
 from megarc.data import Maker, open_stream
+from megarc.memory import give_back
 from megarc.parallel import Groups, gather_objects
 from megarc.train import MicroBatch, RunConfig, build_engine, resolve, to_tensors
+from megarc.train.speed import no_memory, peak_memory
 
 _MICRO_BATCHES = 8  # at most, of a step that is timed: enough for the update to weigh little
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-_WORDS_OF_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad alloc")
 
 
 class Probe:
@@ -58,7 +56,7 @@ class Probe:
         try:
             trial = self._measure(size)
         except (MemoryError, RuntimeError) as error:
-            if not _no_memory(error):
+            if not no_memory(error):
                 raise
             trial = None
         if trial is None:  # beyond the except block, so that its traceback lets go of the tensors
@@ -116,27 +114,19 @@ def _limit(device: torch.device, gib: float | None) -> float:
     return 0.8 * psutil.virtual_memory().available
 
 
-def _no_memory(error: Exception) -> bool:
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or any(words in str(error).lower() for words in _WORDS_OF_NO_MEMORY)
-
-
 def _reset_peak(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     elif _CLEAR.exists():
-        with suppress(AttributeError):  # glibc alone has it
-            ctypes.CDLL(None).malloc_trim(0)
+        give_back()
         _CLEAR.write_text("5")  # Linux: the high-water mark of this process starts anew
 
 
 def _peak(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if _STATUS.exists():
+    if device.type == "cpu" and _STATUS.exists():
         for line in _STATUS.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_memory(device)

@@ -21,8 +21,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from typing import Any
 
-from megarc.corpus.memory import give_back, resident_megabytes
 from megarc.errors import UserError
+from megarc.memory import give_back, resident_megabytes
 
 Do = Callable[[int, Callable[[Any], None]], None]
 _PR_SET_PDEATHSIG = 1

@@ -6,8 +6,6 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch
-
 from megarc.data import Stream, part_of_step
 from megarc.errors import UserError
 from megarc.parallel import Groups
@@ -17,12 +15,10 @@ from megarc.train.engine import Engine, unwanted
 from megarc.train.feed import to_tensors
 from megarc.train.folder import RunFolder
 from megarc.train.pulse import Pulse
-from megarc.train.speed import peak_memory
+from megarc.train.speed import no_memory, peak_memory
 
 Explain = Callable[[RunConfig, int, int], str]
 """(configuration, ranks, this rank) -> a table of where its memory goes, and what would fit."""
-
-_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
 
 
 def dry_step(engine: Engine, stream: Stream) -> None:
@@ -47,11 +43,9 @@ def memory_told(
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        text = str(error).splitlines()[0] if str(error) else "no more memory"
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(
-            word in text.lower() for word in _WORDS
-        ):
+        if not no_memory(error):
             raise
+        text = str(error).splitlines()[0] if str(error) else "no more memory"
         world = groups.world
         told = (
             f"memory is not enough (while {pulse.phase}): rank {world.rank} of {world.size} on "

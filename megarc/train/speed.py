@@ -1,4 +1,4 @@
-"""Ceilings of the device: what MFU divides by, and the memory's high-water mark."""
+"""Ceilings of the device: what MFU divides by, the memory's high-water mark and its end."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ _BF16_PEAKS = {
 }
 _FP32_SHARE = 0.5  # of bf16, by TF32, on these
 
+_WORDS_OF_NO_MEMORY = (
+    "out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad alloc",
+)  # fmt: skip
+
 
 def peak_flops(device: torch.device, precision: str) -> float:
     """FLOP/s of one device: a data sheet's figure for a GPU known by name, else a measured matrix product."""
@@ -36,6 +40,12 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def no_memory(error: Exception) -> bool:
+    """Whether it says that memory ran out: allocators have no type of error in common."""
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or any(words in str(error).lower() for words in _WORDS_OF_NO_MEMORY)
 
 
 def _measured(device: torch.device, dtype: torch.dtype, size: int = 1024) -> float:

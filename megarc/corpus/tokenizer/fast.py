@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import orjson
 
-from megarc.corpus.memory import give_back, resident_megabytes
 from megarc.corpus.tokenizer.base import RESERVED, Tokenizer, join
 from megarc.corpus.tokenizer.stable import is_stable, tells_kinds, unstable
 from megarc.errors import UserError
+from megarc.memory import give_back, resident_megabytes
 
 VERSIONS = ("0.10.0",)  # of gigatoken that were tried
 _MOST_MEGABYTES = 135  # resident, of a process: then a new engine, without a cache, takes over
