@@ -6,13 +6,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from megarc.batchsize import has_finished, side_by_side
 from megarc.config import load
-from megarc.errors import UserError
 from megarc.place import free_port
 from megarc.progress import Bar, progress
 from megarc.train import RunConfig, RunFolder
@@ -59,16 +58,17 @@ def train(arms: Sequence[Arm]) -> None:
         print(f"all {len(arms)} runs are there already (rm -r demo/runs to train anew)")
         return
     total = sum(load(RunConfig, arm.config, arm.keys).total_steps() for arm in waiting)
-    running: list[tuple[Arm, subprocess.Popen[bytes]]] = []
     with progress(f"{len(waiting)} runs", total, unit="steps") as bar:
         shown = 0
-        todo = list(waiting)
-        while todo or running:
-            while todo and len(running) < _AT_ONCE:
-                running.append((todo[0], _start(todo.pop(0))))
-            time.sleep(0.5)
-            running = [(arm, process) for arm, process in running if not _ended(arm, process)]
+
+        def look(running: Sequence[Arm]) -> None:
+            nonlocal shown
             shown += _show(bar, waiting, running, shown)
+
+        def ended(arm: Arm, process: subprocess.Popen[bytes]) -> bool:
+            return has_finished(process, arm.finished, arm.folder, _log(arm))
+
+        side_by_side(waiting, _start, ended, _AT_ONCE, look)
 
 
 def _start(arm: Arm) -> subprocess.Popen[bytes]:
@@ -94,19 +94,10 @@ def _log(arm: Arm) -> Path:
     return arm.folder.with_suffix(".log")
 
 
-def _ended(arm: Arm, process: subprocess.Popen[bytes]) -> bool:
-    if process.poll() is None:
-        return False
-    if not arm.finished():
-        tail = _log(arm).read_text(errors="replace").strip().splitlines()[-12:]
-        raise UserError(f"the run {arm.folder} did not finish; the end of {_log(arm)}:\n" + "\n".join(tail))
-    return True
-
-
-def _show(bar: Bar, arms: Sequence[Arm], running: Sequence[tuple[Arm, object]], shown: int) -> int:
+def _show(bar: Bar, arms: Sequence[Arm], running: Sequence[Arm], shown: int) -> int:
     """Advances the bar by what all arms have done since; returns how much."""
     done = {arm.label: arm.steps_done() for arm in arms}
-    facts = {arm.label: f"{done[arm.label][1]:.2f}" for arm, _ in running if done[arm.label][1] is not None}
+    facts = {arm.label: f"{done[arm.label][1]:.2f}" for arm in running if done[arm.label][1] is not None}
     more = sum(steps for steps, _ in done.values()) - shown
     bar.advance(more, **facts)
     return more

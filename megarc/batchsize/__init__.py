@@ -8,7 +8,7 @@ from megarc.batchsize.answer import Choice, as_yaml, choices
 from megarc.batchsize.branches import Decision, branch_jobs, decide, find_trunk, trunk_job
 from megarc.batchsize.config import StudyConfig
 from megarc.batchsize.critical import CriticalBatch, Fit, critical_batch, fit_steps
-from megarc.batchsize.jobs import Job, run_all
+from megarc.batchsize.jobs import Job, has_finished, run_all, side_by_side
 from megarc.batchsize.micro import Trial, knee, search, usable
 from megarc.batchsize.power_law import PowerLaw, fit_power_law
 from megarc.batchsize.probe import Probe
@@ -35,11 +35,13 @@ __all__ = [
     "find_trunk",
     "fit_power_law",
     "fit_steps",
+    "has_finished",
     "knee",
     "outcome",
     "read_steps",
     "run_all",
     "search",
+    "side_by_side",
     "submit",
     "sweep_jobs",
     "trunk_job",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import orjson
 
@@ -17,6 +18,8 @@ from megarc.place import free_port
 from megarc.progress import progress
 from megarc.safe import written_safely
 from megarc.train import RunConfig, RunFolder
+
+RunT = TypeVar("RunT")
 
 _SECONDS_BETWEEN_LOOKS = 0.3
 _LINES_SHOWN = 12
@@ -84,25 +87,63 @@ def run_all(jobs: Sequence[Job], command: Sequence[str], at_once: int, what: str
     for job in jobs:
         job.write()
     waiting = [job for job in jobs if not job.finished()]
-    todo = list(waiting)
-    running: list[tuple[Job, subprocess.Popen[bytes]]] = []
     work = sum(job.steps - job.first for job in waiting)
+    with progress(what, work, unit="steps", quiet=not waiting) as bar:
+        shown = 0
+
+        def look(running: Sequence[Job]) -> None:
+            nonlocal shown
+            done = sum(job.step() - job.first for job in waiting)
+            bar.advance(done - shown, runs=f"{sum(job.finished() for job in jobs)}/{len(jobs)}")
+            shown = done
+
+        def ended(job: Job, process: subprocess.Popen[bytes]) -> bool:
+            return has_finished(process, job.finished, job.config.folder, job.log)
+
+        side_by_side(waiting, lambda job: _start(job, command, at_once), ended, at_once, look)
+
+
+def side_by_side(
+    waiting: Sequence[RunT],
+    start: Callable[[RunT], subprocess.Popen[bytes]],
+    ended: Callable[[RunT, subprocess.Popen[bytes]], bool],
+    at_once: int,
+    look: Callable[[Sequence[RunT]], None],
+) -> None:
+    """Starts ``at_once`` of them at a time until all have ended; ``look`` is told now and then which are running.
+
+    Where one fails, the others are told to end.
+    """
+    todo = list(waiting)
+    running: list[tuple[RunT, subprocess.Popen[bytes]]] = []
     try:
-        with progress(what, work, unit="steps", quiet=not waiting) as bar:
-            shown = 0
-            while todo or running:
-                while todo and len(running) < at_once:
-                    running.append((todo[0], _start(todo.pop(0), command, at_once)))
-                time.sleep(_SECONDS_BETWEEN_LOOKS)
-                running = [(job, process) for job, process in running if not _ended(job, process)]
-                done = sum(job.step() - job.first for job in waiting)
-                bar.advance(done - shown, runs=f"{sum(job.finished() for job in jobs)}/{len(jobs)}")
-                shown = done
+        while todo or running:
+            while todo and len(running) < at_once:
+                running.append((todo[0], start(todo.pop(0))))
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            running = [(run, process) for run, process in running if not ended(run, process)]
+            look([run for run, _ in running])
     finally:
         for _, process in running:
             process.terminate()
         for _, process in running:
             process.wait()
+
+
+def has_finished(
+    process: subprocess.Popen[bytes], finished: Callable[[], bool], folder: Path, log: Path
+) -> bool:
+    """Whether a run's process has ended.
+
+    Raises:
+        UserError: where it has, and the run is not finished; with the end of its log.
+    """
+    if process.poll() is None:
+        return False
+    if not finished():
+        tail = log.read_text(errors="replace").strip().splitlines()[-_LINES_SHOWN:]
+        raise UserError(f"the run {folder} did not finish; the end of {log}:\n" + "\n".join(tail))
+    return True
 
 
 def _start(job: Job, command: Sequence[str], at_once: int) -> subprocess.Popen[bytes]:
@@ -111,14 +152,3 @@ def _start(job: Job, command: Sequence[str], at_once: int) -> subprocess.Popen[b
     words = [word.replace("{port}", str(free_port())) for word in command]
     with job.log.open("ab") as log:
         return subprocess.Popen([*words, "--config", str(job.file)], stdout=log, stderr=log, env=environment)
-
-
-def _ended(job: Job, process: subprocess.Popen[bytes]) -> bool:
-    if process.poll() is None:
-        return False
-    if not job.finished():
-        tail = job.log.read_text(errors="replace").strip().splitlines()[-_LINES_SHOWN:]
-        raise UserError(
-            f"the run {job.config.folder} did not finish; the end of {job.log}:\n" + "\n".join(tail)
-        )
-    return True
