@@ -23,14 +23,14 @@ from megarc.config import load
 from megarc.data import open_stream
 from megarc.errors import run_script
 from megarc.parallel import connect, disconnect, meet
-from megarc.place import place_from_environment
+from megarc.rank_environment import place_from_environment
 from megarc.report import table
 from megarc.science import MAKERS
 from megarc.train import RunConfig, resolve
-from megarc.train.build import build_engine
 from megarc.train.checkpoint import Level, Saver, Standing, latest
 from megarc.train.checkpoint import load as load_checkpoint
 from megarc.train.checkpoint.fragments import buffers, written
+from megarc.train.engine.build import build_engine
 
 ROOT = Path(__file__).resolve().parents[1]
 REPEATS = 5

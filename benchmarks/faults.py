@@ -34,8 +34,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 from support.runs import config, full_state  # noqa: E402
 
 from megarc.errors import UserError, run_script  # noqa: E402
-from megarc.place import free_port  # noqa: E402
 from megarc.progress import progress  # noqa: E402
+from megarc.rank_environment import free_port  # noqa: E402
 from megarc.report import table  # noqa: E402
 
 STEPS, BATCH, EVERY = 40, 8, 3
@@ -243,7 +243,7 @@ def _fork(layout: Layout, folder: Path, environment: dict[str, str], output: Pat
 def _be_a_rank(layout: Layout, folder: Path) -> int:
     from megarc.config import build
     from megarc.parallel import disconnect
-    from megarc.place import place_from_environment
+    from megarc.rank_environment import place_from_environment
     from megarc.science import MAKERS
     from megarc.train import RunConfig, pretrain, start
 
@@ -275,7 +275,7 @@ def compare(untouched: Path, folder: Path, exact: bool) -> str:
     )
     if exact:
         return "equal" if worst == 0 and apart == 0 else f"losses differ by {worst:.1e}, state by {apart:.1e}"
-    # As far as tests/train/test_parity.py lets topologies differ in rounding, over more steps.
+    # As far as tests/train/engine/test_parity.py lets topologies differ in rounding, over more steps.
     return "equal" if worst < 1e-4 and apart < 5e-3 else f"losses differ by {worst:.1e}, state by {apart:.1e}"
 
 

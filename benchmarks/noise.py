@@ -20,11 +20,11 @@ from megarc.config import load
 from megarc.data import open_stream
 from megarc.errors import run_script
 from megarc.parallel import connect, disconnect, meet
-from megarc.place import place_from_environment
+from megarc.rank_environment import place_from_environment
 from megarc.report import table
 from megarc.science import MAKERS
 from megarc.train import RunConfig, build_engine, resolve, to_tensors
-from megarc.train.noise import GroupSquares
+from megarc.train.metrics.noise_scale import GroupSquares
 
 ROOT = Path(__file__).resolve().parents[1]
 KEYS = [

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megarc.corpus import IndexedCorpus
-from megarc.corpus.train_tokenizer import train_tokenizer
+from megarc.corpus.tokenizer.train import train_tokenizer
 from megarc.errors import run_script
 
 HERE = Path(__file__).parent

@@ -18,8 +18,8 @@ from pathlib import Path
 from megarc.config import load
 from megarc.parallel.meeting import Meeting
 from megarc.parallel.rollcall import code_digest, roll_call
-from megarc.place import Place, free_port
 from megarc.plan import dry_run
+from megarc.rank_environment import Place, free_port
 from megarc.train import RunConfig
 
 RESULTS = Path(__file__).parent / "results" / "start.json"

@@ -30,10 +30,10 @@ from megarc.data import Facts, Sample
 from megarc.errors import run_script
 from megarc.model import ExecutionConfig, Transformer, initialise
 from megarc.parallel import connect, disconnect, meet
-from megarc.place import ALONE
+from megarc.rank_environment import ALONE
 from megarc.report import table
 from megarc.train import Observer, RunConfig, pretrain
-from megarc.train.optimizer import adamw
+from megarc.train.engine.optimizer import adamw
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK, WARM = 4, 3  # steps in turn; blocks that are not counted
@@ -114,7 +114,7 @@ class Race(Observer):
         self.phase, self.since, self.begun = "", 0.0, 0.0
 
     def start(self, engine, moment) -> None:
-        engine.pulse.listeners.append(self.enter)
+        engine.heartbeat.listeners.append(self.enter)
         self.begun = self.since = time.process_time()
 
     def enter(self, phase: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from megarc.corpus import IndexedCorpus, Tokenizer, load_manifest, load_tokenizer
-from megarc.corpus.show import facts_of, legend, plot_lengths, window_in_colours
+from megarc.corpus.indexed.show import facts_of, legend, plot_lengths, window_in_colours
 from megarc.errors import UserError, run_script
 from megarc.window import Window
 

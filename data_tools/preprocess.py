@@ -11,9 +11,9 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from megarc.corpus import PackRequest, PackSettings, join_parts, pack, pack_and_join
-from megarc.corpus.inputs import FORMATS
-from megarc.corpus.manifest import Manifest
-from megarc.corpus.part import this_part
+from megarc.corpus.indexed.manifest import Manifest
+from megarc.corpus.inputs.find import FORMATS
+from megarc.corpus.packing.job_part import this_part
 from megarc.errors import UserError, run_script
 from megarc.progress import human
 

@@ -7,9 +7,9 @@ import sys
 import time
 
 from megarc.corpus import RESERVED
-from megarc.corpus.inputs import FORMATS
-from megarc.corpus.sample import sampled_texts
-from megarc.corpus.train_tokenizer import train_tokenizer
+from megarc.corpus.inputs.find import FORMATS
+from megarc.corpus.inputs.sample import sampled_texts
+from megarc.corpus.tokenizer.train import train_tokenizer
 from megarc.errors import run_script
 from megarc.progress import human
 

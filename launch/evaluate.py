@@ -145,7 +145,7 @@ def write_json(
     """The same numbers, for programs."""
     import orjson
 
-    from megarc.safe import written_safely
+    from megarc.atomic_write import written_atomically
 
     facts = {
         name: {
@@ -161,7 +161,7 @@ def write_json(
         }
         for name, score in scores.items()
     }
-    with written_safely(path) as file:
+    with written_atomically(path) as file:
         file.write(orjson.dumps(facts, option=orjson.OPT_INDENT_2) + b"\n")
 
 

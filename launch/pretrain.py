@@ -50,8 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
     """One rank of the run, or of the check of its start."""
     from megarc.config import load
     from megarc.parallel import disconnect
-    from megarc.place import place_from_environment
     from megarc.plan import explain_memory, explained_memory
+    from megarc.rank_environment import place_from_environment
     from megarc.science import MAKERS
     from megarc.tiers import makers
     from megarc.train import Ending, RunConfig, RunFolder, pretrain, start

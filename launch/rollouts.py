@@ -34,7 +34,7 @@ def main() -> int:
 
     from megarc.errors import told_once
     from megarc.parallel import connect, disconnect, meet
-    from megarc.place import place_from_environment
+    from megarc.rank_environment import place_from_environment
     from megarc.science import MAKERS
     from megarc.tiers import make_rollouts
 

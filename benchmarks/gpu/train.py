@@ -28,10 +28,10 @@ import torch  # noqa: E402
 from megarc.config import load  # noqa: E402
 from megarc.model import Transformer, cost_of, initialise  # noqa: E402
 from megarc.parallel import connect, disconnect, meet  # noqa: E402
-from megarc.place import ALONE  # noqa: E402
+from megarc.rank_environment import ALONE  # noqa: E402
 from megarc.train import MicroBatch, RunConfig, build_engine  # noqa: E402
-from megarc.train.optimizer import adamw  # noqa: E402
-from megarc.train.speed import peak_flops  # noqa: E402
+from megarc.train.engine.optimizer import adamw  # noqa: E402
+from megarc.train.metrics.device_limits import peak_flops  # noqa: E402
 
 MICRO = {"124M": 32, "350M": 16, "1.3B": 8, "1M": 2}
 TARGET = 0.55  # MFU, exact mask, 1.3B on one H100 or H200

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from megarc.batchsize import has_finished, side_by_side
 from megarc.config import load
-from megarc.place import free_port
 from megarc.progress import Bar, progress
+from megarc.rank_environment import free_port
 from megarc.train import RunConfig, RunFolder
 
 _AT_ONCE = 2

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import orjson
 
+from megarc.atomic_write import written_atomically
 from megarc.batchsize import (
     Decision,
     Job,
@@ -24,7 +25,6 @@ from megarc.batchsize import (
 from megarc.config import load
 from megarc.report import branches as picture
 from megarc.report import table
-from megarc.safe import written_safely
 from megarc.train import Checkpoint
 
 LAUNCH = Path(__file__).resolve().parents[1]
@@ -75,7 +75,7 @@ def tell(study: StudyConfig, jobs: dict[float, Job], decision: Decision) -> None
     bound = "" if decision.bounded else " at least: no branch is worse, so try larger multiples"
     bound = bound or ("" if decision.smaller else " at most: any larger is worse, and no smaller was tried")
     print(f"critical batch at sample {decision.samples}: {decision.size} samples{bound}")
-    with written_safely(study.place / "branches.json") as file:
+    with written_atomically(study.place / "branches.json") as file:
         facts = {**asdict(decision), "losses": {f"{k:g}": loss for k, loss in decision.losses.items()}}
         file.write(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
     path = study.place / "branches.png"

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import orjson
 
+from megarc.atomic_write import written_atomically
 from megarc.batchsize import Probe, StudyConfig, Trial, knee, search
 from megarc.config import load
 from megarc.errors import UserError
 from megarc.parallel import Groups, disconnect
-from megarc.place import place_from_environment
 from megarc.progress import progress
+from megarc.rank_environment import place_from_environment
 from megarc.report import micro_batches, table
-from megarc.safe import written_safely
 from megarc.science import MAKERS
 from megarc.train import start
 
@@ -69,7 +69,7 @@ def tell(study: StudyConfig, groups: Groups, trials: list[Trial], limit: float) 
     print(f"of one rank, with {ranks_told(groups)}; limit {limit / 2**30:.2f} GiB")
     facts = {"trials": [asdict(one) for one in trials], "ranks": groups.world.size,
              "data_ranks": groups.data.size, "limit": limit}  # fmt: skip
-    with written_safely(study.place / "micro.json") as file:
+    with written_atomically(study.place / "micro.json") as file:
         file.write(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
     if best is None:
         raise UserError(

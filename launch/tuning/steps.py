@@ -7,11 +7,11 @@ import json
 
 import numpy as np
 
+from megarc.atomic_write import written_atomically
 from megarc.batchsize import StepsTable, StudyConfig, critical_batch, outcome, run_all, sweep_jobs
 from megarc.config import load
 from megarc.errors import UserError
 from megarc.report import StepsPicture, steps_to_loss, table
-from megarc.safe import written_safely
 from tuning.branched import command
 from tuning.fit import as_json, words
 
@@ -34,7 +34,7 @@ def steps(arguments: argparse.Namespace) -> int:
     print(f"to {found.target:g} held-out nats a token, mean of {len(keys.seeds)} seeds")
     print(table(["batch", "rate", "steps", "samples", "noise scale"], rows))
     path = study.place / "steps.csv"
-    with written_safely(path) as file:
+    with written_atomically(path) as file:
         file.write("".join(["batch,steps\n", *(f"{x:g},{y:.2f}\n" for x, y in found.points)]).encode())
     optimal = keys.optimal or float(min(keys.batches))
     picture = study.place / "steps.png"

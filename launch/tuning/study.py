@@ -6,11 +6,11 @@ import argparse
 import subprocess
 import time
 
+from megarc.atomic_write import written_atomically
 from megarc.batchsize import StudyConfig, as_yaml, branch_jobs, choices, decide, find_trunk, knee, usable
 from megarc.config import load
 from megarc.errors import UserError
 from megarc.progress import clock
-from megarc.safe import written_safely
 from tuning.branched import branch_all, command, tell, train_trunk
 from tuning.micro import read_trials
 
@@ -44,7 +44,7 @@ def study(arguments: argparse.Namespace) -> int:
         f"python launch/pretrain.py --config {path}"
     )
     text = as_yaml(config, choices(config, micro, ranks, decision), title)
-    with written_safely(path) as file:
+    with written_atomically(path) as file:
         file.write(text.encode())
     print(text)
     print(f"written to {path} after {clock(time.monotonic() - begun)}")

@@ -12,11 +12,11 @@ from typing import TypeVar
 
 import orjson
 
+from megarc.atomic_write import written_atomically
 from megarc.config import load, to_yaml
 from megarc.errors import UserError
-from megarc.place import free_port
 from megarc.progress import progress
-from megarc.safe import written_safely
+from megarc.rank_environment import free_port
 from megarc.train import RunConfig, RunFolder
 
 RunT = TypeVar("RunT")
@@ -71,7 +71,7 @@ class Job:
                 f"{self.file} is of a study with other keys; use another tune.folder, or remove "
                 f"{self.file.parent} to begin anew"
             )
-        with written_safely(self.file) as file:
+        with written_atomically(self.file) as file:
             file.write(to_yaml(self.config).encode())
 
 

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from megarc.atomic_write import written_atomically
 from megarc.batchsize.jobs import Job
 from megarc.errors import UserError
-from megarc.safe import written_safely
 
 
 def submit(jobs: Sequence[Job], script: Path, options: Sequence[str], place: Path) -> str:
@@ -31,14 +31,14 @@ def submit(jobs: Sequence[Job], script: Path, options: Sequence[str], place: Pat
         job.write()
     waiting = [job for job in jobs if not job.finished()]
     lines, command_file = place / "array.txt", place / "submit.sh"
-    with written_safely(lines) as file:
+    with written_atomically(lines) as file:
         file.write("".join(f"--config {shlex.quote(str(job.file.resolve()))}\n" for job in waiting).encode())
     log = f"--output={place.resolve()}/slurm-%A_%a.log"
     command = ["sbatch", "--parsable", f"--array=1-{len(waiting)}", log, *options, str(script.resolve())]
     python = os.environ.get("MEGARC_PYTHON", sys.executable)
     environment = {"MEGARC_SWEEP": str(lines.resolve()), "MEGARC_PYTHON": python}
     words = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
-    with written_safely(command_file) as file:
+    with written_atomically(command_file) as file:
         file.write(f"#!/usr/bin/env bash\n{' '.join(words)} {shlex.join(command)}\n".encode())
     try:
         done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)

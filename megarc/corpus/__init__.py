@@ -4,13 +4,13 @@ In: files of text. Out: corpora, each a P.bin and P.idx as Megatron reads them,
 with our manifest P.json beside them. No torch here.
 """
 
-from megarc.corpus.indexed import IndexedCorpus, corpus_prefix, dtype_for
-from megarc.corpus.join import join_parts
-from megarc.corpus.manifest import Manifest, PackSettings, load_manifest, write_manifest
-from megarc.corpus.packing import PackRequest, pack, pack_and_join
+from megarc.corpus.indexed.corpus import IndexedCorpus, corpus_prefix, dtype_for
+from megarc.corpus.indexed.manifest import Manifest, PackSettings, load_manifest, write_manifest
+from megarc.corpus.indexed.verify import make_manifest, verify
+from megarc.corpus.indexed.writer import IndexedWriter, Written
+from megarc.corpus.packing.join import join_parts
+from megarc.corpus.packing.pack import PackRequest, pack, pack_and_join
 from megarc.corpus.tokenizer import RESERVED, Tokenizer, load_tokenizer
-from megarc.corpus.verification import make_manifest, verify
-from megarc.corpus.writer import IndexedWriter, Written
 
 __all__ = [
     "RESERVED",

@@ -15,10 +15,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from megarc.atomic_write import written_atomically
 from megarc.errors import UserError
 from megarc.inference.layouts import Layout, Pieces, describe, pieces_of, read_description
 from megarc.model import ModelConfig, Transformer, record_of
-from megarc.safe import written_safely
 from megarc.window import Window
 
 _DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16"}
@@ -47,9 +47,9 @@ def export(
     """
     pieces = pieces_of(layout, config)
     facts = json.dumps(describe(layout, config, window, dtype), indent=2) + "\n"
-    with written_safely(folder / _TENSORS) as file:
+    with written_atomically(folder / _TENSORS) as file:
         _write_tensors(file, parameters, config, pieces, dtype)
-    with written_safely(folder / _CONFIG) as file:
+    with written_atomically(folder / _CONFIG) as file:
         file.write(facts.encode())
 
 

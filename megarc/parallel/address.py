@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Mapping
 
 from megarc.errors import UserError
-from megarc.place import Place, free_port
+from megarc.rank_environment import Place, free_port
 
 Address = tuple[str, int]
 

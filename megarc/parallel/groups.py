@@ -12,7 +12,7 @@ import torch.distributed as dist
 from megarc.errors import UserError
 from megarc.parallel.meeting import Meeting
 from megarc.parallel.topology import Dimension, Topology
-from megarc.place import Place
+from megarc.rank_environment import Place
 
 _SECONDS_TO_LET_GO = 0.2
 

@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 from megarc.errors import ToldByAnotherRank, UserError
 from megarc.parallel.address import Address, address_of
-from megarc.place import Place
+from megarc.rank_environment import Place
 
 _PATIENCE = timedelta(minutes=5)
 _FAREWELL = timedelta(seconds=5)

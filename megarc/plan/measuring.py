@@ -39,7 +39,7 @@ class Measuring(Observer):
         self.table = ""
 
     def start(self, engine: Engine, moment: Moment) -> None:
-        engine.pulse.listeners.append(_mark)
+        engine.heartbeat.listeners.append(_mark)
         gc.collect()
         _mark("begin")
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from megarc.corpus.digest import file_digest
+from megarc.corpus.indexed.digest import file_digest
 from megarc.errors import UserError
 from megarc.inference import look_up
 from megarc.tiers.config import WritesConfig

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from megarc.atomic_write import written_atomically
 from megarc.config import Config, load, overlaid, to_dict, to_yaml
 from megarc.data import SourceConfig
 from megarc.errors import UserError
-from megarc.safe import written_safely
 from megarc.tiers.config import ReadingConfig, RolloutsConfig, StackConfig, TierConfig
 from megarc.train import RunConfig
 
@@ -137,7 +137,7 @@ class StackPlan:
 
 def write_keys(file: Path, config: Config) -> None:
     """Keeps a configuration as a YAML file."""
-    with written_safely(file) as out:
+    with written_atomically(file) as out:
         out.write(to_yaml(config).encode())
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import orjson
 
+from megarc.atomic_write import written_atomically
 from megarc.errors import EXIT_SAVED, UserError
 from megarc.progress import progress
-from megarc.safe import written_safely
 from megarc.tiers.config import RolloutsConfig
 from megarc.tiers.plan import StackPlan, Stage, write_keys
 from megarc.tiers.store import Rollouts, sidecar
@@ -45,7 +45,7 @@ def run_stack(plan: StackPlan, scripts: Path) -> dict[str, float]:
         began = time.monotonic()
         _call(command(plan, stage, scripts), stage.name)
         took[stage.name] = took.get(stage.name, 0.0) + time.monotonic() - began
-        with written_safely(plan.folder / "times.json") as file:
+        with written_atomically(plan.folder / "times.json") as file:
             file.write(orjson.dumps(took, option=orjson.OPT_INDENT_2))
     return took
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import orjson
 
+from megarc.atomic_write import cannot_write, written_atomically
 from megarc.config import to_dict
 from megarc.corpus import IndexedWriter, dtype_for
 from megarc.errors import UserError
-from megarc.safe import cannot_write, written_safely
 from megarc.tiers.store import RolloutFacts, Rollouts, Written, log_probability_file, sidecar
 
 
@@ -42,7 +42,7 @@ class Shards:
             return
         for old in self.folder.glob("shard-*"):
             old.unlink()
-        with written_safely(mark) as file:
+        with written_atomically(mark) as file:
             file.write(plan.encode())
 
     def boundaries(self, shard: int) -> range:
@@ -55,7 +55,7 @@ class Shards:
 
     def save(self, shard: int, written: Written) -> None:
         """A whole shard, or none."""
-        with written_safely(self._path(shard)) as file:
+        with written_atomically(self._path(shard)) as file:
             np.savez(file, tokens=written[0].astype(np.int32), log_probabilities=written[1])
 
     def join(self) -> Rollouts:
@@ -66,13 +66,13 @@ class Shards:
             for tokens, _ in self._read():
                 writer.add(tokens.reshape(-1), np.full(tokens.shape[0] * tokens.shape[1], facts.tokens))
             content = writer.finish().content_digest
-        with written_safely(log_probability_file(self.prefix)) as file:
+        with written_atomically(log_probability_file(self.prefix)) as file:
             np.lib.format.write_array_header_1_0(
                 file, {"descr": "<f4", "fortran_order": False, "shape": shape}
             )
             for _, logp in self._read():
                 file.write(logp.astype("<f4").tobytes())
-        with written_safely(sidecar(self.prefix)) as file:
+        with written_atomically(sidecar(self.prefix)) as file:
             told = to_dict(facts.model_copy(update={"content": content}))
             file.write(orjson.dumps(told, option=orjson.OPT_INDENT_2) + b"\n")
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -5,17 +5,8 @@ metrics, checkpoints, plots' data). ``pretrain`` is the door; the same call on
 the same folder goes on where it stopped.
 """
 
-from megarc.train.build import build_engine
 from megarc.train.checkpoint import Checkpoint, full_masters, held
-from megarc.train.config import RunConfig
-from megarc.train.engine import Engine, StepResult
-from megarc.train.feed import MicroBatch, to_tensors
-from megarc.train.folder import RunFolder
-from megarc.train.lock import hold
-from megarc.train.observers import Ending, Moment, Observer
-from megarc.train.resolve import resolve
-from megarc.train.run import pretrain
-from megarc.train.saved import (
+from megarc.train.checkpoint.trained_model import (
     SavedModel,
     find_checkpoint,
     find_tokenizer,
@@ -23,8 +14,17 @@ from megarc.train.saved import (
     run_config,
     same_tokenizer,
 )
-from megarc.train.settings import bucket
-from megarc.train.start import Start, start
+from megarc.train.config.run import RunConfig
+from megarc.train.engine.build import build_engine
+from megarc.train.engine.deepspeed_settings import bucket
+from megarc.train.engine.engine import Engine, StepResult
+from megarc.train.folder.folder_lock import hold
+from megarc.train.folder.run_folder import RunFolder
+from megarc.train.loop.feed import MicroBatch, to_tensors
+from megarc.train.loop.observer import Ending, Moment, Observer
+from megarc.train.resolve import resolve
+from megarc.train.run import pretrain
+from megarc.train.startup import Start, start
 
 __all__ = [
     "Checkpoint",

@@ -7,7 +7,7 @@ import math
 from megarc.data import Stream
 from megarc.errors import UserError
 from megarc.parallel import Topology
-from megarc.train.config import RunConfig
+from megarc.train.config.run import RunConfig
 
 
 def resolve(config: RunConfig, stream: Stream, topology: Topology) -> RunConfig:

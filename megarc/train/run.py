@@ -14,21 +14,21 @@ from megarc.errors import UserError
 from megarc.model import cost_of
 from megarc.parallel import Groups, agree, together
 from megarc.progress import human
-from megarc.train.build import build_engine
 from megarc.train.checkpoint import Level, Standing
-from megarc.train.config import RunConfig
-from megarc.train.dry_step import Explain, dry_step, memory_told
-from megarc.train.faults import arm
-from megarc.train.folder import RunFolder
+from megarc.train.checkpoint.observer import Due
+from megarc.train.checkpoint.resume import resume
+from megarc.train.config.run import RunConfig
+from megarc.train.engine.build import build_engine
+from megarc.train.engine.dry_step import Explain, dry_step, memory_told
+from megarc.train.folder.folder_lock import hold
+from megarc.train.folder.run_folder import RunFolder
 from megarc.train.health import Signals, alarmed, clear, watched
-from megarc.train.lock import hold
-from megarc.train.observers import Ending, Observer
-from megarc.train.pulse import Pulse
+from megarc.train.health.fault_injection import arm
+from megarc.train.heartbeat import Heartbeat
+from megarc.train.loop.attempts import Attempts
+from megarc.train.loop.learning_rate import learning_rate
+from megarc.train.loop.observer import Ending, Observer
 from megarc.train.resolve import resolve
-from megarc.train.resume import resume
-from megarc.train.saving import Due
-from megarc.train.schedule import learning_rate
-from megarc.train.stretch import Stretch
 
 log = logging.getLogger("megarc")
 
@@ -58,23 +58,23 @@ def pretrain(
     config, stream, heldout = together(lambda: _opened(config, groups, makers or {}), groups.world)
     agree({"configuration": digest_of(config), "data": ", ".join(stream.digests)}, groups.world)
     folder = RunFolder(config.folder)
-    signals, pulse = Signals(), Pulse()
+    signals, heartbeat = Signals(), Heartbeat()
     with ExitStack() as stack:
         stack.enter_context(signals.caught())
-        _enter(stack, folder, config, groups, stream, pulse)
-        stack.enter_context(_watched(folder, config, groups, pulse))
-        stack.enter_context(memory_told(config, groups, pulse, folder, explain))
-        pulse.enter("building")
-        engine = build_engine(config, groups, pulse)
+        _enter(stack, folder, config, groups, stream, heartbeat)
+        stack.enter_context(_watched(folder, config, groups, heartbeat))
+        stack.enter_context(memory_told(config, groups, heartbeat, folder, explain))
+        heartbeat.enter("building")
+        engine = build_engine(config, groups, heartbeat)
         stack.callback(engine.close)
         arm(engine)
-        pulse.enter("loading")
+        heartbeat.enter("loading")
         levels = _levels(config, folder, groups)
         resumed = resume(engine, [due.level for due in levels], stream)
         _announce(config, groups, stream, resumed.standing)
         if config.health.dry_step and resumed.standing.step < config.total_steps():
             dry_step(engine, stream)
-        stretch = Stretch(config, engine, stream, heldout, folder, levels, signals, list(watch))
+        stretch = Attempts(config, engine, stream, heldout, folder, levels, signals, list(watch))
         return stretch.until_the_end(resumed)
 
 
@@ -109,17 +109,22 @@ def _opened(
 
 
 def _enter(
-    stack: ExitStack, folder: RunFolder, config: RunConfig, groups: Groups, stream: Stream, pulse: Pulse
+    stack: ExitStack,
+    folder: RunFolder,
+    config: RunConfig,
+    groups: Groups,
+    stream: Stream,
+    heartbeat: Heartbeat,
 ) -> None:
     """Rank 0 takes the folder for all; then each rank sees that it is there, and keeps its log in it."""
     facts = {"ranks": groups.world.size, "sources": list(stream.digests)}
-    together(lambda: _take(stack, folder, config, facts, pulse) if groups.first else None, groups.world)
+    together(lambda: _take(stack, folder, config, facts, heartbeat) if groups.first else None, groups.world)
     together(lambda: folder.seen_by(groups.world.rank), groups.world)
     stack.enter_context(folder.logged(logging.getLogger(), folder.log_of(groups.world.rank)))
 
 
 def _take(
-    stack: ExitStack, folder: RunFolder, config: RunConfig, facts: dict[str, Any], pulse: Pulse
+    stack: ExitStack, folder: RunFolder, config: RunConfig, facts: dict[str, Any], heartbeat: Heartbeat
 ) -> None:
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
@@ -131,7 +136,7 @@ def _take(
         stack.enter_context(folder.logged(log, folder.log))
         stack.enter_context(
             folder.failures_told(
-                lambda: f"step {pulse.step}, {pulse.phase}", known=lambda: alarmed(folder.ranks)
+                lambda: f"step {heartbeat.step}, {heartbeat.phase}", known=lambda: alarmed(folder.ranks)
             )
         )
     except OSError as problem:
@@ -139,14 +144,14 @@ def _take(
 
 
 def _watched(
-    folder: RunFolder, config: RunConfig, groups: Groups, pulse: Pulse
+    folder: RunFolder, config: RunConfig, groups: Groups, heartbeat: Heartbeat
 ) -> AbstractContextManager[None]:
     def tell(headline: str, blamed: list[int]) -> None:
         folder.tell_failure(
-            headline, reason="hang", culprits=blamed, step=pulse.step, total=config.total_steps()
+            headline, reason="hang", culprits=blamed, step=heartbeat.step, total=config.total_steps()
         )
 
-    return watched(pulse, folder.ranks, groups.world, config.health.patience, tell)
+    return watched(heartbeat, folder.ranks, groups.world, config.health.patience, tell)
 
 
 def _announce(config: RunConfig, groups: Groups, stream: Stream, standing: Standing) -> None:

@@ -67,7 +67,7 @@ from pathlib import Path
 from megarc.batchsize import Probe, StudyConfig, search
 from megarc.config import load
 from megarc.parallel import connect, disconnect, meet
-from megarc.place import place_from_environment
+from megarc.rank_environment import place_from_environment
 from megarc.science import MAKERS
 from datetime import timedelta
 

@@ -8,7 +8,7 @@ import torch
 
 from megarc.errors import UserError, run_script
 from megarc.parallel import check_links, connect, disconnect, meet, roll_call, rollcall, together
-from megarc.place import place_from_environment
+from megarc.rank_environment import place_from_environment
 
 
 def main():

@@ -4,7 +4,7 @@ import pytest
 
 from megarc.errors import UserError
 from megarc.parallel.address import address_of, first_host, port_of_job
-from megarc.place import ALONE, Place
+from megarc.rank_environment import ALONE, Place
 
 SLURM = Place(1, 4, 0, "slurm")
 STEP = {"SLURM_STEP_NODELIST": "localhost,n[1-2]", "SLURM_JOB_ID": "71", "SLURM_STEP_ID": "0"}

@@ -11,7 +11,7 @@ import pytest
 
 from megarc.parallel.meeting import hosts_told, ranks_told
 from megarc.parallel.rollcall import differences
-from megarc.place import free_port
+from megarc.rank_environment import free_port
 
 WORKER = Path(__file__).with_name("meeting_worker.py")
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from megarc.place import free_port
+from megarc.rank_environment import free_port
 
 WORKER = Path(__file__).with_name("worker.py")
 

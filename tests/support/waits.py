@@ -11,14 +11,14 @@ _READS = {"item", "tolist", "numpy", "cpu", "nonzero", "__bool__", "__float__", 
 
 
 class Waits(TorchFunctionMode):
-    """Counts readings, by phase and file that asks: ``places["update", "train/observers.py"] == 1``.
+    """Counts readings, by phase and file that asks: ``places["update", "train/loop/observer.py"] == 1``.
 
     Python's calls are seen by name, those from C++ by their operator, ``_local_scalar_dense``.
     """
 
-    def __init__(self, pulse):
+    def __init__(self, heartbeat):
         super().__init__()
-        self.pulse = pulse
+        self.heartbeat = heartbeat
         self.places: dict[tuple[str, str], int] = {}
         self._below = _Operators(self)
 
@@ -44,7 +44,7 @@ class Waits(TorchFunctionMode):
             if "/torch/" not in f.filename and "waits.py" not in f.filename
         ]
         place = frames[-1]
-        key = self.pulse.phase, "/".join(Path(place.filename).parts[-2:])
+        key = self.heartbeat.phase, "/".join(Path(place.filename).parts[-2:])
         self.places[key] = self.places.get(key, 0) + 1
 
 

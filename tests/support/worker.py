@@ -3,7 +3,7 @@
     python worker.py JOBS.json     with RANK, WORLD_SIZE, ... in the environment
 
 A job is one of
-    {"do": "pretrain", "config": {...}, "faults": [...], "samples": FOLDER}   the last two of train/faults.py
+    {"do": "pretrain", "config": {...}, "faults": [...], "samples": FOLDER}   the last two: health/fault_injection.py
         "explain_memory": true   the table of memory is printed
         "may_fail": true     a user's error is told, and the next job follows
         "keep_state": FILE   a copy of state.json as this job leaves it
@@ -31,13 +31,13 @@ from megarc.config import build
 from megarc.data import open_stream
 from megarc.errors import UserError
 from megarc.parallel import Groups, connect, disconnect, meet
-from megarc.place import place_from_environment
 from megarc.plan import explained_memory
+from megarc.rank_environment import place_from_environment
 from megarc.science import MAKERS
 from megarc.tiers import makers
 from megarc.train import RunConfig, pretrain, resolve
-from megarc.train.build import build_engine
 from megarc.train.checkpoint import Level, Saver, load, open_checkpoint
+from megarc.train.engine.build import build_engine
 
 
 def main() -> None:

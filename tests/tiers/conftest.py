@@ -6,7 +6,7 @@ import pytest
 
 from megarc.config import build
 from megarc.parallel import connect, disconnect, meet
-from megarc.place import ALONE
+from megarc.rank_environment import ALONE
 from megarc.science import MAKERS
 from megarc.tiers import StackConfig, StackPlan, make_rollouts, makers
 from megarc.train import pretrain

@@ -5,7 +5,7 @@ import json
 import pytest
 from support.scripts import BIN, PRETRAIN, ROOT, keys_of, losses, make_text, python, run
 
-from megarc.place import free_port
+from megarc.rank_environment import free_port
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from megarc.corpus.manifest import TokenizerFacts
+from megarc.corpus.indexed.manifest import TokenizerFacts
 from megarc.errors import UserError
 
 RESERVED = (

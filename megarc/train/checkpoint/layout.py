@@ -18,9 +18,9 @@ from typing import Any
 
 import orjson
 
+from megarc.atomic_write import written_atomically
 from megarc.errors import UserError
 from megarc.parallel import Box
-from megarc.safe import written_safely
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -169,7 +169,7 @@ def write_manifest(folder: Path, ranks: Iterable[int], standing: Standing, facts
         files[entry["tensors"]] = {"size": entry["size"], "sha256": entry["sha256"]}
         files[name] = {"size": (folder / name).stat().st_size, "sha256": digest_of(folder / name)}
     manifest = {"format": FORMAT, "standing": asdict(standing), "files": files, **facts}
-    with written_safely(folder / MANIFEST) as file:
+    with written_atomically(folder / MANIFEST) as file:
         file.write(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
 
 

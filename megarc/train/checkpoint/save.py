@@ -17,7 +17,7 @@ from megarc.train.checkpoint import layout
 from megarc.train.checkpoint.fragments import Fragment, buffers, written
 from megarc.train.checkpoint.level import Level
 from megarc.train.checkpoint.write import State, Writing, write
-from megarc.train.engine import Engine
+from megarc.train.engine.engine import Engine
 
 
 class Saver:
@@ -47,7 +47,7 @@ class Saver:
         )
         writing = Writing(folder, level)
         writing.thread = threading.Thread(
-            target=write, args=(writing, state, engine.pulse.pass_by), name="checkpoint", daemon=True
+            target=write, args=(writing, state, engine.heartbeat.pass_by), name="checkpoint", daemon=True
         )
         self._writing = writing
         writing.thread.start()

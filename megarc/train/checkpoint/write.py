@@ -14,7 +14,7 @@ import orjson
 from safetensors.torch import save_file
 from torch import Tensor
 
-from megarc.safe import written_safely
+from megarc.atomic_write import written_atomically
 from megarc.train.checkpoint import layout
 from megarc.train.checkpoint.level import Level
 
@@ -74,7 +74,7 @@ def _write_own(folder: Path, state: State, passing: Callable[[str], None]) -> No
         "sha256": layout.digest_of(tensors),
         "fragments": state.entries,
     }
-    with written_safely(folder / f"{stem}.json") as file:
+    with written_atomically(folder / f"{stem}.json") as file:
         file.write(orjson.dumps(facts))
 
 

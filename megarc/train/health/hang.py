@@ -14,9 +14,9 @@ from pathlib import Path
 
 import orjson
 
+from megarc.atomic_write import written_atomically
 from megarc.parallel import ranks_told
-from megarc.safe import written_safely
-from megarc.train.pulse import Pulse
+from megarc.train.heartbeat import Heartbeat
 
 _COLLECTIVES = ("/torch/distributed/", "/deepspeed/comm/")
 _FRAMES = 14
@@ -37,7 +37,7 @@ class Sight:
     stacks: dict[str, list[str]]
 
 
-def look(rank: int, pulse: Pulse) -> Sight:
+def look(rank: int, heartbeat: Heartbeat) -> Sight:
     """This process now."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     frames = {names.get(number, "?"): frame for number, frame in sys._current_frames().items()}
@@ -47,14 +47,16 @@ def look(rank: int, pulse: Pulse) -> Sight:
         if name != threading.current_thread().name and not name.startswith(("watchdog", "heartbeat"))
     }
     waits = any(place in line for stack in stacks.values() for line in stack for place in _COLLECTIVES)
-    seconds = time.monotonic() - pulse.since
+    seconds = time.monotonic() - heartbeat.since
     host = socket.gethostname()
-    return Sight(rank, host, os.getpid(), pulse.step, pulse.phase, pulse.count, seconds, waits, stacks)
+    return Sight(
+        rank, host, os.getpid(), heartbeat.step, heartbeat.phase, heartbeat.count, seconds, waits, stacks
+    )
 
 
 def write_sight(sight: Sight, folder: Path) -> None:
     """``hang-00003.json``."""
-    with written_safely(folder / f"hang-{sight.rank:05d}.json") as file:
+    with written_atomically(folder / f"hang-{sight.rank:05d}.json") as file:
         file.write(orjson.dumps(asdict(sight), option=orjson.OPT_INDENT_2))
 
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from megarc.errors import UserError, told_once
 from megarc.parallel import gather_objects
-from megarc.train.batches import Interval
-from megarc.train.engine import Engine, StepResult, unwanted
-from megarc.train.feed import MicroBatch
-from megarc.train.observers import Moment, Observer
+from megarc.train.engine.engine import Engine, StepResult, unwanted
+from megarc.train.loop.batch_schedule import Interval
+from megarc.train.loop.feed import MicroBatch
+from megarc.train.loop.observer import Moment, Observer
 
 
 @dataclass(frozen=True, slots=True)

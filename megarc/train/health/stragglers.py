@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 
 from megarc.parallel import gather_objects
-from megarc.train.engine import Engine
-from megarc.train.observers import Done, Ending, Moment, Observer
+from megarc.train.engine.engine import Engine
+from megarc.train.loop.observer import Done, Ending, Moment, Observer
 
 log = logging.getLogger("megarc")
 
@@ -59,7 +59,7 @@ class Stragglers(Observer):
     def settled(self, engine: Engine, moment: Moment, steps: Sequence[Done]) -> Ending | None:
         if not moment.every(self.every) or engine.groups.world.size == 1:
             return None
-        spent = engine.pulse.take_spent()
+        spent = engine.heartbeat.take_spent()
         own = {name: spent.get(name, 0.0) for name in ALONE} | {_PROBE: _probe(engine.groups.device)}
         now = time.monotonic()
         times = Times(engine.groups.world.rank, socket.gethostname(), own, now - self._clock)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from megarc.parallel import Group
 from megarc.train.health.hang import culprits, look, read_sights, report, write_sight
-from megarc.train.pulse import Pulse
+from megarc.train.heartbeat import Heartbeat
 
 EXIT_HUNG = 1
 _MORE_SECONDS_AT_START = 600.0  # building the engine, reading a checkpoint
@@ -33,7 +33,7 @@ def alarmed(folder: Path) -> bool:
 
 @contextmanager
 def watched(
-    pulse: Pulse, folder: Path, world: Group, patience: float, tell: Callable[[str, list[int]], None]
+    heartbeat: Heartbeat, folder: Path, world: Group, patience: float, tell: Callable[[str, list[int]], None]
 ) -> Iterator[None]:
     """Watches this rank while the block runs.
 
@@ -47,7 +47,7 @@ def watched(
         tell: the first to notice tells it the headline and the ranks to blame.
     """
     stop = threading.Event()
-    watch = _Watch(pulse, folder, world, patience, tell)
+    watch = _Watch(heartbeat, folder, world, patience, tell)
     thread = threading.Thread(target=watch.run, args=(stop,), name="watchdog", daemon=True)
     thread.start()
     try:
@@ -59,13 +59,19 @@ def watched(
 class _Watch:
     def __init__(
         self,
-        pulse: Pulse,
+        heartbeat: Heartbeat,
         folder: Path,
         world: Group,
         patience: float,
         tell: Callable[[str, list[int]], None],
     ) -> None:
-        self.pulse, self.folder, self.world, self.patience, self.tell = pulse, folder, world, patience, tell
+        self.heartbeat, self.folder, self.world, self.patience, self.tell = (
+            heartbeat,
+            folder,
+            world,
+            patience,
+            tell,
+        )
         self.poll = min(5.0, patience / 10)
         # Others notice at their next look, or have their own patience run out.
         self.grace = 2 * self.poll + min(20.0, patience / 2)
@@ -80,12 +86,12 @@ class _Watch:
                 os._exit(EXIT_HUNG)
 
     def _stuck(self) -> bool:
-        at_start = _MORE_SECONDS_AT_START if self.pulse.step == 0 else 0.0
-        return time.monotonic() - self.pulse.since > self.patience + at_start
+        at_start = _MORE_SECONDS_AT_START if self.heartbeat.step == 0 else 0.0
+        return time.monotonic() - self.heartbeat.since > self.patience + at_start
 
     def _speak(self) -> None:
         with suppress(OSError):
-            write_sight(look(self.world.rank, self.pulse), self.folder)
+            write_sight(look(self.world.rank, self.heartbeat), self.folder)
         try:
             (self.folder / _ALARM).touch(exist_ok=False)
         except FileExistsError:
@@ -96,7 +102,7 @@ class _Watch:
         self._wait(lambda: all(read_sights(self.folder, self.world.size)), self.grace)
         sights = read_sights(self.folder, self.world.size)
         if not any(sights):
-            sights[self.world.rank] = look(self.world.rank, self.pulse)
+            sights[self.world.rank] = look(self.world.rank, self.heartbeat)
         text = report(sights, self.patience)
         print(text, file=sys.stderr, flush=True)
         self.tell(text.splitlines()[0], culprits(sights)[0])

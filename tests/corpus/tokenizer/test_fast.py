@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from megarc.corpus import load_tokenizer
 from megarc.corpus.tokenizer import fast, with_fast_engine
-from megarc.corpus.train_tokenizer import train_tokenizer
+from megarc.corpus.tokenizer.train import train_tokenizer
 
 from ..conftest import pack_some, some_texts, write_lines
 from .test_tokenizer import HOSTILE, SAMPLE, huggingface_file  # noqa: F401  (a fixture)
@@ -87,7 +87,7 @@ def test_an_engine_that_goes_wrong_is_dropped_and_its_work_with_it(tmp_path, mod
     lines = write_lines(tmp_path / "l.jsonl", [*some_texts(300), *["sleeps rarely wrong"] * 20])
     monkeypatch.setattr(fast, "_engine", lambda tokenizer: lying(tokenizer, lambda text: "rarely" in text))
     monkeypatch.setattr(fast, "_AUDIT_SHARE", 1e9)
-    monkeypatch.setattr("megarc.corpus.span._BLOCK_DOCUMENTS", 3)
+    monkeypatch.setattr("megarc.corpus.inputs.span._BLOCK_DOCUMENTS", 3)
     said: list[str] = []
     arguments = {"tokenizer": str(models["bpe"]), "append_end_of_document": True, "workers": workers}
     pack_some(tmp_path / "a", lines, say=said.append, **arguments)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megarc.corpus import RESERVED, load_tokenizer
-from megarc.corpus.train_tokenizer import train_tokenizer
+from megarc.corpus.tokenizer.train import train_tokenizer
 from megarc.errors import UserError
 
 WORDS = "the quick brown fox jumps over lazy dogs and then sleeps all day" * 12

@@ -13,7 +13,7 @@ import pytest
 from support.runs import pretrain
 
 from megarc.config import build, to_yaml
-from megarc.place import free_port
+from megarc.rank_environment import free_port
 from megarc.train import RunConfig
 from megarc.train.health.hang import Sight, culprits, report
 

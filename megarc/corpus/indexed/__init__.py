@@ -1,0 +1,1 @@
+"""A corpus on disk: Megatron's .bin and .idx, our manifest, digests, verification."""

@@ -1,0 +1,216 @@
+"""Megatron's .bin/.idx: a corpus on disk, read by memory map and written atomically.
+
+    .bin   the tokens, nothing else
+    .idx   9 bytes magic, u64 version = 1, u8 dtype, u64 S sequences, u64 D + 1,
+           i32[S] lengths in tokens, i64[S] byte pointers, i64[D + 1] first sequence of each document;
+           perhaps i8[S] modes (multimodal; ignored)
+
+Little-endian. A document that we write is one sequence, or none where it is
+empty, so an .idx of D documents without empty ones has 42 + 20 * D bytes.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from bisect import bisect_right
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from megarc.corpus.indexed.digest import cheap_digest
+from megarc.corpus.indexed.manifest import load_manifest
+from megarc.errors import UserError
+
+MAGIC = b"MMIDIDX\x00\x00"
+HEADER = struct.Struct("<9sQBQQ")
+DTYPES = {1: np.uint8, 2: np.int8, 3: np.int16, 4: np.int32, 5: np.int64, 8: np.uint16}
+CHECKED_WHOLE = 1 << 20  # sequences: up to here, opening checks every entry (about 10 ms); verify always does
+
+
+class IndexedCorpus:
+    """The corpus P.bin + P.idx (+ P.json), opened by memory map.
+
+    Attributes:
+        tokens: every token, end to end, ``[tokens]`` of the type on disk.
+        lengths: tokens of each sequence, i32 ``[sequences]``.
+
+    Raises:
+        UserError: for a missing file, or one whose structure is not that of a corpus.
+    """
+
+    def __init__(self, prefix: str | Path) -> None:
+        self.prefix = corpus_prefix(prefix)
+        bin_path, idx_path = Path(f"{self.prefix}.bin"), Path(f"{self.prefix}.idx")
+        for path in (idx_path, bin_path):
+            if not path.is_file():
+                raise UserError(f"no such corpus: {self.prefix} (there is no file {path})")
+        index, self.dtype = _map_index(idx_path)
+        self.lengths: npt.NDArray[np.int32] = index[0]
+        self._pointers, self._first_sequence = index[1], index[2]
+        size = bin_path.stat().st_size
+        self._check_against(size, idx_path, bin_path)
+        if size:
+            self.tokens: npt.NDArray[Any] = np.memmap(bin_path, self.dtype, mode="r")
+        else:
+            self.tokens = np.empty(0, self.dtype)
+
+    @property
+    def document_count(self) -> int:
+        return len(self._first_sequence) - 1
+
+    @cached_property
+    def documents(self) -> npt.NDArray[np.int64]:
+        """The first token of each document, ``[documents]``."""
+        return self._sequence_starts()[self._first_sequence[:-1]]
+
+    def document_starts(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The first token of each of the documents ``numbers`` [..]: reads their places, not all of them."""
+        sequences = self._first_sequence[numbers]
+        inside = sequences < len(self._pointers)  # an empty document at the end begins where the tokens end
+        starts: npt.NDArray[np.int64] = np.full(sequences.shape, len(self.tokens), dtype=np.int64)
+        starts[inside] = self._pointers[sequences[inside]] // self.dtype.itemsize
+        return starts
+
+    def document(self, number: int) -> npt.NDArray[Any]:
+        """The tokens of one document."""
+        if not 0 <= number < self.document_count:
+            raise UserError(f"{self.prefix} has documents 0 to {self.document_count - 1}, not {number}")
+        first, last = (int(edge) for edge in self._first_sequence[number : number + 2])
+        if not 0 <= first <= last <= len(self.lengths):
+            raise UserError(
+                f"{self.prefix}.idx is damaged: document {number} has sequences {first} to {last}"
+            )
+        start, stop = (self._start_of_sequence(edge) for edge in (first, last))
+        if not 0 <= start <= stop <= len(self.tokens):
+            raise UserError(f"{self.prefix}.idx is damaged: document {number} has tokens {start} to {stop}")
+        return self.tokens[start:stop]
+
+    def documents_of(self, start: int, stop: int) -> npt.NDArray[np.int64]:
+        """The number of the document that each of the tokens start..stop-1 lies in, ``[stop - start]``.
+
+        Takes O(log documents) steps in the mapped file and keeps nothing in memory.
+        """
+        if stop <= start:
+            return np.empty(0, np.int64)
+        width = self.dtype.itemsize
+        at: npt.NDArray[np.int64] = np.arange(start, stop, dtype=np.int64) * width  # [stop - start] in bytes
+        sequences = _holders(self._pointers, at)
+        return _holders(self._first_sequence, sequences)
+
+    @cached_property
+    def digest(self) -> str:
+        """What an order is keyed by: the manifest's content digest, else the cheap one."""
+        manifest = load_manifest(self.prefix)
+        return manifest.content_digest if manifest else cheap_digest(self.prefix)
+
+    def check_all(self) -> None:
+        """Checks every entry of the .idx: lengths, pointers, documents.
+
+        Raises:
+            UserError: naming the first entry that is wrong.
+        """
+        path = f"{self.prefix}.idx"
+        for first in range(0, len(self.lengths), CHECKED_WHOLE):
+            some = slice(first, first + CHECKED_WHOLE)
+            lengths = self.lengths[some].astype(np.int64)
+            ends = self._pointers[some] + lengths * self.dtype.itemsize
+            following: npt.NDArray[np.int64] = np.append(
+                self._pointers[some][1:], self._start_byte(first + len(lengths))
+            )
+            _refuse_first(lengths < 0, first, path, "the length of sequence {} is negative")
+            _refuse_first(ends != following, first, path, "sequence {} does not end where the next begins")
+        for first in range(0, len(self._first_sequence), CHECKED_WHOLE):
+            edges = self._first_sequence[first : first + CHECKED_WHOLE + 1]
+            _refuse_first(np.diff(edges) < 0, first, path, "document {} ends before it begins")
+
+    # ---- helpers
+
+    def _check_against(self, size: int, idx_path: Path, bin_path: Path) -> None:
+        sequences, width = len(self.lengths), self.dtype.itemsize
+        told = 0
+        if sequences:
+            told = int(self._pointers[-1]) + int(self.lengths[-1]) * width
+            if self._pointers[0] != 0:
+                raise UserError(f"{idx_path} is damaged: its first sequence does not begin at byte 0")
+        if size != told:
+            state = "cut short" if size < told else "longer than that"
+            raise UserError(f"{bin_path} has {size} bytes where {idx_path} tells of {told}: it is {state}")
+        if self._first_sequence[0] != 0 or self._first_sequence[-1] != sequences:
+            raise UserError(f"{idx_path} is damaged: its documents do not cover its {sequences} sequences")
+        if max(sequences, len(self._first_sequence)) <= CHECKED_WHOLE:
+            self.check_all()
+
+    def _start_byte(self, sequence: int) -> int:
+        if sequence < len(self._pointers):
+            return int(self._pointers[sequence])
+        return Path(f"{self.prefix}.bin").stat().st_size
+
+    def _start_of_sequence(self, sequence: int) -> int:
+        return self._start_byte(sequence) // self.dtype.itemsize
+
+    def _sequence_starts(self) -> npt.NDArray[np.int64]:
+        """``[sequences + 1]`` in tokens."""
+        return np.append(self._pointers // self.dtype.itemsize, self._start_of_sequence(len(self._pointers)))
+
+
+def corpus_prefix(path: str | Path) -> Path:
+    """P, whether P, P.bin or P.idx was given."""
+    text = str(path)
+    return Path(text[:-4] if text.endswith((".bin", ".idx")) else text)
+
+
+def dtype_for(vocabulary_size: int) -> np.dtype[Any]:
+    """Megatron's rule: u16 for vocabularies below 65,500, else i32."""
+    return np.dtype(np.uint16) if vocabulary_size < 65500 else np.dtype(np.int32)
+
+
+def dtype_code(dtype: npt.DTypeLike) -> int:
+    """The .idx's byte for a type of tokens."""
+    return next(code for code, known in DTYPES.items() if np.dtype(known) == np.dtype(dtype))
+
+
+def _map_index(path: Path) -> tuple[tuple[Any, Any, Any], np.dtype[Any]]:
+    """``(lengths, pointers, first sequences)`` mapped from an .idx, and the type of the tokens."""
+    size = path.stat().st_size
+    if size < HEADER.size:
+        raise UserError(f"{path} is no index of a corpus: it has {size} bytes, a header has {HEADER.size}")
+    with path.open("rb") as file:
+        magic, version, code, sequences, edges = HEADER.unpack(file.read(HEADER.size))
+        if magic != MAGIC:
+            raise UserError(f"{path} is no index of a corpus: it does not begin with MMIDIDX")
+        if version != 1:
+            raise UserError(f"{path} is written in version {version} of the format; this reads version 1")
+        if code not in DTYPES:
+            raise UserError(f"{path}: its tokens have type {code}; a corpus has one of {sorted(DTYPES)}")
+        expected = HEADER.size + 12 * sequences + 8 * edges
+        if edges < 1 or size not in (expected, expected + sequences):
+            raise UserError(
+                f"{path} is damaged: {sequences} sequences and {edges - 1} documents take {expected} bytes, "
+                f"it has {size}"
+            )
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    at = HEADER.size
+    lengths = np.frombuffer(mapped, "<i4", sequences, at)
+    pointers = np.frombuffer(mapped, "<i8", sequences, at + 4 * sequences)
+    first_sequence = np.frombuffer(mapped, "<i8", edges, at + 12 * sequences)
+    return (lengths, pointers, first_sequence), np.dtype(DTYPES[code])
+
+
+def _holders(edges: npt.NDArray[np.int64], places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """For each of the sorted ``places`` the last entry of ``edges`` at or before it.
+
+    Of entries that begin at one place all but the last are empty, so it is the
+    holder. Bisects by hand, because numpy would copy an unaligned array whole.
+    """
+    low = bisect_right(edges, int(places[0])) - 1
+    high = bisect_right(edges, int(places[-1]), lo=low) - 1
+    return low + np.searchsorted(edges[low : high + 1], places, side="right").astype(np.int64) - 1
+
+
+def _refuse_first(wrong: npt.NDArray[np.bool_], first: int, path: str, message: str) -> None:
+    if wrong.any():
+        raise UserError(f"{path} is damaged: {message.format(first + int(np.argmax(wrong)))}")

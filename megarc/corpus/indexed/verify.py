@@ -1,0 +1,130 @@
+"""Is a corpus what it says: structure, digests, token range; and a manifest for one that has none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from megarc.corpus.indexed.corpus import IndexedCorpus, dtype_code
+from megarc.corpus.indexed.digest import Tree, TreeDigest, content_digest, file_digest
+from megarc.corpus.indexed.manifest import BinDigests, Manifest, load_manifest, write_manifest
+from megarc.corpus.tokenizer import Tokenizer
+from megarc.errors import UserError
+from megarc.progress import progress
+
+_TOKENS_AT_ONCE = 1 << 22
+
+
+def verify(prefix: str | Path, *, quiet: bool = False) -> list[str]:
+    """Reads all of a corpus and says everything that is wrong with it: nothing, if it is whole.
+
+    Raises:
+        UserError: where it cannot even be opened.
+    """
+    corpus = IndexedCorpus(prefix)
+    manifest = load_manifest(corpus.prefix)
+    problems: list[str] = []
+    try:
+        corpus.check_all()
+    except UserError as error:
+        problems.append(str(error))
+    vocabulary = manifest.tokenizer.vocabulary_size if manifest and manifest.tokenizer else None
+    tree, out_of_range = _read(corpus, vocabulary, quiet=quiet)
+    if manifest is None:
+        return problems + out_of_range + ["there is no manifest, so nothing tells what the tokens should be"]
+    return [*problems, *_against(manifest, corpus, tree), *out_of_range]
+
+
+def make_manifest(prefix: str | Path, tokenizer: Tokenizer | None = None, *, quiet: bool = False) -> Manifest:
+    """Writes P.json for a corpus that came without one, from Megatron for instance.
+
+    Args:
+        tokenizer: the one it was made with, if known: the tokens are checked against
+            its vocabulary, and decoded to count the bytes of text.
+
+    Raises:
+        UserError: where the corpus is damaged or has a manifest already.
+    """
+    corpus = IndexedCorpus(prefix)
+    if load_manifest(corpus.prefix):
+        raise UserError(f"{corpus.prefix} has a manifest already; verify it, or move it away")
+    corpus.check_all()
+    tree, out_of_range = _read(corpus, tokenizer.vocabulary_size if tokenizer else None, quiet=quiet)
+    if out_of_range:
+        raise UserError(f"{out_of_range[0]}: is this the tokenizer that the corpus was made with?")
+    index = file_digest(Path(f"{corpus.prefix}.idx"))
+    manifest = Manifest(
+        documents=corpus.document_count,
+        tokens=len(corpus.tokens),
+        text_bytes=_text_bytes(corpus, tokenizer) if tokenizer else None,
+        dtype=corpus.dtype.name,
+        content_digest=content_digest(dtype_code(corpus.dtype), index, tree.root),
+        idx_digest=index,
+        bin_digests=BinDigests(node_bytes=tree.node_bytes, nodes=list(tree.nodes), root=tree.root),
+        tokenizer=tokenizer.facts() if tokenizer else None,
+    )
+    write_manifest(corpus.prefix, manifest)
+    return manifest
+
+
+def _read(corpus: IndexedCorpus, vocabulary: int | None, *, quiet: bool) -> tuple[Tree, list[str]]:
+    """The .bin's digests, and the first token that is out of range."""
+    tree = TreeDigest()
+    problems: list[str] = []
+    with progress("reading", len(corpus.tokens), unit="tokens", quiet=quiet) as bar:
+        for first in range(0, len(corpus.tokens), _TOKENS_AT_ONCE):
+            some = np.array(corpus.tokens[first : first + _TOKENS_AT_ONCE])
+            tree.update(memoryview(some).cast("B"))
+            wrong = some < 0 if vocabulary is None else (some < 0) | (some >= vocabulary)
+            if not problems and wrong.any():
+                at = first + int(np.argmax(wrong))
+                limit = "negative" if vocabulary is None else f"not below {vocabulary}"
+                problems.append(f"{corpus.prefix}.bin: token {at} is {corpus.tokens[at]}, {limit}")
+            bar.advance(len(some))
+    return tree.finish(), problems
+
+
+def _against(manifest: Manifest, corpus: IndexedCorpus, tree: Tree) -> Iterator[str]:
+    found: dict[str, Any] = {
+        "documents": corpus.document_count,
+        "tokens": len(corpus.tokens),
+        "dtype": corpus.dtype.name,
+    }
+    for name, value in found.items():
+        told = getattr(manifest, name)
+        if told != value:
+            yield f"{corpus.prefix}.json tells of {name} {told}, the files have {value}"
+    index = file_digest(Path(f"{corpus.prefix}.idx"))
+    if index != manifest.idx_digest:
+        yield f"{corpus.prefix}.idx is not the file that its manifest tells of"
+    yield from _changed_nodes(manifest.bin_digests, tree, f"{corpus.prefix}.bin")
+    told_content = content_digest(dtype_code(corpus.dtype), manifest.idx_digest, manifest.bin_digests.root)
+    if told_content != manifest.content_digest:
+        yield f"{corpus.prefix}.json is damaged: its digests do not fit together"
+
+
+def _changed_nodes(told: BinDigests, tree: Tree, path: str) -> Iterator[str]:
+    if told.node_bytes != tree.node_bytes or len(told.nodes) != len(tree.nodes):
+        yield f"{path} is not the file that its manifest tells of"
+        return
+    changed = [i for i, nodes in enumerate(zip(told.nodes, tree.nodes, strict=True)) if nodes[0] != nodes[1]]
+    for node in changed[:10]:
+        start = node * told.node_bytes
+        yield f"{path} has changed between bytes {start} and {start + told.node_bytes}"
+    if len(changed) > 10:
+        yield f"{path} has changed in {len(changed) - 10} more such places"
+    if not changed and told.root != tree.root:
+        yield f"{path} is not the file that its manifest tells of"
+
+
+def _text_bytes(corpus: IndexedCorpus, tokenizer: Tokenizer) -> int:
+    ends = tokenizer.facts().end_of_document
+    total = 0
+    for number in range(corpus.document_count):
+        document = corpus.document(number)
+        text = document[:-1] if len(document) and document[-1] == ends else document
+        total += len(tokenizer.decode(text).encode())
+    return total

@@ -1,0 +1,1 @@
+"""From documents to a corpus: a job of pieces shared out over workers, shards, their merge."""

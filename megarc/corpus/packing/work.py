@@ -1,0 +1,187 @@
+"""What a worker does: one piece of the inputs -> shards."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from megarc.corpus.indexed.corpus import dtype_for
+from megarc.corpus.indexed.digest import leaf_digests
+from megarc.corpus.indexed.manifest import PackSettings
+from megarc.corpus.inputs.documents import read_span
+from megarc.corpus.inputs.find import Input
+from megarc.corpus.inputs.span import Block, Piece, Span
+from megarc.corpus.packing.document_keys import order_keys, text_hashes
+from megarc.corpus.packing.shard import RECORD, Batch, SpanFacts, write_shard
+from megarc.corpus.tokenizer import Tokenizer
+
+_TOKENS_A_SHARD = 4_000_000
+_REJECTS_SHOWN = 20_000  # of a span; the others are counted
+
+Tell = Callable[["News"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a worker has done since its last word."""
+
+    bytes: int = 0
+    tokens: int = 0
+    lines: int = 0
+    rejects: int = 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the workers of one job share."""
+
+    inputs: list[Input]
+    pieces: list[Piece]
+    tokenizer: Tokenizer
+    settings: PackSettings
+    plan: str
+    folder: Path
+
+    def shard_path(self, piece: int, number: int, *, last: bool) -> Path:
+        return self.folder / f"{piece:08d}-{number:04d}{'-last' if last else ''}.shard"
+
+    def shards(self, piece: int) -> list[Path]:
+        """The shards of a piece that is whole; nothing where it is not."""
+        paths = sorted(self.folder.glob(f"{piece:08d}-*.shard"))
+        whole = bool(paths) and paths[-1].stem.endswith("-last")
+        return paths if whole and int(paths[-1].stem.split("-")[1]) == len(paths) - 1 else []
+
+    def describe(self, piece: int) -> str:
+        spans = self.pieces[piece]
+        first = f"{self.inputs[spans[0].input].name}, bytes {spans[0].start} to {spans[0].stop}"
+        return first if len(spans) == 1 else f"{first} and {len(spans) - 1} more files"
+
+
+def pack_piece(job: Job, piece: int, tell: Tell) -> None:
+    """Reads, encodes, sorts and writes one piece; its last shard's name says that it is whole."""
+    output = _Output(job, piece)
+    for span in job.pieces[piece]:
+        _pack_span(job, span, output, tell)
+    output.end()
+
+
+def _pack_span(job: Job, span: Span, output: _Output, tell: Tell) -> None:
+    file = job.inputs[span.input]
+    found = SpanFacts(input=span.input, start=span.start, lines=0, documents=0, rejects=0)
+    lines = documents = rejects = told = 0
+    shown: list[tuple[int, int, str]] = []
+    for block in read_span(file, span, job.settings.json_key):
+        shown += [(bad.line, bad.byte, bad.reason) for bad in block.rejects][: _REJECTS_SHOWN - len(shown)]
+        rejects += len(block.rejects)
+        lines += block.lines
+        records, tokens = _encode(job, span.input, block, output.dropped)
+        documents += len(records)
+        output.take(records, tokens)
+        advance = min(block.characters, span.stop - span.start - told)  # a guess, put right below
+        told += advance
+        tell(News(advance, len(tokens), block.lines, len(block.rejects)))
+    leaves = [] if file.name == "-" else leaf_digests(file.path, span.start, span.stop)
+    facts = {"lines": lines, "documents": documents, "rejects": rejects, "shown": shown, "leaves": leaves}
+    output.spans.append(found.model_copy(update=facts))
+    tell(News(bytes=span.stop - span.start - told))
+
+
+def _encode(job: Job, number: int, block: Block, dropped: Counter[str]) -> Batch:
+    """A block's documents, in input order."""
+    settings = job.settings
+    sizes = [len(text) if text.isascii() else len(text.encode()) for text in block.texts]
+    texts, offsets = block.texts, block.offsets
+    if settings.shortest or settings.longest is not None:
+        longest = float("inf") if settings.longest is None else settings.longest
+        dropped["too short"] += sum(size < settings.shortest for size in sizes)
+        dropped["too long"] += sum(size > longest for size in sizes)
+        kept = [i for i, size in enumerate(sizes) if settings.shortest <= size <= longest]
+        texts = [texts[i] for i in kept]
+        offsets = [offsets[i] for i in kept]
+        sizes = [sizes[i] for i in kept]
+    tokens, lengths = job.tokenizer.encode_documents(texts)
+    if settings.append_end_of_document:
+        tokens, lengths = append_to_each(tokens, lengths, job.tokenizer.end_of_document)
+    records: npt.NDArray[Any] = np.zeros(len(texts), RECORD)
+    records["offset"] = offsets
+    records["bytes"] = sizes
+    records["input"] = number
+    records["tokens"] = lengths
+    records["key"] = order_keys(records, settings.shuffle_seed)
+    if settings.drop_duplicates or settings.splits:
+        records["hash"] = text_hashes(texts)
+    return records, tokens.astype(dtype_for(job.tokenizer.vocabulary_size))
+
+
+def append_to_each(tokens: Any, lengths: Any, end: int) -> tuple[Any, Any]:
+    """``end`` after each document, but for empty ones: as Megatron does."""
+    longer = lengths + (lengths > 0)
+    ends = np.cumsum(longer, dtype=np.int64)[lengths > 0] - 1
+    result = np.full(int(longer.sum(dtype=np.int64)), end, tokens.dtype)
+    text: npt.NDArray[np.bool_] = np.ones(len(result), np.bool_)
+    text[ends] = False
+    result[text] = tokens
+    return result, longer
+
+
+@dataclass
+class _Output:
+    """Documents of a piece that wait to be written; spills a shard when they are many."""
+
+    job: Job
+    piece: int
+    spans: list[SpanFacts] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+    records: list[Any] = field(default_factory=list)
+    tokens: list[Any] = field(default_factory=list)
+    waiting: int = 0
+    written: int = 0
+
+    def take(self, records: npt.NDArray[Any], tokens: npt.NDArray[Any]) -> None:
+        self.records.append(records)
+        self.tokens.append(tokens)
+        self.waiting += len(tokens)
+        if self.waiting >= _TOKENS_A_SHARD:
+            self._write(last=False)
+
+    def end(self) -> None:
+        self._write(last=True)
+
+    def _write(self, *, last: bool) -> None:
+        dtype = dtype_for(self.job.tokenizer.vocabulary_size)
+        records = np.concatenate([np.empty(0, RECORD), *self.records])
+        tokens = np.concatenate([np.empty(0, dtype), *self.tokens])
+        facts = {
+            "plan": self.job.plan,
+            "pieces": [self.piece] if last else [],
+            "spans": self.spans if last else [],
+            "dropped": dict(self.dropped) if last else {},
+        }
+        batch = arranged(records, tokens)
+        write_shard(self.job.shard_path(self.piece, self.written, last=last), [batch], dtype, facts)
+        self.records, self.tokens, self.waiting = [], [], 0
+        self.written += 1
+
+
+def arranged(records: npt.NDArray[Any], tokens: npt.NDArray[Any]) -> Batch:
+    """Documents whose tokens lie end to end, put in order of key, input and offset."""
+    order = np.lexsort((records["offset"], records["input"], records["key"]))
+    if (np.diff(order) == 1).all():
+        return records, tokens
+    return records[order], gathered(records["tokens"], tokens, order)
+
+
+def gathered(
+    lengths: npt.NDArray[Any], tokens: npt.NDArray[Any], order: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
+    """The tokens of the documents ``order``, of documents that lie end to end."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    starts = ends - lengths
+    pairs = zip(starts[order].tolist(), ends[order].tolist(), strict=True)
+    return np.concatenate([tokens[:0], *(tokens[start:end] for start, end in pairs)])

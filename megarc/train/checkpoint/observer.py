@@ -1,0 +1,125 @@
+"""The observer that saves checkpoints."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from megarc.config import to_dict
+from megarc.errors import UserError
+from megarc.parallel import gather_objects
+from megarc.train.checkpoint import Level, Saver, Standing
+from megarc.train.config.run import RunConfig
+from megarc.train.engine.engine import Engine
+from megarc.train.folder.run_folder import RunFolder
+from megarc.train.loop.batch_schedule import Interval
+from megarc.train.loop.observer import Done, Ending, Moment, Observer, Vote
+from megarc.train.metrics.device_limits import peak_memory
+
+log = logging.getLogger("megarc")
+
+StandingOf = Callable[[Moment], Standing]
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A level and the time between its checkpoints."""
+
+    level: Level
+    every: Interval
+
+
+class Checkpoints(Observer):
+    """Saves when a level is due, at the end, and where a signal ends the run; tells in state.json what was reached.
+
+    While steps are bad nothing is saved: what would be is due after the next good one. So the last checkpoint
+    before bad steps stays.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        saver: Saver,
+        levels: list[Due],
+        standing_of: StandingOf,
+        saved: int | None,
+    ) -> None:
+        """The first of ``levels`` is the shared one; ``saved`` is the step of which it holds a checkpoint."""
+        self.config, self.folder, self.saver = config, folder, saver
+        self.levels, self.standing_of = levels, standing_of
+        self._saved = saved
+        self._overdue: set[int] = set()
+
+    def start(self, engine: Engine, moment: Moment) -> None:
+        self._tell(engine, "running", moment)
+
+    def vote(self) -> Vote:
+        return Vote.LOOK if self.saver.failed else Vote.NOTHING
+
+    def settled(self, engine: Engine, moment: Moment, steps: Sequence[Done]) -> None:
+        if Vote.LOOK in moment.agreed:
+            self._allowing_for_errors(self.saver.wait)
+        self._overdue |= {number for number, due in enumerate(self.levels) if moment.every(due.every)}
+        if not self._overdue or steps[-1].left_out:
+            return
+        level = self.levels[min(self._overdue)].level
+        self._overdue.clear()
+        self._allowing_for_errors(lambda: self._save(engine, moment, level))
+
+    def stop(self, engine: Engine, moment: Moment, ending: Ending) -> None:
+        shared = self.levels[0].level
+        if ending is Ending.BACK:
+            self._allowing_for_errors(self.saver.wait)
+            return
+        engine.heartbeat.enter("saving")
+        try:
+            self.saver.wait()
+        except UserError as error:
+            if self.config.checkpoint.on_error == "stop":
+                raise
+            log.warning("%s; tried once more at the end", error)
+            self._saved = None
+        if self._saved != moment.step:
+            self.saver.save(engine, self.standing_of(moment), self._facts(), shared)
+            self.saver.wait()
+        self._tell(engine, ending.value, moment)
+
+    def _save(self, engine: Engine, moment: Moment, level: Level) -> None:
+        patient = self.config.checkpoint.on_error == "stop" or moment.last
+        if not patient and self.saver.busy():
+            if engine.groups.first:
+                log.warning("step %d is not saved: the disk is still busy with the last one", moment.step)
+            return
+        engine.heartbeat.enter("saving")
+        self.saver.save(engine, self.standing_of(moment), self._facts(), level)
+        if level is self.levels[0].level:
+            self._saved = moment.step
+
+    def _allowing_for_errors(self, act: Callable[[], None]) -> None:
+        """A checkpoint that cannot be written ends the run, or does not, by ``checkpoint.on_error``."""
+        try:
+            act()
+        except UserError as error:
+            self._saved = None
+            if self.config.checkpoint.on_error == "stop":
+                raise
+            if self.saver.groups.first:
+                log.warning("%s; training goes on, the next checkpoint is tried when it is due", error)
+
+    def _facts(self) -> dict[str, Any]:
+        return {"config": to_dict(self.config)}
+
+    def _tell(self, engine: Engine, state: str, moment: Moment) -> None:
+        own = {
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+            "peak_gib": round(peak_memory(engine.groups.device) / 2**30, 3),
+        }
+        ranks = gather_objects(own, engine.groups.world)
+        if engine.groups.first:
+            self.folder.tell(state, step=moment.step, total=moment.total, skipped=moment.skipped, ranks=ranks)

@@ -1,0 +1,125 @@
+"""From where a run goes on: the newest checkpoint of any level, or an earlier one."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass, replace
+
+from megarc.data import Gaps, Stream
+from megarc.errors import UserError, told_once
+from megarc.parallel import broadcast_object, gather_objects, together
+from megarc.train import checkpoint
+from megarc.train.checkpoint import Checkpoint, Level, Standing
+from megarc.train.checkpoint.trained_model import find_checkpoint
+from megarc.train.engine.engine import Engine
+from megarc.train.health import BadSteps, Running
+from megarc.train.loop.batch_schedule import BatchSchedule
+
+log = logging.getLogger("megarc")
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """Where the run stands, and whether the shared level holds this very state."""
+
+    standing: Standing
+    shared: bool
+
+
+def resume(engine: Engine, levels: list[Level], stream: Stream) -> Resumed:
+    """Loads the newest whole checkpoint; where there is none, the run stands at its start.
+
+    Raises:
+        UserError: where it is damaged, or of other data or another model.
+    """
+    shared, *local = levels
+    newest = _on_rank_0(engine, shared, None)
+    for level in local:
+        found = checkpoint.newest_local(level, engine, above=newest.standing.step if newest else 0)
+        if found is not None:
+            _check_same_data(found, stream)
+            if engine.groups.first:
+                log.info("step %d lies on the hosts' own disks, in %s", found.standing.step, level.folder)
+            return Resumed(checkpoint.load(found, engine, level), shared=False)
+    if newest is None:
+        newest = _origin(engine)
+        if newest is not None:
+            _check_same_data(newest, stream)
+            return Resumed(checkpoint.load(newest, engine), shared=False)
+        return Resumed(Standing(step=0, samples=0), shared=False)
+    _check_same_data(newest, stream)
+    return Resumed(checkpoint.load(newest, engine), shared=True)
+
+
+def go_back(
+    engine: Engine, levels: list[Level], bad: BadSteps, gaps: Gaps, batches: BatchSchedule
+) -> Standing:
+    """Loads the last checkpoint before the bad steps; their samples are left out from now on.
+
+    Later checkpoints are removed: they stand for a run that did not happen.
+
+    Raises:
+        UserError: where there is no such checkpoint.
+    """
+    shared = levels[0]
+    before = _on_rank_0(engine, shared, bad.first - 1)
+    first, count = bad.samples(batches)
+    if before is None:
+        with told_once(engine.groups.first):
+            raise UserError(
+                f"steps {bad.first} to {bad.last} were bad: {bad.why}; and {shared.folder} has no checkpoint "
+                "before them to go back to. Start anew in another folder, with a smaller checkpoint.every or "
+                "optimizer.lr"
+            )
+    standing = checkpoint.load(before, engine)
+    for level in levels:
+        if level.publisher(engine.groups.world.rank):
+            level.remove_beyond(standing.step)
+    gather_objects(None, engine.groups.world)  # nobody saves before that is done
+    left_out = gaps.and_also(first, count)
+    if engine.groups.first:
+        log.warning(
+            "goes back to step %d; the samples of steps %d to %d are left out for good: %s",
+            standing.step, bad.first, bad.last, gaps.runs(first, count),
+        )  # fmt: skip
+    running = Running(**standing.losses)
+    backs = replace(running, backs=max(running.backs, bad.backs) + 1)
+    return replace(standing, skipped=[list(one) for one in left_out.ranges], losses=asdict(backs))
+
+
+def _origin(engine: Engine) -> Checkpoint | None:
+    """The checkpoint of another run that this one begins from, if it does."""
+    path = engine.config.start_from
+    if path is None:
+        return None
+    found = together(lambda: find_checkpoint(path) if engine.groups.first else None, engine.groups.world)
+    found = broadcast_object(found, engine.groups.world)
+    if found is not None and engine.groups.first:
+        log.info(
+            "begins from %s: step %d, sample %d", found.folder, found.standing.step, found.standing.samples
+        )
+    return found
+
+
+def _on_rank_0(engine: Engine, level: Level, at_most: int | None) -> Checkpoint | None:
+    """The newest checkpoint that rank 0 sees; its complaint reaches every rank."""
+    found, error = None, None
+    if engine.groups.first:
+        try:
+            found = checkpoint.latest(level.folder, at_most)
+        except UserError as problem:
+            error = str(problem)
+    found, error = broadcast_object((found, error), engine.groups.world)
+    if error:
+        with told_once(engine.groups.first):
+            raise UserError(error)
+    return found
+
+
+def _check_same_data(found: Checkpoint, stream: Stream) -> None:
+    there, here = found.standing.sources, list(stream.digests)
+    if there != here:
+        raise UserError(
+            f"{found.folder} was trained on other data: its sources have digests {there}, "
+            f"the run's now {here}; bring the old corpora back, or start in another folder"
+        )

@@ -1,0 +1,124 @@
+"""A trained model out of a run folder, whole, on one process: for evaluation, generation, export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from megarc.config import build
+from megarc.corpus import load_manifest
+from megarc.errors import UserError
+from megarc.model import Transformer
+from megarc.train.checkpoint import Checkpoint, Standing, full_masters, latest, open_checkpoint
+from megarc.train.checkpoint.layout import MANIFEST, digest_of
+from megarc.train.config.run import RunConfig
+from megarc.train.folder.run_folder import RunFolder
+
+
+@dataclass(frozen=True, slots=True)
+class SavedModel:
+    """A model in evaluation mode, the configuration of its run, and where the run stood."""
+
+    model: Transformer
+    config: RunConfig
+    standing: Standing
+    checkpoint: Path
+
+
+def find_checkpoint(path: Path) -> Checkpoint:
+    """The newest whole checkpoint of a run folder, or one ``step-...`` folder.
+
+    Raises:
+        UserError: where there is none, or it is not whole.
+    """
+    if path.name.startswith("step-"):
+        return open_checkpoint(path)
+    newest = latest(RunFolder(path).checkpoints)
+    if newest is None:
+        what = "has no whole checkpoint; has the run saved yet?" if path.is_dir() else "does not exist"
+        raise UserError(f"the run folder {path} {what}")
+    return newest
+
+
+def run_config(checkpoint: Checkpoint) -> RunConfig:
+    """The configuration of the run that saved it."""
+    return build(RunConfig, checkpoint.manifest["config"], str(checkpoint.folder / MANIFEST))
+
+
+def load_model(
+    path: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> SavedModel:
+    """The model of ``find_checkpoint(path)``.
+
+    Raises:
+        UserError: as that does, or where ``device`` is not there.
+    """
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda is asked for, but torch sees no GPU here; use cpu")
+    found = find_checkpoint(path)
+    config = run_config(found)
+    model = Transformer(config.model)
+    with torch.no_grad():
+        for name, values in full_masters(found):
+            parameter = model.get_parameter(name)
+            parameter.copy_(values.view(parameter.shape))
+    return SavedModel(model.to(device, dtype).eval(), config, found.standing, found.folder)
+
+
+class Vocabulary(Protocol):
+    """A tokenizer, or what a manifest says of one."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Ids lie below it."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its file."""
+
+
+def same_tokenizer(saved: SavedModel, tokenizer: Vocabulary | None, what: str) -> None:
+    """Refuses a text or a tokenizer that the model was not trained with.
+
+    Args:
+        tokenizer: of ``what``; None where it is unknown.
+
+    Raises:
+        UserError: where vocabularies, or the tokenizers' digests, differ.
+    """
+    if tokenizer is None:
+        return
+    known = saved.config.model.tokens
+    if tokenizer.vocabulary_size != known:
+        raise UserError(
+            f"{what} has a vocabulary of {tokenizer.vocabulary_size}, the model of {saved.checkpoint} one of "
+            f"{known}; use the tokenizer that the model was trained with"
+        )
+    for source in saved.config.data.train:
+        manifest = load_manifest(source.path) if source.path is not None else None
+        facts = manifest.tokenizer if manifest is not None else None
+        if facts is not None and facts.digest != tokenizer.digest:
+            raise UserError(
+                f"{what} is of another tokenizer than {source.path}, which the model of "
+                f"{saved.checkpoint} was trained on, though of the same size; use that one"
+            )
+
+
+def find_tokenizer(saved: SavedModel) -> Path:
+    """The tokenizer's file: beside a training corpus, with the digest that its manifest names.
+
+    Raises:
+        UserError: where none is found.
+    """
+    for source in saved.config.data.train:
+        manifest = load_manifest(source.path) if source.path is not None else None
+        if source.path is None or manifest is None or manifest.tokenizer is None:
+            continue
+        folder = source.path.parent
+        for candidate in (*sorted(folder.glob("*.model")), *sorted(folder.glob("*tokenizer*.json"))):
+            if digest_of(candidate) == manifest.tokenizer.digest:
+                return candidate
+    raise UserError("the run's tokenizer does not lie beside its corpora; give it with --tokenizer-model")

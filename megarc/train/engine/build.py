@@ -1,0 +1,151 @@
+"""From a configuration to an engine: model, initial values, optimizer, DeepSpeed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from megarc.errors import UserError
+from megarc.model import Plan, Transformer, build_pipeline, initial_values, no_compiler, no_fp8, record_of
+from megarc.parallel import Groups, TensorParallel, cut, size
+from megarc.train.config.run import RunConfig
+from megarc.train.engine.deepspeed_grid import Grid
+from megarc.train.engine.deepspeed_settings import deepspeed_settings
+from megarc.train.engine.engine import Engine, PipelinedEngine, StageLoss
+from megarc.train.engine.optimizer import adamw
+from megarc.train.heartbeat import Heartbeat
+
+log = logging.getLogger("megarc")
+
+
+def build_engine(config: RunConfig, groups: Groups, heartbeat: Heartbeat | None = None) -> Engine:
+    """This rank's part of the model with initial values, its optimizer and engine.
+
+    Args:
+        config: resolved: vocabulary and micro-batch are known.
+        heartbeat: told by the engine where it is; None: nobody listens.
+    """
+    config = _compilable(config, groups)
+    if config.execution.fp8 and (reason := no_fp8(groups.device)):
+        raise UserError(f"execution.fp8 is on, but {reason}; use execution.fp8=false")
+    deepspeed = _import_deepspeed(groups.device)
+    micro_batch = config.batch.micro_batch
+    micro_batches = config.batch.size // (groups.data.size * micro_batch)
+    settings = deepspeed_settings(config, micro_batch, micro_batches, groups.device.type)
+    tensor = TensorParallel.of(groups)
+    if groups.topology.pipeline == 1:
+        grid = Grid(groups)
+        with _partitioned(deepspeed, config, settings, grid):
+            model: nn.Module = Transformer(config.model, config.execution, tensor)
+        _fill(model, config, groups, str)
+        if config.parallel.zero == 3 and config.execution.compile:
+            _gather_by_block(deepspeed, model)
+        return Engine(
+            config,
+            groups,
+            _initialize(deepspeed, model, config, settings, groups.device, mpu=grid),
+            heartbeat,
+        )
+    window = config.window.build()
+    plan = Plan(
+        rows=window.loss_rows,
+        recent=None if config.data.short_recent else window.recent,
+        documents=config.data.documents == "isolate",
+    )
+    loss = StageLoss(config, plan, tensor)
+    stage = build_pipeline(config.model, config.execution, groups, plan, loss)
+    _fill(stage, config, groups, stage.canonical)
+    return PipelinedEngine(
+        config, groups, _initialize(deepspeed, stage, config, settings, groups.device), loss, heartbeat
+    )
+
+
+def _compilable(config: RunConfig, groups: Groups) -> RunConfig:
+    """``config``, without ``execution.compile`` where this machine has no compiler: slower, the same numbers."""
+    reason = no_compiler(groups.device) if config.execution.compile else None
+    if reason is None:
+        return config
+    if groups.first:
+        log.warning("execution.compile is on, but %s; the run goes on eagerly", reason)
+    execution = config.execution.model_copy(update={"compile": False})
+    return config.model_copy(update={"execution": execution})
+
+
+def _initialize(
+    deepspeed: Any,
+    model: nn.Module,
+    config: RunConfig,
+    settings: dict[str, Any],
+    device: torch.device,
+    **extra: Any,
+) -> Any:
+    optimizer = adamw(model, config, device)
+    engine, *_ = deepspeed.initialize(
+        model=model, optimizer=optimizer, config=settings, dist_init_required=False, **extra
+    )
+    if config.parallel.zero == 3:
+        # ZeRO++ copied the weights into its node-wide shards before they had values.
+        engine.optimizer.invalidate_secondary_tensor()
+    return engine
+
+
+def _import_deepspeed(device: torch.device) -> Any:
+    # DeepSpeed reads these at import and at start, also in a process that no launcher started.
+    os.environ.setdefault("DS_ACCELERATOR", device.type)
+    os.environ.setdefault("LOCAL_RANK", "0")
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # Its calls of torch functions that were renamed: nothing that a user could change.
+    warnings.filterwarnings("ignore", r".*torch\.distributed\..* is deprecated", FutureWarning)
+    import deepspeed
+    import deepspeed.ops
+
+    if device.type == "cpu":
+        # Its shared-memory extension would be compiled at first use: minutes, and a lock that can hang.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(verbose=False)
+    return deepspeed
+
+
+@contextmanager
+def _partitioned(deepspeed: Any, config: RunConfig, settings: dict[str, Any], grid: Grid) -> Iterator[None]:
+    """Under ZeRO 3 parameters are split as they are made, so that no rank ever holds them all."""
+    if config.parallel.zero < 3:
+        yield
+        return
+    group = grid.get_data_parallel_group()
+    with deepspeed.zero.Init(config_dict_or_path=settings, data_parallel_group=group, mpu=grid):
+        yield
+
+
+def _gather_by_block(deepspeed: Any, model: nn.Module) -> None:
+    """ZeRO 3 gathers a block's weights before it and lets them go after it, not layer by layer inside.
+
+    Its hooks are nothing that can be compiled; so none stands inside what is.
+    """
+    for block in model.blocks:
+        deepspeed.utils.set_z3_leaf_module(block, True)
+
+
+@torch.no_grad()
+def _fill(model: nn.Module, config: RunConfig, groups: Groups, canonical: Callable[[str], str]) -> None:
+    """Initial values, of what this rank holds."""
+    for own_name, parameter in model.named_parameters():
+        name, record = canonical(own_name), record_of(parameter)
+        piece = getattr(parameter, "ds_tensor", None)
+        if piece is None:
+            values = initial_values(name, record, config.model, config.seed, record.boxes)
+            parameter.copy_(values.view(parameter.shape))
+            continue
+        # Under ZeRO 3 the data ranks hold equal consecutive pieces; the last may reach beyond the end.
+        start = piece.numel() * groups.data.rank
+        boxes = cut(record.boxes, start, start + piece.numel())
+        piece.zero_()
+        values = initial_values(name, record, config.model, config.seed, boxes)
+        piece.view(-1)[: size(boxes)] = values.to(piece)

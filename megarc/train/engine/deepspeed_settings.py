@@ -1,0 +1,93 @@
+"""DeepSpeed's dictionary, derived from our configuration: the only place where it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from megarc.errors import UserError
+from megarc.model import cost_of
+from megarc.train.config.run import RunConfig
+
+_BUCKET = 500_000_000
+
+
+def deepspeed_settings(
+    config: RunConfig, micro_batch: int, micro_batches: int, device: str = "cpu"
+) -> dict[str, Any]:
+    """The dictionary for ``deepspeed.initialize``; ``deepspeed:`` of the configuration comes last.
+
+    Raises:
+        UserError: where ``deepspeed:`` contradicts a key that is derived.
+    """
+    derived: dict[str, Any] = {
+        "train_batch_size": config.batch.size,
+        "train_micro_batch_size_per_gpu": micro_batch,
+        "gradient_accumulation_steps": micro_batches,
+        # Ours clips at the gate; theirs, left out, means 1.0.
+        "gradient_clipping": 0.0,
+        "zero_optimization": _zero(config, device),
+        "zero_allow_untested_optimizer": True,
+        # Offloaded, torch's AdamW goes on: theirs would be compiled at first use.
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 1 << 62,
+        "wall_clock_breakdown": False,
+    }
+    if config.parallel.pipeline > 1:
+        # Hidden rows travel whole, or, with sequence parallelism, as each rank's rows.
+        derived["pipeline"] = {"pipe_partitioned": False, "grad_partitioned": False}
+    if config.precision == "bf16":
+        # Its own look at every gradient for inf and nan: the gate judges by the norm.
+        derived["bf16"] = {"enabled": True, "check_grad_overflow": False}
+        derived["data_types"] = {"grad_accum_dtype": "fp32"}
+    settings = _passed_through(derived, config.deepspeed, "deepspeed")
+    settings["zero_optimization"].setdefault("reduce_bucket_size", bucket(config))
+    return settings
+
+
+def bucket(config: RunConfig) -> int:
+    """Elements of the buffer in which ZeRO gathers gradients before it reduces them.
+
+    DeepSpeed's own 5e8, or no more than there are parameters: it allocates them whole, 2 GB in float32,
+    whatever the model's size.
+    """
+    passed = config.deepspeed.get("zero_optimization", {}).get("reduce_bucket_size")
+    if passed is not None:
+        return int(passed)
+    if config.model.vocabulary is None:
+        return _BUCKET
+    return min(_BUCKET, cost_of(config.model, config.window.build()).parameters)
+
+
+def _zero(config: RunConfig, device: str) -> dict[str, Any]:
+    parallel = config.parallel
+    zero: dict[str, Any] = {
+        "stage": parallel.zero,
+        # Checkpoints read where each parameter lies; this would make that map wrong.
+        "round_robin_gradients": False,
+        # Gradients are reduced while the backward pass goes on; on a CPU there is nothing to overlap.
+        "overlap_comm": device == "cuda",
+    }
+    host = {"device": "cpu", "pin_memory": device == "cuda"}
+    if parallel.offload != "none":
+        zero["offload_optimizer"] = host
+    if parallel.offload == "all":
+        zero["offload_param"] = host
+    if parallel.node is not None:
+        zero["zero_hpz_partition_size"] = parallel.node
+    return zero
+
+
+def _passed_through(derived: Mapping[str, Any], extra: Mapping[str, Any], place: str) -> dict[str, Any]:
+    merged = dict(derived)
+    for name, value in extra.items():
+        if name not in derived:
+            merged[name] = value
+        elif isinstance(derived[name], dict) and isinstance(value, dict):
+            merged[name] = _passed_through(derived[name], value, f"{place}.{name}")
+        elif derived[name] != value:
+            raise UserError(
+                f"{place}.{name} is {value!r}, but megarc derives {derived[name]!r} from its own keys; "
+                "change those and leave this one out"
+            )
+    return merged

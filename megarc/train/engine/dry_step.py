@@ -1,0 +1,60 @@
+"""A step of full size without an update, before the first: whether memory is enough is known at once."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from megarc.data import Stream, part_of_step
+from megarc.errors import UserError
+from megarc.parallel import Groups
+from megarc.train.checkpoint import make_state
+from megarc.train.config.run import RunConfig
+from megarc.train.engine.engine import Engine, unwanted
+from megarc.train.folder.run_folder import RunFolder
+from megarc.train.heartbeat import Heartbeat
+from megarc.train.loop.feed import to_tensors
+from megarc.train.metrics.device_limits import no_memory, peak_memory
+
+Explain = Callable[[RunConfig, int, int], str]
+"""(configuration, ranks, this rank) -> a table of where its memory goes, and what would fit."""
+
+
+def dry_step(engine: Engine, stream: Stream) -> None:
+    """Takes all that a step takes: activations, gradients, the optimizer's moments. Weights don't change."""
+    engine.heartbeat.enter("dry step")
+    config, data = engine.config, engine.groups.data
+    parts = part_of_step(0, config.batch.size, data.rank, data.size, config.batch.micro_batch)
+    make_state(engine)
+    micro_batches = [to_tensors(stream.read(*part), engine.groups.device) for part in parts]
+    engine.step(micro_batches, 0.0, unwanted)
+
+
+@contextmanager
+def memory_told(
+    config: RunConfig, groups: Groups, heartbeat: Heartbeat, folder: RunFolder, explain: Explain | None
+) -> Iterator[None]:
+    """Turns an allocation that fails into words of the user, told by the rank that met it.
+
+    Raises:
+        UserError: with ``explain``'s table.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not no_memory(error):
+            raise
+        text = str(error).splitlines()[0] if str(error) else "no more memory"
+        world = groups.world
+        told = (
+            f"memory is not enough (while {heartbeat.phase}): rank {world.rank} of {world.size} on "
+            f"{socket.gethostname()} held {peak_memory(groups.device) / 2**30:.2f} GiB and got no more ({text})"
+        )
+        folder.tell_failure(told)
+        table = f"\n{explain(config, world.size, world.rank)}" if explain else ""
+        advice = (
+            "\nalso: more ranks with parallel.zero=3 or parallel.tensor, parallel.offload. Give the same command "
+            "with one of these"
+        )
+        raise UserError(told + table + advice) from None

@@ -1,0 +1,274 @@
+"""One optimizer step, on DeepSpeed's engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from megarc.model import Head, Plan, Record, head_loss, record_of, weighted_sum
+from megarc.parallel import Groups, TensorParallel, all_reduce_sum
+from megarc.train.config.run import RunConfig
+from megarc.train.engine.update_gate import UpdateGate, Verdict
+from megarc.train.heartbeat import Heartbeat
+from megarc.train.loop.feed import MicroBatch
+
+Judge = Callable[[Tensor, Tensor], Tensor]
+"""(loss, gradient norm) -> whether the update is bad, a bool on the device: the same on every rank."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a step did. Tensors stay on the device: reading one waits for the step.
+
+    Attributes:
+        loss: mean negative log-likelihood of the whole batch, in nats a predicted token.
+        gradient_norm: of the whole gradient, before clipping.
+        own_nll: the sum of this data rank's weighted losses, in nats.
+        bad: bool; the update was left out, on every rank alike.
+    """
+
+    loss: Tensor
+    gradient_norm: Tensor
+    learning_rate: float
+    own_nll: Tensor
+    bad: Tensor
+
+
+def welcome(loss: Tensor, gradient_norm: Tensor) -> Tensor:
+    """The judge to whom no update is bad."""
+    return torch.zeros_like(loss, dtype=torch.bool)
+
+
+def unwanted(loss: Tensor, gradient_norm: Tensor) -> Tensor:
+    """The judge to whom every update is: a step of which nothing remains."""
+    return torch.ones_like(loss, dtype=torch.bool)
+
+
+class GradientWatcher(Protocol):
+    """Sees gradients while backward passes run."""
+
+    def begin(self, micro_batches: Sequence[MicroBatch]) -> None:
+        """Before a step of these."""
+
+    def before_reduce(self, name: str, record: Record, gradient: Tensor) -> None:
+        """A parameter's gradient of one micro-batch, divided by their number; in the micro-batches' order."""
+
+
+class Engine:
+    """The model, its optimizer and their shards on this rank. ``build_engine`` makes it.
+
+    All ranks call its methods together.
+    """
+
+    def __init__(
+        self, config: RunConfig, groups: Groups, deepspeed_engine: Any, heartbeat: Heartbeat | None = None
+    ) -> None:
+        self.config, self.groups = config, groups
+        self.deepspeed = deepspeed_engine
+        self.heartbeat = heartbeat or Heartbeat()
+        self.loss_rows = config.window.build().loss_rows
+        self._watchers: list[GradientWatcher] = []
+        self.nll = torch.zeros((), device=groups.device)  # sum of w * nll of this rank's step
+        self.samples: list[int] = []  # of this rank's step, their numbers in the order
+        self._norm = self.nll
+        optimizer = deepspeed_engine.optimizer
+        self._gate = UpdateGate(getattr(optimizer, "optimizer", optimizer))
+
+    def parameters(self) -> Iterator[tuple[str, nn.Parameter, Record]]:
+        """Canonical name, parameter and record of what this rank has, in a fixed order."""
+        for name, parameter in self.deepspeed.module.named_parameters():
+            yield self._canonical(name), parameter, record_of(parameter)
+
+    def before_reduce(self, watcher: GradientWatcher) -> None:
+        """Shows ``watcher`` each gradient of a micro-batch before it is accumulated, reduced or clipped."""
+        self._watchers.append(watcher)
+        for name, parameter, record in self.parameters():
+            parameter.register_hook(partial(watcher.before_reduce, name, record))
+
+    def step(
+        self,
+        micro_batches: Sequence[MicroBatch],
+        learning_rate: float,
+        judge: Judge = welcome,
+    ) -> StepResult:
+        """Forward and backward of this rank's micro-batches, then one update, or none. Nothing is waited for.
+
+        The loss is ``sum(w * nll) / W``, W over the whole batch; DeepSpeed
+        averages over data ranks and micro-batches, so each hands it its share
+        of the sum times their number.
+        """
+        self.heartbeat.enter("weighing")
+        self._accumulate_over(len(micro_batches))
+        for watcher in self._watchers:
+            watcher.begin(micro_batches)
+        total = self._total_weight(micro_batches)
+        factor = self.groups.data.size * len(micro_batches) / total
+        for group in self.deepspeed.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.samples = [int(number) for batch in micro_batches for number in batch.samples]
+        loss = norm = self.nll = torch.zeros((), device=self.groups.device)
+
+        def decide() -> Verdict:
+            nonlocal loss, norm
+            loss, norm = self._whole_nll() / total, self._gradient_norm()
+            return Verdict(judge(loss, norm), self._divisor(norm))
+
+        with self._gate.deciding(decide):
+            self._update(micro_batches, factor)
+        return StepResult(loss, norm, learning_rate, self.nll, self._gate.verdict().bad)
+
+    @torch.no_grad()
+    def evaluate(self, batch: MicroBatch) -> Tensor:
+        """The weighted sum of this data rank's losses on ``batch``, in nats, a scalar."""
+        self.heartbeat.enter("evaluating")
+        self.deepspeed.eval()
+        loss = self.deepspeed(
+            batch.tokens, self.loss_rows, batch.recent, batch.documents, positions=batch.positions
+        )
+        self.deepspeed.train()
+        return weighted_sum(loss.nll, batch.weights)
+
+    def close(self) -> None:
+        """Lets the engine's buffers and hooks go."""
+        self.deepspeed.destroy()
+
+    # ---- what a pipeline does otherwise
+
+    def _canonical(self, name: str) -> str:
+        return name
+
+    def _update(self, micro_batches: Sequence[MicroBatch], factor: Tensor | float) -> None:
+        """Trains on this rank's micro-batches; their sum of w * nll is added to ``self.nll``."""
+        z_loss = self.config.optimizer.z_loss
+        for batch in micro_batches:
+            self.heartbeat.enter("forward")
+            loss = self.deepspeed(
+                batch.tokens, self.loss_rows, batch.recent, batch.documents, batch.positions,
+                batch.weights, z_loss,
+            )  # fmt: skip
+            self.nll += weighted_sum(loss.nll, batch.weights)
+            self.heartbeat.enter("backward")
+            self.deepspeed.backward(loss.objective * factor)
+            if batch is not micro_batches[-1]:
+                self.deepspeed.step()  # between micro-batches this only counts
+        if self.config.parallel.zero == 0:
+            self._norm = self._own_norm()
+        self.heartbeat.enter("update")
+        self.deepspeed.step()
+
+    def _whole_nll(self) -> Tensor:
+        """The sum of w * nll over all data ranks."""
+        return all_reduce_sum(self.nll.clone(), self.groups.data)
+
+    # ---- helpers
+
+    def _accumulate_over(self, micro_batches: int) -> None:
+        """DeepSpeed counts micro-batches to know when a step ends: told anew where a batch has another size."""
+        engine = self.deepspeed
+        if engine.gradient_accumulation_steps() != micro_batches:
+            engine.set_train_batch_size(
+                engine.train_micro_batch_size_per_gpu() * self.groups.data.size * micro_batches
+            )
+            engine.micro_steps = 0
+            engine.optimizer.gradient_accumulation_steps = micro_batches
+
+    def _total_weight(self, micro_batches: Sequence[MicroBatch]) -> Tensor | float:
+        if micro_batches[0].weights is None:
+            samples = sum(len(batch.tokens) for batch in micro_batches) * self.groups.data.size
+            return float(samples * (self.loss_rows.stop - self.loss_rows.start))
+        own = torch.stack([batch.weights.sum() for batch in micro_batches if batch.weights is not None]).sum()
+        return all_reduce_sum(own, self.groups.data)
+
+    def _gradient_norm(self) -> Tensor:
+        """Of the whole gradient, while the engine is in its step; nan where that says -1 for it."""
+        if self.config.parallel.zero == 0:
+            return self._norm
+        norm = torch.as_tensor(self.deepspeed.optimizer._global_grad_norm, device=self.groups.device)
+        return torch.where(norm < 0, torch.nan, norm)
+
+    def _divisor(self, norm: Tensor) -> Tensor:
+        """What brings a gradient of this norm down to ``optimizer.clip``, as torch's ``clip_grad_norm_`` does."""
+        most = self.config.optimizer.clip
+        return ((norm.float() + 1e-6) / most).clamp(min=1.0) if most else torch.ones_like(norm.float())
+
+    def _own_norm(self) -> Tensor:
+        """Stage 0 tells no norm; every data rank holds the whole, reduced gradient."""
+        squares = torch.zeros(2, device=self.groups.device)
+        for _, parameter, record in self.parameters():
+            if parameter.grad is not None:
+                squares[int(record.split)] += parameter.grad.square().sum()
+        squares[1:] = all_reduce_sum(squares[1:].clone(), self.groups.tensor)
+        return squares.sum().sqrt()
+
+
+class PipelinedEngine(Engine):
+    """The same over DeepSpeed's pipeline engine: its schedule (1F1B) runs all micro-batches at once."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        groups: Groups,
+        deepspeed_engine: Any,
+        loss: StageLoss,
+        heartbeat: Heartbeat | None = None,
+    ) -> None:
+        super().__init__(config, groups, deepspeed_engine, heartbeat)
+        self.loss = loss
+
+    @torch.no_grad()
+    def evaluate(self, batch: MicroBatch) -> Tensor:
+        self.heartbeat.enter("evaluating")
+        self.loss.nll = torch.zeros((), device=self.groups.device)
+        items = iter([self.loss.item(batch, 1.0)])
+        self.deepspeed.eval_batch(items, num_micro_batches=1, bcast_loss=False)
+        self.deepspeed.train()
+        return self._from_last_stage(self.loss.nll)
+
+    def _canonical(self, name: str) -> str:
+        return self.deepspeed.module.canonical(name)
+
+    def _update(self, micro_batches: Sequence[MicroBatch], factor: Tensor | float) -> None:
+        self.loss.nll = self.nll
+        items = iter([self.loss.item(batch, factor) for batch in micro_batches])
+        self.heartbeat.enter("pipeline")
+        self.deepspeed.train_batch(items)
+
+    def _whole_nll(self) -> Tensor:
+        self.nll = self._from_last_stage(self.loss.nll.clone())
+        return super()._whole_nll()
+
+    def _from_last_stage(self, value: Tensor) -> Tensor:
+        """``value``, which is 0 on all stages but the last."""
+        return all_reduce_sum(value, self.groups.pipeline)
+
+
+class StageLoss:
+    """The last stage's loss; it keeps the sum of w * nll, which the engine does not hand back."""
+
+    def __init__(self, config: RunConfig, plan: Plan, tensor: TensorParallel) -> None:
+        self.z_loss, self.plan = config.optimizer.z_loss, plan
+        self.head = Head.of(config.model, config.execution, tensor)
+        self.nll = torch.zeros(())
+
+    def item(self, batch: MicroBatch, factor: Tensor | float) -> tuple[Any, Any]:
+        """A micro-batch as the pipeline engine takes it: what flows, and labels for this loss."""
+        flow: list[Tensor] = [batch.tokens[:, :-1]]
+        if self.plan.recent is None:
+            count = len(batch.tokens)
+            flow.append(torch.as_tensor(batch.recent, device=batch.tokens.device).expand(count).contiguous())
+        if batch.documents is not None:
+            flow.append(batch.documents)
+        targets = batch.tokens[:, 1:][:, self.plan.rows]
+        weights = torch.ones_like(targets, dtype=torch.float32) if batch.weights is None else batch.weights
+        return tuple(flow), (targets, weights, torch.as_tensor(factor, device=targets.device))
+
+    def __call__(self, last: tuple[Tensor, Tensor], labels: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        targets, weights, factor = labels
+        loss = head_loss(self.head, *last, targets, weights, self.z_loss)
+        self.nll = self.nll + weighted_sum(loss.nll, weights)
+        return loss.objective * factor

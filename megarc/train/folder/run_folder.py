@@ -1,0 +1,242 @@
+"""A run's folder: what is where, whether this run may go on in it, how it ended."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+
+import megarc
+from megarc.atomic_write import written_atomically
+from megarc.config import differences, identity, load, to_yaml
+from megarc.errors import UserError
+from megarc.train.config.run import RunConfig
+from megarc.train.folder.append_only import LogFile
+
+_TIME = "%Y-%m-%d %H:%M:%S"
+_SHOWN_DIFFERENCES = 12
+_SECONDS_TO_SEE = 10.0  # a network file system tells other hosts of a new folder a little later
+_DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ESTALE)
+
+
+class RunFolder:
+    """The paths of a run, and the small files that tell about it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def plots(self) -> Path:
+        return self.path / "plots"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def ranks(self) -> Path:
+        return self.path / "ranks"
+
+    def log_of(self, rank: int) -> Path:
+        return self.ranks / f"rank-{rank:05d}.log"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state.json"
+
+    def enter(self, config: RunConfig, facts: dict[str, Any]) -> None:
+        """Makes the folder for a new run, or checks that this is the run it holds. Rank 0 only.
+
+        Args:
+            facts: kept in environment.json beside versions and devices.
+
+        Raises:
+            UserError: where it holds another run (the difference is shown), or cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if self.config.exists():
+                self._check_same_run(config)
+            elif leftovers := [entry.name for entry in self.path.iterdir() if entry.name != "lock"]:
+                raise UserError(
+                    f"the run folder {self.path} has no config.yaml but holds other things "
+                    f"({', '.join(sorted(leftovers)[:4])}); choose another with folder=..."
+                )
+            self.config.write_text(to_yaml(config), encoding="utf-8")
+            environment = orjson.dumps({**_environment(), **facts}, option=orjson.OPT_INDENT_2)
+            self.environment.write_bytes(environment)
+            self.checkpoints.mkdir(exist_ok=True)
+            self.ranks.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(f"the run folder {self.path} cannot be written: {error}") from None
+
+    def seen_by(self, rank: int) -> None:
+        """Checks that this rank sees the folder that rank 0 entered, and can write in it.
+
+        Raises:
+            UserError: where it does not: a disk that only some hosts share.
+        """
+        end = time.monotonic() + _SECONDS_TO_SEE
+        while not self.ranks.is_dir() and time.monotonic() < end:
+            time.sleep(0.2)
+        where = f"the run folder {self.path.absolute()} of rank 0"
+        if not self.ranks.is_dir():
+            raise UserError(
+                f"{where} is not there on {platform.node()}: it must lie on a disk that all hosts share"
+            )
+        try:
+            self.log_of(rank).open("a").close()
+        except OSError as error:
+            raise UserError(f"{where} cannot be written on {platform.node()}: {error}") from None
+
+    def tell(self, state: str, **facts: Any) -> None:
+        """Writes state.json: running, saved, finished or failed. Launchers lose exit codes.
+
+        Raises:
+            UserError: where it cannot be written, or the whole folder has vanished.
+        """
+        if not self.path.is_dir():
+            raise UserError(f"the run folder {self.path} has vanished; bring it back, or train in another")
+        content = {"state": state, "time": time.strftime(_TIME), **facts}
+        with written_atomically(self.state) as file:
+            file.write(orjson.dumps(content, option=orjson.OPT_INDENT_2))
+
+    def fate(self, since: float = 0.0) -> str:
+        """How the run stands, by state.json, in words that begin with the state.
+
+        Args:
+            since: Unix time; what was told before it is of an earlier job.
+
+        Raises:
+            UserError: where there is no run, or no job since then got so far.
+        """
+        try:
+            told = orjson.loads(self.state.read_bytes())
+        except FileNotFoundError:
+            raise UserError(f"{self.path} holds no run that began: no state.json") from None
+        except (OSError, orjson.JSONDecodeError) as error:
+            raise UserError(f"{self.state} cannot be read: {error}") from None
+        if time.mktime(time.strptime(told["time"], _TIME)) < int(since):
+            raise UserError(
+                f"{self.path}: this job did not begin; before it, {told['state']}, {told['time']}"
+            )
+        where = f" at step {told['step']} of {told['total']}" if "step" in told else ""
+        why = f": {told['error']}" if "error" in told else ""
+        return f"{told['state']}{where}, {told['time']}{why}"
+
+    def tell_failure(self, error: str, **facts: Any) -> None:
+        """In state.json and log.txt, as far as they can still be written."""
+        with suppress(UserError, OSError):
+            self.tell("failed", error=error, **facts)
+            self.note(f"failed: {error}")
+
+    def note(self, text: str) -> None:
+        """A line of log.txt that is not shown; where it cannot be written, that is no reason to stop."""
+        with suppress(OSError), self.log.open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+    @contextmanager
+    def failures_told(self, where: Callable[[], str], known: Callable[[], bool]) -> Iterator[None]:
+        """Tells what ends the block, and where that was; a full or vanished disk is the user's.
+
+        Args:
+            known: whether another thread or rank tells the cause, of which this is a consequence.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if not known():
+                self.tell_failure(f"{type(error).__name__}: {error}", at=where())
+            if isinstance(error, OSError) and error.errno in _DISK_TROUBLE:
+                raise UserError(
+                    f"the run folder {self.path} cannot be written any more: {error}; "
+                    "make room and give the same command again: it goes on from the newest checkpoint"
+                ) from None
+            raise
+
+    @contextmanager
+    def logged(self, logger: logging.Logger, path: Path) -> Iterator[None]:
+        """Keeps in ``path`` what the logger says while the block runs."""
+        handler = LogFile(path)
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            handler.close()
+
+    def _check_same_run(self, config: RunConfig) -> None:
+        changed = differences(identity(load(RunConfig, self.config)), identity(config))
+        if changed:
+            lines = [f"{name}: {old} there, {new} now" for name, old, new in changed[:_SHOWN_DIFFERENCES]]
+            raise UserError(
+                f"the run folder {self.path} holds a run of another configuration:\n         "
+                + "\n         ".join(lines)
+                + "\n       use the old values, or another folder (folder=...)"
+            )
+
+
+def _environment() -> dict[str, Any]:
+    packages = ("torch", "deepspeed", "numpy", "sentencepiece", "safetensors", "triton")
+    return {
+        "megarc": megarc.__version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "device": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else platform.processor() or "cpu",
+        "packages": {name: _version(name) for name in packages},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the code, where it runs from a checkout."""
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

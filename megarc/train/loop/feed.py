@@ -1,0 +1,127 @@
+"""The edge between numpy and torch: batches of the order become micro-batches on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from megarc.data import Ahead, Batch, Gaps, Stream, around, part_of_step
+from megarc.parallel import Groups
+from megarc.train.heartbeat import Heartbeat
+from megarc.train.loop.batch_schedule import BatchSchedule
+
+
+class MicroBatch(NamedTuple):
+    """``tokens`` [b, n+1] int64, ``recent`` one number or [b], ``documents`` [b, n], ``weights`` [b, s],
+    ``positions`` [b, n]; ``samples`` [b], on the host: their numbers in the order."""
+
+    tokens: Tensor
+    recent: int | Tensor
+    documents: Tensor | None
+    weights: Tensor | None
+    samples: npt.NDArray[np.int64]
+    positions: Tensor | None = None
+
+
+def to_tensors(batch: Batch, device: torch.device) -> MicroBatch:
+    """``batch`` on ``device``. Where all samples have one ``recent`` it stays a number: the fast path."""
+
+    def move(array: object) -> Tensor:
+        return torch.as_tensor(array).to(device, non_blocking=True)
+
+    same = bool((batch.recent == batch.recent[0]).all())
+    return MicroBatch(
+        tokens=move(batch.tokens).long(),
+        recent=int(batch.recent[0]) if same else move(batch.recent),
+        documents=None if batch.documents is None else move(batch.documents),
+        weights=None if batch.weights is None else move(batch.weights),
+        positions=None if batch.positions is None else move(batch.positions),
+        samples=batch.samples,
+    )
+
+
+def steps(
+    stream: Stream,
+    groups: Groups,
+    batches: BatchSchedule,
+    micro_batch: int,
+    gaps: Gaps,
+    heartbeat: Heartbeat,
+    *,
+    first: int,
+    total: int,
+) -> Iterator[list[MicroBatch]]:
+    """This rank's micro-batches of steps ``first .. total-1``, read by a thread one step ahead.
+
+    Args:
+        gaps: samples that are left out.
+        heartbeat: told while this waits for the data, and when the thread reads.
+    """
+    data = groups.data
+
+    def count(step: int) -> int:
+        return batches.size(step) // (data.size * micro_batch)
+
+    requests = (
+        request
+        for step in range(first, total)
+        for request in part_of_step(
+            batches.samples_before(step), batches.size(step), data.rank, data.size, micro_batch
+        )
+    )
+    depth = max((count(step) for step in (first, total - 1) if first < total), default=1)
+    # One is being read, ``depth`` are ready, one is being copied to the device.
+    slots = Slots(depth + 2, (micro_batch, stream.window.tokens), groups.device)
+    read_around = around(stream.read, gaps)
+
+    def read(begin: int, length: int) -> Batch:
+        heartbeat.pass_by("reading")
+        if not gaps.ranges:
+            return stream.read(begin, length, out=slots.next())
+        batch, slot = read_around(begin, length), slots.next()
+        slot[:] = batch.tokens
+        return replace(batch, tokens=slot)
+
+    with Ahead(read, requests, depth=depth) as ahead:
+        for step in range(first, total):
+            heartbeat.step = step + 1
+            heartbeat.enter("waiting for data")
+            micro_batches = []
+            for _ in range(count(step)):
+                micro_batches.append(to_tensors(next(ahead), groups.device))
+                slots.sent()
+            yield micro_batches
+
+
+class Slots:
+    """Host memory that tokens pass through, used in turn again and again; page-locked for a GPU.
+
+    From page-locked memory a copy to the device goes on by itself, while the host goes on; a slot waits
+    for its copy before it is filled again. The reading thread fills, the training one sends, in the same order.
+    """
+
+    def __init__(self, count: int, shape: tuple[int, int], device: torch.device) -> None:
+        pinned = device.type == "cuda"
+        self.slots = [torch.empty(shape, dtype=torch.int32, pin_memory=pinned) for _ in range(count)]
+        self.copied = [torch.cuda.Event() if pinned else None for _ in range(count)]
+        self._filled = self._sent = 0
+
+    def next(self) -> npt.NDArray[np.int32]:
+        """The slot that was sent longest ago, to be filled: [micro-batch, n + 1]."""
+        place = self._filled % len(self.slots)
+        if (event := self.copied[place]) is not None:
+            event.synchronize()  # done at once where it was never recorded
+        self._filled += 1
+        return self.slots[place].numpy()
+
+    def sent(self) -> None:
+        """The copy of the next filled slot has been asked for."""
+        if (event := self.copied[self._sent % len(self.slots)]) is not None:
+            event.record()
+        self._sent += 1

@@ -1,0 +1,50 @@
+"""Learning rate as a function of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from megarc.errors import UserError
+from megarc.train.config.run import RunConfig
+from megarc.train.loop.batch_schedule import BatchSchedule
+
+
+def learning_rate(config: RunConfig, batches: BatchSchedule | None = None) -> Callable[[int], float]:
+    """The learning rate of step t, t = 0, 1, ... of the run.
+
+    Its shape is one of samples, so that larger batches later do not change it; what they change is its
+    height, by ``batch.rate``. Warm-up rises linearly and reaches the peak with its last step, so that no
+    step is taken at 0.
+
+    Args:
+        batches: of a run that began from another's checkpoint; None: from its start.
+    """
+    whole = config.batches()
+    batches = batches or whole
+    schedule, peak = config.schedule, config.optimizer.lr
+    total = batches.samples_before(config.total_steps(batches))
+    warmup = whole.samples_before(config.steps(schedule.warmup))
+    decay = whole.samples_before(config.steps(schedule.decay))
+    if warmup > total:
+        raise UserError(f"schedule.warmup is {warmup} samples, longer than the run's {total}")
+
+    def cosine(sample: int) -> float:
+        done = min(1.0, (sample - warmup) / max(1, total - warmup))
+        return schedule.final + (1 - schedule.final) * 0.5 * (1 + math.cos(math.pi * done))
+
+    def stable_then_decay(sample: int) -> float:
+        left = (total - sample) / max(1, decay)
+        return schedule.final + (1 - schedule.final) * min(1.0, max(0.0, left))
+
+    shape = {"cosine": cosine, "wsd": stable_then_decay, "constant": lambda _: 1.0}[schedule.kind]
+    power = {"sqrt": 0.5, "linear": 1.0, "none": 0.0}[config.batch.rate]
+
+    def rate(step: int) -> float:
+        sample, size = batches.samples_before(step), batches.size(step)
+        height = peak * (size / config.batch.size) ** power
+        if sample < warmup:
+            return height * min(1.0, (sample + size) / warmup)
+        return height * shape(sample)
+
+    return rate

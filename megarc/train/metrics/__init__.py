@@ -1,0 +1,1 @@
+"""Numbers about a run: metrics lines, held-out loss, gradient noise scale, the device's limits."""

@@ -1,0 +1,190 @@
+"""Numbers of a run: a line of JSON, tensorboard, a progress bar. Rank 0 writes; all ranks take part."""
+
+from __future__ import annotations
+
+import logging
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from megarc.atomic_write import written_atomically
+from megarc.data import Stream
+from megarc.model import Cost, cost_of
+from megarc.parallel import Groups
+from megarc.progress import Bar, clock, human, progress
+from megarc.train.config.run import RunConfig
+from megarc.train.engine.engine import Engine
+from megarc.train.folder.append_only import Lines
+from megarc.train.folder.run_folder import RunFolder
+from megarc.train.loop.observer import Done, Ending, Moment, Observer
+from megarc.train.metrics.device_limits import peak_flops, peak_memory
+from megarc.train.metrics.heldout_loss import heldout_loss
+
+log = logging.getLogger("megarc")
+
+
+class Metrics(Observer):
+    """Loss, rates, MFU and memory every ``logging.every`` steps, held-out loss every ``validation.every``.
+
+    Rates and MFU leave out the time of held-out losses: they say how fast it trains.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        groups: Groups,
+        heldout: Stream | None,
+        bytes_a_token: float | None,
+        extra: Callable[[], Mapping[str, float | None]],
+    ) -> None:
+        self.config, self.folder, self.groups = config, folder, groups
+        self.heldout, self.bytes_a_token, self.extra = heldout, bytes_a_token, extra
+        self.heldout_every = config.interval(config.validation.every)
+        self.window = config.window.build()
+        self.cost: Cost = cost_of(config.model, self.window)
+        self.peak = 0.0
+        self.file: Lines | None = None
+        self.board: Any = None
+        self.bar: Bar | None = None
+        self._bar_context: Any = None
+        self._losses: list[float] = []  # of the steps since the last line that counted
+        self._samples = 0  # before the steps of the next line
+        self._clock = 0.0
+        batches = config.batches()
+        self._total = batches.samples_before(config.last_step(batches))
+        self._terminal = sys.stderr.isatty()
+
+    def start(self, engine: Engine, moment: Moment) -> None:
+        self.peak = self.config.logging.peak_flops or peak_flops(self.groups.device, self.config.precision)
+        if self.groups.first:
+            cut_metrics(self.folder, moment.step)
+            self.file = Lines(self.folder.metrics, patient=self.config.checkpoint.on_error == "continue")
+            if self.config.logging.tensorboard:
+                from torch.utils.tensorboard import SummaryWriter
+
+                self.board = SummaryWriter(str(self.folder.tensorboard), purge_step=moment.step + 1)
+        name = self.folder.path.name
+        quiet = not self._terminal or not self.groups.first
+        self._bar_context = progress(name, moment.total, unit="steps", quiet=quiet)
+        self.bar = self._bar_context.__enter__()
+        self.bar.advance(moment.step)
+        self._samples = moment.samples
+        self._clock = time.perf_counter()
+
+    def settled(self, engine: Engine, moment: Moment, steps: Sequence[Done]) -> None:
+        assert self.bar is not None
+        self.bar.advance(len(steps))
+        self._losses += [done.loss for done in steps if not done.left_out]
+        if moment.every(self.config.logging.every):
+            self._log(moment, steps[-1])
+        if self.heldout is not None and moment.every(self.heldout_every):
+            before = time.perf_counter()
+            loss = heldout_loss(engine, self.heldout, self.config.validation.windows)
+            self._write(moment, self._in_units("heldout", loss))
+            self._clock += time.perf_counter() - before
+
+    def stop(self, engine: Engine, moment: Moment, ending: Ending) -> None:
+        self._bar_context.__exit__(None, None, None)
+        if self.file is not None:
+            self.file.close()
+        if self.board is not None:
+            self.board.close()
+
+    def _log(self, moment: Moment, last: Done) -> None:
+        assert self.bar is not None
+        loss = statistics.fmean(self._losses) if self._losses else math.nan
+        elapsed = time.perf_counter() - self._clock
+        samples = (moment.samples - self._samples) / elapsed
+        self._samples = moment.samples
+        self._losses.clear()
+        flops, peak = samples * self.cost.training_flops, self.peak * self.groups.world.size
+        values = {
+            **self._in_units("train", loss),
+            "train/learning_rate": last.learning_rate,
+            "train/gradient_norm": last.gradient_norm,
+            "train/skipped": moment.skipped,
+            **self._batch(moment.samples - moment.before),
+            **self.extra(),
+            "speed/predicted_tokens_per_second": samples * self.window.stride,
+            "speed/processed_tokens_per_second": samples * self.window.rows,
+            "speed/mfu_exact_mask": flops / peak,
+            "speed/mfu_full_square": samples * self.cost.training_flops_full_square / peak,
+            "memory/peak_gib": peak_memory(self.groups.device) / 2**30,
+        }
+        self._write(moment, values)
+        self._say(moment, loss, samples, flops / peak)
+        self._clock = time.perf_counter()
+
+    def _batch(self, samples: int) -> dict[str, float]:
+        """The size of the last step, in each unit."""
+        return {
+            "batch/samples": samples,
+            "batch/predicted_tokens": samples * self.window.stride,
+            "batch/processed_tokens": samples * self.window.rows,
+        }
+
+    def _say(self, moment: Moment, loss: float, samples: float, mfu: float) -> None:
+        """A line for people: beside the bar where there is a terminal, in log.txt anyway."""
+        assert self.bar is not None
+        if not self.groups.first:
+            return
+        facts = {
+            "loss": f"{loss:.3f}",
+            "rate": f"{human(samples * self.window.stride)} tok/s",
+            "MFU": f"{100 * mfu:.1f} %",
+            **({"skipped": moment.skipped} if moment.skipped else {}),
+        }
+        self.bar.advance(0, **facts)
+        left = clock((self._total - moment.samples) / samples)
+        told = ", ".join(f"{name} {value}" for name, value in facts.items())
+        line = f"step {moment.step} of {moment.total}: {told}, {left} left"
+        if self._terminal:
+            self.folder.note(line)
+        else:
+            log.info(line)
+
+    def _in_units(self, name: str, nats: float) -> dict[str, float]:
+        """A loss in nats and bits a token and, where the text's bytes are known, bits a byte."""
+        values = {f"{name}/nats_per_token": nats, f"{name}/bits_per_token": nats / math.log(2)}
+        if self.bytes_a_token:
+            values[f"{name}/bits_per_byte"] = nats / math.log(2) / self.bytes_a_token
+        return values
+
+    def _write(self, moment: Moment, values: Mapping[str, float | None]) -> None:
+        if self.file is None:
+            return
+        # JSON has no nan; what is undefined is null.
+        values = {name: value for name, value in values.items() if value is None or math.isfinite(value)}
+        counts = {
+            "step": moment.step,
+            "samples": moment.samples,
+            "predicted_tokens": moment.samples * self.window.stride,
+            "processed_tokens": moment.samples * self.window.rows,
+            "time": time.time(),
+        }
+        self.file.add(orjson.dumps({**counts, **values}))
+        if self.board is not None:
+            for name, value in values.items():
+                if value is not None:
+                    self.board.add_scalar(name, value, moment.step)
+
+
+def cut_metrics(folder: RunFolder, step: int) -> None:
+    """Removes lines beyond ``step``: they are of steps that the checkpoint has not seen."""
+    if not folder.metrics.exists():
+        return
+    kept = []
+    for line in folder.metrics.read_bytes().splitlines():
+        try:
+            if orjson.loads(line)["step"] <= step:
+                kept.append(line)
+        except (orjson.JSONDecodeError, KeyError):
+            continue  # the line that a killed run left half written
+    with written_atomically(folder.metrics) as file:
+        file.writelines(line + b"\n" for line in kept)

@@ -1,0 +1,74 @@
+"""From a process that a launcher started to a configuration and groups, checked among all ranks."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from megarc.config import build, to_dict
+from megarc.errors import told_once
+from megarc.parallel import Groups, Link, Present, check_links, connect, hosts_told, meet, roll_call
+from megarc.rank_environment import Place
+from megarc.train.config.run import RunConfig
+
+log = logging.getLogger("megarc")
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What all ranks begin with; ``present`` and ``links`` are known to rank 0 alone."""
+
+    config: RunConfig
+    groups: Groups
+    present: list[Present]
+    links: list[Link]
+
+
+def start(place: Place, read: Callable[[], RunConfig], patience: timedelta) -> Start:
+    """Meets the other ranks, shares the configuration that rank 0 reads, compares and connects all.
+
+    Args:
+        patience: how long ranks wait for each other.
+
+    Raises:
+        UserError: on every rank alike.
+    """
+    speak(place)
+    meeting = meet(place, patience)
+    tree = json.loads(meeting.share(lambda: json.dumps(to_dict(read()))))
+    config = build(RunConfig, tree, "the configuration that rank 0 read")
+    layout = config.parallel
+    present = roll_call(meeting, config.device, layout.expected)
+    with told_once(place.rank == 0):
+        groups = connect(
+            meeting,
+            config.device,
+            tensor=layout.tensor,
+            pipeline=layout.pipeline,
+            sequence=layout.sequence,
+            # The watchdog comes first: it can say who is to blame.
+            timeout=timedelta(seconds=2 * config.health.patience + 900),
+        )
+    hosts = [one.host for one in present]
+    if place.world > 1 and groups.first:
+        log.info(f"{place.world} ranks by {place.launcher}: {hosts_told(hosts)}")
+    links = check_links(groups, hosts)
+    for link in links:
+        if link.slow:
+            log.warning(f"slow link: {link.told()}")
+    return Start(config, groups, present, links)
+
+
+def speak(place: Place) -> None:
+    """Rank 0 speaks; others only warn. Each rank's log file has all it says."""
+    stream = logging.StreamHandler(sys.stderr)
+    stream.setLevel(logging.INFO if place.rank == 0 else logging.WARNING)
+    stream.setFormatter(
+        logging.Formatter("%(message)s" if place.rank == 0 else f"rank {place.rank}: %(message)s")
+    )
+    logging.getLogger().addHandler(stream)
+    logging.getLogger("megarc").setLevel(logging.INFO)

@@ -1,0 +1,62 @@
+"""DeepSpeed's dictionary: derived once, never contradicted."""
+
+import pytest
+
+from megarc.config import build
+from megarc.errors import UserError
+from megarc.train import RunConfig
+from megarc.train.engine.deepspeed_settings import deepspeed_settings
+
+
+def settings(**tree):
+    return deepspeed_settings(build(RunConfig, tree, "test"), micro_batch=2, micro_batches=4)
+
+
+def test_derived():
+    derived = settings(batch={"size": 16}, optimizer={"clip": 0.0}, parallel={"zero": 3})
+    assert derived["train_batch_size"] == 16
+    assert derived["train_micro_batch_size_per_gpu"] == 2 and derived["gradient_accumulation_steps"] == 4
+    assert derived["gradient_clipping"] == 0.0
+    assert derived["zero_optimization"]["stage"] == 3
+    assert "bf16" not in derived
+
+
+def test_an_expert_adds_keys():
+    passed = settings(
+        deepspeed={"zero_optimization": {"reduce_bucket_size": 1000}, "comms_logger": {"enabled": True}}
+    )
+    assert passed["zero_optimization"]["reduce_bucket_size"] == 1000
+    assert passed["zero_optimization"]["stage"] == 1
+    assert passed["comms_logger"] == {"enabled": True}
+
+
+@pytest.mark.parametrize(
+    ("extra", "key"),
+    [
+        ({"train_batch_size": 3}, "deepspeed.train_batch_size"),
+        ({"zero_optimization": {"stage": 2}}, "deepspeed.zero_optimization.stage"),
+        ({"zero_optimization": {"round_robin_gradients": True}}, "deepspeed.zero_optimization.round_robin"),
+    ],
+)
+def test_a_contradiction_is_refused(extra, key):
+    with pytest.raises(UserError, match=key):
+        settings(deepspeed=extra)
+
+
+@pytest.mark.parametrize(
+    ("tree", "said"),
+    [
+        ({"precision": "bf16", "parallel": {"zero": 0}}, "bf16 with parallel.zero 0"),
+        ({"parallel": {"pipeline": 2, "zero": 3}}, "pipeline 2 with parallel.zero 3.*use parallel.zero=1"),
+        ({"parallel": {"pipeline": 2, "zero": 0}}, "clips by a wrong norm"),
+        ({"parallel": {"pipeline": 9}}, "more than model.layers 4"),
+        ({"parallel": {"offload": "optimizer", "zero": 0}}, "needs parallel.zero=1"),
+        ({"parallel": {"offload": "all", "zero": 2}}, "needs parallel.zero=3"),
+        ({"parallel": {"offload": "optimizer", "pipeline": 2}}, "offload with a pipeline"),
+        ({"parallel": {"node": 2, "zero": 2}}, r"ZeRO\+\+ on stage 3"),
+        ({"model": {"learned_positions": 8}}, "fewer than the window's 1024 rows"),
+    ],
+)
+def test_what_the_engine_cannot_do_is_refused(tree, said):
+    with pytest.raises(UserError, match=said):
+        settings(**tree)
