@@ -20,13 +20,19 @@ EXAMPLES = """examples:
   python launch/evaluate.py --run runs/mine --corpus corpora/heldout
   python launch/evaluate.py --run runs/a --run runs/b --corpus corpora/heldout --tokens 100000 --json s.json
   python launch/evaluate.py --run runs/mine/checkpoints/step-000001000 --corpus corpora/heldout --stride 64
+  python launch/evaluate.py --run runs/mine --corpus corpora/heldout --recent 0,8,64
   python launch/evaluate.py --tiers runs/tiers/two --run runs/tiers/two/bottom --corpus corpora/heldout --tokens 20000
 
 Windows overlap: each scores --stride tokens (half of the window's rows unless given, or its stride where
 that is less), seen with the tokens before them. With several runs, the targets are those that all of their
 windows can score, and each is compared with the first run, target by target: that difference is known
 far better than either loss. A stack of tiers (--tiers) makes its roll-outs at each boundary as it goes and
-scores c tokens behind it. bits/byte takes the whole corpus's bytes a token."""
+scores c tokens behind it. bits/byte takes the whole corpus's bytes a token.
+
+--recent asks what a model makes of R. It scores the same targets again with other numbers of rows of R that
+are seen both ways (0 and the model's own are always among them), and with other text in R, shows how much
+more that costs (with the standard error of the difference; by row behind R too), and says in words whether
+the model uses R's text and whether it uses seeing R both ways."""
 
 
 def main() -> int:
@@ -44,10 +50,17 @@ def main() -> int:
         name: stacks[name].window if name in stacks else window_of(saved, arguments.stride)
         for name, saved in models.items()
     }
+    if arguments.recent:
+        if stacks:
+            raise UserError("--recent probes the mask of one model, and --tiers is a stack; give --run alone")
+        windows = {name: probe_of(saved, arguments) for name, saved in models.items()}
     first = max(window.first_target for window in windows.values())
     last = len(corpus.tokens)
     if arguments.tokens is not None:
         last = min(first + arguments.tokens, last)
+    if arguments.recent:
+        probe_all(models, windows, corpus, range(first, last), arguments)
+        return 0
     scores = score_all(models, stacks, windows, corpus, range(first, last))
     print(f"{last - first} targets of {arguments.corpus}, +- one standard error")
     print(shown(models, windows, scores))
@@ -67,6 +80,49 @@ def window_of(saved: SavedModel, stride: int | None) -> Window:
             "that learned to predict; give no more"
         )
     return Window(shape.recent, shape.causal, stride or min(shape.stride, -(-shape.rows // 2)))
+
+
+def probe_of(saved: SavedModel, arguments: argparse.Namespace) -> Window:
+    """The model's window, scoring the rows behind the longest R that is asked for."""
+    from megarc.inference import probe_window
+
+    return probe_window(saved.config.window.build(), arguments.recent, arguments.stride)
+
+
+def probe_all(
+    models: dict[str, SavedModel],
+    windows: dict[str, Window],
+    corpus: IndexedCorpus,
+    targets: range,
+    arguments: argparse.Namespace,
+) -> None:
+    """Scores each model under other masks and with other text in R, prints that, says what it means."""
+    from megarc.corpus import load_manifest
+    from megarc.inference import probe
+    from megarc.inference.probe import work
+    from megarc.progress import progress
+    from megarc.report import probe_facts, probe_tables, probe_words
+    from megarc.train import same_tokenizer
+
+    manifest, recents, probes = load_manifest(corpus.prefix), arguments.recent, {}
+    for name, saved in models.items():
+        same_tokenizer(saved, manifest and manifest.tokenizer, str(corpus.prefix))
+        documents = corpus.documents_of if saved.config.data.documents == "isolate" else None
+        with progress(name, len(targets) * work(windows[name], recents), unit="tokens") as bar:
+            probes[name] = probe(
+                saved.model,
+                corpus.tokens,
+                windows[name],
+                recents,
+                targets,
+                documents=documents,
+                progress=bar.advance,
+            )
+    print(f"{len(targets)} targets of {arguments.corpus}, +- one standard error")
+    print(probe_tables(probes))
+    print("\n" + probe_words(probes))
+    if arguments.json:
+        save(arguments.json, {name: probe_facts(found) for name, found in probes.items()})
 
 
 def open_live(path: Path, corpus: IndexedCorpus, device: str) -> LiveStack:
@@ -143,10 +199,6 @@ def write_json(
     path: Path, models: dict[str, SavedModel], windows: dict[str, Window], scores: dict[str, Score]
 ) -> None:
     """The same numbers, for programs."""
-    import orjson
-
-    from megarc.atomic_write import written_atomically
-
     facts = {
         name: {
             "nats_per_token": score.nats_per_token,
@@ -161,6 +213,15 @@ def write_json(
         }
         for name, score in scores.items()
     }
+    save(path, facts)
+
+
+def save(path: Path, facts: dict[str, Any]) -> None:
+    """``facts`` as JSON, whole or not at all."""
+    import orjson
+
+    from megarc.atomic_write import written_atomically
+
     with written_atomically(path) as file:
         file.write(orjson.dumps(facts, option=orjson.OPT_INDENT_2) + b"\n")
 
@@ -183,6 +244,12 @@ def parse() -> argparse.Namespace:
         "--corpus", type=Path, required=True, metavar="P", help="prefix of P.bin, P.idx, P.json"
     )
     parser.add_argument("--stride", type=positive, help="tokens that a window scores")
+    parser.add_argument(
+        "--recent",
+        type=numbers,
+        metavar="0,8,64",
+        help="score with these numbers of rows of R instead, and with other text in R",
+    )
     parser.add_argument("--tokens", type=positive, help="score so many tokens only")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(cpu)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores there too")
@@ -193,6 +260,13 @@ def positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' must be a whole number of 1 or more")
     return int(text)
+
+
+def numbers(text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.strip().isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(f"'{text}' must be whole numbers with commas between, like 0,8,64")
+    return [int(part) for part in parts]
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from arms import Arm, train
-from show import pictures, sample, text_scores, what_next, who_is_right
+from show import pictures, sample, text_scores, what_next, what_they_make_of_r, who_is_right
 from text import prepare
 
 from megarc.errors import run_script
@@ -52,7 +52,9 @@ def main() -> int:
     who_is_right(chase)
     heading("2. On text: equal compute, the same held-out tokens")
     curves = text_scores(text, DEMO / "text" / "heldout", DEMO)
-    heading("3. A sample from the [R|C] model")
+    heading("3. What the models make of R: the same targets under other masks, and with other text in R")
+    what_they_make_of_r([text[0], text[2]], DEMO / "text" / "heldout", DEMO)
+    heading("4. A sample from the [R|C] model")
     sample(text[0])
     heading("Where everything lies")
     pictures(chase, text, curves, DEMO)

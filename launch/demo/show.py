@@ -14,11 +14,11 @@ import torch
 from arms import Arm
 
 from megarc.corpus import IndexedCorpus, load_manifest
-from megarc.inference import Score, evaluate, loss_by_context
+from megarc.inference import Score, evaluate, loss_by_context, probe, probe_window
 from megarc.model import cost_of
 from megarc.progress import human, progress
 from megarc.report import loss_by_context as context_picture
-from megarc.report import loss_curves, mask_picture, table
+from megarc.report import loss_curves, mask_picture, probe_facts, probe_tables, probe_words, table
 from megarc.science import PointerChase, accuracy
 from megarc.train import SavedModel, find_checkpoint, load_model, run_config
 from megarc.window import Window
@@ -30,6 +30,7 @@ _SAMPLES = 2048
 _TARGETS = 40_000
 _CONTEXTS = (8, 16, 32, 64, 128)
 _CONTEXT_TARGETS = 12_000
+_PROBE_TARGETS = 8_000
 
 
 def who_is_right(arms: Sequence[Arm]) -> None:
@@ -105,6 +106,22 @@ alone puts it ahead. The fair pair is causal s = c against [R|C] s = c: same win
 million parameters and half a million predictions cannot show whether R is worth its cost: beyond a few
 dozen tokens, context hardly lowers the loss here (demo/plots/context.png). What they show is that all of
 it runs, and how to measure it."""
+
+
+def what_they_make_of_r(arms: Sequence[Arm], corpus: Path, folder: Path) -> None:
+    """Each arm under the others' masks and with other text in R, on the same targets, and what that means."""
+    tokens = IndexedCorpus(corpus).tokens
+    saved = {arm.label: load_model(arm.folder) for arm in arms}
+    recents = sorted({0, *(one.config.window.recent for one in saved.values())})
+    windows = {label: probe_window(one.config.window.build(), recents) for label, one in saved.items()}
+    first = max(window.first_target for window in windows.values())
+    targets = range(first, first + _PROBE_TARGETS)
+    probes = {
+        label: probe(one.model, tokens, windows[label], recents, targets) for label, one in saved.items()
+    }
+    print(f"{probe_tables(probes)}\n\n{probe_words(probes)}")
+    facts = {label: probe_facts(found) for label, found in probes.items()}
+    (folder / "probe.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def sample(arm: Arm) -> None:

@@ -8,10 +8,14 @@ from megarc.inference.evaluate import evaluate, loss_by_context
 from megarc.inference.exchange import export, load_exported
 from megarc.inference.generate import Sampling, continuations, generate, look_up
 from megarc.inference.layouts import Layout
+from megarc.inference.probe import Change, Measured, Probe, probe, probe_window
 from megarc.inference.score import Score
 
 __all__ = [
+    "Change",
     "Layout",
+    "Measured",
+    "Probe",
     "Sampling",
     "Score",
     "continuations",
@@ -21,4 +25,6 @@ __all__ = [
     "load_exported",
     "look_up",
     "loss_by_context",
+    "probe",
+    "probe_window",
 ]

@@ -17,6 +17,8 @@ from megarc.window import Window
 Tokens: TypeAlias = npt.NDArray[np.integer]
 DocumentsOf: TypeAlias = Callable[[int, int], Places]
 """The document that each of the tokens start .. stop-1 lies in, as ``IndexedCorpus.documents_of`` tells."""
+Edit: TypeAlias = Callable[[Places, Places], Places]
+"""Other tokens for the windows ``read`` [batch, n + 1] that lie at ``places`` [batch, n + 1] of the text."""
 
 
 def evaluate(
@@ -46,15 +48,63 @@ def evaluate(
     Raises:
         UserError: where the text is too short for that, or of another vocabulary.
     """
-    _check(tokens, window, targets)
     sums = np.zeros(stretches(targets))
+    for target, nll in _walk(model, tokens, window, targets, documents, batch, None):
+        wanted = target < targets.stop
+        np.add.at(sums, stretch_of(target[wanted], targets), nll[wanted])
+        if progress is not None:
+            progress(int(wanted.sum()))
+    return Score(targets, tuple(sums.tolist()), bytes_per_token)
+
+
+def window_losses(
+    model: Transformer,
+    tokens: Tokens,
+    window: Window,
+    targets: range,
+    *,
+    documents: DocumentsOf | None = None,
+    batch: int = 16,
+    edit: Edit | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> npt.NDArray[np.float64]:
+    """The losses that ``evaluate`` sums, by window and loss row: [windows, s] in nats, NaN beyond the targets.
+
+    Args:
+        edit: changes what the windows read; the targets stay those of the text.
+
+    Raises:
+        UserError: as ``evaluate``.
+    """
+    found = []
+    for target, nll in _walk(model, tokens, window, targets, documents, batch, edit):
+        wanted = target < targets.stop
+        found.append(np.where(wanted, nll, np.nan))
+        if progress is not None:
+            progress(int(wanted.sum()))
+    return np.concatenate(found)
+
+
+def _walk(
+    model: Transformer,
+    tokens: Tokens,
+    window: Window,
+    targets: range,
+    documents: DocumentsOf | None,
+    batch: int,
+    edit: Edit | None,
+) -> Iterator[tuple[Places, npt.NDArray[np.float64]]]:
+    """The positions of the targets and their losses, [batch, s] each, a batch of windows at a time."""
+    _check(tokens, window, targets)
     device = next(model.parameters()).device
     starts = range(targets.start - window.first_target, targets.stop - window.first_target, window.stride)
     for some in _batches(starts, batch):
         places = np.asarray(some)[:, None] + np.arange(window.tokens)  # [batch, n + 1]
         # The last window may reach beyond the text: what lies there is no target, and follows all that is.
         inside = np.minimum(places, len(tokens) - 1)
-        read = _read(tokens, inside, model.config.tokens)
+        read = read_tokens(tokens, inside, model.config.tokens)
+        if edit is not None:
+            read = edit(read, places)
         segments = None if documents is None else _segments(documents, inside[:, :-1])
         with torch.inference_mode():
             loss = model(
@@ -63,12 +113,7 @@ def evaluate(
                 window.recent,
                 None if segments is None else torch.as_tensor(segments).to(device),
             )
-        target = places[:, 1:][:, window.loss_rows]  # [batch, s]
-        wanted = target < targets.stop
-        np.add.at(sums, stretch_of(target[wanted], targets), loss.nll.double().cpu().numpy()[wanted])
-        if progress is not None:
-            progress(int(wanted.sum()))
-    return Score(targets, tuple(sums.tolist()), bytes_per_token)
+        yield places[:, 1:][:, window.loss_rows], loss.nll.double().cpu().numpy()
 
 
 def loss_by_context(
@@ -129,8 +174,8 @@ def _batches(starts: range, size: int) -> Iterator[range]:
         yield starts[first : first + size]
 
 
-def _read(tokens: Tokens, places: Places, vocabulary: int) -> Places:
-    """The tokens at ``places`` [batch, n + 1]."""
+def read_tokens(tokens: Tokens, places: Places, vocabulary: int) -> Places:
+    """The tokens at ``places`` [batch, rows], each below ``vocabulary``."""
     read: Places = tokens[places].astype(np.int64)
     if read.max() >= vocabulary or read.min() < 0:
         where = places[(read >= vocabulary) | (read < 0)][0]

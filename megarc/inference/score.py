@@ -76,9 +76,17 @@ def stretch_of(place: Places, targets: range) -> Places:
 
 
 def _standard_error(targets: range, sums: tuple[float, ...]) -> float:
-    """Of the ratio of two sums over blocks (Cochran 1977, Sampling Techniques, section 6.3)."""
+    """Of the mean over ``targets``, from the sums of its equal parts."""
+    counts: Places = np.diff(-(-np.arange(len(sums) + 1) * len(targets) // len(sums)))
+    return ratio_error(np.asarray(sums), counts)
+
+
+def ratio_error(sums: npt.NDArray[np.float64], counts: npt.NDArray[np.integer]) -> float:
+    """Standard error of ``sum(sums) / sum(counts)`` over blocks [blocks]; NaN for one block.
+
+    Source: Cochran 1977, Sampling Techniques, section 6.3.
+    """
     if len(sums) < 2:
         return math.nan
-    counts: Places = np.diff(-(-np.arange(len(sums) + 1) * len(targets) // len(sums)))
-    residuals = np.asarray(sums) - math.fsum(sums) / len(targets) * counts
-    return float(np.sqrt((residuals**2).sum() * len(sums) / (len(sums) - 1)) / len(targets))
+    residuals = sums - sums.sum() / counts.sum() * counts
+    return float(np.sqrt((residuals**2).sum() * len(sums) / (len(sums) - 1)) / counts.sum())

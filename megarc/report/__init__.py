@@ -7,6 +7,7 @@ plain text or markdown. matplotlib is imported when a picture is drawn.
 from megarc.report.batch import StepsPicture, branches, micro_batches, steps_to_loss
 from megarc.report.mask import mask_picture
 from megarc.report.plots import gain_by_distance, loss_by_context, loss_curves
+from megarc.report.probe import probe_facts, probe_tables, probe_words
 from megarc.report.tables import Align, table
 
 __all__ = [
@@ -18,6 +19,9 @@ __all__ = [
     "loss_curves",
     "mask_picture",
     "micro_batches",
+    "probe_facts",
+    "probe_tables",
+    "probe_words",
     "steps_to_loss",
     "table",
 ]

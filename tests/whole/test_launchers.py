@@ -74,6 +74,11 @@ def test_evaluate_generate_export(text, trained, tmp_path):
     assert "bits/byte" in said
     (score,) = json.loads(scores.read_text()).values()
     assert score["tokens"] == 500 and 3 < score["nats_per_token"] < 7
+    said = python("launch/evaluate.py", "--run", trained, "--corpus", text / "heldout", "--tokens", 500,
+                  "--recent", "0,4", "--json", scores)  # fmt: skip
+    assert "seeing R both ways" in said and "R of 16 rows (its own)" in said
+    (facts,) = json.loads(scores.read_text()).values()
+    assert set(facts["masks"]) == {"0", "4", "16"} and facts["masks"]["16"]["more"] == [0, 0]
     prompt = "def main("
     generated = python(
         "launch/generate.py", "--run", trained, "--prompt", prompt, "--tokens", 40, "--no-stop"
