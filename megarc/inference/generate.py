@@ -116,7 +116,7 @@ def _refresh(sampling: Sampling, window: Window) -> int:
 
 def _encode(model: Transformer, text: Tensor, window: Window) -> tuple[Cache, Tensor]:
     """A cache that holds the window's beginning ``text``, and the logits [batch, ids] after it."""
-    cache = _cache(model, len(text), window.rows)
+    cache = model.empty_cache(len(text), window.rows)
     recent = min(window.recent, text.shape[1] - 1)
     return cache, model.logits(text, slice(-1, None), recent, cache=cache)[:, 0]
 
@@ -146,7 +146,7 @@ def continuations(
     """
     batch, count, length = uniforms.shape
     rows, device = beginning.shape[1], next(model.parameters()).device
-    cache = _cache(model, batch, rows + length)
+    cache = model.empty_cache(batch, rows + length)
     logits = model.logits(beginning, slice(-1, None), recent, cache=cache, positions=positions)[:, 0]
     cache, logits = cache.repeated(count), logits.repeat_interleave(count, 0)
     last = None if positions is None else positions[:, -1:].repeat_interleave(count, 0)
@@ -161,11 +161,6 @@ def continuations(
             logits = model.logits(drawn[:, None], slice(-1, None), 0, cache=cache, positions=at)[:, 0]
     shape = (batch, count, length)
     return torch.stack(tokens, 1).reshape(shape), torch.stack(likely, 1).reshape(shape)
-
-
-def _cache(model: Transformer, batch: int, rows: int) -> Cache:
-    config, weight = model.config, next(model.parameters())
-    return Cache(config.layers, batch, config.groups, rows, config.width_of_head, weight.dtype, weight.device)
 
 
 def look_up(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:

@@ -12,10 +12,11 @@ from megarc.model.footprint import Footprint, default_dtype, footprint
 from megarc.model.fp8 import no_fp8
 from megarc.model.initial import initial_values, initialise
 from megarc.model.loss import Head, Loss, head_loss, weighted_sum
+from megarc.model.part import Split
 from megarc.model.pipeline import Layer, Plan, build_pipeline, layers, stage_bounds
 from megarc.model.recompute import is_costly
 from megarc.model.record import Record, record_of
-from megarc.model.transformer import Transformer
+from megarc.model.transformer import Transformer, splits
 
 __all__ = [
     "Cost",
@@ -27,6 +28,7 @@ __all__ = [
     "ModelConfig",
     "Plan",
     "Record",
+    "Split",
     "Transformer",
     "build_pipeline",
     "cost_of",
@@ -40,6 +42,7 @@ __all__ = [
     "no_compiler",
     "no_fp8",
     "record_of",
+    "splits",
     "stage_bounds",
     "weighted_sum",
 ]

@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from megarc.model.config import ModelConfig
+from megarc.model.feed_forward import feed_forward_of
+from megarc.model.mixers import mixer_of
+from megarc.model.part import PartCost
 from megarc.window import Window
 
 
@@ -37,22 +40,25 @@ class Cost:
 
 def cost_of(config: ModelConfig, window: Window) -> Cost:
     """The cost of ``config`` on ``window``; the head runs on loss rows only."""
-    hidden, heads, width = config.hidden, config.heads, config.width_of_head
-    matrices = config.layers * block_parameters(config)
-    norms = (2 * config.layers + 1) * hidden + (2 * config.layers * width if config.qk_norm else 0)
+    parts, layers, hidden = _parts(config, window), config.layers, config.hidden
+    gains = layers * (2 * hidden + sum(part.gains for part in parts)) + hidden
     table = config.padded_vocabulary * hidden
     embeddings = table * (1 if config.tied else 2) + hidden * (config.learned_positions or 0)
     return Cost(
-        parameters=matrices + norms + embeddings,
+        parameters=layers * sum(part.matrices for part in parts) + gains + embeddings,
         embedding_parameters=embeddings,
-        matrix_flops=2 * matrices * window.rows,
+        matrix_flops=layers * sum(part.matrix_flops for part in parts),
         head_flops=2 * table * window.stride,
-        attention_flops=config.layers * window.attention_flops(heads, width),
-        full_square_flops=config.layers * 4 * heads * width * window.rows**2,
+        attention_flops=layers * sum(part.attention_flops for part in parts),
+        full_square_flops=layers * sum(part.full_square_flops for part in parts),
     )
 
 
 def block_parameters(config: ModelConfig) -> int:
-    """Elements of a block's matrices: queries, keys and values, out; gate and up, down."""
-    attention = 2 * config.hidden * config.width_of_head * (config.heads + config.groups)
-    return attention + 3 * config.hidden * config.width_of_ffn
+    """Elements of a block's matrices."""
+    return sum(part.matrices for part in _parts(config, Window.plain(1)))
+
+
+def _parts(config: ModelConfig, window: Window) -> tuple[PartCost, PartCost]:
+    """Of one layer: its mixer and its feed-forward."""
+    return mixer_of(config).cost(config, window), feed_forward_of(config).cost(config, window)

@@ -15,26 +15,32 @@ Linear = Callable[[Tensor, Tensor], Tensor]
 """``(x, weight)`` -> x times weight transposed: torch's, or in fp8."""
 
 
-class ColumnLinear(nn.Module):
+class Projection(nn.Module):
+    """A layer that multiplies rows by its ``weight``; the block says with which product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear: Linear = F.linear
+
+
+class ColumnLinear(Projection):
     """``x W^T`` without bias, ``W`` [outputs, inputs] split along outputs: each rank has some of them."""
 
     def __init__(self, inputs: int, outputs: int, kind: Kind, tensor: TensorParallel, parts: int = 1) -> None:
         super().__init__()
         self.weight = matrix(outputs, inputs, kind, tensor, split=0, parts=parts)
-        self.linear: Linear = F.linear
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x, self.weight)
 
 
-class RowLinear(nn.Module):
+class RowLinear(Projection):
     """``x W^T`` without bias, ``W`` [outputs, inputs] split along inputs: each rank has a summand."""
 
     def __init__(self, inputs: int, outputs: int, kind: Kind, tensor: TensorParallel) -> None:
         super().__init__()
         self.tensor = tensor
         self.weight = matrix(outputs, inputs, kind, tensor, split=1)
-        self.linear: Linear = F.linear
 
     def forward(self, x: Tensor) -> Tensor:
         return self.tensor.leave(self.linear(x, self.weight))

@@ -8,8 +8,11 @@ from torch import Tensor, nn
 from megarc.attention import Cache
 from megarc.model.block import Block
 from megarc.model.config import ExecutionConfig, ModelConfig
+from megarc.model.feed_forward import feed_forward_of
 from megarc.model.layers import ColumnLinear, Embedding, Norm, Positions, first_token
 from megarc.model.loss import Head, Loss, head_loss
+from megarc.model.mixers import mixer_of
+from megarc.model.part import Split
 from megarc.model.recompute import Runner
 from megarc.parallel import TensorParallel
 
@@ -94,6 +97,11 @@ class Transformer(nn.Module):
             x = block(x, recent, documents, cache, positions)
         return x
 
+    def empty_cache(self, batch: int, rows: int) -> Cache:
+        """What ``logits`` fills while it decodes ``batch`` windows of at most ``rows`` rows."""
+        weight = self.embedding.weight
+        return mixer_of(self.config).cache(self.config, batch, rows, weight.dtype, weight.device)
+
     def _last(
         self,
         tokens: Tensor,
@@ -109,6 +117,15 @@ class Transformer(nn.Module):
 
     def _table(self) -> Tensor:
         return self.embedding.weight if self.head is None else self.head.weight
+
+
+def splits(config: ModelConfig) -> list[Split]:
+    """What the number of tensor ranks must divide: heads, inner widths, and the rows of the embedding."""
+    return [
+        *mixer_of(config).splits(config),
+        *feed_forward_of(config).splits(config),
+        Split("model.vocabulary_multiple", config.vocabulary_multiple),
+    ]
 
 
 def head_logits(hidden: Tensor, weight: Tensor, config: ModelConfig, tensor: TensorParallel) -> Tensor:

@@ -6,6 +6,7 @@ import math
 
 from megarc.data import Stream
 from megarc.errors import UserError
+from megarc.model import Split, splits
 from megarc.parallel import Topology
 from megarc.train.config.run import RunConfig
 
@@ -25,23 +26,22 @@ def resolve(config: RunConfig, stream: Stream, topology: Topology) -> RunConfig:
 
 def _check_tensor(config: RunConfig, topology: Topology) -> None:
     """What is split over the tensor group must divide evenly."""
-    size, model = topology.tensor, config.model
-    if model.groups % size and size % model.groups:
-        raise UserError(
-            f"of model.kv_heads {model.groups} and parallel.tensor {size} one must divide the other"
-        )
+    size = topology.tensor
     rows = config.window.recent + config.window.causal
-    for name, number in (
-        ("model.heads", model.heads),
-        ("model.ffn", model.width_of_ffn),
-        ("model.vocabulary_multiple", model.vocabulary_multiple),
-        *([("the window's rows, with parallel.sequence,", rows)] if topology.sequence else []),
+    for split in (
+        *splits(config.model),
+        *([Split("the window's rows, with parallel.sequence,", rows)] if topology.sequence else []),
     ):
-        if number % size:
+        if split.fits(size):
+            continue
+        if split.or_shared:
             raise UserError(
-                f"parallel.tensor {size} does not divide {name} {number}; "
-                f"make it {_near(number, size)}, or change parallel.tensor"
+                f"of {split.key} {split.number} and parallel.tensor {size} one must divide the other"
             )
+        raise UserError(
+            f"parallel.tensor {size} does not divide {split.key} {split.number}; "
+            f"make it {_near(split.number, size)}, or change parallel.tensor"
+        )
 
 
 def _vocabulary(config: RunConfig, stream: Stream) -> int:

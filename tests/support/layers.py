@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from megarc.model import Head, ModelConfig, head_loss
-from megarc.model.block import KeyValue
 from megarc.model.layers import ColumnLinear, Embedding, Norm, RowLinear
+from megarc.model.mixers.attention import KeyValue
 from megarc.model.record import record_of
 from megarc.parallel import Groups, TensorParallel
 

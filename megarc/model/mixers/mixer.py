@@ -1,0 +1,52 @@
+"""The door of a mixer."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from megarc.attention import Cache
+from megarc.model.config import ModelConfig
+from megarc.model.part import Part
+from megarc.parallel import TensorParallel
+
+
+class Mixer(Part):
+    """Moves information from row to row, as far as the window's mask allows.
+
+    Args:
+        engine: the attention engine, ``execution.attention``.
+        layer: the number of its block: its place in the cache.
+        tensor: this rank's place in the tensor group.
+    """
+
+    @abstractmethod
+    def __init__(self, config: ModelConfig, engine: str, layer: int, tensor: TensorParallel) -> None:
+        super().__init__()
+
+    @abstractmethod
+    def forward(
+        self,
+        x: Tensor,
+        recent: int | Tensor,
+        documents: Tensor | None = None,
+        cache: Cache | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """``x`` [batch, rows (or this rank's part of them), hidden] -> the same shape.
+
+        Args:
+            recent: rows of R: one number, or one a sample [batch].
+            documents: [batch, n] segment ids; rows mix inside a segment only.
+            cache: what earlier rows left; these rows follow them and are added.
+            positions: [batch, n], where each row stands; None: its number.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def cache(
+        config: ModelConfig, batch: int, rows: int, dtype: torch.dtype, device: torch.device | str
+    ) -> Cache:
+        """An empty cache of all layers, for ``batch`` windows of at most ``rows`` rows."""
