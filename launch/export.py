@@ -23,7 +23,7 @@ def main() -> int:
     from megarc.inference import export
     from megarc.train import find_checkpoint, full_masters, run_config
 
-    found = find_checkpoint(arguments.run)
+    found = find_checkpoint(arguments.run).check()
     config = run_config(found)
     export(
         full_masters(found),

@@ -12,7 +12,7 @@ from megarc.config import digest_of
 from megarc.data import Maker, Stream, open_stream
 from megarc.errors import UserError
 from megarc.model import cost_of
-from megarc.parallel import Groups, agree, together
+from megarc.parallel import Groups, agree, broadcast_object, together
 from megarc.progress import human
 from megarc.train.checkpoint import Level, Standing
 from megarc.train.checkpoint.observer import Due
@@ -86,7 +86,9 @@ def _levels(config: RunConfig, folder: RunFolder, groups: Groups) -> list[Due]:
         Due(Level.shared(folder.checkpoints, groups, keys.keep, keep_every), config.interval(keys.every))
     ]
     if keys.local is not None:
-        levels.append(Due(Level.local(keys.local, folder.path, groups), config.interval(keys.local_every)))
+        run = broadcast_object(folder.run if groups.first else "", groups.world)
+        local = Level.local(keys.local, folder.path, run, groups)
+        levels.append(Due(local, config.interval(keys.local_every)))
     return levels
 
 

@@ -10,6 +10,7 @@ A job is one of
     {"do": "resave", "config": {...}, "from": F, "to": G}    load F under that configuration, save at once to G
     {"do": "layers", "sequence": true}                       split layers against torch.nn's
     {"do": "limit file size", "bytes": N}                    stands for a disk that is full
+    {"do": "forget", "folder": F}                            a user removes a folder
     {"do": "disk again"}                                     and for one with room
     {"do": "limit memory", "bytes": N}                       what this process may still take
 """
@@ -50,6 +51,9 @@ def main() -> None:
             continue
         if job["do"] == "disk again":
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+            continue
+        if job["do"] == "forget":
+            shutil.rmtree(job["folder"])
             continue
         if job["do"] == "limit memory":
             limit = psutil.Process().memory_info().vms + job["bytes"]

@@ -5,13 +5,17 @@
       rank-00017.json          where each fragment lies in its full parameter
       manifest.json            last: every file's size and digest, where the run stands
 
-A folder without a valid manifest does not exist.
+The manifest takes its name in one rename, so a folder without one is an unfinished save and does not exist.
+One whose manifest is there and cannot be read, or does not fit its checksum, is damaged: it is named, and nobody
+removes it. A folder of another name (``step-000001000-good``) is a user's own and is left alone.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +26,10 @@ from megarc.atomic_write import written_atomically
 from megarc.errors import UserError
 from megarc.parallel import Box
 
-FORMAT = 2
+FORMAT = 3  # 2 had no checksum of the manifest
 MANIFEST = "manifest.json"
+_STEP = re.compile(r"step-([0-9]+)")
+_FILES_AT_ONCE = 4  # digests are worked out outside Python's lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +87,31 @@ class Checkpoint:
 
     def verify(self, part: int = 0, parts: int = 1) -> str | None:
         """Reads the ``part``-th of ``parts`` of the files against their digests; the damaged one, or None."""
-        for name in sorted(self.manifest["files"])[part::parts]:
-            if digest_of(self.folder / name) != self.manifest["files"][name]["sha256"]:
-                return name
-        return None
+        files = self.manifest["files"]
+        names = sorted(files)[part::parts]
+        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+            found = pool.map(lambda name: digest_of(self.folder / name), names)
+            return next(
+                (name for name, digest in zip(names, found, strict=True) if digest != files[name]["sha256"]),
+                None,
+            )
+
+    def check(self) -> Checkpoint:
+        """Itself, once every file was read against its digest: for whoever reads it on one process.
+
+        Raises:
+            UserError: naming the damaged file.
+        """
+        if (damaged := self.verify()) is not None:
+            raise self.damage(damaged)
+        return self
+
+    def damage(self, name: str) -> UserError:
+        """The error that names a file whose digest differs."""
+        return UserError(
+            f"{self.folder / name} is damaged: its digest differs from the manifest's; "
+            f"{instead_of(self.folder)}"
+        )
 
 
 def step_folder(checkpoints: Path, step: int) -> Path:
@@ -94,7 +121,10 @@ def step_folder(checkpoints: Path, step: int) -> Path:
 
 def step_of(folder: Path) -> int:
     """1000 of ``step-000001000``."""
-    return int(folder.name.removeprefix("step-"))
+    found = _STEP.fullmatch(folder.name)
+    if found is None:
+        raise ValueError(f"{folder} is not named as a checkpoint is")
+    return int(found[1])
 
 
 def rank_name(rank: int) -> str:
@@ -103,15 +133,21 @@ def rank_name(rank: int) -> str:
 
 
 def finished(checkpoints: Path) -> list[Path]:
-    """The folders that were written to their end, oldest first; others do not exist for us."""
-    return [folder for folder in sorted(checkpoints.glob("step-*")) if _manifest(folder) is not None]
+    """The folders that were written to their end, damaged or not, oldest first; others do not exist for us."""
+    named = [folder for folder in checkpoints.glob("step-*") if _STEP.fullmatch(folder.name)]
+    return sorted((folder for folder in named if (folder / MANIFEST).exists()), key=step_of)
+
+
+def undamaged(folders: Iterable[Path]) -> list[Path]:
+    """Those of finished folders whose manifest can be read; their other files are not looked at."""
+    return [folder for folder in folders if not isinstance(_manifest(folder), str)]
 
 
 def latest(checkpoints: Path, at_most: int | None = None) -> Checkpoint | None:
     """The newest finished checkpoint, of step ``at_most`` where that is given, if there is one.
 
     Raises:
-        UserError: where a file of it is missing or cut: that is damage, not an unfinished save.
+        UserError: where its manifest, or a file of it, is damaged, missing or cut.
     """
     folders = [folder for folder in finished(checkpoints) if at_most is None or step_of(folder) <= at_most]
     return open_checkpoint(folders[-1]) if folders else None
@@ -123,13 +159,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         UserError: where it is not whole, or from a newer version.
     """
-    manifest = _manifest(folder)
-    if manifest is None:
-        raise UserError(f"{folder} is no finished checkpoint: it has no {MANIFEST}, or half of one")
-    if manifest.get("format", 0) > FORMAT:
-        raise UserError(
-            f"{folder} has format {manifest['format']}, this megarc reads up to {FORMAT}; use a newer megarc"
-        )
+    manifest = read_manifest(folder)
     for name, facts in manifest["files"].items():
         path = folder / name
         size = path.stat().st_size if path.exists() else None
@@ -143,21 +173,55 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 
 def instead_of(folder: Path) -> str:
     """What a user can do without a checkpoint that is damaged, as the end of a sentence."""
-    before = [other for other in finished(folder.parent) if other.name < folder.name]
-    if not before:
-        return "remove that folder to start anew: there is no checkpoint before it"
+    named = _STEP.fullmatch(folder.name)
+    earlier = [other for other in finished(folder.parent) if named and step_of(other) < int(named[1])]
+    move = f"mv {folder} {aside(folder)}"
+    if before := undamaged(earlier):
+        return f"move that folder away to go on from the checkpoint before it, {before[-1].name}:  {move}"
     return (
-        f"move that folder away to go on from the checkpoint before it, {before[-1].name}:  "
-        f"mv {folder} {folder.parent.parent}/damaged-{folder.name}"
+        f"bring it back from a copy. No whole checkpoint is before it: to start anew, move it away:  {move}"
     )
 
 
-def _manifest(folder: Path) -> dict[str, Any] | None:
+def aside(folder: Path) -> Path:
+    """Where a damaged checkpoint is out of the way: a name that is no checkpoint's, and free."""
+    name, number = f"damaged-{folder.name}", 1
+    while folder.with_name(name).exists():
+        number += 1
+        name = f"damaged-{folder.name}-{number}"
+    return folder.with_name(name)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a finished checkpoint.
+
+    Raises:
+        UserError: where there is none, it is damaged, or from a newer version.
+    """
+    if not (folder / MANIFEST).exists():
+        raise UserError(f"{folder} is no finished checkpoint: it has no {MANIFEST}")
+    manifest = _manifest(folder)
+    if isinstance(manifest, str):
+        raise UserError(f"{folder / MANIFEST} is damaged: {manifest}; {instead_of(folder)}")
+    if manifest["format"] > FORMAT:
+        raise UserError(
+            f"{folder} has format {manifest['format']}, this megarc reads up to {FORMAT}; use a newer megarc"
+        )
+    return manifest
+
+
+def _manifest(folder: Path) -> dict[str, Any] | str:
+    """A manifest, or what is wrong with it."""
     try:
         manifest = orjson.loads((folder / MANIFEST).read_bytes())
-    except (OSError, orjson.JSONDecodeError):
-        return None
-    return manifest if isinstance(manifest, dict) and "files" in manifest else None
+    except (OSError, orjson.JSONDecodeError) as error:
+        return f"it cannot be read ({error})"
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+        return "it is no manifest of a checkpoint"
+    checksum = manifest.pop("checksum", None)
+    if manifest["format"] > FORMAT or (manifest["format"] == 2 and checksum is None):
+        return manifest
+    return manifest if checksum == _checksum(manifest) else "its checksum does not fit"
 
 
 def write_manifest(folder: Path, ranks: Iterable[int], standing: Standing, facts: dict[str, Any]) -> None:
@@ -169,13 +233,14 @@ def write_manifest(folder: Path, ranks: Iterable[int], standing: Standing, facts
         files[entry["tensors"]] = {"size": entry["size"], "sha256": entry["sha256"]}
         files[name] = {"size": (folder / name).stat().st_size, "sha256": digest_of(folder / name)}
     manifest = {"format": FORMAT, "standing": asdict(standing), "files": files, **facts}
+    manifest["checksum"] = _checksum(manifest)
     with written_atomically(folder / MANIFEST) as file:
         file.write(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
 
 
-def digest_of_text(text: str) -> str:
-    """SHA-256 of a string."""
-    return hashlib.sha256(text.encode()).hexdigest()
+def _checksum(manifest: dict[str, Any]) -> str:
+    """SHA-256 of all that the manifest says: no file's digest covers where the run stands, for instance."""
+    return hashlib.sha256(orjson.dumps(manifest, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def digest_of(path: Path) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
 import shutil
 import socket
@@ -11,6 +13,8 @@ from pathlib import Path
 from megarc.errors import UserError, told_once
 from megarc.parallel import Groups, gather_objects
 from megarc.train.checkpoint import layout
+
+log = logging.getLogger("megarc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +32,28 @@ class Level:
         return cls(folder, tuple(range(groups.world.size)), keep, keep_every)
 
     @classmethod
-    def local(cls, folder: Path, run: Path, groups: Groups) -> Level:
+    def local(cls, folder: Path, run: Path, identity: str, groups: Groups) -> Level:
         """Each host's own disk: ranks of one host write together. Names of the environment are filled in.
 
         Two stay: a host may have been lost while it wrote the newest.
 
+        Args:
+            run: the run folder.
+            identity: which run it is: another one that lay in this folder before has a place of its own.
+
         Raises:
             UserError: on every rank, where one cannot make its folder.
         """
-        place = (
-            Path(os.path.expandvars(folder)) / f"{run.name}-{layout.digest_of_text(str(run.resolve()))[:8]}"
-        )
+        disk = Path(os.path.expandvars(folder))
+        of_run = hashlib.sha256(f"{run.resolve()}\n{identity}".encode()).hexdigest()
+        place = disk / f"{run.name}-{of_run[:8]}"
         error = None
         try:
             place.mkdir(parents=True, exist_ok=True)
+            others = sorted(other.name for other in disk.glob(f"{run.name}-????????") if other != place)
+            if others and groups.first:
+                log.info("%s also holds checkpoints of other runs of this name (%s); they are not used. "
+                         "Remove them once those runs are done", disk, ", ".join(others[:4]))  # fmt: skip
         except OSError as problem:
             error = f"rank {groups.world.rank}: {problem}"
         told = gather_objects((error, socket.gethostname(), str(place)), groups.world)
@@ -59,17 +71,33 @@ class Level:
         return rank == self.members[0]
 
     def prune(self) -> None:
-        """Removes what need not stay: beyond the newest ``keep``, and no multiple of ``keep_every``."""
-        for old in layout.finished(self.folder)[: -self.keep]:
+        """Removes what need not stay: beyond the newest ``keep``, and no multiple of ``keep_every``.
+
+        A damaged manifest's folder is neither counted nor removed.
+        """
+        for old in layout.undamaged(layout.finished(self.folder))[: -self.keep]:
             if self.keep_every and layout.step_of(old) % self.keep_every == 0:
                 continue
             remove(old)
 
     def remove_beyond(self, step: int) -> None:
-        """Removes the checkpoints of later steps."""
+        """Removes the checkpoints of later steps; a damaged one is set aside."""
         for folder in layout.finished(self.folder):
             if layout.step_of(folder) > step:
-                remove(folder)
+                make_room(folder)
+
+
+def make_room(folder: Path) -> None:
+    """Removes what stands in a checkpoint's place: an unfinished save, or one that did not happen after all.
+
+    A finished one that is damaged is renamed: somebody may still want its other files.
+    """
+    if (folder / layout.MANIFEST).exists() and not layout.undamaged([folder]):
+        aside = layout.aside(folder)
+        folder.rename(aside)
+        log.warning("%s is damaged; it lies in %s now", folder, aside)
+    elif folder.exists():
+        remove(folder)
 
 
 def remove(folder: Path) -> None:

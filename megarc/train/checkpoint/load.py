@@ -18,7 +18,6 @@ from megarc.train.checkpoint.layout import (
     Placed,
     Standing,
     finished,
-    instead_of,
     open_checkpoint,
     step_of,
 )
@@ -78,10 +77,7 @@ def _verify(checkpoint: Checkpoint, world: Group) -> None:
     damaged = [name for name in gather_objects(checkpoint.verify(world.rank, world.size), world) if name]
     if damaged:
         with told_once(world.rank == 0):
-            raise UserError(
-                f"{checkpoint.folder / damaged[0]} is damaged: its digest differs from the manifest's; "
-                f"{instead_of(checkpoint.folder)}"
-            )
+            raise checkpoint.damage(damaged[0])
 
 
 def _covers(checkpoint: Checkpoint, engine: Engine) -> bool:

@@ -15,7 +15,7 @@ from megarc.errors import UserError, told_once
 from megarc.parallel import Groups, gather_objects
 from megarc.train.checkpoint import layout
 from megarc.train.checkpoint.fragments import Fragment, buffers, written
-from megarc.train.checkpoint.level import Level
+from megarc.train.checkpoint.level import Level, make_room
 from megarc.train.checkpoint.write import State, Writing, write
 from megarc.train.engine.engine import Engine
 
@@ -89,7 +89,8 @@ class Saver:
             return
         self._writing = None
         writing.given_up.set()
-        if writing.level.publisher(self.groups.world.rank):
+        whole_after_all = (writing.folder / layout.MANIFEST).exists()  # what failed came after its end
+        if writing.level.publisher(self.groups.world.rank) and not whole_after_all:
             # What it holds of a full disk is of no use to anybody.
             shutil.rmtree(writing.folder, ignore_errors=True)
         whole = layout.finished(writing.level.folder)
@@ -102,8 +103,7 @@ class Saver:
         error = None
         if level.publisher(self.groups.world.rank):
             try:
-                if folder.exists():
-                    shutil.rmtree(folder)
+                make_room(folder)
                 folder.mkdir()  # not its parents: where they have vanished, the run's folder has
             except FileNotFoundError:
                 error = f"{level.folder} has vanished"

@@ -29,12 +29,12 @@ class SavedModel:
 
 
 def find_checkpoint(path: Path) -> Checkpoint:
-    """The newest whole checkpoint of a run folder, or one ``step-...`` folder.
+    """The newest checkpoint of a run folder, or the folder of one, whatever its name.
 
     Raises:
         UserError: where there is none, or it is not whole.
     """
-    if path.name.startswith("step-"):
+    if (path / MANIFEST).exists() or path.name.startswith("step-"):
         return open_checkpoint(path)
     newest = latest(RunFolder(path).checkpoints)
     if newest is None:
@@ -58,7 +58,7 @@ def load_model(
     """
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise UserError("device cuda is asked for, but torch sees no GPU here; use cpu")
-    found = find_checkpoint(path)
+    found = find_checkpoint(path).check()
     config = run_config(found)
     model = Transformer(config.model)
     with torch.no_grad():

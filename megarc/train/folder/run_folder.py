@@ -7,6 +7,7 @@ import logging
 import platform
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
@@ -67,6 +68,15 @@ class RunFolder:
     def ranks(self) -> Path:
         return self.path / "ranks"
 
+    @property
+    def run(self) -> str:
+        """Which run the folder holds: a name that it keeps for good and no other run has; "" where there is none."""
+        try:
+            facts = orjson.loads(self.environment.read_bytes())
+        except (OSError, orjson.JSONDecodeError):
+            return ""
+        return str(facts.get("run", "")) if isinstance(facts, dict) else ""
+
     def log_of(self, rank: int) -> Path:
         return self.ranks / f"rank-{rank:05d}.log"
 
@@ -91,14 +101,16 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             if self.config.exists():
                 self._check_same_run(config)
-            elif leftovers := [entry.name for entry in self.path.iterdir() if entry.name != "lock"]:
+            elif leftovers := [entry.name for entry in self.path.iterdir() if not _passing(entry.name)]:
                 raise UserError(
                     f"the run folder {self.path} has no config.yaml but holds other things "
                     f"({', '.join(sorted(leftovers)[:4])}); choose another with folder=..."
                 )
-            self.config.write_text(to_yaml(config), encoding="utf-8")
-            environment = orjson.dumps({**_environment(), **facts}, option=orjson.OPT_INDENT_2)
-            self.environment.write_bytes(environment)
+            environment = {"run": self.run or uuid.uuid4().hex, **_environment(), **facts}
+            with written_atomically(self.config) as file:
+                file.write(to_yaml(config).encode())
+            with written_atomically(self.environment) as file:
+                file.write(orjson.dumps(environment, option=orjson.OPT_INDENT_2))
             self.checkpoints.mkdir(exist_ok=True)
             self.ranks.mkdir(exist_ok=True)
         except OSError as error:
@@ -208,6 +220,11 @@ class RunFolder:
                 + "\n         ".join(lines)
                 + "\n       use the old values, or another folder (folder=...)"
             )
+
+
+def _passing(name: str) -> bool:
+    """Whether a file is of no run: the lock, or what a killed writer left half done."""
+    return name.startswith("lock") or name.endswith(".partial")
 
 
 def _environment() -> dict[str, Any]:

@@ -12,9 +12,11 @@ import pytest
 import torch
 from support.ranks import WORKER, run_jobs
 from support.runs import full_state, pretrain
+from support.scripts import python
 
 from megarc.errors import UserError
-from megarc.train.checkpoint import latest
+from megarc.train import load_model
+from megarc.train.checkpoint import Level, latest
 
 STEPS = 60
 
@@ -83,15 +85,107 @@ def test_a_flipped_byte_is_named(copied):
     assert "from step 55" in run_jobs([job], 1, folder.parent)
 
 
-@pytest.mark.parametrize("kept", [0, 0.5])
-def test_an_unfinished_save_does_not_exist(copied, kept):
+def test_an_unfinished_save_does_not_exist(copied):
     folder, _ = copied
-    manifest = latest(folder / "checkpoints").folder / "manifest.json"
-    content = manifest.read_bytes()
-    manifest.unlink()
-    if kept:
-        manifest.write_bytes(content[: int(len(content) * kept)])
+    (latest(folder / "checkpoints").folder / "manifest.json").unlink()
     assert latest(folder / "checkpoints").standing.step == STEPS - 5
+
+
+def cut(content):
+    return content[: len(content) // 2]
+
+
+def another_step(content):
+    """One byte, and it is still JSON."""
+    assert content.count(b'"step": 60') == 1
+    return content.replace(b'"step": 60', b'"step": 40')
+
+
+@pytest.mark.parametrize("spoil", [cut, another_step, lambda content: b"", lambda content: b"{}"])
+def test_a_damaged_manifest_is_named_and_nothing_is_removed(copied, spoil):
+    folder, job = copied
+    manifest = latest(folder / "checkpoints").folder / "manifest.json"
+    manifest.write_bytes(spoil(manifest.read_bytes()))
+    before = {path: path.stat().st_mtime_ns for path in sorted(folder.glob("checkpoints/**/*"))}
+    told = f"{manifest} is damaged: .*to go on from the checkpoint before it, step-000000055:  mv "
+    with pytest.raises(UserError, match=told):
+        latest(folder / "checkpoints")
+    if spoil is cut:
+        assert f"{manifest} is damaged" in run_jobs([job], 1, folder.parent, expect_failure=True)
+    # Whoever trains on with a later checkpoint leaves it where it is, and does not count it.
+    Level(folder / "checkpoints", (0,), keep=1).prune()
+    left = {path for path in before if path.parent.name != "step-000000050"} - {
+        manifest.parents[1] / "step-000000050"
+    }
+    assert {path: path.stat().st_mtime_ns for path in sorted(folder.glob("checkpoints/*/*"))} == {
+        path: before[path] for path in left if path.is_file()
+    }
+
+
+def test_a_damaged_checkpoint_in_the_way_of_a_new_one_is_set_aside(copied):
+    folder, _ = copied
+    newest = latest(folder / "checkpoints").folder
+    (newest / "manifest.json").write_text("{")
+    for level in (Level(newest.parent, (0,), keep=1),) * 2:
+        level.remove_beyond(STEPS - 5)
+    aside = newest.with_name(f"damaged-{newest.name}")
+    assert not newest.exists() and (aside / "rank-00000.safetensors").exists()
+    assert latest(folder / "checkpoints").standing.step == STEPS - 5
+
+
+def test_what_reads_a_model_checks_its_files(copied):
+    """Evaluation, generation and export: a byte of a weight, and one of the place where a weight lies."""
+    folder, _ = copied
+    newest = latest(folder / "checkpoints").folder
+    assert load_model(folder).standing.step == STEPS
+    for name in ("rank-00000.safetensors", "rank-00000.json"):
+        content = bytearray((newest / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (newest / name).write_bytes(content)
+        for path in (folder, newest):
+            with pytest.raises(UserError, match=f"{name} is damaged: its digest"):
+                load_model(path)
+        if name.endswith("json"):
+            output = python("launch/export.py", "--run", folder, "--to", folder.parent / "out", code=2)
+            assert f"{newest / name} is damaged" in output
+        content[len(content) // 2] ^= 1
+        (newest / name).write_bytes(content)
+
+
+def test_a_users_own_copies_are_left_alone(copied):
+    folder, _ = copied
+    checkpoints = folder / "checkpoints"
+    for name in ("step-000000060-good", "step-000000055.bak", "best", "step-9", "step-0000000070.old"):
+        shutil.copytree(checkpoints / "step-000000060", checkpoints / name)
+    Level(checkpoints, (0,), keep=1).prune()
+    assert {path.name for path in checkpoints.iterdir()} == {
+        "step-000000060", "step-000000060-good", "step-000000055.bak", "best", "step-0000000070.old",
+    }  # fmt: skip
+    assert latest(checkpoints).folder.name == "step-000000060"
+    for own in ("step-000000060-good", "best"):
+        assert load_model(checkpoints / own).standing.step == STEPS
+
+
+def test_checkpoints_of_another_run_on_the_hosts_own_disk_are_not_taken(tmp_path):
+    """The folder was deleted and a run of another seed and rate begins there, and the disk still has the old one's."""
+    disk, folder = tmp_path / "disk", tmp_path / "run"
+    local = {"checkpoint__local": str(disk), "checkpoint__local_every": "1 steps"}
+    other = {"seed": 1, "optimizer__lr": 1e-3}
+    output = run_jobs(
+        [
+            pretrain(folder, 1, 6, **local),
+            {"do": "forget", "folder": str(folder)},
+            pretrain(folder, 1, 4, **local, **other),
+            pretrain(tmp_path / "clean", 1, 4, **other),
+        ],
+        1,
+        tmp_path,
+    )
+    assert "goes on from" not in output
+    assert f"{disk} also holds checkpoints of other runs of this name (run-" in output
+    assert json.loads((folder / "state.json").read_text())["step"] == 4
+    clean = full_state(tmp_path / "clean")
+    assert all(torch.equal(values, clean[part]) for part, values in full_state(folder).items())
 
 
 @pytest.mark.parametrize("name", ["rank-00000.safetensors", "rank-00000.json"])
