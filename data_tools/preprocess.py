@@ -15,7 +15,7 @@ from megarc.corpus.indexed.manifest import Manifest
 from megarc.corpus.inputs.find import FORMATS
 from megarc.corpus.packing.job_part import this_part
 from megarc.errors import UserError, run_script
-from megarc.progress import human
+from megarc.progress import human, human_bytes
 
 EXAMPLES = """
 examples:
@@ -94,7 +94,7 @@ def report(manifests: list[Manifest], prefix: Path) -> None:
         name = f"{prefix}_{split}" if split else str(prefix)
         print(f"{name}: {manifest.documents} documents, {human(manifest.tokens)} tokens ({manifest.dtype})")
         size, tokens = manifest.text_bytes or 0, max(manifest.tokens, 1)
-        print(f"  {human(size)}B of text, {size / tokens:.2f} bytes a token")
+        print(f"  {human_bytes(size)} of text, {size / tokens:.2f} bytes a token")
     if not manifests:
         print(f"this part of {prefix} is whole; the corpus is there when all are and are merged")
         return

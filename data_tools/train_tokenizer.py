@@ -11,7 +11,7 @@ from megarc.corpus.inputs.find import FORMATS
 from megarc.corpus.inputs.sample import sampled_texts
 from megarc.corpus.tokenizer.train import train_tokenizer
 from megarc.errors import run_script
-from megarc.progress import human
+from megarc.progress import human_bytes
 
 EXAMPLES = """
 examples:
@@ -62,7 +62,7 @@ def parse() -> argparse.Namespace:
         type=int,
         default=sample,
         metavar="N",
-        help=f"train on about N bytes, documents drawn at random ({human(sample)}B)",
+        help=f"train on about N bytes, documents drawn at random ({human_bytes(sample)})",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="another sample (0)")
     parser.add_argument("--reserve", nargs="+", default=[], metavar="TOKEN", help="more reserved tokens")

@@ -172,8 +172,8 @@ def timed(step: Callable, config: RunConfig, groups, arguments) -> dict:
         "ms": 1e3 * seconds,
         "processed_tokens_per_second": samples * window.rows / seconds,
         "predicted_tokens_per_second": samples * window.stride / seconds,
-        "mfu_exact_mask": samples * cost.training_flops / seconds / peak,
-        "mfu_full_square": samples * cost.training_flops_full_square / seconds / peak,
+        "mfu_exact_mask": samples * cost.training_flops / seconds / peak if peak else None,
+        "mfu_full_square": samples * cost.training_flops_full_square / seconds / peak if peak else None,
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if cuda else None,
     }
 

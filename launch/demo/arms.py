@@ -58,8 +58,8 @@ def train(arms: Sequence[Arm]) -> None:
         print(f"all {len(arms)} runs are there already (rm -r demo/runs to train anew)")
         return
     total = sum(load(RunConfig, arm.config, arm.keys).total_steps() for arm in waiting)
-    with progress(f"{len(waiting)} runs", total, unit="steps") as bar:
-        shown = 0
+    shown = sum(arm.steps_done()[0] for arm in waiting)
+    with progress(f"{len(waiting)} runs", total, done=shown, unit="steps") as bar:
 
         def look(running: Sequence[Arm]) -> None:
             nonlocal shown

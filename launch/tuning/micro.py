@@ -44,7 +44,7 @@ def try_all(study: StudyConfig, groups: Groups) -> tuple[list[Trial], float]:
     for recompute in keys.recompute:
         probe = Probe(study.run(), groups, MAKERS, recompute, keys)
         limit = probe.limit
-        with progress(f"recompute {recompute}", 0, unit="sizes", quiet=not groups.first) as bar:
+        with progress(f"recompute {recompute}", None, unit="sizes", quiet=not groups.first) as bar:
 
             def attempt(size: int, probe: Probe = probe) -> Trial:
                 trial = probe.attempt(size)

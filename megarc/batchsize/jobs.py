@@ -88,8 +88,8 @@ def run_all(jobs: Sequence[Job], command: Sequence[str], at_once: int, what: str
         job.write()
     waiting = [job for job in jobs if not job.finished()]
     work = sum(job.steps - job.first for job in waiting)
-    with progress(what, work, unit="steps", quiet=not waiting) as bar:
-        shown = 0
+    shown = sum(job.step() - job.first for job in waiting)
+    with progress(what, work, done=shown, unit="steps", quiet=not waiting) as bar:
 
         def look(running: Sequence[Job]) -> None:
             nonlocal shown

@@ -18,6 +18,7 @@ from megarc.train.checkpoint import Level, Standing
 from megarc.train.checkpoint.observer import Due
 from megarc.train.checkpoint.resume import resume
 from megarc.train.config.run import RunConfig
+from megarc.train.ending import failure_told, how_it_ended
 from megarc.train.engine.build import build_engine
 from megarc.train.engine.dry_step import Explain, dry_step, memory_told
 from megarc.train.folder.folder_lock import hold
@@ -75,7 +76,14 @@ def pretrain(
         if config.health.dry_step and resumed.standing.step < config.total_steps():
             dry_step(engine, stream)
         stretch = Attempts(config, engine, stream, heldout, folder, levels, signals, list(watch))
-        return stretch.until_the_end(resumed)
+        ending = stretch.until_the_end(resumed)
+        if groups.first:
+            log.info(how_it_ended(ending, config, _last_step(config, resumed.standing)))
+        return ending
+
+
+def _last_step(config: RunConfig, standing: Standing) -> int:
+    return config.last_step(config.batches().standing_at(standing.step, standing.samples))
 
 
 def _levels(config: RunConfig, folder: RunFolder, groups: Groups) -> list[Due]:
@@ -136,11 +144,12 @@ def _take(
         folder.enter(config, facts)
         clear(folder.ranks)
         stack.enter_context(folder.logged(log, folder.log))
-        stack.enter_context(
-            folder.failures_told(
-                lambda: f"step {heartbeat.step}, {heartbeat.phase}", known=lambda: alarmed(folder.ranks)
-            )
-        )
+
+        def where() -> str:
+            return f"step {heartbeat.step}, {heartbeat.phase}"
+
+        stack.enter_context(failure_told(folder, where))
+        stack.enter_context(folder.failures_told(where, known=lambda: alarmed(folder.ranks)))
     except OSError as problem:
         raise UserError(f"the run folder {folder.path} cannot be made: {problem}") from None
 

@@ -65,10 +65,19 @@ def start(place: Place, read: Callable[[], RunConfig], patience: timedelta) -> S
 
 def speak(place: Place) -> None:
     """Rank 0 speaks; others only warn. Each rank's log file has all it says."""
-    stream = logging.StreamHandler(sys.stderr)
-    stream.setLevel(logging.INFO if place.rank == 0 else logging.WARNING)
-    stream.setFormatter(
+    console = Console(logging.INFO if place.rank == 0 else logging.WARNING)
+    console.setFormatter(
         logging.Formatter("%(message)s" if place.rank == 0 else f"rank {place.rank}: %(message)s")
     )
-    logging.getLogger().addHandler(stream)
+    root = logging.getLogger()
+    for earlier in [handler for handler in root.handlers if isinstance(handler, Console)]:
+        root.removeHandler(earlier)  # of an earlier run in this process: each line is said once
+    root.addHandler(console)
     logging.getLogger("megarc").setLevel(logging.INFO)
+
+
+class Console(logging.Handler):
+    """Standard error as it is when a line is said: a progress bar puts itself before it, and lines stand above."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)

@@ -48,7 +48,8 @@ def test_the_folder_holds_what_the_docs_say(trained):
     files = {"config.yaml", "environment.json", "metrics.jsonl", "state.json", "log.txt"}
     assert held == files | {"tensorboard", "checkpoints", "plots", "ranks"}
     assert [path.name for path in (trained / "ranks").iterdir()] == ["rank-00000.log"]
-    assert "attention engine: split_cpu" in (trained / "log.txt").read_text()
+    said = (trained / "log.txt").read_text()
+    assert "attention engine: split_cpu" in said
     assert (trained / "plots" / "loss.png").stat().st_size > 5000
     line = json.loads((trained / "metrics.jsonl").read_text().splitlines()[0])
     for name in ("train/bits_per_byte", "speed/predicted_tokens_per_second", "speed/mfu_exact_mask",
@@ -56,6 +57,23 @@ def test_the_folder_holds_what_the_docs_say(trained):
         assert line[name] > 0
     assert line["speed/processed_tokens_per_second"] == 2 * line["speed/predicted_tokens_per_second"]
     assert any(trained.joinpath("tensorboard").iterdir())
+
+
+def test_a_run_says_all_that_happens(text, trained):
+    said = [line.split(" ", 2)[2] for line in (trained / "log.txt").read_text().splitlines()]
+    saved = f"{trained}/checkpoints/step-000000006"
+    (step,) = [line for line in said if line.startswith("step 4 of 6: loss ")]
+    facts = dict(
+        part.rsplit(" ", 1) for part in step.removesuffix(" tok/s").replace(" tok/s,", ",").split(", ")[1:]
+    )
+    assert {"gradient norm", "predicted", "processed", "left"} <= set(facts) and float(
+        facts["gradient norm"]
+    ) > 0
+    (heldout,) = [line for line in said if line.startswith("step 6 of 6: held-out loss ")]
+    assert f"{losses(trained)[-1]:.3f} nats/token" in heldout and "bits/byte" in heldout
+    assert any(line.startswith(f"step 6 is saved: {saved}, in ") for line in said)
+    command = f"python launch/evaluate.py --run {trained} --corpus {text}/heldout"
+    assert said[-1] == f"finished at step 6 of 6: {saved}; next: {command}"
 
 
 def test_evaluate_generate_export(text, trained, tmp_path):

@@ -11,7 +11,7 @@ from megarc.corpus.indexed.corpus import IndexedCorpus
 from megarc.corpus.indexed.manifest import load_manifest
 from megarc.corpus.tokenizer import Tokenizer
 from megarc.errors import UserError
-from megarc.progress import human
+from megarc.progress import human, human_bytes
 from megarc.window import Window
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def facts_of(corpus: IndexedCorpus) -> list[str]:
     lines.append(f"content {manifest.content_digest[:16]}...")
     if manifest.text_bytes is not None and manifest.tokens:
         size = manifest.text_bytes
-        lines.append(f"{human(size)}B of text, {size / manifest.tokens:.2f} bytes a token")
+        lines.append(f"{human_bytes(size)} of text, {size / manifest.tokens:.2f} bytes a token")
     if manifest.tokenizer:
         kind, size = manifest.tokenizer.kind, manifest.tokenizer.vocabulary_size
         lines.append(f"tokenizer: {kind}, {size} tokens, {manifest.tokenizer.digest[:16]}...")

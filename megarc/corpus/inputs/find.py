@@ -36,6 +36,11 @@ class Input:
     bytes: int
     modified: int  # ns; a changed file makes earlier work on it void
 
+    @property
+    def sized(self) -> bool:
+        """Whether ``bytes`` is known: not of standard input, nor of a pipe."""
+        return self.name != "-" and (self.bytes > 0 or self.path.is_file())
+
 
 def find_inputs(
     named: Iterable[str], exclude: Sequence[str] = (), format: str | None = None

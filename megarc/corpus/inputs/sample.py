@@ -48,7 +48,9 @@ def _drawn(
 ) -> Iterator[str]:
     read = skipped = 0
     spans = [span for piece in cut(inputs) for span in piece]
-    with progress("reading", sum(span.stop - span.start for span in spans), unit="B") as bar:
+    sized = all(file.sized for file in inputs)
+    size = sum(span.stop - span.start for span in spans) if sized else None
+    with progress("reading", size, unit="B") as bar:
         for span in spans:
             for block in read_span(inputs[span.input], span, json_key):
                 records: npt.NDArray[Any] = np.zeros(len(block.texts), RECORD)

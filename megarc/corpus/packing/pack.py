@@ -23,7 +23,7 @@ from megarc.corpus.packing.work_folder import WorkFolder
 from megarc.corpus.packing.workers import share_out
 from megarc.corpus.tokenizer import EngineError, load_tokenizer, with_fast_engine
 from megarc.errors import UserError
-from megarc.progress import human, progress
+from megarc.progress import human, human_bytes, progress
 
 MAX_BAD = 0.001
 _MOST_MEGABYTES = 120  # resident, of a worker, before another takes its place
@@ -108,7 +108,7 @@ def _prepare(request: PackRequest) -> tuple[Job, Plan, list[int]]:
         raise UserError("standard input cannot be packed in parts: write it to files first")
     pieces = cut(inputs)
     for file in uncut(inputs, pieces):
-        request.say(f"{file.name} cannot be cut, so one worker alone reads it ({human(file.bytes)}B)")
+        request.say(f"{file.name} cannot be cut, so one worker alone reads it ({human_bytes(file.bytes)})")
     plan = Plan(
         inputs=[(file.name, file.bytes) for file in inputs],
         pieces=len(pieces),
@@ -124,7 +124,9 @@ def _work(job: Job, todo: Sequence[int], request: PackRequest) -> None:
     left = [piece for piece in todo if not job.shards(piece)]
     if len(left) < len(todo):
         request.say(f"going on: {len(todo) - len(left)} of {len(todo)} pieces are whole already")
-    size = sum(span.stop - span.start for piece in left for span in job.pieces[piece])
+    spans = [span for piece in left for span in job.pieces[piece]]
+    unsized = not all(job.inputs[span.input].sized for span in spans)
+    size = None if unsized else sum(span.stop - span.start for span in spans)
     tokens = lines = rejects = 0
     with progress("packing", size, unit="B", quiet=request.quiet) as bar:
 

@@ -83,13 +83,14 @@ def _pack_span(job: Job, span: Span, output: _Output, tell: Tell) -> None:
         records, tokens = _encode(job, span.input, block, output.dropped)
         documents += len(records)
         output.take(records, tokens)
-        advance = min(block.characters, span.stop - span.start - told)  # a guess, put right below
+        # A guess, put right below; of a stream whose size nobody knows, the characters.
+        advance = min(block.characters, span.stop - span.start - told) if file.sized else block.characters
         told += advance
         tell(News(advance, len(tokens), block.lines, len(block.rejects)))
     leaves = [] if file.name == "-" else leaf_digests(file.path, span.start, span.stop)
     facts = {"lines": lines, "documents": documents, "rejects": rejects, "shown": shown, "leaves": leaves}
     output.spans.append(found.model_copy(update=facts))
-    tell(News(bytes=span.stop - span.start - told))
+    tell(News(bytes=span.stop - span.start - told if file.sized else 0))
 
 
 def _encode(job: Job, number: int, block: Block, dropped: Counter[str]) -> Batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -18,6 +19,8 @@ from megarc.atomic_write import written_atomically
 from megarc.train.checkpoint import layout
 from megarc.train.checkpoint.level import Level
 
+log = logging.getLogger("megarc")
+
 _SECONDS_FOR_SLOWEST_RANK = 1800.0
 
 
@@ -31,6 +34,7 @@ class Writing:
     own_files_done: threading.Event = field(default_factory=threading.Event)
     given_up: threading.Event = field(default_factory=threading.Event)
     error: Exception | None = None
+    begun: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +96,4 @@ def _publish(writing: Writing, state: State, passing: Callable[[str], None]) -> 
     layout.write_manifest(folder, level.members, state.standing, state.facts)
     passing("removing")
     level.prune()
+    log.info(f"step {state.standing.step} is saved: {folder}, in {time.monotonic() - writing.begun:.1f} s")

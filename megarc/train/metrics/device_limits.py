@@ -7,14 +7,21 @@ import time
 
 import torch
 
-# Dense, without sparsity, in FLOP/s; from the vendors' data sheets.
+# Dense, without sparsity, in FLOP/s; from the vendors' data sheets. By the whole name that the driver gives:
+# cards of one family differ (an H100 NVL is slower than an H100 SXM), and a MIG slice's name begins with its card's.
 _BF16_PEAKS = {
-    "A100": 312e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "H200": 989e12,
-    "B200": 2250e12,
-    "L40S": 362e12,
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA A100-PCIE-40GB": 312e12,
+    "NVIDIA A100 80GB PCIe": 312e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H100 NVL": 835e12,
+    "NVIDIA H200": 989e12,
+    "NVIDIA H200 NVL": 835e12,
+    "NVIDIA GH200 480GB": 989e12,
+    "NVIDIA B200": 2250e12,
+    "NVIDIA L40S": 362e12,
 }
 _FP32_SHARE = 0.5  # of bf16, by TF32, on these
 
@@ -23,16 +30,17 @@ _WORDS_OF_NO_MEMORY = (
 )  # fmt: skip
 
 
-def peak_flops(device: torch.device, precision: str) -> float:
-    """FLOP/s of one device: a data sheet's figure for a GPU known by name, else a measured matrix product."""
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-        known = sorted((part for part in _BF16_PEAKS if part in name), key=len)
-        if known:
-            return _BF16_PEAKS[known[-1]] * (1.0 if precision == "bf16" else _FP32_SHARE)
-    return _measured(
-        device, torch.bfloat16 if device.type == "cuda" and precision == "bf16" else torch.float32
-    )
+def peak_flops(device: torch.device, precision: str) -> float | None:
+    """FLOP/s of one device: a data sheet's figure for a GPU, a measured matrix product for a CPU.
+
+    None for a GPU that the table does not know: a product that is measured there says little of its peak.
+    """
+    if device.type != "cuda":
+        return _measured(device, torch.float32)
+    peak = _BF16_PEAKS.get(torch.cuda.get_device_name(device))
+    if peak is None:
+        return None
+    return peak if precision == "bf16" else peak * _FP32_SHARE
 
 
 def peak_memory(device: torch.device) -> int:

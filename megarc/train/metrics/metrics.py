@@ -16,7 +16,7 @@ from megarc.atomic_write import written_atomically
 from megarc.data import Stream
 from megarc.model import Cost, cost_of
 from megarc.parallel import Groups
-from megarc.progress import Bar, clock, human, progress
+from megarc.progress import Bar, human, left_told, progress
 from megarc.train.config.run import RunConfig
 from megarc.train.engine.engine import Engine
 from megarc.train.folder.append_only import Lines
@@ -48,7 +48,7 @@ class Metrics(Observer):
         self.heldout_every = config.interval(config.validation.every)
         self.window = config.window.build()
         self.cost: Cost = cost_of(config.model, self.window)
-        self.peak = 0.0
+        self.peak: float | None = None  # FLOP/s of one device, where it is known
         self.file: Lines | None = None
         self.board: Any = None
         self.bar: Bar | None = None
@@ -56,12 +56,15 @@ class Metrics(Observer):
         self._losses: list[float] = []  # of the steps since the last line that counted
         self._samples = 0  # before the steps of the next line
         self._clock = 0.0
-        batches = config.batches()
-        self._total = batches.samples_before(config.last_step(batches))
+        self._shown = 0  # samples on the bar
         self._terminal = sys.stderr.isatty()
 
     def start(self, engine: Engine, moment: Moment) -> None:
         self.peak = self.config.logging.peak_flops or peak_flops(self.groups.device, self.config.precision)
+        if self.peak is None and self.groups.first:
+            log.warning(
+                "MFU is unknown: no peak is known for this device; give it with logging.peak_flops=..."
+            )
         if self.groups.first:
             cut_metrics(self.folder, moment.step)
             self.file = Lines(self.folder.metrics, patient=self.config.checkpoint.on_error == "continue")
@@ -69,24 +72,27 @@ class Metrics(Observer):
                 from torch.utils.tensorboard import SummaryWriter
 
                 self.board = SummaryWriter(str(self.folder.tensorboard), purge_step=moment.step + 1)
-        name = self.folder.path.name
+        batches = self.config.batches().standing_at(moment.step, moment.samples)
+        total, name = batches.samples_before(moment.total), self.folder.path.name
         quiet = not self._terminal or not self.groups.first
-        self._bar_context = progress(name, moment.total, unit="steps", quiet=quiet)
+        self._bar_context = progress(name, total, done=moment.samples, unit="samples", quiet=quiet)
         self.bar = self._bar_context.__enter__()
-        self.bar.advance(moment.step)
-        self._samples = moment.samples
+        self._samples = self._shown = moment.samples
         self._clock = time.perf_counter()
 
     def settled(self, engine: Engine, moment: Moment, steps: Sequence[Done]) -> None:
         assert self.bar is not None
-        self.bar.advance(len(steps))
+        self.bar.advance(moment.samples - self._shown)
+        self._shown = moment.samples
         self._losses += [done.loss for done in steps if not done.left_out]
         if moment.every(self.config.logging.every):
             self._log(moment, steps[-1])
         if self.heldout is not None and moment.every(self.heldout_every):
             before = time.perf_counter()
             loss = heldout_loss(engine, self.heldout, self.config.validation.windows)
-            self._write(moment, self._in_units("heldout", loss))
+            values = self._in_units("heldout", loss)
+            self._write(moment, values)
+            self._say(moment, {"held-out loss": _loss_told("heldout", values)})
             self._clock += time.perf_counter() - before
 
     def stop(self, engine: Engine, moment: Moment, ending: Ending) -> None:
@@ -103,7 +109,8 @@ class Metrics(Observer):
         samples = (moment.samples - self._samples) / elapsed
         self._samples = moment.samples
         self._losses.clear()
-        flops, peak = samples * self.cost.training_flops, self.peak * self.groups.world.size
+        flops = samples * self.cost.training_flops
+        full_square = samples * self.cost.training_flops_full_square
         values = {
             **self._in_units("train", loss),
             "train/learning_rate": last.learning_rate,
@@ -113,13 +120,27 @@ class Metrics(Observer):
             **self.extra(),
             "speed/predicted_tokens_per_second": samples * self.window.stride,
             "speed/processed_tokens_per_second": samples * self.window.rows,
-            "speed/mfu_exact_mask": flops / peak,
-            "speed/mfu_full_square": samples * self.cost.training_flops_full_square / peak,
+            "speed/mfu_exact_mask": self._share_of_peak(flops),
+            "speed/mfu_full_square": self._share_of_peak(full_square),
             "memory/peak_gib": peak_memory(self.groups.device) / 2**30,
         }
         self._write(moment, values)
-        self._say(moment, loss, samples, flops / peak)
+        facts = {
+            "loss": f"{loss:.3f}",
+            "gradient norm": f"{last.gradient_norm:.3g}",
+            "predicted": f"{human(samples * self.window.stride)} tok/s",
+            "processed": f"{human(samples * self.window.rows)} tok/s",
+            "MFU": "unknown" if (mfu := self._share_of_peak(flops)) is None else f"{100 * mfu:.1f} %",
+            **({"skipped": str(moment.skipped)} if moment.skipped else {}),
+        }
+        self.bar.advance(0, step=f"{moment.step}/{moment.total}", **facts)
+        # A bar shows the same.
+        self._say(moment, {**facts, "left": left_told(self.bar.estimate)}, aloud=not self._terminal)
         self._clock = time.perf_counter()
+
+    def _share_of_peak(self, flops: float) -> float | None:
+        """MFU of a rate in FLOP/s; None where nobody knows the device's peak."""
+        return flops / (self.peak * self.groups.world.size) if self.peak else None
 
     def _batch(self, samples: int) -> dict[str, float]:
         """The size of the last step, in each unit."""
@@ -129,25 +150,11 @@ class Metrics(Observer):
             "batch/processed_tokens": samples * self.window.rows,
         }
 
-    def _say(self, moment: Moment, loss: float, samples: float, mfu: float) -> None:
-        """A line for people: beside the bar where there is a terminal, in log.txt anyway."""
-        assert self.bar is not None
-        if not self.groups.first:
-            return
-        facts = {
-            "loss": f"{loss:.3f}",
-            "rate": f"{human(samples * self.window.stride)} tok/s",
-            "MFU": f"{100 * mfu:.1f} %",
-            **({"skipped": moment.skipped} if moment.skipped else {}),
-        }
-        self.bar.advance(0, **facts)
-        left = clock((self._total - moment.samples) / samples)
-        told = ", ".join(f"{name} {value}" for name, value in facts.items())
-        line = f"step {moment.step} of {moment.total}: {told}, {left} left"
-        if self._terminal:
-            self.folder.note(line)
-        else:
-            log.info(line)
+    def _say(self, moment: Moment, facts: Mapping[str, str], *, aloud: bool = True) -> None:
+        """A line for people in log.txt and, ``aloud``, on the console."""
+        if self.groups.first:
+            told = ", ".join(f"{name} {value}" for name, value in facts.items())
+            (log.info if aloud else self.folder.note)(f"step {moment.step} of {moment.total}: {told}")
 
     def _in_units(self, name: str, nats: float) -> dict[str, float]:
         """A loss in nats and bits a token and, where the text's bytes are known, bits a byte."""
@@ -173,6 +180,13 @@ class Metrics(Observer):
             for name, value in values.items():
                 if value is not None:
                     self.board.add_scalar(name, value, moment.step)
+
+
+def _loss_told(name: str, values: Mapping[str, float]) -> str:
+    """``3.214 nats/token, 1.021 bits/byte``, the latter where the text's bytes are known."""
+    told = f"{values[f'{name}/nats_per_token']:.3f} nats/token"
+    byte = values.get(f"{name}/bits_per_byte")
+    return told if byte is None else f"{told}, {byte:.3f} bits/byte"
 
 
 def cut_metrics(folder: RunFolder, step: int) -> None:
