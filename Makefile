@@ -1,6 +1,6 @@
 # make demo    set-up, then the main job on real text (about 6 minutes on 2 cores after set-up)
 # make test    set-up, then all tests
-# make test-system   SLURM, ssh and MPI for real; installs Debian's packages where it may
+# make test-system   SLURM, ssh, MPI, the sandbox and Coq for real; installs Debian's packages where it may
 # make check   format, types and floors only
 
 PYTHON ?= python3
@@ -42,7 +42,7 @@ test: check $(VENV)/.peer
 test-system: install
 	$(BIN)/python -m pip install --quiet --editable '.[mpi]'
 	tests/system/install.sh
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -rs -o addopts= -q --import-mode=importlib --timeout=300 tests/system tests/data_tools/test_launchers.py
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -rs -o addopts= -q --import-mode=importlib --timeout=300 tests/system tests/data_tools/test_launchers.py tests/interpreter/test_probes.py tests/interpreter/test_languages.py
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -34,6 +34,8 @@ setup(
         "fast": [
             "gigatoken==0.10.0"
         ],  # pinned: compared with SentencePiece and tokenizers at each load, but young
+        # SMT-LIB in an interpreter's sandbox, where Debian's z3 is not at hand.
+        "smt": ["z3-solver>=4.13"],
         # An MPI without a system package: mpirun for training and packing.
         "mpi": ["mpi4py>=4", "mpich>=4"],
         "dev": [
@@ -45,6 +47,7 @@ setup(
             "mypy>=1.13",
             "import-linter>=2.1",
             "types-PyYAML",
+            "z3-solver>=4.13",
             # A peer that reads what we export, and a tier below ours.
             "transformers>=5",
             # Its interpreter tests the attention kernels on a CPU. 3.9 spills 24 bytes a thread in them.
