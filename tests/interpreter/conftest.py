@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,7 @@ from megarc.interpreter.languages import Language, open_languages
 from megarc.interpreter.sandbox import Limits, Sandbox, open_sandbox
 
 TIGHT = Limits(
-    seconds=1.5,
+    seconds=5.0,
     memory=256 << 20,
     tree_memory=320 << 20,
     processes=16,
@@ -31,6 +32,12 @@ def sandbox() -> Sandbox:
         return open_sandbox(TIGHT)
     except UserError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def hasty(sandbox: Sandbox) -> Sandbox:
+    """For pieces that have no end."""
+    return replace(sandbox, limits=sandbox.limits.model_copy(update={"seconds": 1.0}))
 
 
 @pytest.fixture(scope="session")

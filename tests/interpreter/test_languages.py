@@ -75,7 +75,7 @@ def lean(sandbox: Sandbox) -> Iterator[Language]:
     shutil.rmtree(folder)
 
 
-def test_leans_protocol(sandbox: Sandbox, lean: Language) -> None:
+def test_leans_protocol(sandbox: Sandbox, hasty: Sandbox, lean: Language) -> None:
     with lean.start(sandbox) as session:
         assert session.run("def f := 2").status == "done"
         assert session.run("#eval f").output == "info: 2\n"
@@ -85,13 +85,14 @@ def test_leans_protocol(sandbox: Sandbox, lean: Language) -> None:
         unproved = session.run("theorem t : f = 3 := by sorry")
         assert unproved.status == "failed" and "warning: declaration uses 'sorry'" in unproved.output
         assert session.run("#eval f").output == "info: 2\n"
+    with lean.start(hasty) as session:
         assert session.run("#sleep").status == "too long"
     with lean.start(sandbox) as session:
         assert session.run("#exit").status == "ended"
 
 
-def test_an_environment_endures_what_ends_the_interpreter(sandbox: Sandbox, language: Find) -> None:
-    with Enduring(language("python"), sandbox, restarts=1) as environment:
+def test_an_environment_endures_what_ends_the_interpreter(hasty: Sandbox, language: Find) -> None:
+    with Enduring(language("python"), hasty, restarts=1) as environment:
         environment.run("x = 1")
         assert environment.run("import os; x = 2; os._exit(1)").status == "ended"
         assert environment.run("x").output == "1\n"
