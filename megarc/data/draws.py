@@ -25,6 +25,11 @@ def key_of(*parts: str | int) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
+def digest_of(*parts: str | int) -> str:
+    """A digest of everything that shall decide whether two things are the same."""
+    return hashlib.blake2b(json.dumps(parts, ensure_ascii=True).encode(), digest_size=16).hexdigest()
+
+
 def words(key: int, numbers: npt.ArrayLike) -> Words:
     """Word ``numbers[...]`` of the stream ``key``: uint64 of the same shape, at least 1-D."""
     return mix(_unsigned(numbers) * _GOLDEN + np.uint64(key))

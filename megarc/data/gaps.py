@@ -1,7 +1,8 @@
 """Ranges of samples that a run leaves out on purpose, because they broke it.
 
 What a run counts is samples *consumed*: 0, 1, 2, ... without holes. Just before
-reading, that number becomes a sample of the order, which steps over the gaps.
+reading, that number becomes a sample of the order, which steps over the gaps
+and counts from where the run's phase began.
 """
 
 from __future__ import annotations
@@ -16,12 +17,17 @@ from megarc.data.batches import Batch
 
 @dataclass(frozen=True, slots=True)
 class Gaps:
-    """Disjoint ranges ``[begin, end)`` of the order's samples, sorted, none empty, none touching."""
+    """Disjoint ranges ``[begin, end)`` of the order's samples, sorted, none empty, none touching.
+
+    ``begin`` is how many samples were consumed before sample 0 of the order; below 0 where another run has read
+    some of the order already.
+    """
 
     ranges: tuple[tuple[int, int], ...] = ()
+    begin: int = 0
 
     @classmethod
-    def of(cls, ranges: Iterable[Iterable[int]]) -> Gaps:
+    def of(cls, ranges: Iterable[Iterable[int]], begin: int = 0) -> Gaps:
         """Any ranges, put in order and merged."""
         merged: list[tuple[int, int]] = []
         for begin, end in sorted((int(begin), int(end)) for begin, end in ranges):
@@ -31,11 +37,11 @@ class Gaps:
                 merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
             else:
                 merged.append((begin, end))
-        return cls(tuple(merged))
+        return cls(tuple(merged), begin)
 
     def runs(self, first: int, count: int) -> list[tuple[int, int]]:
         """Samples consumed ``first .. first + count - 1``, as (sample, how many) of the order."""
-        begin = first
+        begin = first - self.begin
         found = []
         for left, right in self.ranges:
             if begin < left and count:
@@ -51,7 +57,7 @@ class Gaps:
     def and_also(self, first: int, count: int) -> Gaps:
         """With the samples that were consumed as ``first .. first + count - 1`` left out too."""
         more = [(begin, begin + length) for begin, length in self.runs(first, count)]
-        return Gaps.of([*self.ranges, *more])
+        return Gaps.of([*self.ranges, *more], self.begin)
 
 
 def around(read: Callable[[int, int], Batch], gaps: Gaps) -> Callable[[int, int], Batch]:
@@ -60,7 +66,7 @@ def around(read: Callable[[int, int], Batch], gaps: Gaps) -> Callable[[int, int]
     def read_runs(first: int, count: int) -> Batch:
         return joined([read(begin, length) for begin, length in gaps.runs(first, count)])
 
-    return read_runs if gaps.ranges else read
+    return read_runs
 
 
 def joined(batches: list[Batch]) -> Batch:

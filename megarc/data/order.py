@@ -12,12 +12,13 @@ experiment are paired.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from megarc.data.blend import Blend
-from megarc.data.draws import key_of
+from megarc.data.draws import digest_of, key_of
 from megarc.data.epochs import Epochs
 from megarc.data.locality import Locality
 from megarc.data.permutation import Numbers
@@ -38,7 +39,14 @@ class Places(NamedTuple):
 class Order(Protocol):
     """Says where samples come from."""
 
+    @property
+    def digest(self) -> str:
+        """All that makes the order, but for the phase: where it differs, sample k is another one."""
+
     def __len__(self) -> int: ...
+
+    def in_phase(self, phase: int) -> Order:
+        """The order of another phase, from sample 0 on under a key of its own."""
 
     def places(self, first: int, count: int) -> Places:
         """Of samples first .. first + count - 1."""
@@ -63,6 +71,7 @@ class Shuffled:
         phase: int = 0,
         locality: Locality | None = None,
     ) -> None:
+        self._made_of = (tuple(sizes), tuple(digests), tuple(quotas), seed, locality)
         self._blend = Blend(quotas)
         self._epochs = [
             Epochs(size, key_of("order", seed, phase, digest), locality)
@@ -72,6 +81,18 @@ class Shuffled:
 
     def __len__(self) -> int:
         return ENDLESS
+
+    @cached_property
+    def digest(self) -> str:
+        """Of sizes, digests, quotas, seed and locality."""
+        sizes, digests, quotas, seed, locality = self._made_of
+        near = (locality.block, locality.mixed) if locality else ()
+        return digest_of("order", *sizes, *digests, *quotas, seed, *near)
+
+    def in_phase(self, phase: int) -> Shuffled:
+        """The same sources and quotas, under the key of another phase."""
+        sizes, digests, quotas, seed, locality = self._made_of
+        return Shuffled(sizes, digests, quotas, seed=seed, phase=phase, locality=locality)
 
     def places(self, first: int, count: int) -> Places:
         """Of samples first .. first + count - 1."""
@@ -104,6 +125,15 @@ class Sequential:
     def __init__(self, sizes: Sequence[int]) -> None:
         self._ends = np.cumsum(np.asarray(sizes, dtype=np.int64))
         self._begins = self._ends - np.asarray(sizes, dtype=np.int64)
+
+    @property
+    def digest(self) -> str:
+        """Of the sizes."""
+        return digest_of("sequence", *self._ends.tolist())
+
+    def in_phase(self, phase: int) -> Sequential:
+        """Itself: what is read once has no phases."""
+        return self
 
     def __len__(self) -> int:
         return int(self._ends[-1])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from megarc.data.batches import Batch
+from megarc.data.draws import digest_of
 from megarc.data.order import Order
 from megarc.data.recent import ShortRecent
 from megarc.data.source import Indices, Samples, Segments, Source, read_many
@@ -77,6 +79,13 @@ class Stream:
         """How many samples: the windows of held-out data; 2**62, so no end, where it is trained on."""
         return len(self._order)
 
+    def in_phase(self, phase: int) -> Stream:
+        """The same sources in the order of another phase, which begins at sample 0."""
+        other = copy.copy(self)
+        other._order = self._order.in_phase(phase)
+        other._short_recent = self._short_recent and replace(self._short_recent, phase=phase)
+        return other
+
     def read(self, first: int, count: int, out: npt.NDArray[np.int32] | None = None) -> Batch:
         """Samples first .. first + count - 1.
 
@@ -116,6 +125,11 @@ class Stream:
     def digests(self) -> list[str]:
         """What the sources hold."""
         return [source.digest for source in self.sources]
+
+    @property
+    def order(self) -> str:
+        """A digest of all that decides which tokens sample k of a phase holds; another one, another sample k."""
+        return digest_of(self._order.digest, self.window.rows, self.window.stride)
 
     @property
     def vocabulary(self) -> int | None:

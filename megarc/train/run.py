@@ -72,6 +72,7 @@ def pretrain(
         heartbeat.enter("loading")
         levels = _levels(config, folder, groups)
         resumed = resume(engine, [due.level for due in levels], stream)
+        stream = stream.in_phase(resumed.standing.phase)
         _announce(config, groups, stream, resumed.standing)
         if config.health.dry_step and resumed.standing.step < config.total_steps():
             dry_step(engine, stream)
@@ -173,13 +174,14 @@ def _announce(config: RunConfig, groups: Groups, stream: Stream, standing: Stand
     samples = batches.samples_before(total)
     cost = cost_of(config.model, window)
     sizes = f"{human(cost.parameters)} parameters ({human(cost.embedding_parameters)} of them embeddings)"
-    predicted, processed = human(samples * window.stride), human(samples * window.rows)
+    predicted = human(samples * window.stride + standing.more_predicted)
+    processed = human(samples * window.rows + standing.more_processed)
     step = f"{human(size * window.stride)} predicted, {human(size * window.rows)} processed tokens a step"
     log.info(f"window {window}; {sizes}, vocabulary {config.model.tokens}")
     log.info(f"{total} steps of {batches}: {predicted} predicted, {processed} processed tokens; {step}")
     log.info(f"{groups.world.size} ranks, ZeRO {config.parallel.zero}, {config.precision}, {groups.device}")
     choose_attention(config.execution.attention, groups.device, config.dtype, config.model.width_of_head)
-    for line in stream.describe(samples):
+    for line in stream.describe(samples - standing.begin):
         log.info(line)
     if standing.step:
         log.info("goes on from step %d in %s", standing.step, config.folder)

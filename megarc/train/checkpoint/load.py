@@ -25,10 +25,13 @@ from megarc.train.checkpoint.level import Level
 from megarc.train.engine.engine import Engine
 
 
-def load(checkpoint: Checkpoint, engine: Engine, level: Level | None = None) -> Standing:
+def load(
+    checkpoint: Checkpoint, engine: Engine, level: Level | None = None, *, moments: bool = True
+) -> Standing:
     """Fills the engine's masters, moments, counters and weights; all ranks together.
 
     Args:
+        moments: false: they are 0, as those of a run that begins, and the optimizer has counted no step.
         level: where the checkpoint lies on the hosts' own disks, from ``newest_local``, which has verified
             it; None: all ranks see all of it.
 
@@ -46,8 +49,11 @@ def load(checkpoint: Checkpoint, engine: Engine, level: Level | None = None) -> 
         for fragment in held(engine):
             for source in stored[fragment.name]:
                 for part, target in fragment.state.items():
-                    files.read(source, fragment.name, part, target, fragment.boxes)
-    set_steps(engine, checkpoint.standing.updates)
+                    if moments or part == "master":
+                        files.read(source, fragment.name, part, target, fragment.boxes)
+                    else:
+                        target.zero_()
+    set_steps(engine, checkpoint.standing.updates if moments else 0)
     refresh(engine)
     return checkpoint.standing
 

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, replace
 
 from megarc.data import Gaps, Stream
 from megarc.errors import UserError, told_once
-from megarc.parallel import broadcast_object, gather_objects, together
+from megarc.parallel import broadcast_object, gather_objects
 from megarc.train import checkpoint
 from megarc.train.checkpoint import Checkpoint, Level, Standing
-from megarc.train.checkpoint.trained_model import find_checkpoint
+from megarc.train.checkpoint.origin import begin_from
 from megarc.train.engine.engine import Engine
 from megarc.train.health import BadSteps, Running
 from megarc.train.loop.batch_schedule import BatchSchedule
@@ -42,11 +42,10 @@ def resume(engine: Engine, levels: list[Level], stream: Stream) -> Resumed:
                 log.info("step %d lies on the hosts' own disks, in %s", found.standing.step, level.folder)
             return Resumed(checkpoint.load(found, engine, level), shared=False)
     if newest is None:
-        newest = _origin(engine)
-        if newest is not None:
-            _check_same_data(newest, stream)
-            return Resumed(checkpoint.load(newest, engine), shared=False)
-        return Resumed(Standing(step=0, samples=0), shared=False)
+        if engine.config.start_from is not None:
+            return Resumed(begin_from(engine.config.start_from, engine, stream), shared=False)
+        fresh = Standing(0, 0, order=stream.order, sources=stream.digests, tokenizer=stream.tokenizer_digest)
+        return Resumed(fresh, shared=False)
     _check_same_data(newest, stream)
     return Resumed(checkpoint.load(newest, engine), shared=True)
 
@@ -87,20 +86,6 @@ def go_back(
     return replace(standing, skipped=[list(one) for one in left_out.ranges], losses=asdict(backs))
 
 
-def _origin(engine: Engine) -> Checkpoint | None:
-    """The checkpoint of another run that this one begins from, if it does."""
-    path = engine.config.start_from
-    if path is None:
-        return None
-    found = together(lambda: find_checkpoint(path) if engine.groups.first else None, engine.groups.world)
-    found = broadcast_object(found, engine.groups.world)
-    if found is not None and engine.groups.first:
-        log.info(
-            "begins from %s: step %d, sample %d", found.folder, found.standing.step, found.standing.samples
-        )
-    return found
-
-
 def _on_rank_0(engine: Engine, level: Level, at_most: int | None) -> Checkpoint | None:
     """The newest checkpoint that rank 0 sees; its complaint reaches every rank."""
     found, error = None, None
@@ -117,9 +102,16 @@ def _on_rank_0(engine: Engine, level: Level, at_most: int | None) -> Checkpoint 
 
 
 def _check_same_data(found: Checkpoint, stream: Stream) -> None:
+    """The run's own data, of which sample k is still the same."""
     there, here = found.standing.sources, list(stream.digests)
     if there != here:
         raise UserError(
             f"{found.folder} was trained on other data: its sources have digests {there}, "
-            f"the run's now {here}; bring the old corpora back, or start in another folder"
+            f"the run's now {here}; bring the old corpora back, or train on in another folder, "
+            f"with start_from={found.folder}"
+        )
+    if found.standing.order and found.standing.order != stream.order:
+        raise UserError(
+            f"{found.folder} has read the same sources in another order (of another seed, blend or window, or by "
+            f"another megarc); train on in another folder, with start_from={found.folder}"
         )

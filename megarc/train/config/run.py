@@ -16,6 +16,7 @@ from megarc.model import ExecutionConfig, ModelConfig
 from megarc.quantity import Quantity
 from megarc.train.config.batch import BatchConfig
 from megarc.train.config.safety import CheckpointConfig, HealthConfig
+from megarc.train.config.start import StartConfig
 from megarc.train.loop.batch_schedule import BatchSchedule, Interval, Stage, doubling
 
 
@@ -120,9 +121,10 @@ class RunConfig(Config):
     )
     start_from: Path | None = key(
         None,
-        "a run folder or checkpoint that a new run begins from: its weights, moments and place in the data",
+        "a run folder or checkpoint that a new run begins from, with what start_with says",
         circumstance=True,
     )
+    start_with: StartConfig = key(StartConfig, "what start_from takes along")
     seed: int = key(0, "of initial values and of the data's order", ge=0)
     device: Literal["auto", "cpu", "cuda"] = key("auto", "auto: CUDA where there is one", circumstance=True)
     precision: Literal["fp32", "bf16"] = key(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from megarc.data import Gaps, Stream
 from megarc.train.checkpoint import Saver, Standing
@@ -40,7 +40,7 @@ class Attempts:
         saver = Saver(self.engine.groups, background=self.config.checkpoint.background)
         while True:
             standing = resumed.standing
-            gaps = Gaps.of(standing.skipped)
+            gaps = Gaps.of(standing.skipped, standing.begin)
             batches = self.config.batches().standing_at(standing.step, standing.samples)
             numbers = Numbers(
                 self.config.health, batches, gaps, Running(**standing.losses), self.engine.groups.device
@@ -59,13 +59,17 @@ class Attempts:
         config, groups, standing = self.config, self.engine.groups, resumed.standing
 
         def standing_of(moment: Moment) -> Standing:
-            return Standing(
-                moment.step,
-                moment.samples,
+            return replace(
+                standing,
+                step=moment.step,
+                samples=moment.samples,
                 skipped=[list(one) for one in gaps.ranges],
-                sources=list(self.stream.digests),
                 without_update=moment.skipped,
                 losses=asdict(numbers.running),
+                # Again, for what an earlier megarc began.
+                order=self.stream.order,
+                sources=self.stream.digests,
+                tokenizer=self.stream.tokenizer_digest,
             )
 
         saved = standing.step if resumed.shared else None
@@ -80,7 +84,7 @@ class Attempts:
             noise,
             *self._against_damage(),
             stragglers,
-            Metrics(config, self.folder, groups, self.heldout, self.stream.bytes_per_token, also),
+            Metrics(config, self.folder, groups, self.heldout, self.stream.bytes_per_token, also, standing),
             self.signals,
             Checkpoints(config, self.folder, saver, self.levels, standing_of, saved),
             GarbageCollection(),

@@ -82,8 +82,9 @@ def steps(
 
     def read(begin: int, length: int) -> Batch:
         heartbeat.pass_by("reading")
-        if not gaps.ranges:
-            return stream.read(begin, length, out=slots.next())
+        runs = gaps.runs(begin, length)
+        if len(runs) == 1:
+            return stream.read(*runs[0], out=slots.next())
         batch, slot = read_around(begin, length), slots.next()
         slot[:] = batch.tokens
         return replace(batch, tokens=slot)

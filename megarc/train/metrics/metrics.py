@@ -17,6 +17,7 @@ from megarc.data import Stream
 from megarc.model import Cost, cost_of
 from megarc.parallel import Groups
 from megarc.progress import Bar, human, left_told, progress
+from megarc.train.checkpoint import Standing
 from megarc.train.config.run import RunConfig
 from megarc.train.engine.engine import Engine
 from megarc.train.folder.append_only import Lines
@@ -42,11 +43,13 @@ class Metrics(Observer):
         heldout: Stream | None,
         bytes_a_token: float | None,
         extra: Callable[[], Mapping[str, float | None]],
+        begun: Standing,
     ) -> None:
         self.config, self.folder, self.groups = config, folder, groups
         self.heldout, self.bytes_a_token, self.extra = heldout, bytes_a_token, extra
         self.heldout_every = config.interval(config.validation.every)
         self.window = config.window.build()
+        self.more_tokens = (begun.more_predicted, begun.more_processed)
         self.cost: Cost = cost_of(config.model, self.window)
         self.peak: float | None = None  # FLOP/s of one device, where it is known
         self.file: Lines | None = None
@@ -168,11 +171,12 @@ class Metrics(Observer):
             return
         # JSON has no nan; what is undefined is null.
         values = {name: value for name, value in values.items() if value is None or math.isfinite(value)}
+        predicted, processed = self.more_tokens
         counts = {
             "step": moment.step,
             "samples": moment.samples,
-            "predicted_tokens": moment.samples * self.window.stride,
-            "processed_tokens": moment.samples * self.window.rows,
+            "predicted_tokens": moment.samples * self.window.stride + predicted,
+            "processed_tokens": moment.samples * self.window.rows + processed,
             "time": time.time(),
         }
         self.file.add(orjson.dumps({**counts, **values}))
