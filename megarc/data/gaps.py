@@ -30,13 +30,13 @@ class Gaps:
     def of(cls, ranges: Iterable[Iterable[int]], begin: int = 0) -> Gaps:
         """Any ranges, put in order and merged."""
         merged: list[tuple[int, int]] = []
-        for begin, end in sorted((int(begin), int(end)) for begin, end in ranges):
-            if begin >= end:
+        for left, right in sorted((int(left), int(right)) for left, right in ranges):
+            if left >= right:
                 continue
-            if merged and begin <= merged[-1][1]:
-                merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+            if merged and left <= merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(right, merged[-1][1]))
             else:
-                merged.append((begin, end))
+                merged.append((left, right))
         return cls(tuple(merged), begin)
 
     def runs(self, first: int, count: int) -> list[tuple[int, int]]:

@@ -22,6 +22,14 @@ def test_consumed_samples_are_the_order_without_the_gaps(ranges, first, count):
     assert numbers(Gaps.of(ranges), first, count) == kept[first : first + count]
 
 
+@given(ranges=RANGES, begin=st.integers(-60, 60), count=st.integers(0, 40))
+def test_a_phase_counts_from_where_it_began(ranges, begin, count):
+    whole, later = Gaps.of(ranges), Gaps.of(ranges, begin)
+    first = max(begin, 0)
+    assert numbers(later, first, count) == numbers(whole, first - begin, count)
+    assert later.and_also(first, count).begin == begin
+
+
 @given(ranges=RANGES, cuts=st.lists(st.integers(0, 100), min_size=2, max_size=6))
 def test_parts_join_to_the_whole(ranges, cuts):
     gaps, cuts = Gaps.of(ranges), sorted(cuts)
