@@ -28,6 +28,9 @@ examples:
   # three splits by document, duplicates left out: corpora/web_train, corpora/web_valid, corpora/web_test
   python data_tools/preprocess.py --input @files.txt --output-prefix corpora/web \\
       --tokenizer-model tokenizer.model --split 98,1,1 --drop-duplicates --append-eod
+  # what data_tools/interpret.py wrote: code and its output between reserved tokens
+  python data_tools/preprocess.py --input transcripts.jsonl --transcripts --output-prefix corpora/code \\
+      --tokenizer-model tokenizer.model --append-eod
   # many nodes: under srun or mpirun each process packs its part, the last one joins them
   srun -N 4 --ntasks-per-node 1 python data_tools/preprocess.py ... --workers 32
   # machines without a common disk: pack parts, bring the files of P.parts/ together, join
@@ -72,6 +75,7 @@ def settings_of(arguments: argparse.Namespace) -> PackSettings:
         drop_duplicates=arguments.drop_duplicates,
         shortest=arguments.min_bytes,
         longest=arguments.max_bytes,
+        transcripts=arguments.transcripts,
         splits=splits_of(arguments.split) if arguments.split else {},
         split_seed=arguments.split_seed,
     )
@@ -126,6 +130,9 @@ def parse() -> argparse.Namespace:
         help="paths, or parts of paths, to pass over",
     )
     what.add_argument("--json-keys", nargs="+", default=["text"], metavar="KEY", help="of the text (text)")
+    what.add_argument(
+        "--transcripts", action="store_true", help="marks such as <in:python> become reserved tokens"
+    )
     what.add_argument("--format", choices=FORMATS, help="how to read every input, whatever its name")
     what.add_argument("--max-bad", type=float, default=0.001, metavar="SHARE", help="of bad lines (0.001)")
     what.add_argument("--min-bytes", type=int, default=0, metavar="N", help="leave out shorter documents")

@@ -11,15 +11,29 @@ from megarc.corpus.indexed.writer import IndexedWriter, Written
 from megarc.corpus.packing.join import join_parts
 from megarc.corpus.packing.pack import PackRequest, pack, pack_and_join
 from megarc.corpus.tokenizer import RESERVED, Tokenizer, load_tokenizer
+from megarc.corpus.transcript import (
+    Marks,
+    Segment,
+    TranscriptTokenizer,
+    Unbalanced,
+    parse_marked,
+    plain_ids,
+    read_ids,
+    write_marked,
+)
 
 __all__ = [
     "RESERVED",
     "IndexedCorpus",
     "IndexedWriter",
     "Manifest",
+    "Marks",
     "PackRequest",
     "PackSettings",
+    "Segment",
     "Tokenizer",
+    "TranscriptTokenizer",
+    "Unbalanced",
     "Written",
     "corpus_prefix",
     "dtype_for",
@@ -29,6 +43,10 @@ __all__ = [
     "make_manifest",
     "pack",
     "pack_and_join",
+    "parse_marked",
+    "plain_ids",
+    "read_ids",
     "verify",
     "write_manifest",
+    "write_marked",
 ]

@@ -26,7 +26,10 @@ class WindowConfig(Config):
 class SourceConfig(Config):
     """One source of samples."""
 
-    kind: str = key("corpus", "corpus, or another kind of source that the run knows")
+    kind: str = key(
+        "corpus",
+        "corpus, transcripts (a corpus with weights by segment), or another kind of source that the run knows",
+    )
     path: Path | None = key(None, "of a corpus: the prefix P of P.bin and P.idx", circumstance=True)
     weight: float = key(1.0, "its part of the blend; what it counts stands under data.blend", gt=0)
     part: tuple[float, float] = key((0.0, 1.0), "of a corpus: from where to where, as shares of its tokens")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
+from megarc.config import build
 from megarc.corpus import IndexedCorpus, Manifest, load_manifest
 from megarc.data.blend import BLOCK, quotas
 from megarc.data.config import DataConfig, SourceConfig
@@ -14,6 +15,7 @@ from megarc.data.recent import ShortRecent
 from megarc.data.source import Facts, Source
 from megarc.data.stream import Stream
 from megarc.data.subset import Subset
+from megarc.data.transcripts import Segments, Transcripts, TranscriptsConfig
 from megarc.data.windows import StridedCorpus
 from megarc.errors import UserError
 from megarc.window import Window
@@ -78,7 +80,7 @@ def open_source(
     Args:
         place: names it in errors.
     """
-    known = {"corpus": _corpus_maker(isolate), **(makers or {})}
+    known = {"corpus": _corpus_maker(isolate), "transcripts": _transcripts_maker(isolate), **(makers or {})}
     maker = known.get(config.kind)
     if maker is None:
         raise UserError(
@@ -90,13 +92,31 @@ def open_source(
 
 def _corpus_maker(isolate: bool) -> Maker:
     def make(config: SourceConfig, window: Window) -> Source:
-        if config.path is None:
-            raise UserError("a corpus needs a path: the prefix P of its files P.bin and P.idx")
-        corpus = IndexedCorpus(config.path)
-        facts = _facts(str(config.path), corpus, load_manifest(config.path))
+        corpus, facts = _corpus(config)
         return StridedCorpus(corpus, window, facts, part=config.part, isolate=isolate)
 
     return make
+
+
+def _transcripts_maker(isolate: bool) -> Maker:
+    def make(config: SourceConfig, window: Window) -> Source:
+        reading = build(TranscriptsConfig, config.options, "options of a source of kind transcripts")
+        corpus, facts = _corpus(config)
+        base = StridedCorpus(corpus, window, facts, part=config.part, isolate=isolate)
+        manifest = load_manifest(corpus.prefix)
+        end = manifest.tokenizer.end_of_document if manifest and manifest.tokenizer else None
+        return Transcripts(base, window, Segments.of(facts.reserved, end, facts.name), reading.weights)
+
+    return make
+
+
+def _corpus(config: SourceConfig) -> tuple[IndexedCorpus, Facts]:
+    if config.path is None:
+        raise UserError(
+            f"a source of kind {config.kind} needs a path: the prefix P of its files P.bin and P.idx"
+        )
+    corpus = IndexedCorpus(config.path)
+    return corpus, _facts(str(config.path), corpus, load_manifest(config.path))
 
 
 def _facts(name: str, corpus: IndexedCorpus, manifest: Manifest | None) -> Facts:

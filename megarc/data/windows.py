@@ -12,7 +12,7 @@ import numpy as np
 
 from megarc.data.documents import Corpus, begun, cut, segments
 from megarc.data.pages import Pages
-from megarc.data.source import Facts, Indices, Sample, Samples, Segments
+from megarc.data.source import Facts, Indices, Sample, Samples, Segments, Tokens
 from megarc.errors import UserError
 from megarc.window import Window
 
@@ -51,13 +51,18 @@ class StridedCorpus:
         self.digest = corpus.digest if whole else f"{corpus.digest}[{begin}:{end}]"
         self.facts = facts if whole else _facts_of_part(corpus, facts, begin, end)
         self._window, self._begin = window, begin
-        self._pages = Pages(tokens)
+        self._tokens, self._pages = tokens, Pages(tokens)
         self._corpus, self._isolate = corpus, isolate
         self._windows = np.lib.stride_tricks.sliding_window_view(tokens, window.tokens)[:: window.stride]
         assert len(self._windows) == count
 
     def __len__(self) -> int:
         return len(self._windows)
+
+    def before(self, k: int, count: int) -> Tokens:
+        """Up to ``count`` tokens of this part that lie before window k."""
+        start = k * self._window.stride
+        return self._tokens[max(0, start - count) : start]
 
     def read(self, k: int) -> Sample:
         """Window k, a view of the memory map."""

@@ -50,6 +50,7 @@ class PackSettings(Config):
     drop_duplicates: bool = key(False, "of equal documents the first in input order stays")
     shortest: int = key(0, "documents of fewer bytes are left out", ge=0)
     longest: int | None = key(None, "documents of more bytes are left out")
+    transcripts: bool = key(False, "marks such as <in:python> become reserved tokens")
     splits: dict[str, float] = key({}, "shares of the splits, by document hash")
     split: str | None = key(None, "which of them this corpus is")
     split_seed: int = key(0, "another seed draws another split")

@@ -14,6 +14,7 @@ from megarc.corpus.indexed.writer import Written
 from megarc.corpus.packing.bad_lines import settle_rejects
 from megarc.corpus.packing.merge import split_prefix, write_corpora
 from megarc.corpus.packing.shard import Plan, Shard, SpanFacts
+from megarc.corpus.packing.work import UNBALANCED
 from megarc.corpus.packing.work_folder import locked, parts_folder
 from megarc.errors import UserError
 from megarc.progress import progress
@@ -36,7 +37,7 @@ def join_shards(
         raise UserError(f"the corpus would be empty: {len(names)} inputs hold no document")
     dropped = {
         reason: count
-        for reason in ("too short", "too long")
+        for reason in ("too short", "too long", UNBALANCED)
         if (count := sum(shard.facts.dropped.get(reason, 0) for shard in shards))
     }
     tokens = sum(shard.facts.tokens for shard in shards)

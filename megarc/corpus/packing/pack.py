@@ -22,6 +22,7 @@ from megarc.corpus.packing.work import Job, News, pack_piece
 from megarc.corpus.packing.work_folder import WorkFolder
 from megarc.corpus.packing.workers import share_out
 from megarc.corpus.tokenizer import EngineError, load_tokenizer, with_fast_engine
+from megarc.corpus.transcript import TranscriptTokenizer
 from megarc.errors import UserError
 from megarc.progress import human, human_bytes, progress
 
@@ -99,6 +100,8 @@ def _prepare(request: PackRequest) -> tuple[Job, Plan, list[int]]:
     tokenizer = load_tokenizer(request.tokenizer)
     if request.engine == "auto":
         tokenizer = with_fast_engine(tokenizer, request.say)
+    if request.settings.transcripts:
+        tokenizer = TranscriptTokenizer(tokenizer)
     if request.settings.append_end_of_document:
         _ = tokenizer.end_of_document  # raises where there is none
     inputs, passed = find_inputs(request.inputs, request.exclude, request.settings.format)

@@ -20,7 +20,9 @@ from megarc.corpus.inputs.span import Block, Piece, Span
 from megarc.corpus.packing.document_keys import order_keys, text_hashes
 from megarc.corpus.packing.shard import RECORD, Batch, SpanFacts, write_shard
 from megarc.corpus.tokenizer import Tokenizer
+from megarc.corpus.transcript import Unbalanced, parse_marked
 
+UNBALANCED = "marks of a transcript do not fit together"
 _TOKENS_A_SHARD = 4_000_000
 _REJECTS_SHOWN = 20_000  # of a span; the others are counted
 
@@ -106,6 +108,12 @@ def _encode(job: Job, number: int, block: Block, dropped: Counter[str]) -> Batch
         texts = [texts[i] for i in kept]
         offsets = [offsets[i] for i in kept]
         sizes = [sizes[i] for i in kept]
+    if settings.transcripts:
+        kept = [i for i, text in enumerate(texts) if _balanced(text)]
+        dropped[UNBALANCED] += len(texts) - len(kept)
+        texts = [texts[i] for i in kept]
+        offsets = [offsets[i] for i in kept]
+        sizes = [sizes[i] for i in kept]
     tokens, lengths = job.tokenizer.encode_documents(texts)
     if settings.append_end_of_document:
         tokens, lengths = append_to_each(tokens, lengths, job.tokenizer.end_of_document)
@@ -118,6 +126,14 @@ def _encode(job: Job, number: int, block: Block, dropped: Counter[str]) -> Batch
     if settings.drop_duplicates or settings.splits:
         records["hash"] = text_hashes(texts)
     return records, tokens.astype(dtype_for(job.tokenizer.vocabulary_size))
+
+
+def _balanced(text: str) -> bool:
+    try:
+        parse_marked(text)
+    except Unbalanced:
+        return False
+    return True
 
 
 def append_to_each(tokens: Any, lengths: Any, end: int) -> tuple[Any, Any]:
