@@ -14,7 +14,7 @@ from megarc.batchsize import has_finished, side_by_side
 from megarc.config import load
 from megarc.progress import Bar, progress
 from megarc.rank_environment import free_port
-from megarc.train import RunConfig, RunFolder
+from megarc.train import Lengths, RunConfig, RunFolder
 
 _AT_ONCE = 2
 
@@ -57,7 +57,7 @@ def train(arms: Sequence[Arm]) -> None:
     if not waiting:
         print(f"all {len(arms)} runs are there already (rm -r demo/runs to train anew)")
         return
-    total = sum(load(RunConfig, arm.config, arm.keys).total_steps() for arm in waiting)
+    total = sum(Lengths(load(RunConfig, arm.config, arm.keys)).total for arm in waiting)
     shown = sum(arm.steps_done()[0] for arm in waiting)
     with progress(f"{len(waiting)} runs", total, done=shown, unit="steps") as bar:
 

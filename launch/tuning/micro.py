@@ -18,7 +18,7 @@ from megarc.progress import progress
 from megarc.rank_environment import place_from_environment
 from megarc.report import micro_batches, table
 from megarc.science import MAKERS
-from megarc.train import start
+from megarc.train import Lengths, start
 
 _PATIENCE = timedelta(minutes=5)
 
@@ -51,7 +51,7 @@ def try_all(study: StudyConfig, groups: Groups) -> tuple[list[Trial], float]:
                 bar.advance(1, size=size, fits=trial.fits)
                 return trial
 
-            found += search(attempt, keys.largest or 4 * study.batches().size(0) // groups.data.size)
+            found += search(attempt, keys.largest or 4 * Lengths(study).batches.size(0) // groups.data.size)
         probe.close()
     return found, limit
 

@@ -11,6 +11,7 @@ from megarc.batchsize import StudyConfig, as_yaml, branch_jobs, choices, decide,
 from megarc.config import load
 from megarc.errors import UserError
 from megarc.progress import clock
+from megarc.train import Lengths
 from tuning.branched import branch_all, command, tell, train_trunk
 from tuning.micro import read_trials
 
@@ -31,7 +32,7 @@ def study(arguments: argparse.Namespace) -> int:
     heading("3. The answer")
     trials, ranks, data_ranks = read_trials(keys.place / "micro.json")
     config = keys.run()
-    share = min(config.batches().size(0), decision.size) // data_ranks
+    share = min(Lengths(config).batches.size(0), decision.size) // data_ranks
     micro = knee(usable(trials, share), keys.tune.micro.knee)
     if micro is None:
         raise UserError(

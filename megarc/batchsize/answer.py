@@ -12,7 +12,7 @@ from megarc.batchsize.branches import Decision
 from megarc.batchsize.micro import Trial
 from megarc.config import differences, to_dict
 from megarc.quantity import Quantity
-from megarc.train import RunConfig
+from megarc.train import Lengths, RunConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def _lengths(config: RunConfig) -> list[Choice]:
         ("schedule.decay", config.schedule.decay),
     ):
         if amount.unit == "steps":
-            samples = config.batches().samples_before(config.steps(amount))
+            samples = Lengths(config).in_samples(amount)
             found.append(
                 Choice(key, str(Quantity(float(samples), "samples")), f"{amount} before the batch changed")
             )

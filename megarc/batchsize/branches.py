@@ -18,7 +18,7 @@ from megarc.batchsize.config import BranchConfig, StudyConfig
 from megarc.batchsize.jobs import Job
 from megarc.errors import UserError
 from megarc.quantity import Quantity
-from megarc.train import Checkpoint, RunConfig, find_checkpoint, run_config
+from megarc.train import Checkpoint, Lengths, RunConfig, Timeline, find_checkpoint, run_config
 
 _SMOOTHING = 0.5  # of the exponential average over a branch's losses, as theirs
 
@@ -50,7 +50,7 @@ def trunk_job(study: StudyConfig) -> Job:
     config = study.run().model_copy(
         update={"folder": study.place / "trunk", "until": study.tune.branches.trunk}
     )
-    return Job(config, config.last_step())
+    return Job(config, Timeline.of(config).last)
 
 
 def branch_jobs(checkpoint: Checkpoint, study: StudyConfig) -> dict[float, Job]:
@@ -65,13 +65,13 @@ def branch_jobs(checkpoint: Checkpoint, study: StudyConfig) -> dict[float, Job]:
     _check_moments(checkpoint)
     keys = study.tune.branches
     trunk, standing = run_config(checkpoint), checkpoint.standing
-    size = trunk.batches().standing_at(standing.step, standing.samples).size(standing.step)
+    size = Lengths(trunk, standing.step, standing.samples).batches.size(standing.step)
     sizes = {multiple: multiple * size for multiple in keys.multiples}
     for multiple, wanted in sizes.items():
         if wanted % 1:
             raise UserError(f"multiple {multiple:g} of the batch of {size} samples is {wanted:g} samples")
     common = math.lcm(*(int(wanted) for wanted in sizes.values()))
-    line = common * max(1, round(_samples(trunk, keys.length) / common / keys.lines))
+    line = common * max(1, round(Lengths(trunk).in_samples(keys.length) / common / keys.lines))
     end = standing.samples + line * keys.lines
     return {
         multiple: _branch(trunk, checkpoint, study, multiple, int(wanted), end)
@@ -156,7 +156,7 @@ def _branch(
     )
     rate = trunk.optimizer.lr * math.sqrt(multiple)
     # The schedule of the learning rate is one of samples, so it goes on as the trunk's would.
-    total = trunk.batches().samples_before(trunk.total_steps())
+    total = Lengths(trunk).in_samples(trunk.length)
     config = trunk.model_copy(
         update={
             "folder": study.place / f"times-{multiple:g}",
@@ -174,16 +174,11 @@ def _branch(
             "logging": trunk.logging.model_copy(update={"every": 1}),
         }
     )
-    batches = config.batches().standing_at(standing.step, standing.samples)
-    return Job(config, config.last_step(batches), standing.step)
-
-
-def _samples(config: RunConfig, amount: Quantity) -> int:
-    return config.batches().samples_before(config.steps(amount))
+    return Job(config, Timeline.of(config, standing).last, standing.step)
 
 
 def _in_samples(config: RunConfig, amount: Quantity) -> Quantity:
-    return Quantity(float(_samples(config, amount)), "samples")
+    return Quantity(float(Lengths(config).in_samples(amount)), "samples")
 
 
 def _check_moments(checkpoint: Checkpoint) -> None:

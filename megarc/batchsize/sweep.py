@@ -13,6 +13,7 @@ from megarc.batchsize.config import StudyConfig
 from megarc.batchsize.jobs import Job
 from megarc.errors import UserError
 from megarc.quantity import Quantity
+from megarc.train import Lengths
 
 _POWER = {"sqrt": 0.5, "linear": 1.0, "none": 0.0}
 
@@ -121,8 +122,9 @@ def noise_scale(job: Job, steps: float) -> float | None:
 
 def _job(study: StudyConfig, cell: Cell) -> Job:
     keys, base = study.tune.steps, study.run()
-    samples = base.batches().samples_before(base.total_steps()) + keys.floor * cell.batch
-    warmup = base.batches().samples_before(base.steps(base.schedule.warmup))
+    lengths = Lengths(base)
+    samples = lengths.in_samples(base.length) + keys.floor * cell.batch
+    warmup = lengths.in_samples(base.schedule.warmup)
     rate = base.optimizer.lr * cell.rate * (cell.batch / base.batch.size) ** _POWER[keys.rule]
     steps = -(-samples // cell.batch)
     config = base.model_copy(

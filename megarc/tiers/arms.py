@@ -16,7 +16,7 @@ from typing import Any
 from megarc.quantity import Quantity
 from megarc.tiers.cost import flops_per_window, stack_flops
 from megarc.tiers.plan import HELDOUT, StackPlan
-from megarc.train import RunConfig
+from megarc.train import Lengths, RunConfig
 
 STACK = "stack"
 
@@ -76,7 +76,7 @@ def rollout_rows(plan: StackPlan) -> int:
 
 def arm_flops(plan: StackPlan, arm: Arm, config: RunConfig) -> float:
     """What an arm took, with everything that its roll-outs took."""
-    own = config.total_steps() * config.batch.size * flops_per_window(plan, config)
+    own = Lengths(config).total * config.batch.size * flops_per_window(plan, config)
     if arm.changes.get("arm") == "filler" or "rollouts" in arm.changes:
         return own
     return stack_flops(plan)

@@ -17,7 +17,7 @@ from megarc.tiers.plan import HELDOUT, StackPlan, Stage
 from megarc.tiers.running import run_at_once
 from megarc.tiers.score import Losses, losses_of, mean_of
 from megarc.tiers.source import makers
-from megarc.train import RunConfig, load_model
+from megarc.train import Lengths, RunConfig, load_model
 from megarc.window import Window
 
 
@@ -104,7 +104,7 @@ def run_controls(plan: StackPlan, inner: Mapping[str, Maker], scripts: Path) -> 
             for seed in seeds:
                 losses.append(_score(plan, arm, arm_config(plan, base, seed), inner))
                 bar.advance(1)
-            steps = config.total_steps()
+            steps = Lengths(config).total
             outcomes.append(Outcome(arm, config.window.build(), steps, arm_flops(plan, base, config), losses))
     return Controls(outcomes, seeds)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from megarc.model import ModelConfig, cost_of
 from megarc.tiers.plan import StackPlan
 from megarc.tiers.store import Rollouts
-from megarc.train import RunConfig, find_checkpoint, run_config
+from megarc.train import Lengths, RunConfig, find_checkpoint, run_config
 from megarc.window import Window
 
 
@@ -32,7 +32,7 @@ def stack_flops(plan: StackPlan) -> float:
     for number, name in enumerate(plan.names):
         if plan.tier(name).huggingface is None:
             run = plan.run(name)
-            total += run.total_steps() * run.batch.size * flops_per_window(plan, run)
+            total += Lengths(run).total * run.batch.size * flops_per_window(plan, run)
         for writer in plan.names[:number]:
             total += _rollout_flops(plan, writer, name)
     return total

@@ -19,7 +19,7 @@ from megarc.tiers.config import RolloutsConfig
 from megarc.tiers.plan import StackPlan, Stage, write_keys
 from megarc.tiers.store import Rollouts, sidecar
 from megarc.tiers.writer import checkpoint_digest
-from megarc.train import RunConfig, RunFolder
+from megarc.train import Lengths, RunConfig, RunFolder
 
 
 def run_stack(plan: StackPlan, scripts: Path) -> dict[str, float]:
@@ -110,7 +110,7 @@ def _has_finished(config: RunConfig) -> bool:
         state = orjson.loads(RunFolder(config.folder).state.read_bytes())
     except (OSError, orjson.JSONDecodeError):
         return False
-    return state["state"] == "finished" and state.get("total") == config.total_steps()
+    return state["state"] == "finished" and state.get("total") == Lengths(config).total
 
 
 def _call(words: Sequence[str], name: str) -> None:

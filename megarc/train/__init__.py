@@ -21,7 +21,9 @@ from megarc.train.engine.engine import Engine, StepResult
 from megarc.train.folder.folder_lock import hold
 from megarc.train.folder.run_folder import RunFolder
 from megarc.train.loop.feed import MicroBatch, to_tensors
+from megarc.train.loop.lengths import Lengths
 from megarc.train.loop.observer import Ending, Moment, Observer
+from megarc.train.loop.timeline import Timeline
 from megarc.train.resolve import resolve
 from megarc.train.run import pretrain
 from megarc.train.startup import Start, start
@@ -30,6 +32,7 @@ __all__ = [
     "Checkpoint",
     "Ending",
     "Engine",
+    "Lengths",
     "MicroBatch",
     "Moment",
     "Observer",
@@ -38,6 +41,7 @@ __all__ = [
     "SavedModel",
     "Start",
     "StepResult",
+    "Timeline",
     "bucket",
     "build_engine",
     "find_checkpoint",

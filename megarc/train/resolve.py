@@ -9,6 +9,7 @@ from megarc.errors import UserError
 from megarc.model import Split, splits
 from megarc.parallel import Topology
 from megarc.train.config.run import RunConfig
+from megarc.train.loop.lengths import Lengths
 
 
 def resolve(config: RunConfig, stream: Stream, topology: Topology) -> RunConfig:
@@ -59,7 +60,7 @@ def _vocabulary(config: RunConfig, stream: Stream) -> int:
 
 
 def _micro_batch(config: RunConfig, ranks: int) -> int:
-    sizes = sorted({stage.size for stage in config.batches().stages})
+    sizes = sorted({stage.size for stage in Lengths(config).batches.stages})
     for size in sizes:
         if size % ranks:
             raise UserError(

@@ -18,6 +18,7 @@ from megarc.train.checkpoint import Level, Standing
 from megarc.train.checkpoint.observer import Due
 from megarc.train.checkpoint.resume import resume
 from megarc.train.config.run import RunConfig
+from megarc.train.config.safety import CheckpointConfig
 from megarc.train.ending import failure_told, how_it_ended
 from megarc.train.engine.build import build_engine
 from megarc.train.engine.dry_step import Explain, dry_step, memory_told
@@ -27,8 +28,8 @@ from megarc.train.health import Signals, alarmed, clear, watched
 from megarc.train.health.fault_injection import arm
 from megarc.train.heartbeat import Heartbeat
 from megarc.train.loop.attempts import Attempts
-from megarc.train.loop.learning_rate import learning_rate
 from megarc.train.loop.observer import Ending, Observer
+from megarc.train.loop.timeline import Timeline
 from megarc.train.resolve import resolve
 
 log = logging.getLogger("megarc")
@@ -56,55 +57,48 @@ def pretrain(
     Raises:
         UserError: for everything that a user can put right.
     """
-    config, stream, heldout = together(lambda: _opened(config, groups, makers or {}), groups.world)
+    config, stream, heldout, timeline = together(lambda: _opened(config, groups, makers or {}), groups.world)
     agree({"configuration": digest_of(config), "data": ", ".join(stream.digests)}, groups.world)
     folder = RunFolder(config.folder)
     signals, heartbeat = Signals(), Heartbeat()
     with ExitStack() as stack:
         stack.enter_context(signals.caught())
         _enter(stack, folder, config, groups, stream, heartbeat)
-        stack.enter_context(_watched(folder, config, groups, heartbeat))
+        stack.enter_context(_watched(folder, config, groups, heartbeat, timeline.total))
         stack.enter_context(memory_told(config, groups, heartbeat, folder, explain))
         heartbeat.enter("building")
         engine = build_engine(config, groups, heartbeat)
         stack.callback(engine.close)
         arm(engine)
         heartbeat.enter("loading")
-        levels = _levels(config, folder, groups)
+        levels = _levels(config.checkpoint, timeline, folder, groups)
         resumed = resume(engine, [due.level for due in levels], stream)
         stream = stream.in_phase(resumed.standing.phase)
-        _announce(config, groups, stream, resumed.standing)
-        if config.health.dry_step and resumed.standing.step < config.total_steps():
+        timeline = Timeline.of(config, resumed.standing)
+        _announce(config, groups, stream, timeline, resumed.standing)
+        if config.health.dry_step and resumed.standing.step < timeline.total:
             dry_step(engine, stream)
         stretch = Attempts(config, engine, stream, heldout, folder, levels, signals, list(watch))
         ending = stretch.until_the_end(resumed)
         if groups.first:
-            log.info(how_it_ended(ending, config, _last_step(config, resumed.standing)))
+            log.info(how_it_ended(ending, config, timeline.last))
         return ending
 
 
-def _last_step(config: RunConfig, standing: Standing) -> int:
-    return config.last_step(config.batches().standing_at(standing.step, standing.samples))
-
-
-def _levels(config: RunConfig, folder: RunFolder, groups: Groups) -> list[Due]:
+def _levels(keys: CheckpointConfig, timeline: Timeline, folder: RunFolder, groups: Groups) -> list[Due]:
     """The shared checkpoints first, then the hosts' own where they are asked for."""
-    keys = config.checkpoint
-    keep_every = config.steps(keys.keep_every) if keys.keep_every else None
-    levels = [
-        Due(Level.shared(folder.checkpoints, groups, keys.keep, keep_every), config.interval(keys.every))
-    ]
-    if keys.local is not None:
+    shared = Level.shared(folder.checkpoints, groups, keys.keep, timeline.kept_for_good)
+    levels = [Due(shared, timeline.checkpoint)]
+    if keys.local is not None and timeline.local_checkpoint is not None:
         run = broadcast_object(folder.run if groups.first else "", groups.world)
-        local = Level.local(keys.local, folder.path, run, groups)
-        levels.append(Due(local, config.interval(keys.local_every)))
+        levels.append(Due(Level.local(keys.local, folder.path, run, groups), timeline.local_checkpoint))
     return levels
 
 
 def _opened(
     config: RunConfig, groups: Groups, makers: Mapping[str, Maker]
-) -> tuple[RunConfig, Stream, Stream | None]:
-    """The resolved configuration, the training stream and the held-out one."""
+) -> tuple[RunConfig, Stream, Stream | None, Timeline]:
+    """The resolved configuration, the training stream, the held-out one, and the timeline from the start."""
     window = config.window.build()
     stream = open_stream(config.data, "train", window, config.seed, makers=makers)
     heldout = (
@@ -115,8 +109,8 @@ def _opened(
             "data.train gives each row a position, which does not flow through a pipeline; "
             "use positions: rows there, or parallel.pipeline=1"
         )
-    learning_rate(config)  # what is wrong with it is said before anything is built
-    return resolve(config, stream, groups.topology), stream, heldout
+    timeline = Timeline.of(config)  # what is wrong with lengths is said before anything is built
+    return resolve(config, stream, groups.topology), stream, heldout, timeline
 
 
 def _enter(
@@ -156,26 +150,26 @@ def _take(
 
 
 def _watched(
-    folder: RunFolder, config: RunConfig, groups: Groups, heartbeat: Heartbeat
+    folder: RunFolder, config: RunConfig, groups: Groups, heartbeat: Heartbeat, total: int
 ) -> AbstractContextManager[None]:
     def tell(headline: str, blamed: list[int]) -> None:
-        folder.tell_failure(
-            headline, reason="hang", culprits=blamed, step=heartbeat.step, total=config.total_steps()
-        )
+        folder.tell_failure(headline, reason="hang", culprits=blamed, step=heartbeat.step, total=total)
 
     return watched(heartbeat, folder.ranks, groups.world, config.health.patience, tell)
 
 
-def _announce(config: RunConfig, groups: Groups, stream: Stream, standing: Standing) -> None:
+def _announce(
+    config: RunConfig, groups: Groups, stream: Stream, timeline: Timeline, standing: Standing
+) -> None:
     if not groups.first:
         return
-    window, batches = config.window.build(), config.batches().standing_at(standing.step, standing.samples)
-    total, size = config.total_steps(batches), batches.size(standing.step)
+    window, batches = timeline.window, timeline.batches
+    total, size = timeline.total, batches.size(standing.step)
     samples = batches.samples_before(total)
     cost = cost_of(config.model, window)
     sizes = f"{human(cost.parameters)} parameters ({human(cost.embedding_parameters)} of them embeddings)"
-    predicted = human(samples * window.stride + standing.more_predicted)
-    processed = human(samples * window.rows + standing.more_processed)
+    predicted = human(timeline.predicted_tokens(samples))
+    processed = human(timeline.processed_tokens(samples))
     step = f"{human(size * window.stride)} predicted, {human(size * window.rows)} processed tokens a step"
     log.info(f"window {window}; {sizes}, vocabulary {config.model.tokens}")
     log.info(f"{total} steps of {batches}: {predicted} predicted, {processed} processed tokens; {step}")

@@ -12,6 +12,7 @@ from megarc.batchsize import StudyConfig, outcome, sweep_jobs
 from megarc.batchsize.sweep import Cell, Curve
 from megarc.config import build
 from megarc.errors import UserError
+from megarc.train import Lengths
 
 ROOT = Path(__file__).parents[2]
 DATA = {"train": [{"kind": "pointer_chase"}], "valid": [{"kind": "pointer_chase", "options": {"seed": 9}}]}
@@ -36,7 +37,7 @@ def test_each_run_is_a_normal_one_at_its_own_rate(tmp_path):
     config = jobs[Cell(40, 2.0, 3)].config
     assert config.optimizer.lr == pytest.approx(1e-2 * 2 * 2) and config.seed == 3
     assert config.batch.size == 40 and config.batch.micro == 20 and config.schedule.kind == "constant"
-    assert config.total_steps() == -(-(100 + 5 * 40) // 40)
+    assert Lengths(config).total == -(-(100 + 5 * 40) // 40)
 
 
 def written(jobs, curves):

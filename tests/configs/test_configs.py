@@ -9,7 +9,7 @@ import yaml
 from megarc.config import load, to_dict
 from megarc.model import cost_of
 from megarc.tiers import StackConfig, StackPlan
-from megarc.train import RunConfig
+from megarc.train import Lengths, RunConfig
 
 ROOT = Path(__file__).parents[2] / "configs"
 SUFFIX = {"M": 1e6, "B": 1e9, "T": 1e12}
@@ -20,7 +20,7 @@ FILES = sorted(path for path in ROOT.rglob("*.yaml") if path.parent.name != "tie
 def test_builds(path):
     config = load(RunConfig, path)
     config.window.build()
-    assert config.total_steps() > 0
+    assert Lengths(config).total > 0
 
 
 def keys_with_comments(path):
@@ -95,7 +95,7 @@ def test_stacks_build_and_say_what_each_key_means(path):
     assert len(list(plan.stages())) == {2: 4, 3: 8}[len(plan.names)]
     for stage in plan.stages():
         if stage.script == "pretrain.py":
-            assert stage.config.total_steps() > 0
+            assert Lengths(stage.config).total > 0
     for line in path.read_text().splitlines():
         found = re.fullmatch(r" *[\w-]+: (?!#)\S.*?( +# .*)?", line)
         assert not found or found[1] or ("{" in line), f"{path}: {line!r} says no type and meaning"

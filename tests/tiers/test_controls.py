@@ -14,7 +14,7 @@ from megarc.tiers import LiveStack, StackConfig, StackPlan, makers, run_controls
 from megarc.tiers.arms import ARMS, arm_config, rollout_rows
 from megarc.tiers.cost import stack_flops
 from megarc.tiers.score import Losses
-from megarc.train import load_model, pretrain
+from megarc.train import Lengths, load_model, pretrain
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +50,8 @@ def test_the_arm_of_the_same_compute_takes_as_many_flops(trained):
     assert rollout_rows(trained) == 3 * 7 + 2 * 6
     assert config.window.recent == 50 - 33
     model = load_model(trained.run("top").folder).config.model
-    own = config.total_steps() * 4 * cost_of(model, config.window.build()).training_flops
-    assert own == pytest.approx(stack_flops(trained), rel=0.5 / config.total_steps())
+    own = Lengths(config).total * 4 * cost_of(model, config.window.build()).training_flops
+    assert own == pytest.approx(stack_flops(trained), rel=0.5 / Lengths(config).total)
     assert len(config.data.train) == 3  # all that the stack was trained on
 
 

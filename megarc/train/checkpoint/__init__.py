@@ -6,10 +6,11 @@ layout.
 """
 
 from megarc.train.checkpoint.fragments import held, make_state
-from megarc.train.checkpoint.layout import Checkpoint, Standing, latest, open_checkpoint
+from megarc.train.checkpoint.layout import Checkpoint, latest, open_checkpoint
 from megarc.train.checkpoint.level import Level
 from megarc.train.checkpoint.load import full_masters, load, newest_local
 from megarc.train.checkpoint.save import Saver
+from megarc.train.standing import Standing
 
 __all__ = [
     "Checkpoint",

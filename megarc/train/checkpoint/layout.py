@@ -16,7 +16,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,43 +25,12 @@ import orjson
 from megarc.atomic_write import written_atomically
 from megarc.errors import UserError
 from megarc.parallel import Box
+from megarc.train.standing import Standing
 
 FORMAT = 3  # 2 had no checksum of the manifest
 MANIFEST = "manifest.json"
 _STEP = re.compile(r"step-([0-9]+)")
 _FILES_AT_ONCE = 4  # digests are worked out outside Python's lock
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Where a run stands: what a checkpoint knows beside tensors.
-
-    A run that began from another's checkpoint may count on from there, with other data: ``samples`` go on, the
-    order of the new phase counts from 0.
-    """
-
-    step: int  # steps taken
-    samples: int  # samples (windows of the present kind) consumed
-    phase: int = 0
-    begin: int = (
-        0  # samples consumed before sample 0 of the phase's order; below 0: another run has read these
-    )
-    order: str = ""  # digest of the phase's order; "": saved before there was one
-    tokenizer: str | None = None  # digest of the tokenizer of the data; None: unknown
-    more_predicted: int = 0  # tokens beyond those of ``samples``: earlier phases had windows of another kind
-    more_processed: int = 0
-    more_updates: int = 0  # updates in the optimizer's moments beyond this run's own
-    skipped: list[list[int]] = field(
-        default_factory=list
-    )  # ranges of the order's samples left out on purpose
-    sources: list[str] = field(default_factory=list)  # digests of the corpora
-    without_update: int = 0  # of the steps, those whose update was left out
-    losses: dict[str, Any] = field(default_factory=dict)  # the running mean by which a loss is judged
-
-    @property
-    def updates(self) -> int:
-        """What the optimizer counts."""
-        return self.step - self.without_update + self.more_updates
 
 
 @dataclass(frozen=True, slots=True)

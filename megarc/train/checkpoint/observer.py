@@ -7,13 +7,11 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from megarc.config import to_dict
 from megarc.errors import UserError
 from megarc.parallel import gather_objects
 from megarc.train.checkpoint import Level, Saver, Standing
-from megarc.train.config.run import RunConfig
 from megarc.train.engine.engine import Engine
 from megarc.train.folder.run_folder import RunFolder
 from megarc.train.loop.batch_schedule import Interval
@@ -42,15 +40,22 @@ class Checkpoints(Observer):
 
     def __init__(
         self,
-        config: RunConfig,
+        config: dict[str, Any],
+        on_error: Literal["stop", "continue"],
         folder: RunFolder,
         saver: Saver,
         levels: list[Due],
         standing_of: StandingOf,
         saved: int | None,
     ) -> None:
-        """The first of ``levels`` is the shared one; ``saved`` is the step of which it holds a checkpoint."""
-        self.config, self.folder, self.saver = config, folder, saver
+        """
+        Args:
+            config: the run's, resolved, as it is written into each checkpoint.
+            on_error: whether the run ends when a checkpoint cannot be written.
+            levels: the first is the shared one.
+            saved: the step of which the shared level holds a checkpoint.
+        """
+        self.config, self.on_error, self.folder, self.saver = config, on_error, folder, saver
         self.levels, self.standing_of = levels, standing_of
         self._saved = saved
         self._overdue: set[int] = set()
@@ -80,23 +85,23 @@ class Checkpoints(Observer):
         try:
             self.saver.wait()
         except UserError as error:
-            if self.config.checkpoint.on_error == "stop":
+            if self.on_error == "stop":
                 raise
             log.warning("%s; tried once more at the end", error)
             self._saved = None
         if self._saved != moment.step:
-            self.saver.save(engine, self.standing_of(moment), self._facts(), shared)
+            self.saver.save(engine, self.standing_of(moment), {"config": self.config}, shared)
             self.saver.wait()
         self._tell(engine, ending.value, moment)
 
     def _save(self, engine: Engine, moment: Moment, level: Level) -> None:
-        patient = self.config.checkpoint.on_error == "stop" or moment.last
+        patient = self.on_error == "stop" or moment.last
         if not patient and self.saver.busy():
             if engine.groups.first:
                 log.warning("step %d is not saved: the disk is still busy with the last one", moment.step)
             return
         engine.heartbeat.enter("saving")
-        self.saver.save(engine, self.standing_of(moment), self._facts(), level)
+        self.saver.save(engine, self.standing_of(moment), {"config": self.config}, level)
         if level is self.levels[0].level:
             self._saved = moment.step
 
@@ -106,13 +111,10 @@ class Checkpoints(Observer):
             act()
         except UserError as error:
             self._saved = None
-            if self.config.checkpoint.on_error == "stop":
+            if self.on_error == "stop":
                 raise
             if self.saver.groups.first:
                 log.warning("%s; training goes on, the next checkpoint is tried when it is due", error)
-
-    def _facts(self) -> dict[str, Any]:
-        return {"config": to_dict(self.config)}
 
     def _tell(self, engine: Engine, state: str, moment: Moment) -> None:
         own = {

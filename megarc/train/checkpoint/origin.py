@@ -11,11 +11,13 @@ from megarc.config import differences, to_dict
 from megarc.data import Stream
 from megarc.errors import UserError, told_once
 from megarc.parallel import broadcast_object, together
-from megarc.train.checkpoint.layout import Checkpoint, Standing
+from megarc.train.checkpoint.layout import Checkpoint
 from megarc.train.checkpoint.load import load
 from megarc.train.checkpoint.trained_model import find_checkpoint
 from megarc.train.config.run import RunConfig
 from megarc.train.engine.engine import Engine
+from megarc.train.loop.timeline import Timeline
+from megarc.train.standing import Standing
 
 log = logging.getLogger("megarc")
 
@@ -117,8 +119,7 @@ def _check_tokenizer(found: Checkpoint, stream: Stream) -> None:
 
 
 def _check_length(found: Checkpoint, standing: Standing, config: RunConfig) -> None:
-    batches = config.batches().standing_at(standing.step, standing.samples)
-    if standing.step >= (last := config.last_step(batches)):
+    if standing.step >= (last := Timeline.of(config, standing).last):
         raise UserError(
             f"start_from {found.folder} stands at step {standing.step}, and this run ends at step {last}: there is "
             "nothing to train. Make length (or until) longer, or count from 0 with start_with.step=false"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,13 +10,11 @@ from pydantic import model_validator
 
 from megarc.config import Config, Duration, key
 from megarc.data import DataConfig, WindowConfig
-from megarc.errors import UserError
 from megarc.model import ExecutionConfig, ModelConfig
 from megarc.quantity import Quantity
 from megarc.train.config.batch import BatchConfig
 from megarc.train.config.safety import CheckpointConfig, HealthConfig
 from megarc.train.config.start import StartConfig
-from megarc.train.loop.batch_schedule import BatchSchedule, Interval, Stage, doubling
 
 
 class OptimizerConfig(Config):
@@ -145,7 +142,7 @@ class RunConfig(Config):
     deepspeed: dict[str, Any] = key({}, "passed to DeepSpeed as it is, for experts", circumstance=True)
 
     @model_validator(mode="after")
-    def _batch_in_samples(self) -> RunConfig:
+    def _batch_in_whole_windows(self) -> RunConfig:
         """A batch given in tokens becomes one in samples, here and once."""
         unit = self.batch.unit
         if unit == "samples":
@@ -155,9 +152,9 @@ class RunConfig(Config):
         batch = self.batch.model_copy(
             update={
                 "unit": "samples",
-                "size": _samples(self.batch.size, width, unit),
+                "size": _whole_windows(self.batch.size, width, unit),
                 "stages": [
-                    stage.model_copy(update={"size": _samples(stage.size, width, unit)})
+                    stage.model_copy(update={"size": _whole_windows(stage.size, width, unit)})
                     for stage in self.batch.stages
                 ],
                 "measured": [
@@ -230,60 +227,8 @@ class RunConfig(Config):
         """Of weights and activations."""
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
-    def batches(self) -> BatchSchedule:
-        """Which samples each step takes, of a run from its start."""
-        batch = self.batch
-        if batch.measured:
-            points = [(self._samples(point.at), point.batch) for point in batch.measured]
-            return BatchSchedule(doubling(batch.size, points))
-        later = [Stage(self._samples(stage.at), stage.size) for stage in batch.stages]
-        return BatchSchedule([*([] if any(at == 0 for at, _ in later) else [Stage(0, batch.size)]), *later])
 
-    def total_steps(self, batches: BatchSchedule | None = None) -> int:
-        """Optimizer steps of the whole run.
-
-        Args:
-            batches: of a run that began from another's checkpoint; None: from its start.
-        """
-        return self.steps(self.length, batches)
-
-    def last_step(self, batches: BatchSchedule | None = None) -> int:
-        """The step at which this job ends: the run's last, or that of ``until``."""
-        total = self.total_steps(batches)
-        return total if self.until is None else min(total, self.steps(self.until, batches))
-
-    def steps(self, amount: Quantity, batches: BatchSchedule | None = None) -> int:
-        """``amount`` in optimizer steps, counted from the run's start."""
-        batches = batches or self.batches()
-        if amount.unit == "steps":
-            return math.ceil(amount.amount)
-        if amount.unit != "run":
-            return batches.steps_until(self._samples(amount))
-        if amount is self.length:
-            raise UserError(f"length is '{amount}', a share of the run, so it cannot say how long the run is")
-        total = self.total_steps(batches)
-        return (
-            math.ceil(amount.amount * total)
-            if len(batches.stages) == 1
-            else batches.steps_until(math.ceil(amount.amount * batches.samples_before(total)))
-        )
-
-    def interval(self, amount: Quantity) -> Interval:
-        """``amount`` as a time between two events."""
-        batches = self.batches()
-        if len(batches.stages) == 1 or amount.unit == "steps":
-            return Interval(steps=self.steps(amount, batches))
-        if amount.unit == "run":
-            total = batches.samples_before(self.total_steps(batches))
-            return Interval(samples=math.ceil(amount.amount * total))
-        return Interval(samples=self._samples(amount))
-
-    def _samples(self, amount: Quantity) -> int:
-        window = self.window.build()
-        return amount.in_samples(stride=window.stride, rows=window.rows)
-
-
-def _samples(tokens: int, width: int, unit: str) -> int:
+def _whole_windows(tokens: int, width: int, unit: str) -> int:
     if tokens % width:
         near = " or ".join(str(width * count) for count in (tokens // width, tokens // width + 1) if count)
         raise ValueError(f"batch size {tokens} {unit} is no whole number of windows of {width}; use {near}")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 
+from megarc.config import to_dict
 from megarc.data import Gaps, Stream
+from megarc.model import cost_of
 from megarc.train.checkpoint import Saver, Standing
 from megarc.train.checkpoint.observer import Checkpoints, Due
 from megarc.train.checkpoint.resume import Resumed, go_back
@@ -12,12 +15,12 @@ from megarc.train.config.run import RunConfig
 from megarc.train.engine.engine import Engine
 from megarc.train.folder.run_folder import RunFolder
 from megarc.train.health import Numbers, Replay, Replicas, Running, Signals, Stragglers
-from megarc.train.loop.batch_schedule import BatchSchedule, Interval
 from megarc.train.loop.feed import steps
 from megarc.train.loop.garbage_collection import GarbageCollection
-from megarc.train.loop.learning_rate import learning_rate
 from megarc.train.loop.loop import train
 from megarc.train.loop.observer import Ending, Moment, Observer
+from megarc.train.loop.timeline import Timeline
+from megarc.train.metrics.device_limits import peak_flops
 from megarc.train.metrics.metrics import Metrics
 from megarc.train.metrics.noise_scale import NoiseScale
 
@@ -41,20 +44,19 @@ class Attempts:
         while True:
             standing = resumed.standing
             gaps = Gaps.of(standing.skipped, standing.begin)
-            batches = self.config.batches().standing_at(standing.step, standing.samples)
-            numbers = Numbers(
-                self.config.health, batches, gaps, Running(**standing.losses), self.engine.groups.device
-            )
-            ending = self._train(resumed, saver, gaps, numbers, batches)
+            timeline = Timeline.of(self.config, standing)
+            running, device = Running(**standing.losses), self.engine.groups.device
+            numbers = Numbers(self.config.health, timeline.batches, gaps, running, device)
+            ending = self._train(resumed, saver, gaps, numbers, timeline)
             if ending is not Ending.BACK:
                 return ending
             assert numbers.bad is not None
             levels = [due.level for due in self.levels]
-            back = go_back(self.engine, levels, numbers.bad, gaps, batches)
+            back = go_back(self.engine, levels, numbers.bad, gaps, timeline.batches)
             resumed = Resumed(back, shared=True)
 
     def _train(
-        self, resumed: Resumed, saver: Saver, gaps: Gaps, numbers: Numbers, batches: BatchSchedule
+        self, resumed: Resumed, saver: Saver, gaps: Gaps, numbers: Numbers, timeline: Timeline
     ) -> Ending:
         config, groups, standing = self.config, self.engine.groups, resumed.standing
 
@@ -73,7 +75,9 @@ class Attempts:
             )
 
         saved = standing.step if resumed.shared else None
-        noise = NoiseScale(config, self.folder, groups)
+        noise = NoiseScale(
+            config.batch.noise_every, config.batch.micro_batch, config.model.tied, self.folder, groups
+        )
         stragglers = Stragglers(config.logging.every, config.health.slow)
 
         def also() -> dict[str, float | None]:
@@ -82,36 +86,50 @@ class Attempts:
         observers: list[Observer] = [
             numbers,
             noise,
-            *self._against_damage(),
+            *self._against_damage(timeline),
             stragglers,
-            Metrics(config, self.folder, groups, self.heldout, self.stream.bytes_per_token, also, standing),
+            self._metrics(timeline, also),
             self.signals,
-            Checkpoints(config, self.folder, saver, self.levels, standing_of, saved),
+            Checkpoints(
+                to_dict(config),
+                config.checkpoint.on_error,
+                self.folder,
+                saver,
+                self.levels,
+                standing_of,
+                saved,
+            ),
             GarbageCollection(),
             *self.watch,
         ]
-        total, rate = config.last_step(batches), learning_rate(config, batches)
-        begin = Moment(standing.step, total, standing.samples, standing.without_update)
+        begin = Moment(standing.step, timeline.last, standing.samples, standing.without_update)
         feed = steps(
-            self.stream, groups, batches, config.batch.micro_batch, gaps, self.engine.heartbeat,
-            first=begin.step, total=total,
+            self.stream, groups, timeline, config.batch.micro_batch, gaps, self.engine.heartbeat,
+            first=begin.step, total=timeline.last,
         )  # fmt: skip
-        return train(self.engine, feed, rate, observers, begin, batches=batches, due=self._due)
+        return train(self.engine, feed, timeline, observers, begin)
 
-    def _due(self, moment: Moment) -> bool:
-        """Whether somebody acts on what became of the last steps."""
-        config = self.config
-        intervals = [Interval(steps=config.logging.every), *(level.every for level in self.levels)]
-        if self.heldout is not None:
-            intervals.append(config.interval(config.validation.every))
-        return any(moment.every(interval) for interval in intervals)
+    def _metrics(self, timeline: Timeline, also: Callable[[], Mapping[str, float | None]]) -> Metrics:
+        config, device = self.config, self.engine.groups.device
+        return Metrics(
+            self.folder,
+            self.engine.groups,
+            timeline,
+            cost_of(config.model, timeline.window),
+            peak=config.logging.peak_flops or peak_flops(device, config.precision),
+            tensorboard=config.logging.tensorboard,
+            patient=config.checkpoint.on_error == "continue",
+            heldout=self.heldout,
+            heldout_windows=config.validation.windows,
+            bytes_a_token=self.stream.bytes_per_token,
+            extra=also,
+        )
 
-    def _against_damage(self) -> list[Observer]:
+    def _against_damage(self, timeline: Timeline) -> list[Observer]:
         """The comparisons that are asked for; before checkpoints in the list, so that no damage is saved."""
-        health = self.config.health
         found: list[Observer] = []
-        if health.replicas is not None:
-            found.append(Replicas(self.config.interval(health.replicas)))
-        if health.replay is not None:
-            found.append(Replay(self.config.interval(health.replay), health.tolerance))
+        if timeline.replicas is not None:
+            found.append(Replicas(timeline.replicas))
+        if timeline.replay is not None:
+            found.append(Replay(timeline.replay, self.config.health.tolerance))
         return found

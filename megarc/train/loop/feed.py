@@ -14,7 +14,7 @@ from torch import Tensor
 from megarc.data import Ahead, Batch, Gaps, Stream, around, part_of_step
 from megarc.parallel import Groups
 from megarc.train.heartbeat import Heartbeat
-from megarc.train.loop.batch_schedule import BatchSchedule
+from megarc.train.loop.timeline import Timeline
 
 
 class MicroBatch(NamedTuple):
@@ -49,7 +49,7 @@ def to_tensors(batch: Batch, device: torch.device) -> MicroBatch:
 def steps(
     stream: Stream,
     groups: Groups,
-    batches: BatchSchedule,
+    timeline: Timeline,
     micro_batch: int,
     gaps: Gaps,
     heartbeat: Heartbeat,
@@ -63,7 +63,7 @@ def steps(
         gaps: samples that are left out.
         heartbeat: told while this waits for the data, and when the thread reads.
     """
-    data = groups.data
+    data, batches = groups.data, timeline.batches
 
     def count(step: int) -> int:
         return batches.size(step) // (data.size * micro_batch)

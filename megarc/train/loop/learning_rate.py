@@ -7,25 +7,26 @@ from collections.abc import Callable
 
 from megarc.errors import UserError
 from megarc.train.config.run import RunConfig
-from megarc.train.loop.batch_schedule import BatchSchedule
+from megarc.train.loop.lengths import Lengths
+
+LearningRate = Callable[[int], float]
+"""The learning rate of step t, t = 0, 1, ... of the run."""
 
 
-def learning_rate(config: RunConfig, batches: BatchSchedule | None = None) -> Callable[[int], float]:
-    """The learning rate of step t, t = 0, 1, ... of the run.
+def learning_rate(config: RunConfig, whole: Lengths, here: Lengths) -> LearningRate:
+    """The learning rate of each step.
 
     Its shape is one of samples, so that larger batches later do not change it; what they change is its
     height, by ``batch.rate``. Warm-up rises linearly and reaches the peak with its last step, so that no
     step is taken at 0.
 
     Args:
-        batches: of a run that began from another's checkpoint; None: from its start.
+        whole: lengths of the run as its keys say, from its start.
+        here: the same where it stands; they differ in a run that began from another's checkpoint.
     """
-    whole = config.batches()
-    batches = batches or whole
-    schedule, peak = config.schedule, config.optimizer.lr
-    total = batches.samples_before(config.total_steps(batches))
-    warmup = whole.samples_before(config.steps(schedule.warmup))
-    decay = whole.samples_before(config.steps(schedule.decay))
+    batches, schedule, peak = here.batches, config.schedule, config.optimizer.lr
+    total = batches.samples_before(here.total)
+    warmup, decay = whole.in_samples(schedule.warmup), whole.in_samples(schedule.decay)
     if warmup > total:
         raise UserError(f"schedule.warmup is {warmup} samples, longer than the run's {total}")
 

@@ -14,16 +14,15 @@ import orjson
 
 from megarc.atomic_write import written_atomically
 from megarc.data import Stream
-from megarc.model import Cost, cost_of
+from megarc.model import Cost
 from megarc.parallel import Groups
 from megarc.progress import Bar, human, left_told, progress
-from megarc.train.checkpoint import Standing
-from megarc.train.config.run import RunConfig
 from megarc.train.engine.engine import Engine
 from megarc.train.folder.append_only import Lines
 from megarc.train.folder.run_folder import RunFolder
 from megarc.train.loop.observer import Done, Ending, Moment, Observer
-from megarc.train.metrics.device_limits import peak_flops, peak_memory
+from megarc.train.loop.timeline import Timeline
+from megarc.train.metrics.device_limits import peak_memory
 from megarc.train.metrics.heldout_loss import heldout_loss
 
 log = logging.getLogger("megarc")
@@ -37,21 +36,31 @@ class Metrics(Observer):
 
     def __init__(
         self,
-        config: RunConfig,
         folder: RunFolder,
         groups: Groups,
+        timeline: Timeline,
+        cost: Cost,
+        *,
+        peak: float | None,
+        tensorboard: bool,
+        patient: bool,
         heldout: Stream | None,
+        heldout_windows: int,
         bytes_a_token: float | None,
         extra: Callable[[], Mapping[str, float | None]],
-        begun: Standing,
     ) -> None:
-        self.config, self.folder, self.groups = config, folder, groups
-        self.heldout, self.bytes_a_token, self.extra = heldout, bytes_a_token, extra
-        self.heldout_every = config.interval(config.validation.every)
-        self.window = config.window.build()
-        self.more_tokens = (begun.more_predicted, begun.more_processed)
-        self.cost: Cost = cost_of(config.model, self.window)
-        self.peak: float | None = None  # FLOP/s of one device, where it is known
+        """
+        Args:
+            cost: of the model on the timeline's window.
+            peak: FLOP/s of one device, where it is known.
+            patient: whether the run goes on where a line cannot be written.
+            extra: what others measured since the last line.
+        """
+        self.folder, self.groups, self.timeline, self.cost, self.peak = folder, groups, timeline, cost, peak
+        self.tensorboard, self.patient = tensorboard, patient
+        self.heldout, self.heldout_windows = heldout, heldout_windows
+        self.bytes_a_token, self.extra = bytes_a_token, extra
+        self.window = timeline.window
         self.file: Lines | None = None
         self.board: Any = None
         self.bar: Bar | None = None
@@ -63,20 +72,18 @@ class Metrics(Observer):
         self._terminal = sys.stderr.isatty()
 
     def start(self, engine: Engine, moment: Moment) -> None:
-        self.peak = self.config.logging.peak_flops or peak_flops(self.groups.device, self.config.precision)
         if self.peak is None and self.groups.first:
             log.warning(
                 "MFU is unknown: no peak is known for this device; give it with logging.peak_flops=..."
             )
         if self.groups.first:
             cut_metrics(self.folder, moment.step)
-            self.file = Lines(self.folder.metrics, patient=self.config.checkpoint.on_error == "continue")
-            if self.config.logging.tensorboard:
+            self.file = Lines(self.folder.metrics, patient=self.patient)
+            if self.tensorboard:
                 from torch.utils.tensorboard import SummaryWriter
 
                 self.board = SummaryWriter(str(self.folder.tensorboard), purge_step=moment.step + 1)
-        batches = self.config.batches().standing_at(moment.step, moment.samples)
-        total, name = batches.samples_before(moment.total), self.folder.path.name
+        total, name = self.timeline.samples, self.folder.path.name
         quiet = not self._terminal or not self.groups.first
         self._bar_context = progress(name, total, done=moment.samples, unit="samples", quiet=quiet)
         self.bar = self._bar_context.__enter__()
@@ -88,11 +95,12 @@ class Metrics(Observer):
         self.bar.advance(moment.samples - self._shown)
         self._shown = moment.samples
         self._losses += [done.loss for done in steps if not done.left_out]
-        if moment.every(self.config.logging.every):
+        if moment.every(self.timeline.logging):
             self._log(moment, steps[-1])
-        if self.heldout is not None and moment.every(self.heldout_every):
+        every = self.timeline.heldout
+        if self.heldout is not None and every is not None and moment.every(every):
             before = time.perf_counter()
-            loss = heldout_loss(engine, self.heldout, self.config.validation.windows)
+            loss = heldout_loss(engine, self.heldout, self.heldout_windows)
             values = self._in_units("heldout", loss)
             self._write(moment, values)
             self._say(moment, {"held-out loss": _loss_told("heldout", values)})
@@ -171,12 +179,11 @@ class Metrics(Observer):
             return
         # JSON has no nan; what is undefined is null.
         values = {name: value for name, value in values.items() if value is None or math.isfinite(value)}
-        predicted, processed = self.more_tokens
         counts = {
             "step": moment.step,
             "samples": moment.samples,
-            "predicted_tokens": moment.samples * self.window.stride + predicted,
-            "processed_tokens": moment.samples * self.window.rows + processed,
+            "predicted_tokens": self.timeline.predicted_tokens(moment.samples),
+            "processed_tokens": self.timeline.processed_tokens(moment.samples),
             "time": time.time(),
         }
         self.file.add(orjson.dumps({**counts, **values}))

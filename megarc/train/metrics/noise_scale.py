@@ -25,7 +25,6 @@ from torch import Tensor
 
 from megarc.model import Record
 from megarc.parallel import Groups, all_reduce_sum, first_to_last
-from megarc.train.config.run import RunConfig
 from megarc.train.engine.engine import Engine, StepResult
 from megarc.train.folder.run_folder import RunFolder
 from megarc.train.loop.feed import MicroBatch
@@ -51,12 +50,17 @@ class Estimate(NamedTuple):
 
 
 class NoiseScale(Observer):
-    """Measures every ``batch.noise_every`` steps; ``values`` tells what the metrics write."""
+    """Measures every so many steps (0: never); ``values`` tells what the metrics write.
 
-    def __init__(self, config: RunConfig, folder: RunFolder, groups: Groups) -> None:
-        self.every, self.micro_batch = config.batch.noise_every, config.batch.micro_batch
+    Args:
+        micro_batch: samples that a rank takes at once.
+        tied: whether head and embedding share one matrix.
+    """
+
+    def __init__(self, every: int, micro_batch: int, tied: bool, folder: RunFolder, groups: Groups) -> None:
+        self.every, self.micro_batch = every, micro_batch
         self.folder, self.groups = folder, groups
-        self.squares = GroupSquares(groups, config.model.tied)
+        self.squares = GroupSquares(groups, tied)
         self._unread: list[tuple[int, int, Tensor]] = []  # step, its batch, the mean square of its groups
         self._measured: list[Estimate] = []  # since the last line
         self._average = Estimate(0.0, 0.0)

@@ -11,9 +11,8 @@ from support.runs import full_state, metrics, pretrain
 
 from megarc.config import build
 from megarc.errors import UserError
-from megarc.train import RunConfig
+from megarc.train import Lengths, RunConfig, Timeline
 from megarc.train.loop.batch_schedule import BatchSchedule, Stage, doubling
-from megarc.train.loop.learning_rate import learning_rate
 
 STAGES = st.lists(st.tuples(st.integers(1, 400), st.integers(1, 60)), max_size=4).map(
     lambda later: [Stage(0, 7), *(Stage(*one) for one in later)]
@@ -65,10 +64,10 @@ def test_either_token_is_a_unit():
     window = {"recent": 24, "causal": 16, "stride": 8}
     sizes = [{"at": "2560 processed tokens", "size": 320}, {"at": "1024 predicted tokens", "size": 640}]
     batch = {"size": 160, "unit": "processed tokens", "stages": sizes}
-    found = config(window=window, batch=batch).batches()
+    found = Lengths(config(window=window, batch=batch)).batches
     assert found.stages == [Stage(0, 4), Stage(64, 8), Stage(128, 16)]
     predicted = {"size": 32, "unit": "predicted tokens", "measured": [{"at": "80 samples", "batch": 64.0}]}
-    assert config(window=window, batch=predicted).batches().stages == [Stage(0, 4), Stage(80, 8)]
+    assert Lengths(config(window=window, batch=predicted)).batches.stages == [Stage(0, 4), Stage(80, 8)]
     with pytest.raises(UserError, match="no whole number of windows of 40; use 160 or 200"):
         config(window=window, batch={"size": 161, "unit": "processed tokens"})
     with pytest.raises(UserError, match="begins at tokens or samples"):
@@ -85,8 +84,9 @@ def test_the_learning_rate_follows_by_the_chosen_rule(rule, factor):
     staged = config(
         batch={"size": 16, "rate": rule, "stages": [{"at": "256 samples", "size": 64}]}, schedule=schedule
     )
-    batches, rate, before = staged.batches(), learning_rate(staged), learning_rate(plain)
-    assert staged.total_steps() == 16 + 12
+    timeline, before = Timeline.of(staged), Timeline.of(plain).learning_rate
+    batches, rate = timeline.batches, timeline.learning_rate
+    assert timeline.total == 16 + 12
     for step in range(28):
         sample = batches.samples_before(step)
         expected = before(sample // 16) * (factor if sample >= 256 else 1.0)
@@ -95,10 +95,11 @@ def test_the_learning_rate_follows_by_the_chosen_rule(rule, factor):
 
 def test_intervals_count_samples_where_sizes_change():
     staged = config(batch={"size": 16, "stages": [{"at": "256 samples", "size": 128}]})
-    every, batches = staged.interval(config(length="0.25 of run").length), staged.batches()
+    lengths = Lengths(staged)
+    every, batches = lengths.interval(config(length="0.25 of run").length), lengths.batches
     due = [
         step + 1
-        for step in range(staged.total_steps())
+        for step in range(lengths.total)
         if every.due(step + 1, batches.samples_before(step), batches.samples_before(step + 1))
     ]
     assert [batches.samples_before(step) for step in due] == [256, 512, 768, 1024]

@@ -7,7 +7,7 @@ from megarc.config import build
 from megarc.data import Gaps, open_stream
 from megarc.parallel import Group, Groups, Topology
 from megarc.science import MAKERS
-from megarc.train import RunConfig
+from megarc.train import RunConfig, Timeline
 from megarc.train.heartbeat import Heartbeat
 from megarc.train.loop.feed import Slots, steps
 
@@ -22,7 +22,7 @@ ALONE = Groups(*[Group(0, 1)] * 4, Topology(1, 1, 1), torch.device("cpu"))
 def read(gaps):
     config = build(RunConfig, TREE, "test")
     stream = open_stream(config.data, "train", config.window.build(), 0, makers=MAKERS)
-    return stream, list(steps(stream, ALONE, config.batches(), 2, gaps, Heartbeat(), first=1, total=6))
+    return stream, list(steps(stream, ALONE, Timeline.of(config), 2, gaps, Heartbeat(), first=1, total=6))
 
 
 def test_tokens_are_the_stream_s_though_their_memory_is_used_again():

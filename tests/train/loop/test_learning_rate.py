@@ -4,14 +4,13 @@ import pytest
 
 from megarc.config import build
 from megarc.errors import UserError
-from megarc.train import RunConfig
-from megarc.train.loop.learning_rate import learning_rate
+from megarc.train import RunConfig, Timeline
 
 
 def rates(length="100 steps", **schedule):
     config = build(RunConfig, {"length": length, "optimizer": {"lr": 2.0}, "schedule": schedule}, "test")
-    rate = learning_rate(config)
-    return [rate(step) for step in range(config.total_steps())]
+    timeline = Timeline.of(config)
+    return [timeline.learning_rate(step) for step in range(timeline.total)]
 
 
 @pytest.mark.parametrize("kind", ["cosine", "wsd", "constant"])

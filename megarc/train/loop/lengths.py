@@ -1,0 +1,70 @@
+"""Lengths as people give them ('2B tokens', '0.1 of run'), in samples and steps of one run."""
+
+from __future__ import annotations
+
+import math
+
+from megarc.errors import UserError
+from megarc.quantity import Quantity
+from megarc.train.config.run import RunConfig
+from megarc.train.loop.batch_schedule import BatchSchedule, Interval, Stage, doubling
+
+
+class Lengths:
+    """Turns the lengths of a run's configuration into samples and steps. Nothing else does.
+
+    Args:
+        step, samples: where the run stands: ``samples`` samples are before step ``step``. A run that began
+            from another's checkpoint has other sizes of steps behind it than its own keys say.
+    """
+
+    def __init__(self, config: RunConfig, step: int = 0, samples: int = 0) -> None:
+        self.length, self._window = config.length, config.window.build()
+        self.batches = self._batches(config).standing_at(step, samples)
+
+    @property
+    def total(self) -> int:
+        """Optimizer steps of the whole run.
+
+        Raises:
+            UserError: where the length is a share of itself.
+        """
+        if self.length.unit == "run":
+            raise UserError(
+                f"length is '{self.length}', a share of the run, so it cannot say how long the run is"
+            )
+        return self.steps(self.length)
+
+    def samples(self, amount: Quantity) -> int:
+        """``amount`` (of tokens or samples) in samples, rounded up."""
+        return amount.in_samples(stride=self._window.stride, rows=self._window.rows)
+
+    def steps(self, amount: Quantity) -> int:
+        """``amount`` in optimizer steps, counted from the run's start, rounded up."""
+        if amount.unit == "steps":
+            return math.ceil(amount.amount)
+        if amount.unit != "run":
+            return self.batches.steps_until(self.samples(amount))
+        if len(self.batches.stages) == 1:
+            return math.ceil(amount.amount * self.total)
+        return self.batches.steps_until(math.ceil(amount.amount * self.batches.samples_before(self.total)))
+
+    def in_samples(self, amount: Quantity) -> int:
+        """The samples of the steps that ``amount`` comes to."""
+        return self.batches.samples_before(self.steps(amount))
+
+    def interval(self, amount: Quantity) -> Interval:
+        """``amount`` as the time between two events: in samples where the sizes of steps change."""
+        if len(self.batches.stages) == 1 or amount.unit == "steps":
+            return Interval(steps=self.steps(amount))
+        if amount.unit == "run":
+            return Interval(samples=math.ceil(amount.amount * self.batches.samples_before(self.total)))
+        return Interval(samples=self.samples(amount))
+
+    def _batches(self, config: RunConfig) -> BatchSchedule:
+        batch = config.batch
+        if batch.measured:
+            points = [(self.samples(point.at), point.batch) for point in batch.measured]
+            return BatchSchedule(doubling(batch.size, points))
+        later = [Stage(self.samples(stage.at), stage.size) for stage in batch.stages]
+        return BatchSchedule([*([] if any(at == 0 for at, _ in later) else [Stage(0, batch.size)]), *later])

@@ -1,0 +1,67 @@
+"""What a run's timeline says, from the start and from a checkpoint of a run with other steps."""
+
+import dataclasses
+
+import pytest
+
+from megarc.config import build
+from megarc.errors import UserError
+from megarc.train import Lengths, RunConfig, Timeline
+from megarc.train.loop.batch_schedule import Interval
+from megarc.train.standing import Standing
+
+KEYS = {
+    "length": "400 samples",
+    "window": {"recent": 24, "causal": 16, "stride": 8},
+    "batch": {"size": 8},
+    "checkpoint": {"every": "0.5 of run", "keep_every": "10 steps"},
+    "validation": {"every": "80 samples"},
+}
+
+
+def timeline(step=0, samples=0, **tree):
+    return Timeline.of(build(RunConfig, {**KEYS, **tree}, "test"), Standing(step, samples))
+
+
+def test_everything_in_steps_where_their_size_stays():
+    one = timeline(until="100 samples", health={"replay": "640 tokens"})
+    assert (one.total, one.last, one.samples) == (50, 13, 104)
+    assert (one.checkpoint, one.kept_for_good, one.replay) == (Interval(steps=25), 10, Interval(steps=10))
+    assert (one.heldout, one.local_checkpoint, one.replicas) == (None, None, None)
+    assert (one.predicted_tokens(104), one.processed_tokens(104)) == (832, 4160)
+
+
+def test_in_samples_where_sizes_change():
+    one = timeline(batch={"size": 8, "stages": [{"at": "80 samples", "size": 32}]})
+    assert (one.total, one.checkpoint) == (10 + 10, Interval(samples=200))
+
+
+def test_only_what_was_asked_for_makes_the_host_wait():
+    data = {"train": [{"kind": "pointer_chase"}], "valid": [{"kind": "pointer_chase"}]}
+    assert timeline().settling == [Interval(steps=10), Interval(steps=25)]
+    one = timeline(data=data, checkpoint={"local": "/local", "local_every": "5 steps"})
+    assert one.settling == [Interval(steps=10), Interval(steps=10), Interval(steps=13), Interval(steps=5)]
+
+
+def test_standing_on_another_run_s_steps():
+    """Ten steps of 20 samples are behind it: the length in samples stays, steps and rates follow from there."""
+    here, whole = timeline(10, 200), timeline()
+    assert (here.total, here.samples, here.batches.samples_before(11)) == (10 + 25, 400, 208)
+    assert here.learning_rate(10) == whole.learning_rate(25)
+    assert here.checkpoint == whole.checkpoint
+
+
+def test_it_is_frozen_and_says_what_is_wrong():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        timeline().total = 3
+    with pytest.raises(UserError, match="cannot say how long the run is"):
+        timeline(length="0.5 of run")
+    with pytest.raises(UserError, match="longer than the run"):
+        timeline(schedule={"warmup": "401 samples"})
+
+
+def test_lengths_are_samples_of_whole_steps():
+    lengths = Lengths(build(RunConfig, KEYS, "test"))
+    for text, samples in {"100 samples": 104, "13 steps": 104, "0.25 of run": 104, "801 tokens": 104}.items():
+        amount = build(RunConfig, {**KEYS, "length": text}, "test").length
+        assert lengths.in_samples(amount) == samples, text
