@@ -13,7 +13,7 @@ from megarc.data.locality import Locality
 from megarc.data.order import Sequential, Shuffled
 from megarc.data.recent import ShortRecent
 from megarc.data.source import Facts, Source
-from megarc.data.stream import Stream
+from megarc.data.stream import Stream, one_tokenizer
 from megarc.data.subset import Subset
 from megarc.data.transcripts import Segments, Transcripts, TranscriptsConfig
 from megarc.data.windows import StridedCorpus
@@ -50,6 +50,7 @@ def open_stream(
         for number, source in enumerate(configs)
     ]
     _refuse_twins(sources)
+    one_tokenizer([source.facts for source in sources])
     sizes = [len(source) for source in sources]
     if which == "valid":
         shares = [size / sum(sizes) for size in sizes]

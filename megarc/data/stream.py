@@ -14,7 +14,7 @@ from megarc.data.batches import Batch
 from megarc.data.draws import digest_of
 from megarc.data.order import Order
 from megarc.data.recent import ShortRecent
-from megarc.data.source import Indices, Samples, Segments, Source, read_many
+from megarc.data.source import Facts, Indices, Samples, Segments, Source, read_many
 from megarc.errors import UserError
 from megarc.progress import human
 from megarc.window import Window
@@ -143,14 +143,23 @@ class Stream:
         Raises:
             UserError: where two sources were made by different tokenizers.
         """
-        known = [source.facts for source in self.sources if source.facts.tokenizer_digest]
-        for facts in known:
-            if facts.tokenizer_digest != known[0].tokenizer_digest:
+        return one_tokenizer([source.facts for source in self.sources])
+
+    def check_same_tokenizer(self, other: Stream) -> None:
+        """That this stream's ids mean what ``other``'s mean: of held-out data beside what is trained on.
+
+        Raises:
+            UserError: where they were made by different tokenizers, or this one's ids may lie beyond ``other``'s.
+        """
+        one_tokenizer([source.facts for stream in (other, self) for source in stream.sources])
+        known = other.vocabulary
+        for source in self.sources:
+            own = source.facts.vocabulary
+            if own is not None and known is not None and own > known:
                 raise UserError(
-                    f"{facts.name} and {known[0].name} were made with different tokenizers; "
-                    "pack one of them again with the other's"
+                    f"{source.facts.name} has a vocabulary of {own}, the data that is trained on one of {known}; "
+                    "pack it again with the tokenizer of the training data"
                 )
-        return known[0].tokenizer_digest if known else None
 
     @property
     def bytes_per_token(self) -> float | None:
@@ -171,6 +180,22 @@ class Stream:
             facts = source.facts
             rows.append(Share(facts.name, facts.tokens, len(source), share, epochs, warning))
         return rows
+
+
+def one_tokenizer(sources: Sequence[Facts]) -> str | None:
+    """The digest of the tokenizer that made all of ``sources``; None: none of them knows it.
+
+    Raises:
+        UserError: where two were made by different ones.
+    """
+    known = [facts for facts in sources if facts.tokenizer_digest]
+    for facts in known:
+        if facts.tokenizer_digest != known[0].tokenizer_digest:
+            raise UserError(
+                f"{facts.name} and {known[0].name} were made with different tokenizers: the same id means other "
+                "text in each; pack one of them again with the other's"
+            )
+    return known[0].tokenizer_digest if known else None
 
 
 def _fill(batch: Batch, rows: Indices, samples: Samples) -> None:

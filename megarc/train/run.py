@@ -104,6 +104,8 @@ def _opened(
     heldout = (
         open_stream(config.data, "valid", window, config.seed, makers=makers) if config.data.valid else None
     )
+    if heldout is not None:
+        heldout.check_same_tokenizer(stream)
     if stream.placed and groups.topology.pipeline > 1:
         raise UserError(
             "data.train gives each row a position, which does not flow through a pipeline; "

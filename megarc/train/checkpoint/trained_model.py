@@ -97,14 +97,22 @@ def same_tokenizer(saved: SavedModel, tokenizer: Vocabulary | None, what: str) -
             f"{what} has a vocabulary of {tokenizer.vocabulary_size}, the model of {saved.checkpoint} one of "
             f"{known}; use the tokenizer that the model was trained with"
         )
+    if (digest := _tokenizer_digest(saved)) not in (None, tokenizer.digest):
+        raise UserError(
+            f"{what} is of another tokenizer than the text which the model of {saved.checkpoint} was trained on "
+            f"(SHA-256 {digest}), though of the same size; use that one"
+        )
+
+
+def _tokenizer_digest(saved: SavedModel) -> str | None:
+    """Of the tokenizer that it was trained with: the checkpoint says it; a corpus of an earlier megarc's run does."""
+    if saved.standing.tokenizer is not None:
+        return saved.standing.tokenizer
     for source in saved.config.data.train:
         manifest = load_manifest(source.path) if source.path is not None else None
-        facts = manifest.tokenizer if manifest is not None else None
-        if facts is not None and facts.digest != tokenizer.digest:
-            raise UserError(
-                f"{what} is of another tokenizer than {source.path}, which the model of "
-                f"{saved.checkpoint} was trained on, though of the same size; use that one"
-            )
+        if manifest is not None and manifest.tokenizer is not None:
+            return manifest.tokenizer.digest
+    return None
 
 
 def find_tokenizer(saved: SavedModel) -> Path:

@@ -90,7 +90,12 @@ class ValidationConfig(Config):
     every: Duration = key(
         Quantity(0.1, "run"), "between held-out losses; one more at the end", circumstance=True
     )
-    windows: int = key(256, "windows that are scored each time, from the first on", circumstance=True, ge=1)
+    windows: int = key(
+        256,
+        "windows that are scored each time: of each source of data.valid as many, from its first on",
+        circumstance=True,
+        ge=1,
+    )
 
 
 class LoggingConfig(Config):

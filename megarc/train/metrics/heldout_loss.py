@@ -1,6 +1,12 @@
-"""Held-out loss while a run goes on, on the same windows each time."""
+"""Held-out loss while a run goes on, of each source of ``data.valid``, on the same windows each time."""
 
 from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
 
 import numpy as np
 import numpy.typing as npt
@@ -12,25 +18,82 @@ from megarc.train.engine.engine import Engine
 from megarc.train.loop.feed import to_tensors
 
 
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """A source's negative log-likelihood in nats, summed over ``tokens`` predicted ones (or their weights)."""
+
+    name: str
+    nll: float
+    tokens: float
+    bytes_per_token: float | None
+
+    def in_units(self) -> dict[str, float]:
+        """In nats and bits a token and, where the text's bytes are known, bits a byte."""
+        nats = self.nll / self.tokens if self.tokens else math.nan
+        values = {"nats_per_token": nats, "bits_per_token": nats / math.log(2)}
+        if self.bytes_per_token:
+            values["bits_per_byte"] = nats / math.log(2) / self.bytes_per_token
+        return values
+
+
+def together_of(sources: Sequence[HeldOut]) -> HeldOut:
+    """All windows that were scored, as one text."""
+    tokens = sum(one.tokens for one in sources)
+    known = [one.bytes_per_token * one.tokens for one in sources if one.bytes_per_token is not None]
+    bytes_per_token = sum(known) / tokens if len(known) == len(sources) and tokens else None
+    return HeldOut("all", sum(one.nll for one in sources), tokens, bytes_per_token)
+
+
+def heldout_losses(engine: Engine, stream: Stream, windows: int) -> list[HeldOut]:
+    """Each source's loss on its first windows, of ``windows`` in all; the same on every rank."""
+    sizes = [len(source) for source in stream.sources]
+    begin, found = 0, []
+    for source, name, size, count in zip(
+        stream.sources, short_names(stream), sizes, share_out(windows, sizes), strict=True
+    ):
+        nll, tokens = _loss_of(engine, stream, begin, count)
+        found.append(HeldOut(name, nll, tokens, source.facts.bytes_per_token))
+        begin += size
+    return found
+
+
+def share_out(windows: int, sizes: Sequence[int]) -> list[int]:
+    """``windows`` for sources of ``sizes`` windows: each as many, but for those that have fewer; at least one each."""
+    counts, left = [0] * len(sizes), windows
+    for place, which in enumerate(sorted(range(len(sizes)), key=lambda number: sizes[number])):
+        counts[which] = min(sizes[which], max(1, left // (len(sizes) - place)))
+        left -= counts[which]
+    return counts
+
+
+def short_names(stream: Stream) -> list[str]:
+    """A name of each source for a metric: the end of its path, as long as it takes to tell them apart."""
+    paths = [PurePath(source.facts.name).parts for source in stream.sources]
+    for depth in range(1, max(map(len, paths)) + 1):
+        names = [re.sub(r"[^\w.-]+", "_", "-".join(parts[-depth:])).strip("_") for parts in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{name}-{number}" for number, name in enumerate(names)]
+
+
 @torch.no_grad()
-def heldout_loss(engine: Engine, stream: Stream, windows: int) -> float:
-    """Mean negative log-likelihood, in nats a predicted token, of the stream's first ``windows`` windows.
+def _loss_of(engine: Engine, stream: Stream, begin: int, windows: int) -> tuple[float, float]:
+    """Negative log-likelihood and predicted tokens of the stream's samples ``begin .. begin + windows - 1``.
 
     Every rank runs the same number of batches (ZeRO 3 gathers weights in each);
     those beyond the last window count nothing.
     """
     groups, micro_batch = engine.groups, engine.config.batch.micro_batch
-    windows = min(windows, len(stream))
     ranks, rank = groups.data.size, groups.data.rank
     total = torch.zeros(2, dtype=torch.float64, device=groups.device)
     for first in range(0, windows, micro_batch * ranks):
         start = first + rank * micro_batch
-        batch = _some(stream, start, min(micro_batch, windows - start), micro_batch)
+        batch = _some(stream, begin + start, min(micro_batch, windows - start), micro_batch)
         weights = torch.as_tensor(batch.weights)
         total[0] += engine.evaluate(to_tensors(batch, groups.device))
         total[1] += weights.sum()
     nll, weight = all_reduce_sum(total, groups.data).tolist()
-    return nll / weight
+    return nll, weight
 
 
 def _some(stream: Stream, start: int, count: int, size: int) -> Batch:

@@ -23,7 +23,7 @@ from megarc.train.folder.run_folder import RunFolder
 from megarc.train.loop.observer import Done, Ending, Moment, Observer
 from megarc.train.loop.timeline import Timeline
 from megarc.train.metrics.device_limits import peak_memory
-from megarc.train.metrics.heldout_loss import heldout_loss
+from megarc.train.metrics.heldout_loss import heldout_losses, together_of
 
 log = logging.getLogger("megarc")
 
@@ -100,10 +100,18 @@ class Metrics(Observer):
         every = self.timeline.heldout
         if self.heldout is not None and every is not None and moment.every(every):
             before = time.perf_counter()
-            loss = heldout_loss(engine, self.heldout, self.heldout_windows)
-            values = self._in_units("heldout", loss)
-            self._write(moment, values)
-            self._say(moment, {"held-out loss": _loss_told("heldout", values)})
+            sources = heldout_losses(engine, self.heldout, self.heldout_windows)
+            losses = {"": together_of(sources)} | ({one.name: one for one in sources} if sources[1:] else {})
+            told = {name: one.in_units() for name, one in losses.items()}
+            self._write(
+                moment,
+                {
+                    "/".join(filter(None, ("heldout", name, unit))): value
+                    for name, values in told.items()
+                    for unit, value in values.items()
+                },
+            )
+            self._say(moment, {f"held-out loss {name}".strip(): _loss_told(told[name]) for name in told})
             self._clock += time.perf_counter() - before
 
     def stop(self, engine: Engine, moment: Moment, ending: Ending) -> None:
@@ -193,10 +201,10 @@ class Metrics(Observer):
                     self.board.add_scalar(name, value, moment.step)
 
 
-def _loss_told(name: str, values: Mapping[str, float]) -> str:
+def _loss_told(values: Mapping[str, float]) -> str:
     """``3.214 nats/token, 1.021 bits/byte``, the latter where the text's bytes are known."""
-    told = f"{values[f'{name}/nats_per_token']:.3f} nats/token"
-    byte = values.get(f"{name}/bits_per_byte")
+    told = f"{values['nats_per_token']:.3f} nats/token"
+    byte = values.get("bits_per_byte")
     return told if byte is None else f"{told}, {byte:.3f} bits/byte"
 
 
