@@ -1,7 +1,7 @@
 """[R | C] attention: one door, several engines, every one exact.
 
 In: queries ``[batch, heads, rows, head_dim]``, keys and values with as many or fewer
-heads, the window's ``recent``, documents where there are any. Out: what each row
+heads, and what rows see: a window's ``recent``, or an interval of keys each. Out: what each row
 read, shaped as the queries. Causal attention is the case ``recent = 0``.
 
 A run asks ``resolve`` once, which logs the engine and why; its blocks call

@@ -21,67 +21,46 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from megarc.attention.call import Grads, Inputs, Outputs
+
 Merge = Callable[[Tensor, Tensor, Tensor, Tensor], None]
 
 
 class Flash(Protocol):
-    """One flash attention; ``q [B, H, m, d]``, ``k``, ``v`` ``[B, Hkv, t, d]``.
+    """One flash attention.
 
     ``causal`` lets row i of the last m see up to itself: the column split asks for it with
     m = t only, the row split (``row.py``) with m < t, aligned to the bottom right.
     """
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+    def forward(self, call: Inputs, causal: bool) -> tuple[Tensor, Tensor]:
         """``out [B, H, m, d]`` and its log-sum-exp ``[B, H, m]``, natural, of scaled scores."""
 
-    def backward(
-        self,
-        grad: Tensor,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        out: Tensor,
-        lse: Tensor,
-        causal: bool,
-        scale: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of q, k, v, with ``out`` and ``lse`` taken as given."""
+    def backward(self, call: Inputs, outputs: Outputs, causal: bool) -> Grads:
+        """Gradients of q, k, v, with ``outputs.out`` and ``outputs.lse`` taken as given."""
 
 
-def forward(
-    flash: Flash, q: Tensor, k: Tensor, v: Tensor, recent: int, scale: float, merge: Merge | None = None
-) -> tuple[Tensor, Tensor]:
+def forward(flash: Flash, call: Inputs, recent: int, merge: Merge | None = None) -> tuple[Tensor, Tensor]:
     """Output ``[B, H, n, d]`` and log-sum-exp ``[B, H, n]``; ``merge`` may replace ``merge_``."""
     if recent == 0:
-        return flash.forward(q, k, v, True, scale)
-    out, lse = flash.forward(q, k[:, :, :recent], v[:, :, :recent], False, scale)
-    if recent < q.shape[2]:
+        return flash.forward(call, True)
+    out, lse = flash.forward(call.part(keys=slice(recent)), False)
+    if recent < call.rows:
         tail = slice(recent, None)
-        out_c, lse_c = flash.forward(q[:, :, tail], k[:, :, tail], v[:, :, tail], True, scale)
+        out_c, lse_c = flash.forward(call.part(tail, tail), True)
         (merge or merge_)(out[:, :, tail], lse[:, :, tail], out_c, lse_c)
     return out, lse
 
 
-def backward(
-    flash: Flash,
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    recent: int,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+def backward(flash: Flash, call: Inputs, outputs: Outputs, recent: int) -> Grads:
     """Gradients of q, k and v, shaped as they are."""
     if recent == 0:
-        return flash.backward(grad, q, k, v, out, lse, True, scale)
-    keys, values = k[:, :, :recent], v[:, :, :recent]
-    grad_q, grad_k, grad_v = flash.backward(grad, q, keys, values, out, lse, False, scale)
-    if recent < q.shape[2]:
-        parts = [tensor[:, :, recent:] for tensor in (grad, q, k, v, out, lse)]
-        grad_q_c, grad_k_c, grad_v_c = flash.backward(*parts, True, scale)  # type: ignore[call-arg]
-        grad_q[:, :, recent:] += grad_q_c
+        return flash.backward(call, outputs, True)
+    grad_q, grad_k, grad_v = flash.backward(call.part(keys=slice(recent)), outputs, False)
+    if recent < call.rows:
+        tail = slice(recent, None)
+        grad_q_c, grad_k_c, grad_v_c = flash.backward(call.part(tail, tail), outputs.part(tail), True)
+        grad_q[:, :, tail] += grad_q_c
         grad_k, grad_v = torch.cat([grad_k, grad_k_c], dim=2), torch.cat([grad_v, grad_v_c], dim=2)
     return grad_q, grad_k, grad_v
 

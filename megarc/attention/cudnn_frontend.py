@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from megarc.attention import cuda, fused, row
+from megarc.attention.call import Grads, Inputs, Outputs
 from megarc.attention.mask import Mask
 from megarc.attention.operator import operator
 
@@ -39,36 +40,30 @@ def installed() -> bool:
     return importlib.util.find_spec("cudnn") is not None
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float) -> Tensor:
+def attend(call: Inputs, mask: Mask) -> Tensor:
     """Attention of ``q [B, H, n, d]`` over ``k``, ``v`` ``[B, Hkv, n, d]``."""
-    single = mask.recent == 1 or q.shape[2] == 1  # cuDNN takes no part of a single key
+    single = mask.recent == 1 or call.rows == 1  # cuDNN takes no part of a single key
     run = _attend if mask.uniform and not single else fused.attend
-    return run(q, k, v, mask, scale)
+    return run(call, mask)
 
 
 class FrontendFlash:
     """One flash attention as the row split takes it."""
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+    def forward(self, call: Inputs, causal: bool) -> tuple[Tensor, Tensor]:
+        q = call.q
         out, lse = torch.empty_like(q), q.new_empty((*q.shape[:3], 1), dtype=torch.float32)
-        tensors = (q, k, v, out, lse)
-        _execute(forward_graph(_layouts(tensors), causal, scale, q.device), tensors, q.device)
+        tensors = (q, call.k, call.v, out, lse)
+        _execute(forward_graph(_layouts(tensors), causal, call.scale, q.device), tensors, q.device)
         return out, lse.squeeze(-1)
 
-    def backward(
-        self,
-        grad: Tensor,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        out: Tensor,
-        lse: Tensor,
-        causal: bool,
-        scale: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        grads = (torch.empty_like(q), torch.empty_like(k), torch.empty_like(v))
-        tensors = (q, k, v, out, grad, lse.contiguous().unsqueeze(-1), *grads)
-        _execute(backward_graph(_layouts(tensors), causal, scale, q.device), tensors, q.device)
+    def backward(self, call: Inputs, outputs: Outputs, causal: bool) -> Grads:
+        given = (call.q, call.k, call.v)
+        grads = (torch.empty_like(call.q), torch.empty_like(call.k), torch.empty_like(call.v))
+        lse = outputs.lse.contiguous().unsqueeze(-1)
+        tensors = (*given, outputs.out, outputs.grad, lse, *grads)
+        device = call.q.device
+        _execute(backward_graph(_layouts(tensors), causal, call.scale, device), tensors, device)
         return grads
 
 
@@ -96,14 +91,12 @@ def backward_graph(layouts: tuple[Layout, ...], causal: bool, scale: float, devi
     return graph, (q, k, v, out, grad, lse, *grads)
 
 
-def _forward(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float) -> tuple[Tensor, Tensor]:
-    return row.forward(FrontendFlash(), q, k, v, mask.recent, scale)
+def _forward(call: Inputs, mask: Mask) -> tuple[Tensor, Tensor]:
+    return row.forward(FrontendFlash(), call, mask.recent)
 
 
-def _backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, mask: Mask, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    return row.backward(FrontendFlash(), grad, q, k, v, out, lse, mask.recent, scale)
+def _backward(call: Inputs, mask: Mask, outputs: Outputs) -> Grads:
+    return row.backward(FrontendFlash(), call, outputs, mask.recent)
 
 
 _attend = operator("cudnn_frontend", _forward, _backward)

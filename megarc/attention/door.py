@@ -19,8 +19,10 @@ from megarc.attention import (
     split_cudnn,
     split_flash,
 )
+from megarc.attention.call import Inputs
 from megarc.attention.mask import Mask
 from megarc.errors import UserError
+from megarc.interval import Intervals, Seen
 
 _AUTO: tuple[ModuleType, ...] = (split_cpu, split_cudnn, split_flash, fused, flex, reference)
 """The order in which ``auto`` tries: by published speeds until benchmarks/gpu/attention.py has run."""
@@ -33,27 +35,18 @@ _log = logging.getLogger(__name__)
 
 
 def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    recent: int | Tensor,
-    documents: Tensor | None = None,
-    *,
-    scale: float | None = None,
-    engine: str = "auto",
+    q: Tensor, k: Tensor, v: Tensor, seen: Seen, *, scale: float | None = None, engine: str = "auto"
 ) -> Tensor:
-    """[R | C] attention: row q sees row k where ``k < recent or k <= q``.
+    """[R | C] attention.
 
     Args:
         q: ``[batch, heads, rows, head_dim]``, any strides.
         k: ``[batch, kv_heads, rows, head_dim]``; ``kv_heads`` divides ``heads``, and query head
             h reads key head ``h // (heads / kv_heads)``.
         v: as ``k``.
-        recent: rows of R, 0 (causal) to rows; or one for each sample, integers ``[batch]``. A
-            tensor's values are checked on the CPU; elsewhere one out of range counts as the
-            nearest in range.
-        documents: the segment of each row, integers ``[batch, rows]``: rows see their own
-            segment only.
+        seen: rows of R of a plain window, 0 (causal) to rows: row q sees row k where
+            ``k < seen or k <= q``. Or an interval of keys for each row (``megarc.interval``), as
+            int32 tensors ``[batch, rows]`` on q's device. Their values are checked on the CPU.
         scale: what multiplies q.k; ``1 / sqrt(head_dim)`` unless given.
         engine: a name of ``ENGINES``, or ``auto``.
 
@@ -61,13 +54,15 @@ def attend(
         ``[batch, heads, rows, head_dim]``, of q's dtype.
 
     Raises:
-        UserError: for shapes, dtypes or devices that disagree, ``recent`` out of range, an
-            engine that cannot serve.
+        UserError: for shapes, dtypes or devices that disagree, rows of R out of range, intervals
+            that are none, an engine that cannot serve.
     """
     _check_tensors(q, k, v)
-    mask = _mask(q, recent, documents)
+    _check_seen(q, seen)
     name, _ = _choose(engine, q.device, q.dtype, q.shape[-1])
-    return ENGINES[name].attend(q, k, v, mask, 1 / math.sqrt(q.shape[-1]) if scale is None else scale)
+    call = Inputs(q, k, v, 1 / math.sqrt(q.shape[-1]) if scale is None else scale)
+    out: Tensor = ENGINES[name].attend(call, Mask.of(seen))
+    return out
 
 
 def resolve(engine: str, device: torch.device | str, dtype: torch.dtype, head_dim: int) -> str:
@@ -122,36 +117,36 @@ def _check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
         raise UserError(f"attention: one device for q, k and v; given {q.device}, {k.device}, {v.device}")
 
 
-def _mask(q: Tensor, recent: int | Tensor, documents: Tensor | None) -> Mask:
+def _check_seen(q: Tensor, seen: Seen) -> None:
     batch, _, rows, _ = q.shape
-    if documents is not None:
-        _check_integers("documents", documents, (batch, rows), q.device)
-    if isinstance(recent, Tensor):
-        _check_integers("recent", recent, (batch,), q.device)
-        _check_range(recent, rows)
-        return Mask(0, recent, documents)
-    if not 0 <= recent <= rows:
-        raise UserError(f"attention: recent is {recent}; with {rows} rows it must lie between 0 and {rows}")
-    return Mask(int(recent), None, documents)
-
-
-def _check_integers(name: str, tensor: Tensor, shape: tuple[int, ...], device: torch.device) -> None:
-    if tuple(tensor.shape) != shape or tensor.is_floating_point() or tensor.dtype == torch.bool:
-        raise UserError(
-            f"attention: {name} must be integers of shape {shape}; "
-            f"given {tensor.dtype} of {tuple(tensor.shape)}"
-        )
-    if tensor.device != device:
-        raise UserError(f"attention: {name} is on {tensor.device}, q on {device}; move it there")
-
-
-def _check_range(recent: Tensor, rows: int) -> None:
-    """Of each sample's recent; not where looking would wait for a device or break a compiled graph."""
-    if recent.device.type != "cpu" or torch.compiler.is_compiling():
+    if not isinstance(seen, Intervals):
+        if not 0 <= seen <= rows:
+            raise UserError(
+                f"attention: recent is {seen}; with {rows} rows it must lie between 0 and {rows}"
+            )
         return
-    low, high = (int(end) for end in recent.aminmax())
-    if low < 0 or high > rows:
+    for name, tensor in (("begin", seen.begin), ("end", seen.end)):
+        if tuple(tensor.shape) != (batch, rows) or tensor.dtype != torch.int32:
+            raise UserError(
+                f"attention: {name} of the intervals must be int32 of shape {(batch, rows)}; "
+                f"given {tensor.dtype} of {tuple(tensor.shape)}"
+            )
+        if tensor.device != q.device:
+            raise UserError(
+                f"attention: {name} of the intervals is on {tensor.device}, q on {q.device}; move it there"
+            )
+    _check_values(seen, rows)
+
+
+def _check_values(seen: Intervals, rows: int) -> None:
+    """Of intervals; not where looking would wait for a device or break a compiled graph."""
+    if seen.begin.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    row = torch.arange(rows, dtype=torch.int32)
+    there = (seen.begin >= 0) & (seen.begin <= row) & (row < seen.end) & (seen.end <= rows)
+    falls = (seen.begin.diff() < 0).any() | (seen.end.diff() < 0).any()
+    if falls or not there.all():
         raise UserError(
-            f"attention: recent of a sample is {low if low < 0 else high}; "
-            f"with {rows} rows it must lie between 0 and {rows}"
+            "attention: an interval needs 0 <= begin <= row < end <= rows, and neither begin nor end "
+            "may fall from one row to the next; make them with megarc.data.intervals"
         )

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from megarc.attention import cuda, fused
+from megarc.attention.call import Inputs
 from megarc.attention.mask import Mask
 from megarc.attention.operator import unit_stride
 
@@ -34,18 +35,18 @@ def installed() -> bool:
     )
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float) -> Tensor:
+def attend(call: Inputs, mask: Mask) -> Tensor:
     """Attention of ``q [B, H, n, d]`` over ``k``, ``v`` ``[B, Hkv, n, d]``."""
     if not mask.uniform:
-        return fused.attend(q, k, v, mask, scale)
+        return fused.attend(call, mask)
     # [batch, heads, rows, head_dim] -> [batch, rows, heads, head_dim], as the package takes them
-    q, k, v = (unit_stride(tensor).transpose(1, 2) for tensor in (q, k, v))
+    q, k, v = (unit_stride(tensor).transpose(1, 2) for tensor in (call.q, call.k, call.v))
     head, rows = mask.recent, q.shape[1]
     parts = []
     if head > 0:
-        parts.append(_call(q[:, :head], k[:, :head], v[:, :head], False, scale))
+        parts.append(_call(q[:, :head], k[:, :head], v[:, :head], False, call.scale))
     if head < rows:
-        parts.append(_call(q[:, head:], k, v, True, scale))
+        parts.append(_call(q[:, head:], k, v, True, call.scale))
     return torch.cat(parts, dim=1).transpose(1, 2)
 
 

@@ -5,6 +5,7 @@ On the CPU torch gives it a forward pass only.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -12,11 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from megarc.attention.mask import Mask, segment_ranges
+from megarc.attention.call import Inputs
+from megarc.attention.mask import Mask, keys_of_rows
 from megarc.window import allow
 
 NAME = "flex"
 BLOCK = 128
+
+Modifier = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""``(sample, head, query, key)`` -> whether the pair is allowed."""
 
 
 def refuse(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
@@ -32,43 +37,59 @@ def refuse(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | Non
     return None
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float) -> Tensor:
+def attend(call: Inputs, mask: Mask) -> Tensor:
     """Attention of ``q [B, H, n, d]`` over ``k``, ``v`` ``[B, Hkv, n, d]``."""
+    q, k, v = call.q, call.k, call.v
+    blocks = block_mask(mask, q.shape[0], call.rows, q.device)
     grouped = q.shape[1] != k.shape[1]
-    blocks = block_mask(mask, q.shape[0], q.shape[2], q.device)
-    out: Tensor = _compiled()(q, k, v, block_mask=blocks, scale=scale, enable_gqa=grouped)
+    out: Tensor = _compiled()(q, k, v, block_mask=blocks, scale=call.scale, enable_gqa=grouped)
     return out
 
 
 def block_mask(mask: Mask, batch: int, rows: int, device: torch.device) -> BlockMask:
     """The blocks to visit, from the mask's definition at their corners: no tensor of rows x rows."""
-    documents = mask.documents
-    recents = mask.recents
-    if recents is None:  # a tensor all the same: another recent then needs no other kernel
-        recents = torch.full((batch,), mask.recent, device=device)
-
-    def window(sample: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        seen: Tensor = allow(query, key, recents[sample])
-        return seen
-
-    def window_and_documents(sample: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        assert documents is not None
-        return window(sample, head, query, key) & (documents[sample, query] == documents[sample, key])
-
-    recent = (recents[:1] if mask.uniform else recents)[:, None, None]
-    first = torch.arange(0, rows, BLOCK, device=device)
-    last = (first + BLOCK - 1).clamp(max=rows - 1)
-    # [batch or 1, blocks of queries, blocks of keys]
-    some = allow(last[:, None], first, recent)
-    full = allow(first[:, None], last, recent) & (first + BLOCK <= rows) & (first[:, None] + BLOCK <= rows)
-    if documents is not None:
-        low, high = segment_ranges(documents, BLOCK)
-        some = some & (low[:, :, None] <= high[:, None]) & (low[:, None] <= high[:, :, None])
-        full = full & (low[:, :, None] == high[:, None]) & (low[:, None] == high[:, :, None])
-    modifier = window if documents is None else window_and_documents
+    some, full = _plain_blocks(mask, rows, device) if mask.begin is None else _interval_blocks(mask, rows)
     return BlockMask.from_kv_blocks(
-        *_listed(some & ~full), *_listed(full), BLOCK_SIZE=BLOCK, mask_mod=modifier, seq_lengths=(rows, rows)
+        *_listed(some & ~full),
+        *_listed(full),
+        BLOCK_SIZE=BLOCK,
+        mask_mod=_modifier(mask, batch, device),
+        seq_lengths=(rows, rows),
     )
+
+
+def _modifier(mask: Mask, batch: int, device: torch.device) -> Modifier:
+    """Whether a sample's row sees a key."""
+    begin, end = mask.begin, mask.end
+    if begin is None or end is None:
+        # a tensor all the same: another recent then needs no other kernel
+        recents = torch.full((batch,), mask.recent, device=device)
+        return lambda sample, head, query, key: allow(query, key, recents[sample])
+    return lambda sample, head, query, key: (begin[sample, query] <= key) & (key < end[sample, query])
+
+
+def _plain_blocks(mask: Mask, rows: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Blocks [1, blocks of queries, blocks of keys] of which something, and everything, is allowed."""
+    first, last, whole = _corners(rows, device)
+    some = allow(last[:, None], first, mask.recent)
+    full = allow(first[:, None], last, mask.recent) & whole & whole[:, None]
+    return some[None], full[None]
+
+
+def _interval_blocks(mask: Mask, rows: int) -> tuple[Tensor, Tensor]:
+    """The same for each sample: [batch, blocks of queries, blocks of keys]."""
+    assert mask.begin is not None and mask.end is not None
+    reach = keys_of_rows(mask.begin, mask.end, BLOCK)
+    first, last, whole = _corners(rows, mask.begin.device)
+    some = (reach.low[:, :, None] <= last) & (first < reach.high[:, :, None])
+    full = (reach.full_low[:, :, None] <= first) & (last < reach.full_high[:, :, None])
+    return some, full & whole & whole[:, None]
+
+
+def _corners(rows: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """First and last row of each block, and whether it has all its rows."""
+    first = torch.arange(0, rows, BLOCK, device=device)
+    return first, (first + BLOCK - 1).clamp(max=rows - 1), first + BLOCK <= rows
 
 
 def _listed(blocks: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """Our own fused kernel: launches ``kernels.py`` on CUDA, or on the CPU through Triton's interpreter.
 
-Takes every mask: ``recent`` at any row, one for each sample, documents. Grouped
+Takes every mask: ``recent`` at any row, or an interval of keys for each row. Grouped
 heads read their keys where they lie. Any head_dim up to 128: one that is no
 power of two works in a tile of the next. The gradients are deterministic.
 """
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from megarc.attention import cuda
-from megarc.attention.mask import Mask, segment_ranges
+from megarc.attention.call import Grads, Inputs, Outputs
+from megarc.attention.mask import Mask, Reach, keys_of_rows, rows_of_keys
 from megarc.attention.operator import lse_dtype, operator
 from megarc.errors import UserError
 
@@ -64,51 +65,45 @@ def refuse(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | Non
     return cuda.refuse(device, dtype, head_dim, capability=(8, 0), largest=LARGEST_HEAD_DIM)
 
 
-def forward(
-    q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float, tiles: Tiles | None = None
-) -> tuple[Tensor, Tensor]:
+def forward(call: Inputs, mask: Mask, tiles: Tiles | None = None) -> tuple[Tensor, Tensor]:
     """Output as q and log-sum-exp ``[batch, heads, rows]``, in one launch."""
     from megarc.attention import kernels
 
+    q, k, v = call.q, call.k, call.v
     tiles = tiles or plan(q.shape[-1]).forward
     batch, heads, rows, _ = q.shape
     out, lse = torch.empty_like(q), q.new_empty((batch, heads, rows), dtype=lse_dtype(q))
+    spans = None if mask.begin is None else key_spans(mask, tiles.rows, tiles.keys)
     _launch(
-        kernels.forward, (_ceil(rows, tiles.rows), batch * heads), tiles, mask, q, tiles.rows, tiles.keys,
-        (q, k, v, out, lse), (q, k, v, out), (heads, heads // k.shape[1]), scale,
+        kernels.forward, (_ceil(rows, tiles.rows), batch * heads), tiles, call, mask, spans,
+        (q, k, v, out, lse), (q, k, v, out), (heads, heads // k.shape[1]),
     )  # fmt: skip
     return out, lse
 
 
-def backward(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    mask: Mask,
-    scale: float,
-    tiles: Plan | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+def backward(call: Inputs, mask: Mask, outputs: Outputs, tiles: Plan | None = None) -> Grads:
     """Gradients of q, k and v, in two launches."""
     from megarc.attention import kernels
 
+    q, k, v = call.q, call.k, call.v
     tiles = tiles or plan(q.shape[-1])
     batch, heads, rows, _ = q.shape
     kv_heads = k.shape[1]
     grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    grad, out, lse = outputs.grad, outputs.out, outputs.lse
     delta = torch.empty_like(lse)
     cut = tiles.backward_rows
+    spans = None if mask.begin is None else key_spans(mask, cut.rows, cut.keys)
     _launch(
-        kernels.backward_rows, (_ceil(rows, cut.rows), batch * heads), cut, mask, q, cut.rows, cut.keys,
-        (grad, q, k, v, out, lse, delta, grad_q), (grad, q, k, v, out, grad_q), (heads, heads // kv_heads), scale,
+        kernels.backward_rows, (_ceil(rows, cut.rows), batch * heads), cut, call, mask, spans,
+        (grad, q, k, v, out, lse, delta, grad_q), (grad, q, k, v, out, grad_q), (heads, heads // kv_heads),
     )  # fmt: skip
     cut = tiles.backward_keys
+    spans = None if mask.begin is None else row_spans(mask, cut.keys, cut.rows)
     _launch(
-        kernels.backward_keys, (_ceil(rows, cut.keys), batch * kv_heads), cut, mask, q, cut.keys, cut.rows,
+        kernels.backward_keys, (_ceil(rows, cut.keys), batch * kv_heads), cut, call, mask, spans,
         (grad, q, k, v, lse, delta, grad_k, grad_v), (grad, q, k, v, grad_k, grad_v),
-        (kv_heads, heads // kv_heads), scale,
+        (kv_heads, heads // kv_heads),
     )  # fmt: skip
     return grad_q, grad_k, grad_v
 
@@ -135,35 +130,31 @@ def _launch(
     kernel: Any,
     grid: tuple[int, int],
     tiles: Tiles,
+    call: Inputs,
     mask: Mask,
-    q: Tensor,
-    own: int,
-    met: int,
+    spans: Tensor | None,
     tensors: tuple[Tensor, ...],
     strided: tuple[Tensor, ...],
     counts: tuple[int, int],
-    scale: float,
 ) -> None:
-    """``own`` rows a program's tile has, ``met`` a tile that it walks over; the rest as the kernels order it."""
-    if q.shape[-1] > LARGEST_HEAD_DIM:
+    """``spans`` are those of each program's tile, where rows have intervals; the rest as the kernels order it."""
+    head_dim = call.q.shape[-1]
+    if head_dim > LARGEST_HEAD_DIM:
         raise UserError(
-            f"attention: masks that differ between samples take head_dim up to {LARGEST_HEAD_DIM} here, "
-            f"not {q.shape[-1]}; use engine: flex"
+            f"attention: intervals of keys take head_dim up to {LARGEST_HEAD_DIM} here, "
+            f"not {head_dim}; use engine: flex"
         )
     if grid[1] > 65535:
         raise UserError(f"attention: {grid[1]} samples x heads are more than a launch takes (65535)")
-    documents = None if mask.documents is None else mask.documents.to(torch.int32).contiguous()
-    spans = None if documents is None else document_spans(documents, own, met)
     strides = [stride for tensor in strided for stride in tensor.stride()[:3]]
-    head_dim = q.shape[-1]
-    recents = mask.recents
     unused = tensors[0]  # a pointer that the kernel never follows
+    intervals = () if mask.begin is None or mask.end is None else (mask.begin, mask.end)
+    begin, end = (tensor.contiguous() for tensor in intervals or (unused, unused))
     kernel[grid](
-        *tensors, *(unused if tensor is None else tensor for tensor in (recents, documents, spans)),
-        *strides, *counts, q.shape[2], mask.recent, scale,
+        *tensors, begin, end, unused if spans is None else spans,
+        *strides, *counts, call.rows, mask.recent, call.scale,
         ROWS=tiles.rows, KEYS=tiles.keys, DIM=head_dim, WIDTH=width(head_dim),
-        VARIED=recents is not None, DOCUMENTS=documents is not None, WIDE=interpreted(),
-        num_warps=tiles.warps, num_stages=tiles.stages,
+        INTERVALS=spans is not None, WIDE=interpreted(), num_warps=tiles.warps, num_stages=tiles.stages,
     )  # fmt: skip
 
 
@@ -172,22 +163,30 @@ def width(head_dim: int) -> int:
     return max(16, 1 << (head_dim - 1).bit_length())
 
 
-def document_spans(documents: Tensor, own: int, met: int) -> Tensor:
-    """Where the walk of each tile of ``own`` rows may start and must end, in whole tiles of ``met``.
+def key_spans(mask: Mask, rows: int, keys: int) -> Tensor:
+    """The walk of each tile of ``rows`` rows over tiles of ``keys`` keys: int32 ``[batch, tiles, 4]``."""
+    assert mask.begin is not None and mask.end is not None
+    return _spans(keys_of_rows(mask.begin, mask.end, rows), keys)
 
-    Tiles whose ranges of segment numbers do not overlap share no document. Segments
-    numbered in order leave no tile in vain; in any order the walk is right, only longer.
 
-    Returns:
-        int32 ``[batch, tiles, 2]``.
+def row_spans(mask: Mask, keys: int, rows: int) -> Tensor:
+    """The walk of each tile of ``keys`` keys over tiles of ``rows`` rows: int32 ``[batch, tiles, 4]``."""
+    assert mask.begin is not None and mask.end is not None
+    return _spans(rows_of_keys(mask.begin, mask.end, keys), rows)
+
+
+def _spans(reach: Reach, size: int) -> Tensor:
+    """Where a walk starts, where it needs no mask (from, to), and where it ends.
+
+    All but the end are whole tiles of ``size``. Only a tile that is met whole needs no mask.
     """
-    rows = documents.shape[1]
-    low, high = segment_ranges(documents, own)  # [batch, tiles]
-    met_low, met_high = segment_ranges(documents, met)  # [batch, met tiles]
-    shared = (low[:, :, None] <= met_high[:, None]) & (met_low[:, None] <= high[:, :, None])
-    first = shared.int().argmax(dim=2)
-    last = shared.shape[2] - shared.flip(2).int().argmax(dim=2)
-    return torch.stack([first * met, (last * met).clamp(max=rows)], dim=2).to(torch.int32).contiguous()
+    low = reach.low // size * size
+    full_low = (reach.full_low + size - 1) // size * size
+    full_high = torch.maximum(reach.full_high // size * size, full_low)
+    # where nothing is met whole, one masked walk goes from low to the end
+    nothing = full_high <= full_low
+    full_low, full_high = (torch.where(nothing, low, edge) for edge in (full_low, full_high))
+    return torch.stack([low, full_low, full_high, reach.high], dim=2).to(torch.int32).contiguous()
 
 
 def _ceil(count: int, size: int) -> int:

@@ -5,16 +5,21 @@ the window lets it meet. Of the tiles on its way, those that the mask empties ar
 never visited, those that it fills are taken without a mask, and only those that
 straddle its edge pay for one:
 
-    keys:  0 ......... full | full ........ end
-           no mask          | masked                full = max(recent, first row + 1), in whole tiles
-                                                    end  = max(recent, last row + 1)
+    keys:  0 .... full_high | full_high ... stop
+           no mask          | masked                full_high = max(recent, first row + 1), in whole tiles
+                                                    stop      = max(recent, last row + 1)
+
+Where each row has an interval of keys (``INTERVALS``), a masked walk goes before, from
+``low`` to ``full_low``; neither end of the intervals falls from row to row, so that a tile's
+first and last rows say where its walks begin and end.
 
 Scores are kept in units of log2, so that ``exp2`` needs no multiplication.
 Every sum is made by one program in a fixed order: the kernels are deterministic.
 
 Pointers are to ``q, out [B, H, n, d]`` and ``k, v [B, Hkv, n, d]`` with any
 strides but a last one of 1; ``lse`` and ``delta`` are ``[B, H, n]``, contiguous.
-``spans`` are the ends of each tile's walk where documents cut it short.
+``begin``, ``end`` ``[B, n]`` are the rows' intervals, ``spans`` ``[B, tiles, 4]`` the walks of
+their tiles (``fused.key_spans``, ``fused.row_spans``).
 """
 
 from __future__ import annotations
@@ -24,10 +29,10 @@ import triton.language as tl
 
 from megarc.attention.walks import (
     LOG2E,
+    intervals,
     keys_met,
     place,
     rows_met,
-    sample_recent,
     tile_at,
     walk_forward,
     walk_keys,
@@ -42,32 +47,36 @@ LN2 = tl.constexpr(0.6931471805599453)
 
 @triton.jit
 def forward(
-    q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr, recents_ptr, documents_ptr, spans_ptr,
+    q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr, begin_ptr, end_ptr, spans_ptr,
     q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, out_b, out_h, out_n,
     heads, group, rows, recent, scale,
     ROWS: tl.constexpr, KEYS: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
-    VARIED: tl.constexpr, DOCUMENTS: tl.constexpr, WIDE: tl.constexpr,
+    INTERVALS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Output and log-sum-exp of a tile of rows of one head."""
     tile, batch, head = place(rows, heads, ROWS)
-    if VARIED:
-        recent = sample_recent(recents_ptr, batch, rows)
     first, at, d, inside = tile_at(tile * ROWS, rows, ROWS, DIM, WIDTH)
     q = tl.load(q_ptr + batch * q_b + head * q_h + (at[:, None] * q_n + d[None, :]), mask=inside, other=0.0)
     k_ptr += batch * k_b + (head // group) * k_h
     v_ptr += batch * v_b + (head // group) * v_h
-    low, full, end = keys_met(first, rows, recent, spans_ptr, batch, tile, ROWS, KEYS, DOCUMENTS)
+    low, full_low, full_high, stop = keys_met(first, rows, recent, spans_ptr, batch, tile, ROWS, KEYS, INTERVALS)
+    begin, end = intervals(begin_ptr, end_ptr, batch, at, rows, recent, INTERVALS)
 
     peak = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     acc = tl.zeros([ROWS, WIDTH], tl.float32)
+    if INTERVALS:
+        acc, peak, total = walk_forward(
+            acc, peak, total, q, k_ptr, v_ptr, k_n, v_n, at, low, full_low, begin, end,
+            rows, recent, scale, KEYS, DIM, WIDTH, True, INTERVALS, WIDE,
+        )  # fmt: skip
     acc, peak, total = walk_forward(
-        acc, peak, total, q, k_ptr, v_ptr, k_n, v_n, at, low, full, documents_ptr, batch,
-        rows, recent, scale, KEYS, DIM, WIDTH, False, DOCUMENTS, WIDE,
+        acc, peak, total, q, k_ptr, v_ptr, k_n, v_n, at, full_low, full_high, begin, end,
+        rows, recent, scale, KEYS, DIM, WIDTH, False, INTERVALS, WIDE,
     )  # fmt: skip
     acc, peak, total = walk_forward(
-        acc, peak, total, q, k_ptr, v_ptr, k_n, v_n, at, full, end, documents_ptr, batch,
-        rows, recent, scale, KEYS, DIM, WIDTH, True, DOCUMENTS, WIDE,
+        acc, peak, total, q, k_ptr, v_ptr, k_n, v_n, at, full_high, stop, begin, end,
+        rows, recent, scale, KEYS, DIM, WIDTH, True, INTERVALS, WIDE,
     )  # fmt: skip
     out = acc / total[:, None]
     out_at = out_ptr + batch * out_b + head * out_h + (at[:, None] * out_n + d[None, :])
@@ -79,17 +88,15 @@ def forward(
 @triton.jit
 def backward_rows(
     grad_ptr, q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr, delta_ptr, grad_q_ptr,
-    recents_ptr, documents_ptr, spans_ptr,
+    begin_ptr, end_ptr, spans_ptr,
     grad_b, grad_h, grad_n, q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n,
     out_b, out_h, out_n, grad_q_b, grad_q_h, grad_q_n,
     heads, group, rows, recent, scale,
     ROWS: tl.constexpr, KEYS: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
-    VARIED: tl.constexpr, DOCUMENTS: tl.constexpr, WIDE: tl.constexpr,
+    INTERVALS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Gradient of a tile of q; leaves delta, the row sums of grad * out, for ``backward_keys``."""
     tile, batch, head = place(rows, heads, ROWS)
-    if VARIED:
-        recent = sample_recent(recents_ptr, batch, rows)
     first, at, d, inside = tile_at(tile * ROWS, rows, ROWS, DIM, WIDTH)
     q = tl.load(q_ptr + batch * q_b + head * q_h + (at[:, None] * q_n + d[None, :]), mask=inside, other=0.0)
     grad_at = grad_ptr + batch * grad_b + head * grad_h + (at[:, None] * grad_n + d[None, :])
@@ -103,16 +110,22 @@ def backward_rows(
     lse = tl.load(lse_ptr + line, mask=at < rows, other=float("inf")) * LOG2E
     k_ptr += batch * k_b + (head // group) * k_h
     v_ptr += batch * v_b + (head // group) * v_h
-    low, full, end = keys_met(first, rows, recent, spans_ptr, batch, tile, ROWS, KEYS, DOCUMENTS)
+    low, full_low, full_high, stop = keys_met(first, rows, recent, spans_ptr, batch, tile, ROWS, KEYS, INTERVALS)
+    begin, end = intervals(begin_ptr, end_ptr, batch, at, rows, recent, INTERVALS)
 
     acc = tl.zeros([ROWS, WIDTH], tl.float32)
+    if INTERVALS:
+        acc = walk_keys(
+            acc, q, grad, lse, delta, k_ptr, v_ptr, k_n, v_n, at, low, full_low, begin, end,
+            rows, recent, scale, KEYS, DIM, WIDTH, True, INTERVALS, WIDE,
+        )  # fmt: skip
     acc = walk_keys(
-        acc, q, grad, lse, delta, k_ptr, v_ptr, k_n, v_n, at, low, full, documents_ptr, batch,
-        rows, recent, scale, KEYS, DIM, WIDTH, False, DOCUMENTS, WIDE,
+        acc, q, grad, lse, delta, k_ptr, v_ptr, k_n, v_n, at, full_low, full_high, begin, end,
+        rows, recent, scale, KEYS, DIM, WIDTH, False, INTERVALS, WIDE,
     )  # fmt: skip
     acc = walk_keys(
-        acc, q, grad, lse, delta, k_ptr, v_ptr, k_n, v_n, at, full, end, documents_ptr, batch,
-        rows, recent, scale, KEYS, DIM, WIDTH, True, DOCUMENTS, WIDE,
+        acc, q, grad, lse, delta, k_ptr, v_ptr, k_n, v_n, at, full_high, stop, begin, end,
+        rows, recent, scale, KEYS, DIM, WIDTH, True, INTERVALS, WIDE,
     )  # fmt: skip
     to = grad_q_ptr + batch * grad_q_b + head * grad_q_h + (at[:, None] * grad_q_n + d[None, :])
     tl.store(to, (acc * scale).to(grad_q_ptr.dtype.element_ty), mask=inside)
@@ -121,20 +134,18 @@ def backward_rows(
 @triton.jit
 def backward_keys(
     grad_ptr, q_ptr, k_ptr, v_ptr, lse_ptr, delta_ptr, grad_k_ptr, grad_v_ptr,
-    recents_ptr, documents_ptr, spans_ptr,
+    begin_ptr, end_ptr, spans_ptr,
     grad_b, grad_h, grad_n, q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n,
     grad_k_b, grad_k_h, grad_k_n, grad_v_b, grad_v_h, grad_v_n,
     kv_heads, group, rows, recent, scale,
     ROWS: tl.constexpr, KEYS: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
-    VARIED: tl.constexpr, DOCUMENTS: tl.constexpr, WIDE: tl.constexpr,
+    INTERVALS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Gradients of a tile of k and v, summed over the query heads that read them."""
     # Keys of R and the first of C are met by most rows: those tiles start first.
     tile = tl.program_id(0)
     batch = (tl.program_id(1) // kv_heads).to(tl.int64)
     kv_head = tl.program_id(1) % kv_heads
-    if VARIED:
-        recent = sample_recent(recents_ptr, batch, rows)
     first, at, d, inside = tile_at(tile * KEYS, rows, KEYS, DIM, WIDTH)
     k = tl.load(
         k_ptr + batch * k_b + kv_head * k_h + (at[:, None] * k_n + d[None, :]), mask=inside, other=0.0
@@ -142,7 +153,7 @@ def backward_keys(
     v = tl.load(
         v_ptr + batch * v_b + kv_head * v_h + (at[:, None] * v_n + d[None, :]), mask=inside, other=0.0
     )
-    low, full, end = rows_met(first, rows, recent, spans_ptr, batch, tile, ROWS, KEYS, DOCUMENTS)
+    low, full_low, full_high, stop = rows_met(first, rows, recent, spans_ptr, batch, tile, ROWS, KEYS, INTERVALS)
 
     grad_k = tl.zeros([KEYS, WIDTH], tl.float32)
     grad_v = tl.zeros([KEYS, WIDTH], tl.float32)
@@ -153,12 +164,17 @@ def backward_keys(
         line = (batch * kv_heads * group + head) * rows
         grad_k, grad_v = walk_rows(
             grad_k, grad_v, k, v, q_head, grad_head, lse_ptr + line, delta_ptr + line, q_n, grad_n, at,
-            low, full, documents_ptr, batch, rows, recent, scale, ROWS, DIM, WIDTH, True, DOCUMENTS, WIDE,
+            low, full_low, begin_ptr, end_ptr, batch, rows, recent, scale, ROWS, DIM, WIDTH, True, INTERVALS, WIDE,
         )  # fmt: skip
         grad_k, grad_v = walk_rows(
             grad_k, grad_v, k, v, q_head, grad_head, lse_ptr + line, delta_ptr + line, q_n, grad_n, at,
-            full, end, documents_ptr, batch, rows, recent, scale, ROWS, DIM, WIDTH, False, DOCUMENTS, WIDE,
+            full_low, full_high, begin_ptr, end_ptr, batch, rows, recent, scale, ROWS, DIM, WIDTH, False, INTERVALS, WIDE,
         )  # fmt: skip
+        if INTERVALS:
+            grad_k, grad_v = walk_rows(
+                grad_k, grad_v, k, v, q_head, grad_head, lse_ptr + line, delta_ptr + line, q_n, grad_n, at,
+                full_high, stop, begin_ptr, end_ptr, batch, rows, recent, scale, ROWS, DIM, WIDTH, True, INTERVALS, WIDE,
+            )  # fmt: skip
     to_k = grad_k_ptr + batch * grad_k_b + kv_head * grad_k_h + (at[:, None] * grad_k_n + d[None, :])
     to_v = grad_v_ptr + batch * grad_v_b + kv_head * grad_v_h + (at[:, None] * grad_v_n + d[None, :])
     tl.store(to_k, (grad_k * scale).to(grad_k_ptr.dtype.element_ty), mask=inside)

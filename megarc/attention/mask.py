@@ -1,4 +1,4 @@
-"""Who sees whom, as the engines take it: a window's ``recent``, per sample if need be, and documents."""
+"""Who sees whom, as the engines take it: a plain window's ``recent``, or an interval of keys for each row."""
 
 from __future__ import annotations
 
@@ -7,47 +7,76 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from megarc.interval import Intervals, Seen
 from megarc.window import allow
 
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """Row q sees row k where ``k < recent or k <= q``, and both stand in one document.
+    """Row q sees row k where ``k < recent or k <= q``; or, with intervals, where ``begin <= k < end``.
 
     Args:
-        recent: rows of R, the same in every sample; where ``recents`` is given, ignored.
-        recents: rows of R of each sample, ``[batch]`` of integers.
-        documents: the segment of each row, ``[batch, rows]`` of integers.
+        recent: rows of R, the same in every sample; where there are intervals, ignored.
+        begin: the first key that each row sees, int32 ``[batch, rows]``.
+        end: the key behind the last one that each row sees, alike.
     """
 
     recent: int
-    recents: Tensor | None = None
-    documents: Tensor | None = None
+    begin: Tensor | None = None
+    end: Tensor | None = None
+
+    @classmethod
+    def of(cls, seen: Seen) -> Mask:
+        """The mask that ``seen`` describes."""
+        return cls(0, seen.begin, seen.end) if isinstance(seen, Intervals) else cls(int(seen))
+
+    @property
+    def intervals(self) -> Intervals | None:
+        """The intervals, where rows have them."""
+        return None if self.begin is None else Intervals(self.begin, self.end)
 
     @property
     def uniform(self) -> bool:
         """Whether all samples have one mask, given by ``recent`` alone."""
-        return self.recents is None and self.documents is None
+        return self.begin is None
 
-    def dense(self, rows: int, first: int = 0, last: int | None = None, *, device: torch.device) -> Tensor:
-        """The allowed pairs of rows ``first .. last-1``: bool ``[batch or 1, last - first, rows]``."""
-        last = rows if last is None else last
-        query = torch.arange(first, last, device=device)[:, None]
-        key = torch.arange(rows, device=device)
-        recent = self.recent if self.recents is None else self.recents[:, None, None]
-        allowed: Tensor = allow(query, key, recent)
-        allowed = allowed if allowed.dim() == 3 else allowed[None]
-        if self.documents is not None:
-            allowed = allowed & (self.documents[:, first:last, None] == self.documents[:, None, :])
-        return allowed
+    def dense(self, rows: int, *, device: torch.device) -> Tensor:
+        """The allowed pairs: bool ``[batch or 1, rows, rows]``."""
+        at = torch.arange(rows, device=device)
+        if self.intervals is not None:
+            allowed: Tensor = self.intervals.allow(at)
+            return allowed
+        plain: Tensor = allow(at[:, None], at, self.recent)
+        return plain[None]
 
 
-def segment_ranges(documents: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The least and the greatest segment of each tile of ``size`` rows: ``[batch, tiles]`` each.
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What tiles meet, ``[batch, tiles]`` each: something from ``low`` to ``high``, everything
+    from ``full_low`` to ``full_high`` (nothing is met whole where ``full_low >= full_high``)."""
 
-    Tiles whose ranges do not overlap share no document.
-    """
-    short = -documents.shape[1] % size
-    padded = torch.cat([documents, documents[:, -1:].expand(-1, short)], dim=1)
-    tiles = padded.unflatten(1, (-1, size))
-    return tiles.amin(dim=2), tiles.amax(dim=2)
+    low: Tensor
+    full_low: Tensor
+    full_high: Tensor
+    high: Tensor
+
+
+def keys_of_rows(begin: Tensor, end: Tensor, size: int) -> Reach:
+    """The keys that tiles of ``size`` rows see: their first and last rows say it, since both never fall."""
+    first, last = _corners(begin.shape[1], size, begin.device)
+    return Reach(begin[:, first], begin[:, last], end[:, first], end[:, last])
+
+
+def rows_of_keys(begin: Tensor, end: Tensor, size: int) -> Reach:
+    """The rows that see tiles of ``size`` keys. Key j is seen by the rows q with begin[q] <= j < end[q]."""
+    corners = torch.stack(_corners(begin.shape[1], size, begin.device)).to(begin.dtype)
+    wanted = corners.flatten().expand(len(begin), -1).contiguous()
+    # the first row that sees each corner key, and the row behind the last that does: [batch, 2, tiles]
+    low = torch.searchsorted(end.contiguous(), wanted, right=True, out_int32=True).unflatten(1, (2, -1))
+    high = torch.searchsorted(begin.contiguous(), wanted, right=True, out_int32=True).unflatten(1, (2, -1))
+    return Reach(low[:, 0], low[:, 1], high[:, 0], high[:, 1])
+
+
+def _corners(rows: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    first = torch.arange(0, rows, size, device=device)
+    return first, (first + size - 1).clamp(max=rows - 1)

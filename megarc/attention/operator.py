@@ -13,42 +13,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from megarc.attention.call import Grads, Inputs, Outputs
 from megarc.attention.mask import Mask
 
-Attend = Callable[[Tensor, Tensor, Tensor, Mask, float], Tensor]
-Forward = Callable[[Tensor, Tensor, Tensor, Mask, float], tuple[Tensor, Tensor]]
-"""``(q, k, v, mask, scale)`` -> output ``[B, H, n, d]``, natural log-sum-exp ``[B, H, n]`` (float32 at least)."""
-Backward = Callable[..., tuple[Tensor, Tensor, Tensor]]
-"""``(grad, q, k, v, out, lse, mask, scale)`` -> gradients of q, k, v."""
+Attend = Callable[[Inputs, Mask], Tensor]
+Forward = Callable[[Inputs, Mask], tuple[Tensor, Tensor]]
+"""Output ``[B, H, n, d]``, natural log-sum-exp ``[B, H, n]`` (float32 at least)."""
+Backward = Callable[[Inputs, Mask, Outputs], Grads]
 
 
 def operator(name: str, forward: Forward, backward: Backward) -> Attend:
     """Registers ``megarc::NAME`` and ``megarc::NAME_backward``; returns the differentiable call."""
 
+    # torch reads an operator's schema from the function's hints, so the arguments stand here one by one.
     @torch.library.custom_op(f"megarc::{name}", mutates_args=())
     def run(
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        recent: int,
-        recents: Tensor | None,
-        documents: Tensor | None,
-        scale: float,
+        q: Tensor, k: Tensor, v: Tensor, scale: float, recent: int, begin: Tensor | None, end: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        mask = Mask(recent, recents, documents)
-        out, lse = forward(unit_stride(q), unit_stride(k), unit_stride(v), mask, scale)
+        call = Inputs(unit_stride(q), unit_stride(k), unit_stride(v), scale)
+        out, lse = forward(call, Mask(recent, begin, end))
         return _laid_out_as(q, out), lse.contiguous()
 
     @run.register_fake
-    def _(
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        recent: int,
-        recents: Tensor | None,
-        documents: Tensor | None,
-        scale: float,
-    ) -> tuple[Tensor, Tensor]:
+    def _(q: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
         return torch.empty_like(q), q.new_empty(q.shape[:3], dtype=lse_dtype(q))
 
     @torch.library.custom_op(f"megarc::{name}_backward", mutates_args=())
@@ -59,13 +46,14 @@ def operator(name: str, forward: Forward, backward: Backward) -> Attend:
         v: Tensor,
         out: Tensor,
         lse: Tensor,
-        recent: int,
-        recents: Tensor | None,
-        documents: Tensor | None,
         scale: float,
+        recent: int,
+        begin: Tensor | None,
+        end: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        tensors = [unit_stride(tensor) for tensor in (grad, q, k, v, out)]
-        grads = backward(*tensors, lse, Mask(recent, recents, documents), scale)
+        call = Inputs(unit_stride(q), unit_stride(k), unit_stride(v), scale)
+        outputs = Outputs(unit_stride(grad), unit_stride(out), lse)
+        grads = backward(call, Mask(recent, begin, end), outputs)
         return _laid_out_as(q, grads[0]), _laid_out_as(k, grads[1]), _laid_out_as(v, grads[2])
 
     @run_backward.register_fake
@@ -73,21 +61,21 @@ def operator(name: str, forward: Forward, backward: Backward) -> Attend:
         return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
 
     def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        q, k, v, ctx.recent, recents, documents, ctx.scale = inputs
-        ctx.save_for_backward(q, k, v, *output, recents, documents)
+        q, k, v, ctx.scale, ctx.recent, begin, end = inputs
+        ctx.save_for_backward(q, k, v, *output, begin, end)
         ctx.set_materialize_grads(False)
 
     def differentiate(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
         if grad is None:
             return (None,) * 7
-        q, k, v, out, lse, recents, documents = ctx.saved_tensors
-        grads = run_backward(grad, q, k, v, out, lse, ctx.recent, recents, documents, ctx.scale)
+        q, k, v, out, lse, begin, end = ctx.saved_tensors
+        grads = run_backward(grad, q, k, v, out, lse, ctx.scale, ctx.recent, begin, end)
         return (*grads, None, None, None, None)
 
     run.register_autograd(differentiate, setup_context=keep)
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float) -> Tensor:
-        out: Tensor = run(q, k, v, mask.recent, mask.recents, mask.documents, scale)[0]
+    def attend(call: Inputs, mask: Mask) -> Tensor:
+        out: Tensor = run(call.q, call.k, call.v, call.scale, mask.recent, mask.begin, mask.end)[0]
         return out
 
     return attend

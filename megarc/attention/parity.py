@@ -12,11 +12,14 @@ import argparse
 import json
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from megarc.attention.door import ENGINES, attend
 from megarc.errors import UserError, run_script
+from megarc.interval import Intervals, Seen
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 3e-6, torch.float16: 5e-3, torch.bfloat16: 4e-2}
 """Largest difference allowed, relative to 1 + the largest value. The half precisions keep 11 and 8 bits."""
@@ -24,18 +27,26 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 3e-6, torch.float16: 5e-3, tor
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Sizes of one comparison; ``recent`` for all samples or one each; documents packed in order or mixed."""
+    """Sizes of one comparison.
+
+    Attributes:
+        recent: rows of R of a plain window, or of each sample.
+        documents: rows of each document and of its R, one after the other; the second sample has
+            them in reverse. Empty: one document.
+        sliding: keys that a row sees at most; None: any number.
+    """
 
     rows: int
     recent: int | tuple[int, ...]
     heads: int = 2
     kv_heads: int = 2
     head_dim: int = 64
-    documents: str | None = None
+    documents: tuple[tuple[int, int], ...] = ()
+    sliding: int | None = None
     batch: int = 2
 
-    def inputs(self, dtype: torch.dtype, device: str) -> tuple[list[Tensor], Tensor | int, Tensor | None]:
-        """``[q, k, v, grad]``, recent and documents; q and the gradient as views of ``[B, n, H, d]``."""
+    def inputs(self, dtype: torch.dtype, device: str) -> tuple[list[Tensor], Seen]:
+        """``[q, k, v, grad]`` and what rows see; q and the gradient as views of ``[B, n, H, d]``."""
         generator = torch.Generator().manual_seed(self.rows)
         counts = (self.heads, self.kv_heads, self.kv_heads, self.heads)
         tensors = [
@@ -44,17 +55,31 @@ class Case:
             .transpose(1, 2)
             for count in counts
         ]
-        recent = self.recent if isinstance(self.recent, int) else torch.tensor(self.recent, device=device)
-        documents = None
-        if self.documents == "packed":
-            documents = (torch.arange(self.rows) // max(1, self.rows // 3)).expand(self.batch, -1).to(device)
-        elif self.documents == "mixed":
-            documents = torch.randint(0, 3, (self.batch, self.rows), generator=generator).to(device)
-        return tensors, recent, documents
+        return tensors, self.seen(device)
+
+    def seen(self, device: str = "cpu") -> Seen:
+        """What its rows see."""
+        if isinstance(self.recent, int) and not self.documents and self.sliding is None:
+            return self.recent
+        recent = np.broadcast_to(np.asarray(self.recent, dtype=np.int32), (self.batch,))
+        numbers = ends = None
+        if self.documents:
+            both = [_packed(self.documents), _packed(self.documents[::-1])]
+            numbers, ends = (np.stack([both[i % 2][j] for i in range(self.batch)]) for j in (0, 1))
+        made = Intervals.of(self.rows, recent, numbers, ends, self.sliding)
+        return made.map(lambda array: torch.as_tensor(array).to(device))
 
     def __str__(self) -> str:
         heads = f"{self.heads}:{self.kv_heads} heads of {self.head_dim}"
-        return f"n {self.rows}, r {self.recent}, {heads}, documents {self.documents}"
+        more = f", {len(self.documents)} documents" if self.documents else ""
+        return f"n {self.rows}, r {self.recent}, {heads}{more}, sliding {self.sliding}"
+
+
+def _packed(documents: tuple[tuple[int, int], ...]) -> tuple[npt.NDArray[np.int32], ...]:
+    """The document of each row, and the row behind its R: [rows] each."""
+    lengths = [length for length, _ in documents]
+    ends = np.cumsum([0, *lengths[:-1]]) + [recent for _, recent in documents]
+    return tuple(np.repeat(part, lengths).astype(np.int32) for part in (np.arange(len(lengths)), ends))
 
 
 CASES = (
@@ -68,33 +93,35 @@ CASES = (
     Case(192, 64, heads=6, kv_heads=2),
     Case(257, 131, heads=4, kv_heads=2),
     Case(201, (0, 77), head_dim=40),
-    Case(200, 0, documents="packed"),
-    Case(200, 101, documents="packed", heads=4, kv_heads=2),
-    Case(140, (3, 140), documents="mixed"),
+    Case(200, 0, documents=((66, 0), (66, 0), (66, 0), (2, 0))),
+    Case(203, 0, documents=((101, 55), (1, 1), (1, 0), (100, 100)), heads=4, kv_heads=2),
+    Case(140, (3, 140), sliding=33),
+    Case(67, 0, documents=((1, 0),) * 60 + ((7, 3),)),
+    Case(257, 0, documents=((3, 2), (254, 130)), sliding=70, heads=4, kv_heads=1, head_dim=16),
 )
 LARGE = (
     Case(1024, 512, heads=16, kv_heads=2, head_dim=128),
     Case(2047, 1000, heads=8, kv_heads=8, head_dim=128),
-    Case(1500, (700, 1499), heads=4, kv_heads=1, head_dim=64, documents="packed"),
+    Case(1500, (700, 1499), heads=4, kv_heads=1, head_dim=64),
+    Case(1500, 0, heads=4, kv_heads=1, documents=((513, 500), (1, 0), (986, 400)), head_dim=128),
+    Case(2048, 100, heads=4, kv_heads=2, sliding=300),
 )
 """Added on a GPU."""
 
 
 def worst(engine: str, case: Case, dtype: torch.dtype, device: str = "cpu", gradients: bool = True) -> float:
     """The largest difference of the output and the three gradients, relative to 1 + the largest value."""
-    tensors, recent, documents = case.inputs(dtype, device)
-    found = _run(engine, tensors, recent, documents, gradients)
-    exact = _run("reference", [tensor.double() for tensor in tensors], recent, documents, gradients)
+    tensors, seen = case.inputs(dtype, device)
+    found = _run(engine, tensors, seen, gradients)
+    exact = _run("reference", [tensor.double() for tensor in tensors], seen, gradients)
     pairs = zip(found, exact, strict=True)
     return max(float((a.double() - b).abs().max() / (1 + b.abs().max())) for a, b in pairs)
 
 
-def _run(
-    engine: str, tensors: list[Tensor], recent: Tensor | int, documents: Tensor | None, gradients: bool
-) -> list[Tensor]:
+def _run(engine: str, tensors: list[Tensor], seen: Seen, gradients: bool) -> list[Tensor]:
     *inputs, grad = tensors
     q, k, v = inputs = [tensor.detach().requires_grad_(gradients) for tensor in inputs]
-    out = attend(q, k, v, recent, documents, engine=engine)
+    out = attend(q, k, v, seen, engine=engine)
     found = [out, *torch.autograd.grad(out, inputs, grad)] if gradients else [out]
     return [tensor.detach() for tensor in found]
 

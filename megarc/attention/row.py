@@ -14,45 +14,31 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from megarc.attention.call import Grads, Inputs, Outputs
 from megarc.attention.column import Flash
 
 
-def forward(
-    flash: Flash, q: Tensor, k: Tensor, v: Tensor, recent: int, scale: float
-) -> tuple[Tensor, Tensor]:
+def forward(flash: Flash, call: Inputs, recent: int) -> tuple[Tensor, Tensor]:
     """Output ``[B, H, n, d]`` and log-sum-exp ``[B, H, n]``."""
     if recent == 0:
-        return flash.forward(q, k, v, True, scale)
-    head = slice(0, recent)
-    out, lse = flash.forward(q[:, :, head], k[:, :, head], v[:, :, head], False, scale)
-    if recent == q.shape[2]:
+        return flash.forward(call, True)
+    head = slice(recent)
+    out, lse = flash.forward(call.part(head, head), False)
+    if recent == call.rows:
         return out, lse
-    out_c, lse_c = flash.forward(q[:, :, recent:], k, v, True, scale)
+    out_c, lse_c = flash.forward(call.part(slice(recent, None)), True)
     return torch.cat([out, out_c], dim=2), torch.cat([lse, lse_c], dim=2)
 
 
-def backward(
-    flash: Flash,
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    recent: int,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+def backward(flash: Flash, call: Inputs, outputs: Outputs, recent: int) -> Grads:
     """Gradients of q, k and v, shaped as they are."""
     if recent == 0:
-        return flash.backward(grad, q, k, v, out, lse, True, scale)
-    if recent == q.shape[2]:
-        return flash.backward(grad, q, k, v, out, lse, False, scale)
-    head, tail = slice(0, recent), slice(recent, None)
-    grad_q, grad_k, grad_v = flash.backward(
-        grad[:, :, tail], q[:, :, tail], k, v, out[:, :, tail], lse[:, :, tail], True, scale
-    )
-    parts = [tensor[:, :, head] for tensor in (grad, q, k, v, out, lse)]
-    grad_q_r, grad_k_r, grad_v_r = flash.backward(*parts, False, scale)  # type: ignore[call-arg]
+        return flash.backward(call, outputs, True)
+    if recent == call.rows:
+        return flash.backward(call, outputs, False)
+    head, tail = slice(recent), slice(recent, None)
+    grad_q, grad_k, grad_v = flash.backward(call.part(tail), outputs.part(tail), True)
+    grad_q_r, grad_k_r, grad_v_r = flash.backward(call.part(head, head), outputs.part(head), False)
     grad_k[:, :, head] += grad_k_r
     grad_v[:, :, head] += grad_v_r
     return torch.cat([grad_q_r, grad_q], dim=2), grad_k, grad_v

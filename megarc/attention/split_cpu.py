@@ -1,20 +1,20 @@
-"""The CPU's engine: torch's flash attention for CPU, in two exact splits.
+"""The CPU's engine: torch's flash attention for CPU, in exact splits.
 
-One ``recent`` for the whole batch: the column split (``column.py``). Where
-``recent`` or documents differ between samples: rows in chunks, each against the
-range of keys that it may see, under a mask of that size. No n x n tensor.
+One plain window for the whole batch: the column split (``column.py``). Where rows have
+intervals: the same for each document (``pieces.py``), and a mask of no more than a chunk
+of rows where documents are short or their windows slide. No n x n tensor.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from megarc.attention import column
+from megarc.attention.call import Grads, Inputs, Outputs
 from megarc.attention.mask import Mask
-from megarc.attention.operator import operator
+from megarc.attention.operator import lse_dtype, operator
+from megarc.attention.pieces import Piece, pieces
 
 NAME = "split_cpu"
 CHUNK = 256  # rows; took the least CPU time of 64, 128, 256, 512 and 1024 at n = 1024 (docs/journal.md)
@@ -30,95 +30,66 @@ def refuse(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | Non
     return None
 
 
-# ---- torch's flash attention for CPU: any head_dim, grouped heads without copies
-
-
 class _CpuFlash:
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
-        out, lse = _flash(q, k, v, 0.0, causal, scale=scale)
+    """torch's flash attention for CPU: any head_dim, grouped heads without copies."""
+
+    def __init__(self, bias: Tensor | None = None) -> None:
+        self.bias = bias  # [1, 1, rows, keys], added to the scores
+
+    def forward(self, call: Inputs, causal: bool) -> tuple[Tensor, Tensor]:
+        out, lse = _flash(call.q, call.k, call.v, 0.0, causal, attn_mask=self.bias, scale=call.scale)
         return out, lse
 
-    def backward(
-        self,
-        grad: Tensor,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        out: Tensor,
-        lse: Tensor,
-        causal: bool,
-        scale: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        grad_q, grad_k, grad_v = _flash_backward(grad, q, k, v, out, lse, 0.0, causal, scale=scale)
-        return grad_q, grad_k, grad_v
-
-
-# ---- rows in chunks, under a mask
-
-
-def _chunks_forward(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float) -> tuple[Tensor, Tensor]:
-    outs, lses = [], []
-    for rows, keys, bias in _chunks(q, mask):
-        out, lse = _flash(
-            q[:, :, rows], k[:, :, keys], v[:, :, keys], 0.0, False, attn_mask=bias, scale=scale
-        )
-        outs.append(out)
-        lses.append(lse)
-    return torch.cat(outs, dim=2), torch.cat(lses, dim=2)
-
-
-def _chunks_backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, mask: Mask, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    grad_qs, grad_k, grad_v = [], torch.zeros_like(k), torch.zeros_like(v)
-    for rows, keys, bias in _chunks(q, mask):
-        part_q, part_k, part_v = _flash_backward(
-            grad[:, :, rows], q[:, :, rows], k[:, :, keys], v[:, :, keys], out[:, :, rows], lse[:, :, rows],
-            0.0, False, attn_mask=bias, scale=scale,
+    def backward(self, call: Inputs, outputs: Outputs, causal: bool) -> Grads:
+        grads: Grads = _flash_backward(
+            outputs.grad, call.q, call.k, call.v, outputs.out, outputs.lse, 0.0, causal,
+            attn_mask=self.bias, scale=call.scale,
         )  # fmt: skip
-        grad_qs.append(part_q)
-        grad_k[:, :, keys] += part_k
-        grad_v[:, :, keys] += part_v
-    return torch.cat(grad_qs, dim=2), grad_k, grad_v
+        return grads
 
 
-def _chunks(q: Tensor, mask: Mask) -> Iterator[tuple[slice, slice, Tensor]]:
-    """``(rows, keys, bias [batch, 1, rows, keys])``: ``keys`` spans all that any of the rows sees."""
-    total = q.shape[2]
-    for first in range(0, total, CHUNK):
-        rows = slice(first, min(first + CHUNK, total))
-        allowed = mask.dense(total, rows.start, rows.stop, device=q.device)
-        seen = allowed.any(dim=1).any(dim=0).nonzero()
-        keys = slice(int(seen[0]), int(seen[-1]) + 1)
-        bias = torch.zeros(allowed[:, :, keys].shape, dtype=q.dtype)
-        yield rows, keys, bias.masked_fill_(~allowed[:, :, keys], -torch.inf)[:, None]
+# ---- piece by piece
 
 
-# ---- the operator
+def _forward(call: Inputs, mask: Mask) -> tuple[Tensor, Tensor]:
+    if mask.begin is None or mask.end is None:
+        return column.forward(_CpuFlash(), call, mask.recent)
+    out = torch.empty_like(call.q)
+    lse = call.q.new_empty(call.q.shape[:3], dtype=lse_dtype(call.q))
+    for piece in pieces(mask.begin, mask.end, CHUNK):
+        part = call.part(piece.rows, piece.keys, piece.sample)
+        if piece.recent is None:
+            found = _CpuFlash(_bias(mask, piece, call.q.dtype)).forward(part, False)
+        else:
+            found = column.forward(_CpuFlash(), part, piece.recent)
+        out[piece.sample, :, piece.rows], lse[piece.sample, :, piece.rows] = found
+    return out, lse
 
 
-def _forward(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float) -> tuple[Tensor, Tensor]:
-    mask = _simplest(mask)
-    if mask.uniform:
-        return column.forward(_CpuFlash(), q, k, v, mask.recent, scale)
-    return _chunks_forward(q, k, v, mask, scale)
-
-
-def _backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, mask: Mask, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    mask = _simplest(mask)
-    if mask.uniform:
-        return column.backward(_CpuFlash(), grad, q, k, v, out, lse, mask.recent, scale)
-    return _chunks_backward(grad, q, k, v, out, lse, mask, scale)
+def _backward(call: Inputs, mask: Mask, outputs: Outputs) -> Grads:
+    if mask.begin is None or mask.end is None:
+        return column.backward(_CpuFlash(), call, outputs, mask.recent)
+    grad_q, grad_k, grad_v = torch.empty_like(call.q), torch.zeros_like(call.k), torch.zeros_like(call.v)
+    for piece in pieces(mask.begin, mask.end, CHUNK):
+        part = call.part(piece.rows, piece.keys, piece.sample)
+        given = outputs.part(piece.rows, piece.sample)
+        if piece.recent is None:
+            found = _CpuFlash(_bias(mask, piece, call.q.dtype)).backward(part, given, False)
+        else:
+            found = column.backward(_CpuFlash(), part, given, piece.recent)
+        grad_q[piece.sample, :, piece.rows] = found[0]
+        grad_k[piece.sample, :, piece.keys] += found[1]
+        grad_v[piece.sample, :, piece.keys] += found[2]
+    return grad_q, grad_k, grad_v
 
 
 attend = operator("split_cpu", _forward, _backward)
 
 
-def _simplest(mask: Mask) -> Mask:
-    """The same mask without ``recents`` where all samples agree."""
-    if mask.recents is None:
-        return mask
-    low, high = (int(end) for end in mask.recents.aminmax())
-    return Mask(low, None, mask.documents) if low == high else mask
+def _bias(mask: Mask, piece: Piece, dtype: torch.dtype) -> Tensor:
+    """0 where a row sees a key and -inf elsewhere: ``[1, 1, rows, keys]``; one sample speaks for all."""
+    assert mask.intervals is not None
+    one = mask.intervals.map(lambda array: array[piece.sample.start : piece.sample.start + 1])
+    allowed = one.allow(torch.arange(piece.keys.start, piece.keys.stop), piece.rows)
+    bias = torch.zeros(allowed.shape, dtype=dtype).masked_fill_(~allowed, -torch.inf)
+    return bias[:, None]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from megarc.attention import column, cuda, fused
+from megarc.attention.call import Grads, Inputs, Outputs
 from megarc.attention.mask import Mask
 from megarc.attention.operator import operator
 
@@ -28,47 +29,35 @@ def refuse(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | Non
     return reason
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float) -> Tensor:
+def attend(call: Inputs, mask: Mask) -> Tensor:
     """Attention of ``q [B, H, n, d]`` over ``k``, ``v`` ``[B, Hkv, n, d]``."""
-    single = mask.recent == 1 or q.shape[2] - mask.recent == 1
+    single = mask.recent == 1 or call.rows - mask.recent == 1
     run = _attend if mask.uniform and not single else fused.attend
-    return run(q, k, v, mask, scale)
+    return run(call, mask)
 
 
 class CudnnFlash:
     """cuDNN's attention as the splits take it. Its log-sum-exp is natural, ``[B, H, m, 1]``."""
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
-        out, lse, *_ = _cudnn(q, k, v, None, True, 0.0, causal, False, scale=scale)
-        return out, lse.reshape(q.shape[:3])
+    def forward(self, call: Inputs, causal: bool) -> tuple[Tensor, Tensor]:
+        out, lse, *_ = _cudnn(call.q, call.k, call.v, None, True, 0.0, causal, False, scale=call.scale)
+        return out, lse.reshape(call.q.shape[:3])
 
-    def backward(
-        self,
-        grad: Tensor,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        out: Tensor,
-        lse: Tensor,
-        causal: bool,
-        scale: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        seed = torch.zeros((), dtype=torch.int64, device=q.device)  # of a dropout that there is not
-        grads: tuple[Tensor, Tensor, Tensor] = _cudnn_backward(
-            grad, q, k, v, out, lse.unsqueeze(-1).contiguous(), seed, seed, None, None, None,
-            q.shape[2], k.shape[2], 0.0, causal, scale=scale,
+    def backward(self, call: Inputs, outputs: Outputs, causal: bool) -> Grads:
+        seed = torch.zeros((), dtype=torch.int64, device=call.q.device)  # of a dropout that there is not
+        grads: Grads = _cudnn_backward(
+            outputs.grad, call.q, call.k, call.v, outputs.out, outputs.lse.unsqueeze(-1).contiguous(), seed, seed,
+            None, None, None, call.rows, call.k.shape[2], 0.0, causal, scale=call.scale,
         )  # fmt: skip
         return grads
 
 
-def _forward(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float) -> tuple[Tensor, Tensor]:
-    return column.forward(CudnnFlash(), q, k, v, mask.recent, scale, fused.merge_)
+def _forward(call: Inputs, mask: Mask) -> tuple[Tensor, Tensor]:
+    return column.forward(CudnnFlash(), call, mask.recent, fused.merge_)
 
 
-def _backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, mask: Mask, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    return column.backward(CudnnFlash(), grad, q, k, v, out, lse, mask.recent, scale)
+def _backward(call: Inputs, mask: Mask, outputs: Outputs) -> Grads:
+    return column.backward(CudnnFlash(), call, outputs, mask.recent)
 
 
 _attend = operator("split_cudnn", _forward, _backward)

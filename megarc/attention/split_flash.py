@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from megarc.attention import cuda, fused, row
+from megarc.attention.call import Grads, Inputs, Outputs
 from megarc.attention.mask import Mask
 from megarc.attention.operator import operator
 
@@ -24,45 +25,33 @@ def refuse(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | Non
     return cuda.refuse(device, dtype, head_dim, capability=(8, 0), largest=256, multiple=8)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float) -> Tensor:
+def attend(call: Inputs, mask: Mask) -> Tensor:
     """Attention of ``q [B, H, n, d]`` over ``k``, ``v`` ``[B, Hkv, n, d]``."""
-    return (_attend if mask.uniform else fused.attend)(q, k, v, mask, scale)
+    return (_attend if mask.uniform else fused.attend)(call, mask)
 
 
 class TorchFlash:
     """FlashAttention 2 as the splits take it."""
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
-        out, lse, *_ = _flash(q, k, v, 0.0, causal, False, scale=scale)
+    def forward(self, call: Inputs, causal: bool) -> tuple[Tensor, Tensor]:
+        out, lse, *_ = _flash(call.q, call.k, call.v, 0.0, causal, False, scale=call.scale)
         return out, lse
 
-    def backward(
-        self,
-        grad: Tensor,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        out: Tensor,
-        lse: Tensor,
-        causal: bool,
-        scale: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        seed = torch.zeros(2, dtype=torch.uint64, device=q.device)  # of a dropout that there is not
-        grads: tuple[Tensor, Tensor, Tensor] = _flash_backward(
-            grad, q, k, v, out, lse.contiguous(), None, None, q.shape[2], k.shape[2], 0.0, causal,
-            seed, seed, scale=scale,
+    def backward(self, call: Inputs, outputs: Outputs, causal: bool) -> Grads:
+        seed = torch.zeros(2, dtype=torch.uint64, device=call.q.device)  # of a dropout that there is not
+        grads: Grads = _flash_backward(
+            outputs.grad, call.q, call.k, call.v, outputs.out, outputs.lse.contiguous(), None, None,
+            call.rows, call.k.shape[2], 0.0, causal, seed, seed, scale=call.scale,
         )  # fmt: skip
         return grads
 
 
-def _forward(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float) -> tuple[Tensor, Tensor]:
-    return row.forward(TorchFlash(), q, k, v, mask.recent, scale)
+def _forward(call: Inputs, mask: Mask) -> tuple[Tensor, Tensor]:
+    return row.forward(TorchFlash(), call, mask.recent)
 
 
-def _backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, mask: Mask, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    return row.backward(TorchFlash(), grad, q, k, v, out, lse, mask.recent, scale)
+def _backward(call: Inputs, mask: Mask, outputs: Outputs) -> Grads:
+    return row.backward(TorchFlash(), call, outputs, mask.recent)
 
 
 _attend = operator("split_flash", _forward, _backward)

@@ -24,11 +24,6 @@ def place(rows, heads, ROWS: tl.constexpr):
 
 
 @triton.jit
-def sample_recent(recents_ptr, batch, rows):
-    return tl.minimum(tl.maximum(tl.load(recents_ptr + batch).to(tl.int32), 0), rows)
-
-
-@triton.jit
 def tile_at(first, rows, SIZE: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr):
     """Its first row, its rows, its columns, and which of them exist."""
     at = first + tl.arange(0, SIZE)
@@ -39,47 +34,54 @@ def tile_at(first, rows, SIZE: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.conste
 @triton.jit
 def keys_met(
     first, rows, recent, spans_ptr, batch, tile,
-    ROWS: tl.constexpr, KEYS: tl.constexpr, DOCUMENTS: tl.constexpr,
+    ROWS: tl.constexpr, KEYS: tl.constexpr, INTERVALS: tl.constexpr,
 ):  # fmt: skip
-    """A tile of rows takes keys low .. full-1 without a mask, full .. end-1 with one."""
-    end = tl.maximum(recent, tl.minimum(first + ROWS, rows))
-    if DOCUMENTS:
-        low, span_end = span(spans_ptr, batch, tile, rows, ROWS)
-        return low, low, tl.minimum(end, span_end)
-    return 0, tl.maximum(recent, first + 1) // KEYS * KEYS, end
+    """A tile of rows takes keys full_low .. full_high-1 without a mask, low .. stop-1 else with one."""
+    if INTERVALS:
+        return spans(spans_ptr, batch, tile, rows, ROWS)
+    stop = tl.maximum(recent, tl.minimum(first + ROWS, rows))
+    return 0, 0, tl.maximum(recent, first + 1) // KEYS * KEYS, stop
 
 
 @triton.jit
 def rows_met(
     first, rows, recent, spans_ptr, batch, tile,
-    ROWS: tl.constexpr, KEYS: tl.constexpr, DOCUMENTS: tl.constexpr,
+    ROWS: tl.constexpr, KEYS: tl.constexpr, INTERVALS: tl.constexpr,
 ):  # fmt: skip
-    """A tile of keys meets rows low .. full-1 with a mask, full .. end-1 without one."""
+    """A tile of keys meets rows full_low .. full_high-1 without a mask, low .. stop-1 else with one."""
+    if INTERVALS:
+        return spans(spans_ptr, batch, tile, rows, KEYS)
     # A key of R is seen by every row, one of C from its own row on.
     low = tl.where(first < recent, 0, first // ROWS * ROWS)
-    if DOCUMENTS:
-        span_low, span_end = span(spans_ptr, batch, tile, rows, KEYS)
-        return tl.maximum(low, span_low), span_end, span_end
     last = tl.minimum(first + KEYS, rows) - 1
-    full = tl.where(last < recent, low, tl.cdiv(last, ROWS) * ROWS)
-    return low, full, rows
+    return low, tl.where(last < recent, low, tl.cdiv(last, ROWS) * ROWS), rows, rows
 
 
 @triton.jit
-def span(spans_ptr, batch, tile, rows, SIZE: tl.constexpr):
-    at = spans_ptr + (batch * tl.cdiv(rows, SIZE) + tile) * 2
-    return tl.load(at), tl.load(at + 1)
+def spans(spans_ptr, batch, tile, rows, SIZE: tl.constexpr):
+    at = spans_ptr + (batch * tl.cdiv(rows, SIZE) + tile) * 4
+    return tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
 
 
 @triton.jit
-def visible(row, key, documents_ptr, batch, rows, recent, DOCUMENTS: tl.constexpr):
-    """The mask of ``megarc.window.allow``, and of documents; ``row`` and ``key`` broadcast."""
-    allowed = (key < recent) | (key <= row)
-    if DOCUMENTS:
-        row_document = tl.load(documents_ptr + batch * rows + row, mask=row < rows, other=-1)
-        key_document = tl.load(documents_ptr + batch * rows + key, mask=key < rows, other=-2)
-        allowed &= row_document == key_document
-    return allowed
+def intervals(begin_ptr, end_ptr, batch, row, rows, recent, INTERVALS: tl.constexpr):
+    """The first key that each row sees and the one behind the last: of ``megarc.window`` or as given.
+
+    A row beyond the last one sees a key all the same, so that no sum of its weights is 0.
+    """
+    if INTERVALS:
+        begin = tl.load(begin_ptr + batch * rows + row, mask=row < rows, other=0)
+        end = tl.load(end_ptr + batch * rows + row, mask=row < rows, other=rows)
+        return begin, end
+    return tl.zeros_like(row), tl.maximum(row + 1, recent)
+
+
+@triton.jit
+def visible(row, key, begin, end, recent, INTERVALS: tl.constexpr):
+    """The mask of ``megarc.window.allow``, or of ``megarc.interval``; all broadcast."""
+    if INTERVALS:
+        return (begin <= key) & (key < end)
+    return (key < recent) | (key <= row)
 
 
 @triton.jit
@@ -95,10 +97,10 @@ def dot(a, b, WIDE: tl.constexpr):
 
 @triton.jit
 def walk_forward(
-    acc, peak, total, q, k_ptr, v_ptr, k_n, v_n, at, start, stop, documents_ptr, batch,
+    acc, peak, total, q, k_ptr, v_ptr, k_n, v_n, at, start, stop, begin, end,
     rows, recent, scale,
     KEYS: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
-    MASKED: tl.constexpr, DOCUMENTS: tl.constexpr, WIDE: tl.constexpr,
+    MASKED: tl.constexpr, INTERVALS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     d = tl.arange(0, WIDTH)
     for first in range(start, stop, KEYS):
@@ -107,7 +109,7 @@ def walk_forward(
         k = tl.load(k_ptr + (key[:, None] * k_n + d[None, :]), mask=there, other=0.0)
         scores = dot(q, tl.trans(k), WIDE) * (scale * LOG2E)
         if MASKED:
-            allowed = visible(at[:, None], key[None, :], documents_ptr, batch, rows, recent, DOCUMENTS)
+            allowed = visible(at[:, None], key[None, :], begin[:, None], end[:, None], recent, INTERVALS)
             scores = tl.where(allowed, scores, float("-inf"))
         new_peak = tl.maximum(peak, tl.max(scores, 1))
         # A row that has met none of its keys yet has the peak -inf; -inf - -inf is no number.
@@ -123,10 +125,10 @@ def walk_forward(
 
 @triton.jit
 def walk_keys(
-    acc, q, grad, lse, delta, k_ptr, v_ptr, k_n, v_n, at, start, stop, documents_ptr, batch,
+    acc, q, grad, lse, delta, k_ptr, v_ptr, k_n, v_n, at, start, stop, begin, end,
     rows, recent, scale,
     KEYS: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
-    MASKED: tl.constexpr, DOCUMENTS: tl.constexpr, WIDE: tl.constexpr,
+    MASKED: tl.constexpr, INTERVALS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     d = tl.arange(0, WIDTH)
     for first in range(start, stop, KEYS):
@@ -136,7 +138,7 @@ def walk_keys(
         v = tl.load(v_ptr + (key[:, None] * v_n + d[None, :]), mask=there, other=0.0)
         weights = tl.exp2(dot(q, tl.trans(k), WIDE) * (scale * LOG2E) - lse[:, None])
         if MASKED:
-            allowed = visible(at[:, None], key[None, :], documents_ptr, batch, rows, recent, DOCUMENTS)
+            allowed = visible(at[:, None], key[None, :], begin[:, None], end[:, None], recent, INTERVALS)
             weights = tl.where(allowed, weights, 0.0)
         grad_scores = weights * (dot(grad, tl.trans(v), WIDE) - delta[:, None])
         acc += dot(grad_scores.to(k.dtype), k, WIDE)
@@ -146,9 +148,9 @@ def walk_keys(
 @triton.jit
 def walk_rows(
     grad_k, grad_v, k, v, q_ptr, grad_ptr, lse_ptr, delta_ptr, q_n, grad_n, at,
-    start, stop, documents_ptr, batch, rows, recent, scale,
+    start, stop, begin_ptr, end_ptr, batch, rows, recent, scale,
     ROWS: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
-    MASKED: tl.constexpr, DOCUMENTS: tl.constexpr, WIDE: tl.constexpr,
+    MASKED: tl.constexpr, INTERVALS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     d = tl.arange(0, WIDTH)
     for first in range(start, stop, ROWS):
@@ -161,7 +163,8 @@ def walk_rows(
         # Keys stand in rows here: [KEYS, ROWS], so that both sums below need no transposed weights.
         weights = tl.exp2(dot(k, tl.trans(q), WIDE) * (scale * LOG2E) - lse[None, :])
         if MASKED:
-            allowed = visible(row[None, :], at[:, None], documents_ptr, batch, rows, recent, DOCUMENTS)
+            begin, end = intervals(begin_ptr, end_ptr, batch, row, rows, recent, INTERVALS)
+            allowed = visible(row[None, :], at[:, None], begin[None, :], end[None, :], recent, INTERVALS)
             weights = tl.where(allowed, weights, 0.0)
         grad_v += dot(weights.to(grad.dtype), grad, WIDE)
         grad_scores = weights * (dot(v, tl.trans(grad), WIDE) - delta[None, :])

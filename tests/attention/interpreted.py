@@ -5,8 +5,10 @@ import json
 import torch
 
 from megarc.attention import column, fused
+from megarc.attention.call import Inputs, Outputs
 from megarc.attention.fused import Plan, Tiles
 from megarc.attention.mask import Mask
+from megarc.attention.parity import Case
 from megarc.attention.reference import attend
 
 
@@ -20,35 +22,39 @@ PLANS = [
 ]
 
 
-def run(rows, recent, documents, plan, heads=2, kv_heads=1, head_dim=16):
-    torch.manual_seed(rows)
-    counts = (heads, kv_heads, kv_heads, heads)
-    q, k, v, grad = (torch.randn(2, count, rows, head_dim) for count in counts)
-    given = isinstance(recent, list)
-    mask = Mask(0 if given else recent, torch.tensor(recent) if given else None, documents)
-    out, lse = fused.forward(q, k, v, mask, 0.3, plan.forward)
-    return (q, k, v, grad), mask, [out, *fused.backward(grad, q, k, v, out, lse, mask, 0.3, plan)]
+def run(case, plan):
+    tensors, seen = case.inputs(torch.float32, "cpu")
+    *inputs, grad = tensors
+    call, mask = Inputs(*inputs, 0.3), Mask.of(seen)
+    out, lse = fused.forward(call, mask, plan.forward)
+    return tensors, mask, [out, *fused.backward(call, mask, Outputs(grad, out, lse), plan)]
 
 
-def difference(rows, recent, documents, plan, **sizes):
-    (*inputs, grad), mask, found = run(rows, recent, documents, plan, **sizes)
+def difference(case, plan):
+    (*inputs, grad), mask, found = run(case, plan)
     leaves = [tensor.double().requires_grad_() for tensor in inputs]
-    out = attend(*leaves, mask, 0.3)
+    out = attend(Inputs(*leaves, 0.3), mask)
     exact = [out, *torch.autograd.grad(out, leaves, grad.double())]
     return max(float((a - b.detach()).abs().max()) for a, b in zip(found, exact, strict=True))
 
 
 def small_tiles():
-    """Every way in which R may end in, at or beside a tile, and documents cut the walk."""
-    packed = torch.stack([torch.arange(70) // 11, (torch.arange(70) > 20).long()])
-    cases = [(rows, recent, None) for rows, recent in [(32, 16), (37, 0), (37, 37), (64, 33)]]
-    cases += [(50, [0, 31], None), (70, 33, packed), (70, [33, 3], packed.flip(1))]
-    return max(difference(*case, PLANS[place % 2]) for place, case in enumerate(cases))
+    """Every way in which R may end in, at or beside a tile, and documents and their R cut the walk."""
+    sizes = {"kv_heads": 1, "head_dim": 16}
+    cases = [Case(rows, recent, **sizes) for rows, recent in [(32, 16), (37, 0), (37, 37), (64, 33), (50, (0, 31))]]
+    documents = [
+        ((11, 4), (11, 0), (11, 11), (37, 20)),
+        ((1, 0), (1, 1), (62, 40), (6, 2)),
+        ((32, 16), (16, 0), (22, 22)),
+    ]
+    cases += [Case(70, 0, documents=some, **sizes) for some in documents]
+    cases += [Case(61, (30, 5), sliding=9, **sizes), Case(70, 0, documents=documents[0], sliding=18, **sizes)]
+    return max(difference(case, PLANS[place % 2]) for place, case in enumerate(cases))
 
 
 def deterministic():
     """The same bits twice."""
-    first, second = (run(53, 20, None, PLANS[0], heads=4, kv_heads=2)[2] for _ in range(2))
+    first, second = (run(Case(53, 20, heads=4, kv_heads=2, head_dim=16), PLANS[0])[2] for _ in range(2))
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from megarc.attention import ENGINES, attend, column, row
-from megarc.attention.parity import CASES, TOLERANCE, worst
+from megarc.attention.call import Inputs, Outputs
+from megarc.attention.parity import CASES, TOLERANCE, Case, worst
 from megarc.errors import UserError
 from megarc.window import allow
 
@@ -24,7 +25,7 @@ def test_split_cpu(case):
     assert worst("split_cpu", case, torch.float64) <= TOLERANCE[torch.float64]
 
 
-@pytest.mark.parametrize("case", CASES[:9:2], ids=str)
+@pytest.mark.parametrize("case", (*CASES[:9:3], *CASES[9:14:2]), ids=str)
 def test_flex_forward(case):
     torch._dynamo.reset()
     assert worst("flex", case, torch.float32, gradients=False) <= TOLERANCE[torch.float32]
@@ -72,11 +73,14 @@ class PlainFlash:
             scores = scores.masked_fill(~seen, float("-inf"))
         return scores
 
-    def forward(self, q, k, v, causal, scale):
+    def forward(self, call, causal):
+        q, k, v, scale = call.q, call.k, call.v, call.scale
         lse = self.scores(q, k, causal, scale).logsumexp(-1)
         return (self.scores(q, k, causal, scale) - lse[..., None]).exp() @ v, lse
 
-    def backward(self, grad, q, k, v, out, lse, causal, scale):
+    def backward(self, call, outputs, causal):
+        q, k, v, scale = call.q, call.k, call.v, call.scale
+        grad, out, lse = outputs.grad, outputs.out, outputs.lse
         weights = (self.scores(q, k, causal, scale) - lse[..., None]).exp()
         grad_scores = weights * (grad @ v.transpose(-1, -2) - (grad * out).sum(-1, keepdim=True)) * scale
         return grad_scores @ k, grad_scores.transpose(-1, -2) @ q, weights.transpose(-1, -2) @ grad
@@ -89,8 +93,9 @@ def test_both_splits_are_exact(split, bottom_right, rows, recent):
     torch.manual_seed(rows)
     q, k, v, grad = (torch.randn(2, 3, rows, 4, dtype=torch.float64) for _ in range(4))
     flash, scale = PlainFlash(bottom_right), 0.5
-    out, lse = split.forward(flash, q, k, v, recent, scale)
-    found = [out, *split.backward(flash, grad, q, k, v, out, lse, recent, scale)]
+    call = Inputs(q, k, v, scale)
+    out, lse = split.forward(flash, call, recent)
+    found = [out, *split.backward(flash, call, Outputs(grad, out, lse), recent)]
 
     leaves = [tensor.clone().requires_grad_() for tensor in (q, k, v)]
     at = torch.arange(rows)
@@ -110,20 +115,21 @@ def test_a_cuda_engine_says_why_it_cannot_serve_here(engine):
         attend(*tensors, 1, engine=engine)
 
 
-@pytest.mark.parametrize("engine", ["split_cpu"])
-def test_one_node_for_the_compiler(engine):
-    """No graph break, and the same under recomputation."""
+@pytest.mark.parametrize("case", [Case(40, 17), Case(40, 0, documents=((30, 11), (10, 2)))], ids=str)
+def test_one_node_for_the_compiler(case):
+    """No graph break, and the same under recomputation; intervals come in as an argument."""
     from torch.utils.checkpoint import checkpoint
 
     torch._dynamo.reset()
     q, k, v = (torch.randn(2, 2, 40, 8, requires_grad=True) for _ in range(3))
+    seen = case.seen()
 
-    def call(q, k, v):
-        return attend(q, k, v, 17, engine=engine).square()
+    def call(q, k, v, seen):
+        return attend(q, k, v, seen, engine="split_cpu").square()
 
-    plain = torch.autograd.grad(call(q, k, v).sum(), (q, k, v))
+    plain = torch.autograd.grad(call(q, k, v, seen).sum(), (q, k, v))
     compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
-    for other in (compiled(q, k, v), checkpoint(call, q, k, v, use_reentrant=False)):
+    for other in (compiled(q, k, v, seen), checkpoint(call, q, k, v, seen, use_reentrant=False)):
         for one, again in zip(plain, torch.autograd.grad(other.sum(), (q, k, v)), strict=True):
             assert torch.allclose(one, again, atol=1e-5)
 

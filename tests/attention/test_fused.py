@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from megarc.attention import ENGINES, attend, column, resolve, row, split_cudnn, split_flash
+from megarc.attention.call import Inputs, Outputs
 from megarc.attention.mask import Mask
-from megarc.attention.parity import CASES, TOLERANCE, worst
+from megarc.attention.parity import CASES, TOLERANCE, Case, worst
 from megarc.errors import UserError
 
 
@@ -39,9 +40,10 @@ def test_torchs_operators_take_what_the_splits_hand_them(flash, split, recent):
     """On meta tensors: argument types and shapes. What they compute is for a GPU to show."""
     q = torch.empty(2, 16, 20, 64, dtype=torch.bfloat16, device="meta")
     k = torch.empty(2, 4, 20, 64, dtype=torch.bfloat16, device="meta")
-    out, lse = split.forward(flash, q, k, k, recent, 0.1)
+    call = Inputs(q, k, k, 0.1)
+    out, lse = split.forward(flash, call, recent)
     assert out.shape == q.shape and lse.shape == q.shape[:3] and lse.dtype == torch.float32
-    grads = split.backward(flash, q, q, k, k, out, lse, recent, 0.1)
+    grads = split.backward(flash, call, Outputs(q, out, lse), recent)
     assert [grad.shape for grad in grads] == [q.shape, k.shape, k.shape]
 
 
@@ -95,39 +97,38 @@ def test_the_frontend_finds_our_graphs_valid(causal, monkeypatch):
 
 
 @pytest.mark.parametrize("engine", ["reference", "split_cpu"])
-@pytest.mark.parametrize("varied", [False, True])
-def test_a_key_reaches_exactly_the_rows_that_may_see_it(engine, varied):
-    rows, recent = 11, 5
-    torch.manual_seed(0)
-    q, k, v = (torch.randn(1, 2, rows, 8, dtype=torch.float64) for _ in range(3))
-    documents = (torch.arange(rows)[None] > 6).long() if varied else None
-    seen = Mask(recent, None, documents).dense(rows, device=torch.device("cpu"))[0]
-    before = attend(q, k, v, recent, documents, engine=engine)
-    for key in range(rows):
+@pytest.mark.parametrize(
+    "case", [Case(11, 5), Case(11, 0, documents=((7, 5), (1, 0), (3, 3))), Case(11, 4, sliding=3)], ids=str
+)
+def test_a_key_reaches_exactly_the_rows_that_may_see_it(engine, case):
+    (q, k, v, _), seen = case.inputs(torch.float64, "cpu")
+    allowed = Mask.of(seen).dense(case.rows, device=torch.device("cpu"))
+    before = attend(q, k, v, seen, engine=engine)
+    for key in range(case.rows):
         other_k, other_v = k.clone(), v.clone()
         other_k[:, :, key] += 1.0
         other_v[:, :, key] += 1.0
-        after = attend(q, other_k, other_v, recent, documents, engine=engine)
-        changed = (after != before).any(dim=-1).any(dim=1)[0]
-        assert torch.equal(changed, seen[:, key])
+        after = attend(q, other_k, other_v, seen, engine=engine)
+        changed = (after != before).any(dim=-1).any(dim=1)
+        assert torch.equal(changed, allowed[:, :, key].expand_as(changed))
 
 
 @pytest.mark.parametrize("engine", ["reference", "split_cpu"])
-@pytest.mark.parametrize("varied", [False, True])
-def test_last_strides_other_than_one(engine, varied):
+@pytest.mark.parametrize("recent", [4, (4, 9)])
+def test_last_strides_other_than_one(engine, recent):
     """Of the inputs, and of the gradient: that of a sum has strides of 0."""
     torch.manual_seed(0)
     odd = [torch.randn(2, 3, 8, 13).transpose(2, 3).requires_grad_() for _ in range(3)]
     even = [tensor.detach().contiguous().requires_grad_() for tensor in odd]
-    recent = torch.tensor([4, 9]) if varied else 4
+    seen = Case(13, recent).seen()
     for one, other in zip(
-        torch.autograd.grad(attend(*odd, recent, engine=engine).sum(), odd),
-        torch.autograd.grad(attend(*even, recent, engine="reference").sum(), even),
+        torch.autograd.grad(attend(*odd, seen, engine=engine).sum(), odd),
+        torch.autograd.grad(attend(*even, seen, engine="reference").sum(), even),
         strict=True,
     ):
         assert torch.allclose(one, other, atol=1e-5)
     assert torch.allclose(
-        attend(*odd, recent, engine=engine), attend(*even, recent, engine="reference"), atol=1e-6
+        attend(*odd, seen, engine=engine), attend(*even, seen, engine="reference"), atol=1e-6
     )
 
 

@@ -1,0 +1,77 @@
+"""Cuts the rows of a batch into pieces that need no key outside their own range: for engines on the CPU.
+
+A document is such a piece, and usually a plain [R | C] of its own. Short documents that
+follow each other are taken together under a mask, since a call costs more than their pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+Rows = npt.NDArray[np.int64]
+
+SHORT = 64  # rows of a document that is not worth a call of its own
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Rows of some samples, and the keys that they see.
+
+    Attributes:
+        sample: consecutive samples with equal intervals.
+        recent: rows and keys are one plain window with so many rows of R; None: a mask is needed.
+    """
+
+    sample: slice
+    rows: slice
+    keys: slice
+    recent: int | None
+
+
+def pieces(begin: Tensor, end: Tensor, chunk: int) -> Iterator[Piece]:
+    """All rows of ``begin``, ``end`` ``[batch, rows]`` in pieces; masked ones have ``chunk`` rows at most."""
+    first: Rows = begin.numpy().astype(np.int64)
+    behind: Rows = end.numpy().astype(np.int64)
+    new = np.any((first[1:] != first[:-1]) | (behind[1:] != behind[:-1]), axis=1)
+    groups = [0, *(np.nonzero(new)[0] + 1).tolist(), len(first)]
+    for start, stop in zip(groups, groups[1:], strict=False):
+        for rows, recent in _closed(first[start], behind[start], chunk):
+            for part in [rows] if recent is not None else _cut(rows, chunk):
+                keys = slice(int(first[start, part.start]), int(behind[start, part.stop - 1]))
+                yield Piece(slice(start, stop), part, keys, recent)
+
+
+def _closed(begin: Rows, end: Rows, chunk: int) -> Iterator[tuple[slice, int | None]]:
+    """Runs of rows that see none but each other, with R where they are one plain window."""
+    row = np.arange(len(begin))
+    apart = (begin == row) & (np.concatenate([[0], end[:-1]]) <= row)
+    borders = [*np.nonzero(apart)[0].tolist(), len(begin)]
+    waiting: int | None = None  # where short documents that are not out yet begin
+    for first, last in zip(borders, borders[1:], strict=False):
+        if waiting is not None and (last - first >= SHORT or last - waiting > chunk):
+            yield slice(waiting, first), None
+            waiting = None
+        if last - first < SHORT:
+            waiting = first if waiting is None else waiting
+        else:
+            yield slice(first, last), _recent(begin[first:last] - first, end[first:last] - first)
+    if waiting is not None:
+        yield slice(waiting, len(begin)), None
+
+
+def _recent(begin: Rows, end: Rows) -> int | None:
+    """R of the plain window that these intervals are; None: they are none."""
+    plain = np.maximum(end[0], np.arange(1, len(end) + 1))
+    if begin.any() or (end != plain).any():
+        return None
+    return int(end[0]) if end[0] > 1 else 0
+
+
+def _cut(rows: slice, size: int) -> Iterator[slice]:
+    for first in range(rows.start, rows.stop, size):
+        yield slice(first, min(first + size, rows.stop))
