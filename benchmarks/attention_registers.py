@@ -56,7 +56,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="bfloat16 and one recent only, as CI does")
     args = parser.parse_args()
     found = [
-        footprint(kernel, dtype, head_dim, intervals, plan(head_dim))
+        footprint(kernel, dtype, head_dim, intervals, plan(head_dim, intervals))
         for dtype in ("bf16",)
         for head_dim in ((64,) if args.quick else (64, 128))
         for intervals in (False, True)

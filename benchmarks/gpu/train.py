@@ -100,7 +100,7 @@ def batch(config: RunConfig, device: torch.device) -> torch.Tensor:
 def ours(config: RunConfig, groups) -> tuple[Callable, Callable]:
     engine = build_engine(config, groups)
     tokens = batch(config, groups.device)
-    micro = MicroBatch(tokens, config.window.recent, None, None, samples=torch.arange(len(tokens)).numpy())
+    micro = MicroBatch(tokens, config.window.recent, None, samples=torch.arange(len(tokens)).numpy())
     return lambda: engine.step([micro], 1e-4), engine.close
 
 

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from megarc.attention.door import attend
 from megarc.errors import UserError
+from megarc.interval import Intervals, Seen
 
 
 class Cache:
@@ -78,7 +79,7 @@ class Cache:
 
 
 def attend_cached(
-    q: Tensor, k: Tensor, v: Tensor, recent: int = 0, *, scale: float | None = None, engine: str = "auto"
+    q: Tensor, k: Tensor, v: Tensor, seen: Seen = 0, *, scale: float | None = None, engine: str = "auto"
 ) -> Tensor:
     """Attention of the last m rows of a window over all rows so far, as ``attend`` would give it.
 
@@ -86,8 +87,9 @@ def attend_cached(
         q: the new rows, ``[batch, heads, m, head_dim]``.
         k: all rows so far, the new ones included, ``[batch, kv_heads, t, head_dim]``.
         v: as ``k``.
-        recent: rows of R. They must come together in the first call (m = t), since each sees
-            all of them.
+        seen: as in ``attend``. Rows of R must come together in the first call (m = t), since each
+            sees all of them. Rows that come later are rows of C, or have an interval each:
+            ``[batch, m]``, of keys among all t.
 
     Returns:
         ``[batch, heads, m, head_dim]``.
@@ -97,7 +99,8 @@ def attend_cached(
     """
     new, held = q.shape[2], k.shape[2]
     if new == held:
-        return attend(q, k, v, recent, scale=scale, engine=engine)
+        return attend(q, k, v, seen, scale=scale, engine=engine)
+    recent = 0 if isinstance(seen, Intervals) else seen
     if new > held or held - new < recent:
         raise UserError(
             f"attention: rows {held - new} to {held - 1} come alone, but R is rows 0 to {recent - 1} "
@@ -105,7 +108,9 @@ def attend_cached(
         )
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     mask = None
-    if new > 1:
+    if isinstance(seen, Intervals):
+        mask = seen.allow(torch.arange(held, device=q.device))[:, None]
+    elif new > 1:
         mask = torch.ones(new, held, dtype=torch.bool, device=q.device).tril(held - new)
     grouped = q.shape[1] != k.shape[1]
     return functional.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=grouped)

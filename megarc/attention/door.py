@@ -121,9 +121,7 @@ def _check_seen(q: Tensor, seen: Seen) -> None:
     batch, _, rows, _ = q.shape
     if not isinstance(seen, Intervals):
         if not 0 <= seen <= rows:
-            raise UserError(
-                f"attention: recent is {seen}; with {rows} rows it must lie between 0 and {rows}"
-            )
+            raise UserError(f"attention: recent is {seen}; with {rows} rows it must lie between 0 and {rows}")
         return
     for name, tensor in (("begin", seen.begin), ("end", seen.end)):
         if tuple(tensor.shape) != (batch, rows) or tensor.dtype != torch.int32:

@@ -44,15 +44,17 @@ class Plan:
     backward_keys: Tiles
 
 
-def plan(head_dim: int) -> Plan:
+def plan(head_dim: int, intervals: bool = False) -> Plan:
     """The default tiles: the widest of those tried that hold every accumulator in sm_90's registers.
 
     None of them spills: benchmarks/results/attention_registers.json. (With head_dim 128,
-    ``backward_keys`` of 64 rows x 128 keys spills 224 bytes a thread, of 64 x 64 with 4 warps 504.)
+    ``backward_keys`` of 64 rows x 128 keys spills 224 bytes a thread, of 64 x 64 with 4 warps 504; with
+    head_dim 64 and an interval for each row it spills 48.)
     Which plan is fastest awaits a GPU: benchmarks/gpu/attention.py --tiles times them all.
     """
     if head_dim <= 64:
-        return Plan(Tiles(128, 128, 8, 3), Tiles(128, 128, 8, 3), Tiles(64, 128, 8, 3))
+        keys = Tiles(32 if intervals else 64, 128, 8, 3)
+        return Plan(Tiles(128, 128, 8, 3), Tiles(128, 128, 8, 3), keys)
     return Plan(Tiles(128, 128, 8, 2), Tiles(128, 64, 8, 3), Tiles(32, 128, 8, 2))
 
 
@@ -70,7 +72,7 @@ def forward(call: Inputs, mask: Mask, tiles: Tiles | None = None) -> tuple[Tenso
     from megarc.attention import kernels
 
     q, k, v = call.q, call.k, call.v
-    tiles = tiles or plan(q.shape[-1]).forward
+    tiles = tiles or plan(q.shape[-1], not mask.uniform).forward
     batch, heads, rows, _ = q.shape
     out, lse = torch.empty_like(q), q.new_empty((batch, heads, rows), dtype=lse_dtype(q))
     spans = None if mask.begin is None else key_spans(mask, tiles.rows, tiles.keys)
@@ -86,7 +88,7 @@ def backward(call: Inputs, mask: Mask, outputs: Outputs, tiles: Plan | None = No
     from megarc.attention import kernels
 
     q, k, v = call.q, call.k, call.v
-    tiles = tiles or plan(q.shape[-1])
+    tiles = tiles or plan(q.shape[-1], not mask.uniform)
     batch, heads, rows, _ = q.shape
     kv_heads = k.shape[1]
     grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)

@@ -59,7 +59,9 @@ def forward(
     q = tl.load(q_ptr + batch * q_b + head * q_h + (at[:, None] * q_n + d[None, :]), mask=inside, other=0.0)
     k_ptr += batch * k_b + (head // group) * k_h
     v_ptr += batch * v_b + (head // group) * v_h
-    low, full_low, full_high, stop = keys_met(first, rows, recent, spans_ptr, batch, tile, ROWS, KEYS, INTERVALS)
+    low, full_low, full_high, stop = keys_met(
+        first, rows, recent, spans_ptr, batch, tile, ROWS, KEYS, INTERVALS
+    )
     begin, end = intervals(begin_ptr, end_ptr, batch, at, rows, recent, INTERVALS)
 
     peak = tl.full([ROWS], float("-inf"), tl.float32)
@@ -110,7 +112,9 @@ def backward_rows(
     lse = tl.load(lse_ptr + line, mask=at < rows, other=float("inf")) * LOG2E
     k_ptr += batch * k_b + (head // group) * k_h
     v_ptr += batch * v_b + (head // group) * v_h
-    low, full_low, full_high, stop = keys_met(first, rows, recent, spans_ptr, batch, tile, ROWS, KEYS, INTERVALS)
+    low, full_low, full_high, stop = keys_met(
+        first, rows, recent, spans_ptr, batch, tile, ROWS, KEYS, INTERVALS
+    )
     begin, end = intervals(begin_ptr, end_ptr, batch, at, rows, recent, INTERVALS)
 
     acc = tl.zeros([ROWS, WIDTH], tl.float32)
@@ -153,7 +157,9 @@ def backward_keys(
     v = tl.load(
         v_ptr + batch * v_b + kv_head * v_h + (at[:, None] * v_n + d[None, :]), mask=inside, other=0.0
     )
-    low, full_low, full_high, stop = rows_met(first, rows, recent, spans_ptr, batch, tile, ROWS, KEYS, INTERVALS)
+    low, full_low, full_high, stop = rows_met(
+        first, rows, recent, spans_ptr, batch, tile, ROWS, KEYS, INTERVALS
+    )
 
     grad_k = tl.zeros([KEYS, WIDTH], tl.float32)
     grad_v = tl.zeros([KEYS, WIDTH], tl.float32)
@@ -164,16 +170,19 @@ def backward_keys(
         line = (batch * kv_heads * group + head) * rows
         grad_k, grad_v = walk_rows(
             grad_k, grad_v, k, v, q_head, grad_head, lse_ptr + line, delta_ptr + line, q_n, grad_n, at,
-            low, full_low, begin_ptr, end_ptr, batch, rows, recent, scale, ROWS, DIM, WIDTH, True, INTERVALS, WIDE,
+            low, full_low, begin_ptr, end_ptr, batch, rows, recent, scale,
+            ROWS, DIM, WIDTH, True, INTERVALS, WIDE,
         )  # fmt: skip
         grad_k, grad_v = walk_rows(
             grad_k, grad_v, k, v, q_head, grad_head, lse_ptr + line, delta_ptr + line, q_n, grad_n, at,
-            full_low, full_high, begin_ptr, end_ptr, batch, rows, recent, scale, ROWS, DIM, WIDTH, False, INTERVALS, WIDE,
+            full_low, full_high, begin_ptr, end_ptr, batch, rows, recent, scale,
+            ROWS, DIM, WIDTH, False, INTERVALS, WIDE,
         )  # fmt: skip
         if INTERVALS:
             grad_k, grad_v = walk_rows(
                 grad_k, grad_v, k, v, q_head, grad_head, lse_ptr + line, delta_ptr + line, q_n, grad_n, at,
-                full_high, stop, begin_ptr, end_ptr, batch, rows, recent, scale, ROWS, DIM, WIDTH, True, INTERVALS, WIDE,
+                full_high, stop, begin_ptr, end_ptr, batch, rows, recent, scale,
+                ROWS, DIM, WIDTH, True, INTERVALS, WIDE,
             )  # fmt: skip
     to_k = grad_k_ptr + batch * grad_k_b + kv_head * grad_k_h + (at[:, None] * grad_k_n + d[None, :])
     to_v = grad_v_ptr + batch * grad_v_b + kv_head * grad_v_h + (at[:, None] * grad_v_n + d[None, :])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -48,6 +49,21 @@ class Mask:
             return allowed
         plain: Tensor = allow(at[:, None], at, self.recent)
         return plain[None]
+
+
+@overload
+def on_device(seen: Intervals, device: torch.device | str) -> Intervals: ...
+
+
+@overload
+def on_device(seen: Seen, device: torch.device | str) -> Seen: ...
+
+
+def on_device(seen: Seen, device: torch.device | str) -> Seen:
+    """``seen`` with its arrays, numpy's or torch's, as tensors on ``device``."""
+    if not isinstance(seen, Intervals):
+        return seen
+    return seen.map(lambda array: torch.as_tensor(array).to(device, non_blocking=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-Rows = npt.NDArray[np.int64]
+Rows: TypeAlias = npt.NDArray[np.int64]
 
 SHORT = 64  # rows of a document that is not worth a call of its own
 
@@ -39,7 +41,7 @@ def pieces(begin: Tensor, end: Tensor, chunk: int) -> Iterator[Piece]:
     behind: Rows = end.numpy().astype(np.int64)
     new = np.any((first[1:] != first[:-1]) | (behind[1:] != behind[:-1]), axis=1)
     groups = [0, *(np.nonzero(new)[0] + 1).tolist(), len(first)]
-    for start, stop in zip(groups, groups[1:], strict=False):
+    for start, stop in pairwise(groups):
         for rows, recent in _closed(first[start], behind[start], chunk):
             for part in [rows] if recent is not None else _cut(rows, chunk):
                 keys = slice(int(first[start, part.start]), int(behind[start, part.stop - 1]))
@@ -52,7 +54,7 @@ def _closed(begin: Rows, end: Rows, chunk: int) -> Iterator[tuple[slice, int | N
     apart = (begin == row) & (np.concatenate([[0], end[:-1]]) <= row)
     borders = [*np.nonzero(apart)[0].tolist(), len(begin)]
     waiting: int | None = None  # where short documents that are not out yet begin
-    for first, last in zip(borders, borders[1:], strict=False):
+    for first, last in pairwise(borders):
         if waiting is not None and (last - first >= SHORT or last - waiting > chunk):
             yield slice(waiting, first), None
             waiting = None

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from megarc.data.source import Indices, Segments, Weights
 from megarc.errors import UserError
+from megarc.interval import Seen, seen_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,10 @@ class Batch:
     weights: Weights | None = None
     documents: Segments | None = None
     positions: Segments | None = None
+
+    def seen(self) -> Seen:
+        """What rows see: one number where all samples have one plain window, else intervals [B, n]."""
+        return seen_by(self.tokens.shape[1] - 1, self.recent, self.documents)
 
 
 def part_of_step(first: int, batch: int, rank: int, ranks: int, micro_batch: int) -> list[tuple[int, int]]:

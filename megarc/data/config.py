@@ -68,3 +68,8 @@ class DataConfig(Config):
     )
     locality: LocalityConfig | None = key(None, "how far the shuffle reaches; empty: over everything")
     most_epochs: float = key(4.0, "warn where a source is repeated more often", circumstance=True, gt=0)
+
+    @property
+    def intervals(self) -> bool:
+        """Whether rows may differ in what they see, so that each needs an interval of keys."""
+        return self.documents == "isolate" or self.short_recent > 0

@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from megarc.attention import on_device
 from megarc.errors import UserError
 from megarc.inference.score import Places, Score, stretch_of, stretches
+from megarc.interval import seen_by
 from megarc.model import Transformer
 from megarc.window import Window
 
@@ -106,13 +108,9 @@ def _walk(
         if edit is not None:
             read = edit(read, places)
         segments = None if documents is None else _segments(documents, inside[:, :-1])
+        seen = seen_by(window.rows, np.full(len(read), window.recent, np.int32), segments)
         with torch.inference_mode():
-            loss = model(
-                torch.as_tensor(read).to(device),
-                window.loss_rows,
-                window.recent,
-                None if segments is None else torch.as_tensor(segments).to(device),
-            )
+            loss = model(torch.as_tensor(read).to(device), window.loss_rows, on_device(seen, device))
         yield places[:, 1:][:, window.loss_rows], loss.nll.double().cpu().numpy()
 
 

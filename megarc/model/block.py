@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from megarc.attention import Cache
+from megarc.interval import Seen
 from megarc.model.config import ModelConfig
 from megarc.model.feed_forward import feed_forward_of
 from megarc.model.layers import Norm, Projection
@@ -37,23 +38,21 @@ class Block(nn.Module):
     def forward(
         self,
         x: Tensor,
-        recent: int | Tensor,
-        documents: Tensor | None = None,
+        seen: Seen,
         cache: Cache | None = None,
         positions: Tensor | None = None,
     ) -> Tensor:
         """``x`` [batch, rows, hidden] -> the same shape."""
         run = keep_all if cache is not None else self.run
-        return run(self.body, x, recent, documents, cache, positions)
+        return run(self.body, x, seen, cache, positions)
 
     def body(
         self,
         x: Tensor,
-        recent: int | Tensor,
-        documents: Tensor | None,
+        seen: Seen,
         cache: Cache | None,
         positions: Tensor | None,
     ) -> Tensor:
         """What ``forward`` computes, once or once more."""
-        x = x + self.attention(self.attention_norm(x), recent, documents, cache, positions)
+        x = x + self.attention(self.attention_norm(x), seen, cache, positions)
         return x + self.feed_forward(self.feed_forward_norm(x))

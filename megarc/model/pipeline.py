@@ -1,8 +1,7 @@
 """The same layers, handed to DeepSpeed's PipelineModule: each stage builds its own alone.
 
-What flows from stage to stage is one tuple: hidden rows, then (where samples
-differ in them) rows of R [batch], then (where there are any) documents
-[batch, rows].
+What flows from stage to stage is one tuple: hidden rows, then (where rows differ in
+what they see) begin and end of each row's interval of keys, [batch, rows] each.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from megarc.interval import Intervals, Seen
 from megarc.model.block import Block
 from megarc.model.config import ExecutionConfig, ModelConfig
 from megarc.model.cost import block_parameters
@@ -31,13 +31,11 @@ class Plan:
     """What a stage must know beside the model: which rows bear loss, what flows beside hidden rows."""
 
     rows: slice
-    recent: int | None  # of every sample; None: it flows as a tensor
-    documents: bool
+    recent: int | None  # of every sample; None: an interval of keys for each row flows
 
-    def unpack(self, flow: Flow) -> tuple[Tensor, int | Tensor, Tensor | None]:
-        """Hidden rows (or tokens), rows of R, documents."""
-        recent: int | Tensor = flow[1] if self.recent is None else self.recent
-        return flow[0], recent, flow[-1] if self.documents else None
+    def unpack(self, flow: Flow) -> tuple[Tensor, Seen]:
+        """Hidden rows (or tokens), and what rows see."""
+        return flow[0], Intervals(*flow[1:3]) if self.recent is None else self.recent
 
 
 class Layer(NamedTuple):
@@ -65,8 +63,8 @@ def layers(
         return (flow[0] + module(0, rows), *flow[1:])
 
     def transform(module: nn.Module, flow: Flow) -> Flow:
-        x, recent, documents = plan.unpack(flow)
-        return (module(x, recent, documents), *flow[1:])
+        x, seen = plan.unpack(flow)
+        return (module(x, seen), *flow[1:])
 
     def final(module: nn.Module, flow: Flow) -> Tensor:
         return module(tensor.enter(flow[0])[:, plan.rows])

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from megarc.attention import Cache
+from megarc.interval import Seen
 from megarc.model.block import Block
 from megarc.model.config import ExecutionConfig, ModelConfig
 from megarc.model.feed_forward import feed_forward_of
@@ -45,8 +46,7 @@ class Transformer(nn.Module):
         self,
         tokens: Tensor,
         rows: slice,
-        recent: int | Tensor,
-        documents: Tensor | None = None,
+        seen: Seen,
         positions: Tensor | None = None,
         weights: Tensor | None = None,
         z_loss: float = 0.0,
@@ -54,13 +54,12 @@ class Transformer(nn.Module):
         """Losses of the rows ``rows`` of windows ``tokens`` [batch, n + 1]: a ``Loss`` of [batch, s].
 
         Args:
-            recent: how many first rows are R: one number, or one a sample [batch].
-            documents: [batch, n] segment ids; attention stays inside a segment.
+            seen: how many first rows are R, or the interval of keys that each row sees, [batch, n].
             positions: [batch, n], where each row stands; None: its number.
             weights: [batch, s] of the loss rows; None: all 1.
             z_loss: weight of log_z^2.
         """
-        hidden = self._last(tokens[:, :-1], rows, recent, documents, None, positions)
+        hidden = self._last(tokens[:, :-1], rows, seen, None, positions)
         targets = tokens[:, 1:][:, rows]
         return head_loss(self._head, hidden, self._table(), targets, weights, z_loss)
 
@@ -68,8 +67,7 @@ class Transformer(nn.Module):
         self,
         tokens: Tensor,
         rows: slice,
-        recent: int | Tensor,
-        documents: Tensor | None = None,
+        seen: Seen,
         cache: Cache | None = None,
         positions: Tensor | None = None,
     ) -> Tensor:
@@ -77,14 +75,13 @@ class Transformer(nn.Module):
 
         With a ``cache`` the tokens follow those already in it, and theirs are added.
         """
-        hidden = self._last(tokens, rows, recent, documents, cache, positions)
+        hidden = self._last(tokens, rows, seen, cache, positions)
         return head_logits(hidden, self._table(), self.config, self.tensor)
 
     def hidden(
         self,
         tokens: Tensor,
-        recent: int | Tensor,
-        documents: Tensor | None = None,
+        seen: Seen,
         cache: Cache | None = None,
         positions: Tensor | None = None,
     ) -> Tensor:
@@ -94,7 +91,7 @@ class Transformer(nn.Module):
             first = 0 if cache is None else cache.length
             x = x + self.positions(first, tokens.shape[1], positions)
         for block in self.blocks:
-            x = block(x, recent, documents, cache, positions)
+            x = block(x, seen, cache, positions)
         return x
 
     def empty_cache(self, batch: int, rows: int) -> Cache:
@@ -106,13 +103,12 @@ class Transformer(nn.Module):
         self,
         tokens: Tensor,
         rows: slice,
-        recent: int | Tensor,
-        documents: Tensor | None,
+        seen: Seen,
         cache: Cache | None,
         positions: Tensor | None,
     ) -> Tensor:
         """What the head reads: [batch, len(rows), hidden], normalised."""
-        hidden = self.hidden(tokens, recent, documents, cache, positions)
+        hidden = self.hidden(tokens, seen, cache, positions)
         return self.norm(self.tensor.enter(hidden)[:, rows])
 
     def _table(self) -> Tensor:

@@ -63,7 +63,7 @@ def one_block(config: RunConfig, groups: Groups, micro_batch: int) -> int:
 
 def _layers(config: RunConfig, tensor: TensorParallel) -> list[Layer]:
     window = config.window.build()
-    plan = Plan(window.loss_rows, window.recent, documents=False)
+    plan = Plan(window.loss_rows, window.recent)
     return layers(config.model, config.execution, tensor, plan)
 
 

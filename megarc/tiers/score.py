@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from megarc.attention import on_device
 from megarc.data import Maker, Samples, Source, open_source
 from megarc.data.source import read_many
+from megarc.interval import seen_by
 from megarc.tiers.plan import HELDOUT, StackPlan
 from megarc.tiers.source import makers
 from megarc.train import SavedModel, load_model
@@ -129,5 +131,7 @@ def row_losses(
 
     given = torch.as_tensor(tokens[:, -(rows + 1) :].astype(np.int64)).to(device)
     loss_rows = slice(rows - window.stride, rows)
-    loss = saved.model(given, loss_rows, recent, newest(documents), positions=newest(positions))
+    shown = None if documents is None else documents[:, -rows:]
+    seen = seen_by(rows, np.full(len(tokens), recent, dtype=np.int32), shown)
+    loss = saved.model(given, loss_rows, on_device(seen, device), positions=newest(positions))
     return loss.nll.double().cpu().numpy()

@@ -41,7 +41,9 @@ def difference(case, plan):
 def small_tiles():
     """Every way in which R may end in, at or beside a tile, and documents and their R cut the walk."""
     sizes = {"kv_heads": 1, "head_dim": 16}
-    cases = [Case(rows, recent, **sizes) for rows, recent in [(32, 16), (37, 0), (37, 37), (64, 33), (50, (0, 31))]]
+    cases = [
+        Case(rows, recent, **sizes) for rows, recent in [(32, 16), (37, 0), (37, 37), (64, 33), (50, (0, 31))]
+    ]
     documents = [
         ((11, 4), (11, 0), (11, 11), (37, 20)),
         ((1, 0), (1, 1), (62, 40), (6, 2)),

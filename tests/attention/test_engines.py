@@ -56,6 +56,7 @@ def test_fused_kernel_compiles_for_sm_90_without_a_spill():
     assert done.returncode == 0, done.stdout + done.stderr
     kernels = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert {kernel["kernel"] for kernel in kernels} == {"forward", "backward_rows", "backward_keys"}
+    assert {kernel["masks"] for kernel in kernels} == {"one recent", "intervals"}
     assert all(kernel["spilled_bytes"] == 0 and kernel["wgmma"] > 0 for kernel in kernels)
 
 

@@ -6,9 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from megarc.attention import on_device
 from megarc.errors import UserError
 from megarc.inference import Score, evaluate, loss_by_context
 from megarc.inference.score import stretch_of
+from megarc.interval import Intervals
 from megarc.model import ModelConfig, Transformer, initialise
 from megarc.window import Window
 
@@ -85,8 +87,10 @@ def test_attention_stays_inside_a_document(model, window):
     for start in range(20 - window.first_target, 137 - window.first_target, window.stride):
         places = np.minimum(np.arange(start, start + window.tokens), 136)
         rows = torch.as_tensor(TEXT[places].astype(np.int64))[None]
-        segments = torch.as_tensor(documents_of(0, 137)[places[:-1]])[None]
-        nll = model(rows, window.loss_rows, window.recent, segments).nll[0]
+        segments = documents_of(0, 137)[places[:-1]][None]
+        recent = np.array([window.recent], np.int32)
+        seen = on_device(Intervals.of(window.rows, recent, segments), "cpu")
+        nll = model(rows, window.loss_rows, seen).nll[0]
         total += nll[: max(0, 137 - start - window.first_target)].sum().item()
     assert score.nats_per_token == pytest.approx(total / len(targets), rel=1e-9)
 

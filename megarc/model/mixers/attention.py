@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from megarc.attention import Cache, attend, attend_cached
+from megarc.interval import Intervals, Seen
 from megarc.model.config import ModelConfig
 from megarc.model.layers import ColumnLinear, Norm, Projection, RowLinear
 from megarc.model.mixers.mixer import Mixer
@@ -36,8 +37,7 @@ class Attention(Mixer):
     def forward(
         self,
         x: Tensor,
-        recent: int | Tensor,
-        documents: Tensor | None = None,
+        seen: Seen,
         cache: Cache | None = None,
         positions: Tensor | None = None,
     ) -> Tensor:
@@ -52,10 +52,12 @@ class Attention(Mixer):
             q = rotate(q, first, self.rope_base, positions)
             k = rotate(k, first, self.rope_base, positions)
         if cache is None:
-            mixed = attend(q, k, v, recent, documents, engine=self.engine)
+            mixed = attend(q, k, v, seen, engine=self.engine)
         else:
             k, v = cache.append(self.layer, k, v)
-            mixed = attend_cached(q, k, v, recent if first == 0 else 0, engine=self.engine)
+            mixed = attend_cached(
+                q, k, v, seen if first == 0 or isinstance(seen, Intervals) else 0, engine=self.engine
+            )
         return self.out(mixed.transpose(1, 2).reshape(batch, rows, -1))
 
     @staticmethod

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from megarc.attention import Cache
+from megarc.interval import Seen
 from megarc.model.config import ModelConfig
 from megarc.model.part import Part
 from megarc.parallel import TensorParallel
@@ -30,16 +31,14 @@ class Mixer(Part):
     def forward(
         self,
         x: Tensor,
-        recent: int | Tensor,
-        documents: Tensor | None = None,
+        seen: Seen,
         cache: Cache | None = None,
         positions: Tensor | None = None,
     ) -> Tensor:
         """``x`` [batch, rows (or this rank's part of them), hidden] -> the same shape.
 
         Args:
-            recent: rows of R: one number, or one a sample [batch].
-            documents: [batch, n] segment ids; rows mix inside a segment only.
+            seen: rows of R of a plain window, or the interval of keys that each row sees, [batch, n].
             cache: what earlier rows left; these rows follow them and are added.
             positions: [batch, n], where each row stands; None: its number.
         """

@@ -56,8 +56,7 @@ def build_engine(config: RunConfig, groups: Groups, heartbeat: Heartbeat | None 
     window = config.window.build()
     plan = Plan(
         rows=window.loss_rows,
-        recent=None if config.data.short_recent else window.recent,
-        documents=config.data.documents == "isolate",
+        recent=None if config.data.intervals else window.recent,
     )
     loss = StageLoss(config, plan, tensor)
     stage = build_pipeline(config.model, config.execution, groups, plan, loss)

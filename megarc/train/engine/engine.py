@@ -127,9 +127,7 @@ class Engine:
         """The weighted sum of this data rank's losses on ``batch``, in nats, a scalar."""
         self.heartbeat.enter("evaluating")
         self.deepspeed.eval()
-        loss = self.deepspeed(
-            batch.tokens, self.loss_rows, batch.recent, batch.documents, positions=batch.positions
-        )
+        loss = self.deepspeed(batch.tokens, self.loss_rows, batch.seen, positions=batch.positions)
         self.deepspeed.train()
         return weighted_sum(loss.nll, batch.weights)
 
@@ -148,8 +146,7 @@ class Engine:
         for batch in micro_batches:
             self.heartbeat.enter("forward")
             loss = self.deepspeed(
-                batch.tokens, self.loss_rows, batch.recent, batch.documents, batch.positions,
-                batch.weights, z_loss,
+                batch.tokens, self.loss_rows, batch.seen, batch.positions, batch.weights, z_loss,
             )  # fmt: skip
             self.nll += weighted_sum(loss.nll, batch.weights)
             self.heartbeat.enter("backward")
@@ -257,12 +254,14 @@ class StageLoss:
 
     def item(self, batch: MicroBatch, factor: Tensor | float) -> tuple[Any, Any]:
         """A micro-batch as the pipeline engine takes it: what flows, and labels for this loss."""
+        if batch.positions is not None:
+            raise ValueError("rows have positions of their own, which no pipeline carries")
         flow: list[Tensor] = [batch.tokens[:, :-1]]
         if self.plan.recent is None:
-            count = len(batch.tokens)
-            flow.append(torch.as_tensor(batch.recent, device=batch.tokens.device).expand(count).contiguous())
-        if batch.documents is not None:
-            flow.append(batch.documents)
+            intervals = batch.intervals()
+            flow += [intervals.begin, intervals.end]
+        elif batch.seen != self.plan.recent:
+            raise ValueError(f"every stage takes R of {self.plan.recent} rows for granted, not {batch.seen}")
         targets = batch.tokens[:, 1:][:, self.plan.rows]
         weights = torch.ones_like(targets, dtype=torch.float32) if batch.weights is None else batch.weights
         return tuple(flow), (targets, weights, torch.as_tensor(factor, device=targets.device))

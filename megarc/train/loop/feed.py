@@ -11,35 +11,42 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from megarc.attention import on_device
 from megarc.data import Ahead, Batch, Gaps, Stream, around, part_of_step
+from megarc.interval import Intervals, Seen
 from megarc.parallel import Groups
 from megarc.train.heartbeat import Heartbeat
 from megarc.train.loop.timeline import Timeline
 
 
 class MicroBatch(NamedTuple):
-    """``tokens`` [b, n+1] int64, ``recent`` one number or [b], ``documents`` [b, n], ``weights`` [b, s],
+    """``tokens`` [b, n+1] int64, what rows see (one number or intervals [b, n]), ``weights`` [b, s],
     ``positions`` [b, n]; ``samples`` [b], on the host: their numbers in the order."""
 
     tokens: Tensor
-    recent: int | Tensor
-    documents: Tensor | None
+    seen: Seen
     weights: Tensor | None
     samples: npt.NDArray[np.int64]
     positions: Tensor | None = None
 
+    def intervals(self) -> Intervals:
+        """What rows see, as intervals even where one number says it."""
+        if isinstance(self.seen, Intervals):
+            return self.seen
+        count, rows = len(self.tokens), self.tokens.shape[1] - 1
+        made = Intervals.of(rows, np.full(count, self.seen, dtype=np.int32))
+        return on_device(made, self.tokens.device)
+
 
 def to_tensors(batch: Batch, device: torch.device) -> MicroBatch:
-    """``batch`` on ``device``. Where all samples have one ``recent`` it stays a number: the fast path."""
+    """``batch`` on ``device``. Where all samples have one plain window it stays a number: the fast path."""
 
     def move(array: object) -> Tensor:
         return torch.as_tensor(array).to(device, non_blocking=True)
 
-    same = bool((batch.recent == batch.recent[0]).all())
     return MicroBatch(
         tokens=move(batch.tokens).long(),
-        recent=int(batch.recent[0]) if same else move(batch.recent),
-        documents=None if batch.documents is None else move(batch.documents),
+        seen=on_device(batch.seen(), device),
         weights=None if batch.weights is None else move(batch.weights),
         positions=None if batch.positions is None else move(batch.positions),
         samples=batch.samples,

@@ -56,7 +56,7 @@ def bare(tape):
         total = sum(float(batch.weights.sum()) for batch in batches)
         nll = 0.0
         for batch in batches:
-            loss = model(batch.tokens, window.loss_rows, batch.recent, None, None, batch.weights, keys.z_loss)
+            loss = model(batch.tokens, window.loss_rows, batch.seen, None, batch.weights, keys.z_loss)
             nll += float((loss.nll * batch.weights).sum())
             (loss.objective / total).backward()
         norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), keys.clip)))

@@ -82,7 +82,7 @@ def by_hand(folder):
         gradients = []  # of each sample, so that their mean is the batch's
         for sample in samples:
             saved.model.zero_grad()
-            logits = saved.model.logits(sample.tokens[:, :-1], window.loss_rows, sample.recent).double()
+            logits = saved.model.logits(sample.tokens[:, :-1], window.loss_rows, sample.seen).double()
             log_z = logits.logsumexp(-1)
             targets = sample.tokens[:, 1:][:, window.loss_rows]
             nll = log_z - logits.gather(-1, targets[..., None])[..., 0]
