@@ -21,16 +21,16 @@ EXAMPLES = """
 examples:
   # JSON lines, plain or compressed, with 8 processes
   python data_tools/preprocess.py --input data/*.jsonl.zst --output-prefix corpora/web \\
-      --tokenizer-model tokenizer.model --workers 8 --append-eod
+      --tokenizer-model tokenizer.model --workers 8
   # a folder of source code without its tests; every file is a document
   python data_tools/preprocess.py --input src --exclude tests 'test_*' --output-prefix corpora/code \\
-      --tokenizer-model tokenizer.model --append-eod
+      --tokenizer-model tokenizer.model
   # three splits by document, duplicates left out: corpora/web_train, corpora/web_valid, corpora/web_test
   python data_tools/preprocess.py --input @files.txt --output-prefix corpora/web \\
-      --tokenizer-model tokenizer.model --split 98,1,1 --drop-duplicates --append-eod
+      --tokenizer-model tokenizer.model --split 98,1,1 --drop-duplicates
   # what data_tools/interpret.py wrote: code and its output between reserved tokens
   python data_tools/preprocess.py --input transcripts.jsonl --transcripts --output-prefix corpora/code \\
-      --tokenizer-model tokenizer.model --append-eod
+      --tokenizer-model tokenizer.model
   # many nodes: under srun or mpirun each process packs its part, the last one joins them
   srun -N 4 --ntasks-per-node 1 python data_tools/preprocess.py ... --workers 32
   # machines without a common disk: pack parts, bring the files of P.parts/ together, join
@@ -52,6 +52,7 @@ def main() -> None:
         inputs=arguments.input,
         prefix=prefix,
         tokenizer=arguments.tokenizer_model,
+        eod_token=arguments.eod_token,
         settings=settings_of(arguments),
         exclude=arguments.exclude,
         workers=arguments.workers,
@@ -142,7 +143,18 @@ def parse() -> argparse.Namespace:
     out.add_argument("--output-prefix", required=True, metavar="P", help="P.bin, P.idx, P.json")
     out.add_argument("--tokenizer-model", metavar="T", help="T.model, tokenizer.json or: bytes")
     out.add_argument("--tokenizer-type", help=argparse.SUPPRESS)  # Megatron's; the file itself tells
-    out.add_argument("--append-eod", action="store_true", help="end each document with that token")
+    out.add_argument(
+        "--append-eod",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="end each document with a token of its own (default)",
+    )
+    out.add_argument(
+        "--eod-token",
+        metavar="TOKEN",
+        help="that token, or its id; otherwise the eos_token of tokenizer_config.json or special_tokens_map.json "
+        "beside the tokenizer, or the tokenizer's own",
+    )
     out.add_argument("--shuffle-seed", type=int, default=0, metavar="N", help="documents' random order (0)")
     out.add_argument("--no-shuffle", action="store_true", help="documents in the inputs' order")
     out.add_argument("--split", metavar="98,1,1", help="P_train, P_valid, P_test by document")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from megarc.corpus import load_tokenizer, make_manifest, verify
+from megarc.corpus import corpus_prefix, load_manifest, load_tokenizer, make_manifest, verify
 from megarc.errors import UserError, run_script
 
 EXAMPLES = """
@@ -13,11 +13,21 @@ examples:
   python data_tools/verify.py megatron/my_text_document --make-manifest --tokenizer-model tokenizer.model
 """
 
+UNVERIFIED = "cannot be verified: it has no manifest"
+WHAT_TO_DO = (
+    "its structure holds, but nothing says what its tokens should be. For later changes to be seen:\n"
+    "  python data_tools/verify.py {prefix} --make-manifest --tokenizer-model TOKENIZER"
+)
+
 
 def main() -> None:
     arguments = parse()
     if arguments.make_manifest:
-        tokenizer = load_tokenizer(arguments.tokenizer_model) if arguments.tokenizer_model else None
+        tokenizer = (
+            load_tokenizer(arguments.tokenizer_model, arguments.eod_token)
+            if arguments.tokenizer_model
+            else None
+        )
         for prefix in arguments.corpus:
             manifest = make_manifest(prefix, tokenizer)
             print(f"{prefix}.json: {manifest.documents} documents, {manifest.tokens} tokens")
@@ -26,9 +36,12 @@ def main() -> None:
     for prefix in arguments.corpus:
         problems = verify(prefix)
         wrong += bool(problems)
-        print(f"{prefix}: {'whole' if not problems else 'NOT WHOLE'}")
+        known = load_manifest(corpus_prefix(prefix)) is not None
+        print(f"{prefix}: {'NOT WHOLE' if problems else 'whole' if known else UNVERIFIED}")
         for problem in problems:
             print(f"  {problem}")
+        if not known and not problems:
+            print(f"  {WHAT_TO_DO.format(prefix=prefix)}")
     if wrong:
         raise UserError(f"{wrong} of {len(arguments.corpus)} corpora are not whole")
 
@@ -40,6 +53,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("corpus", nargs="+", metavar="P", help="P.bin, P.idx and P.json")
     parser.add_argument("--make-manifest", action="store_true", help="write P.json for a corpus without one")
     parser.add_argument("--tokenizer-model", metavar="T", help="the tokenizer that the corpus was made with")
+    parser.add_argument(
+        "--eod-token", metavar="TOKEN", help="with --make-manifest: the token that ends a document, or its id"
+    )
     return parser.parse_args()
 
 

@@ -33,7 +33,7 @@ def main() -> int:
     from megarc.corpus import load_tokenizer
     from megarc.inference import Sampling
     from megarc.progress import progress
-    from megarc.train import find_tokenizer, load_model, same_tokenizer
+    from megarc.train import end_of_document, find_tokenizer, load_model, same_tokenizer
 
     saved = load_model(arguments.run or top_run(arguments.tiers), arguments.device)
     tokenizer = load_tokenizer(arguments.tokenizer_model or find_tokenizer(saved))
@@ -47,7 +47,7 @@ def main() -> int:
         top_p=arguments.top_p,
         seed=arguments.seed,
         refresh=arguments.refresh,
-        stop=None if arguments.no_stop else tokenizer.end_of_document,
+        stop=None if arguments.no_stop else end_of_document(saved, tokenizer),
     )
     with progress("generating", arguments.tokens, unit="tokens", quiet=not sys.stderr.isatty()) as bar:
         if arguments.tiers:

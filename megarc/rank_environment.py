@@ -35,8 +35,12 @@ _LAUNCHERS = (
 )
 
 
-def place_from_environment(environment: Mapping[str, str] = os.environ) -> Place:
+def place_from_environment(environment: Mapping[str, str] = os.environ, *, local: bool = True) -> Place:
     """The place that deepspeed, torchrun, mpirun or srun gave this process; alone without any.
+
+    Args:
+        local: whether the rank on this host is wanted. Where not, it is 0 if no launcher names it: a pod
+            that is one of several knows its RANK and WORLD_SIZE alone.
 
     Raises:
         UserError: where the environment is half set or contradicts itself.
@@ -52,7 +56,8 @@ def place_from_environment(environment: Mapping[str, str] = os.environ) -> Place
                 f"the environment says rank {rank} of {world} ({rank_name}, {world_name}); it cannot be"
             )
         local_name = next((name for name in local_names if name in environment), local_names[0])
-        return Place(rank, world, _number(environment, local_name), _named(launcher, environment))
+        local_rank = _number(environment, local_name) if local or local_name in environment else 0
+        return Place(rank, world, local_rank, _named(launcher, environment))
     return ALONE
 
 

@@ -1,5 +1,6 @@
 import pytest
 
+from megarc.corpus.packing.job_part import this_part
 from megarc.errors import UserError
 from megarc.rank_environment import ALONE, place_from_environment
 
@@ -37,6 +38,13 @@ def test_alone():
     assert place_from_environment({}) == ALONE
     # A batch script knows how many tasks its job has; it is not one of them.
     assert place_from_environment({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"}) == ALONE
+
+
+def test_a_pod_that_is_one_of_several_packs_its_part():
+    pod = {"RANK": "3", "WORLD_SIZE": "8", "MASTER_ADDR": "job-0"}
+    assert this_part(None, pod) == (3, 8)
+    with pytest.raises(UserError, match="LOCAL_RANK"):
+        place_from_environment(pod)
 
 
 @pytest.mark.parametrize("change", [{"RANK": "8"}, {"RANK": "x"}, {"LOCAL_RANK": ""}, {"WORLD_SIZE": "0"}])

@@ -8,6 +8,7 @@ the same folder goes on where it stopped.
 from megarc.train.checkpoint import Checkpoint, full_masters, held
 from megarc.train.checkpoint.trained_model import (
     SavedModel,
+    end_of_document,
     find_checkpoint,
     find_tokenizer,
     load_model,
@@ -44,6 +45,7 @@ __all__ = [
     "Timeline",
     "bucket",
     "build_engine",
+    "end_of_document",
     "find_checkpoint",
     "find_tokenizer",
     "full_masters",

@@ -72,6 +72,24 @@ def test_megatrons_flags_are_understood(place):
     assert (place / "m.bin").read_bytes() == (place / "c.bin").read_bytes()
 
 
+def test_the_end_of_a_document_is_said_and_can_be_chosen(place):
+    arguments = ["--input", place / "text.jsonl", "--output-prefix", place / "e"]
+    arguments += ["--tokenizer-model", place / "t.model"]
+    said = run("preprocess", *arguments).stderr  # appended unless told otherwise
+    assert "each document ends with '</s>' (1), as the tokenizer's file says" in said
+    assert (place / "e.bin").read_bytes() == (place / "c.bin").read_bytes()
+    said = run("preprocess", *arguments, "--eod-token", "<spare9>").stderr
+    assert "warning:" in said and "made with another tokenizer" in said and "will be overwritten" in said
+    assert "each document ends with '<spare9>' (17), as asked for" in said
+    facts, corpus = load_manifest(place / "e").tokenizer, IndexedCorpus(place / "e")
+    assert facts.end_of_document == 17 and corpus.document(0)[-1] == 17
+    said = run("preprocess", *arguments, "--no-append-eod").stderr
+    assert "without a token between them" in said
+    assert len(IndexedCorpus(place / "e").tokens) == len(corpus.tokens) - 400
+    wrong = run("preprocess", *arguments, "--eod-token", "<spare>", code=2).stderr
+    assert "--eod-token <spare>: the tokenizer has no such token; near it are <spare" in wrong
+
+
 def test_parts_and_merge(place):
     arguments = ["--input", place / "text.jsonl", "--output-prefix", place / "p"]
     arguments += ["--tokenizer-model", place / "t.model", "--append-eod"]
@@ -99,6 +117,9 @@ def test_verify(place):
     assert "c: whole" in run("verify", place / "c").stdout
     for suffix in ("bin", "idx"):
         (place / f"v.{suffix}").write_bytes((place / f"c.{suffix}").read_bytes())
+    bare = run("verify", place / "v").stdout
+    assert "v: cannot be verified: it has no manifest" in bare and "NOT WHOLE" not in bare
+    assert f"verify.py {place}/v --make-manifest" in bare
     run("verify", place / "v", "--make-manifest", "--tokenizer-model", place / "t.model")
     made, packed = load_manifest(place / "v"), load_manifest(place / "c")
     assert (made.content_digest, made.text_bytes) == (packed.content_digest, packed.text_bytes)

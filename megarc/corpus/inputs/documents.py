@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import orjson
@@ -38,12 +39,15 @@ def _read_lines(file: Input, span: Span, json_key: str) -> Iterator[Block]:
         for offset, line, ended in lines_of(stream, span.offset, span.content):
             if offset == 0:
                 line = line.removeprefix(_BOM)
+            number += 1
+            if not line.strip():
+                block.lines += 1  # a blank line is no document, and no mistake
+                continue
             try:
                 block.take(_text_of(line, json_key), offset)
             except _BadLineError as error:
-                reason = str(error) if ended else f"truncated last line ({error})"
-                block.reject(number, offset, reason)
-            number += 1
+                cut = not ended and isinstance(error, _MalformedLineError)
+                block.reject(number - 1, offset, f"truncated last line ({error})" if cut else str(error))
             if block.full():
                 yield block
                 block = Block()
@@ -87,14 +91,26 @@ class _BadLineError(Exception):
     """Why a line holds no document."""
 
 
+class _MalformedLineError(_BadLineError):
+    """Why a line is no JSON."""
+
+
 def _text_of(line: bytes, json_key: str) -> str:
     try:
         return _text_in(orjson.loads(line), json_key)
-    except orjson.JSONDecodeError as error:
-        if not line.strip():
-            raise _BadLineError("blank") from None
-        _decode(line)
-        raise _BadLineError(f"malformed JSON: {error}") from None
+    except orjson.JSONDecodeError:
+        # NaN, half a character: under a key that nobody reads they are none of our business.
+        return _whole(_text_in(_lenient(line), json_key))
+
+
+def _lenient(line: bytes) -> object:
+    """JSON as the standard library reads it, with NaN, Infinity and lone surrogates."""
+    try:
+        return json.loads(_decode(line), parse_int=float)
+    except _BadLineError as error:
+        raise _MalformedLineError(str(error)) from None
+    except (ValueError, RecursionError) as error:
+        raise _MalformedLineError(f"malformed JSON: {error}") from None
 
 
 def _text_in(element: object, json_key: str) -> str:

@@ -39,7 +39,7 @@ class _Buffer:
     def __init__(self, stream: BinaryIO, name: str) -> None:
         self.stream, self.name = stream, name
         self.decoder = codecs.getincrementaldecoder("utf-8-sig")()
-        self.scanner = json.JSONDecoder()
+        self.scanner = json.JSONDecoder(parse_int=float)  # an integer of 5,000 digits is an error of its own
         self.text, self.at = "", 0
         self.ended = False
 

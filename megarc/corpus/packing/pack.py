@@ -7,11 +7,11 @@ depends on inputs, tokenizer and settings alone, never on workers, parts or luck
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from megarc.corpus.indexed.manifest import Manifest, PackSettings
+from megarc.corpus.indexed.manifest import Manifest, PackSettings, load_manifest
 from megarc.corpus.inputs.cut import cut, uncut
 from megarc.corpus.inputs.find import find_inputs, told
 from megarc.corpus.packing.bad_lines import check_early
@@ -21,7 +21,7 @@ from megarc.corpus.packing.shard import Plan, Shard, write_shard
 from megarc.corpus.packing.work import Job, News, pack_piece
 from megarc.corpus.packing.work_folder import WorkFolder
 from megarc.corpus.packing.workers import share_out
-from megarc.corpus.tokenizer import EngineError, load_tokenizer, with_fast_engine
+from megarc.corpus.tokenizer import EngineError, Tokenizer, load_tokenizer, with_fast_engine
 from megarc.corpus.transcript import TranscriptTokenizer
 from megarc.errors import UserError
 from megarc.progress import human, human_bytes, progress
@@ -38,6 +38,7 @@ class PackRequest:
     prefix: Path
     tokenizer: str
     settings: PackSettings = field(default_factory=PackSettings)
+    eod_token: str | None = None  # that ends a document, or its id; None: as the tokenizer's files say
     exclude: Sequence[str] = ()
     workers: int = 1
     part: tuple[int, int] = (0, 1)  # i of n
@@ -97,13 +98,20 @@ def _prepare(request: PackRequest) -> tuple[Job, Plan, list[int]]:
         raise UserError(f"part {index} of {parts}: parts are numbered from 0 to {parts - 1}")
     if request.workers < 0:
         raise UserError(f"{request.workers} workers: there must be 0 (this process alone) or more")
-    tokenizer = load_tokenizer(request.tokenizer)
+    tokenizer = load_tokenizer(request.tokenizer, request.eod_token)
     if request.engine == "auto":
         tokenizer = with_fast_engine(tokenizer, request.say)
     if request.settings.transcripts:
         tokenizer = TranscriptTokenizer(tokenizer)
     if request.settings.append_end_of_document:
         _ = tokenizer.end_of_document  # raises where there is none
+        request.say(f"each document ends with {tokenizer.end}")
+    else:
+        request.say(
+            "documents end without a token between them (--no-append-eod): a model cannot tell where one ends"
+        )
+    for line in _replaced(request, tokenizer):
+        request.say(line)
     inputs, passed = find_inputs(request.inputs, request.exclude, request.settings.format)
     if passed:
         request.say(f"passed over: {told(passed)}")
@@ -120,6 +128,26 @@ def _prepare(request: PackRequest) -> tuple[Job, Plan, list[int]]:
     )
     todo = list(range(index, len(pieces), parts))
     return Job(inputs, pieces, tokenizer, request.settings, plan.digest, Path()), plan, todo
+
+
+def _replaced(request: PackRequest, tokenizer: Tokenizer) -> Iterator[str]:
+    """A line for each corpus that stands there, made with another tokenizer, and will be overwritten."""
+    for split in (None, *request.settings.splits):
+        prefix = Path(f"{request.prefix}_{split}") if split else request.prefix
+        try:
+            manifest = load_manifest(prefix)
+        except UserError:
+            continue  # damaged: a new one takes its place
+        made = manifest.tokenizer if manifest else None
+        if made and (made.digest, made.end_of_document) != (
+            tokenizer.digest,
+            tokenizer.facts().end_of_document,
+        ):
+            yield (
+                f"warning: {prefix} was made with another tokenizer ({made.kind}, {made.vocabulary_size} tokens, "
+                f"end of document {made.end_of_document}) and will be overwritten; what was trained on it will not "
+                "read the new one"
+            )
 
 
 def _work(job: Job, todo: Sequence[int], request: PackRequest) -> None:

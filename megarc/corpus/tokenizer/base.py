@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from megarc.corpus.indexed.manifest import TokenizerFacts
+from megarc.corpus.tokenizer.end_of_document import EndOfDocument
 from megarc.errors import UserError
 
 RESERVED = (
@@ -28,6 +29,7 @@ class Tokenizer(ABC):
         vocabulary_size: ids are 0..vocabulary_size-1.
         reserved: tokens kept for later use, by name; text never turns into them.
         source: the file's content, None where there is no file.
+        end: the token between documents and what chose it; None where there is none.
     """
 
     kind: str
@@ -35,7 +37,7 @@ class Tokenizer(ABC):
     vocabulary_size: int
     reserved: dict[str, int]
     source: bytes | None = None
-    _end_of_document: int | None
+    end: EndOfDocument | None
 
     @property
     def end_of_document(self) -> int:
@@ -44,9 +46,12 @@ class Tokenizer(ABC):
         Raises:
             UserError: where the tokenizer has none.
         """
-        if self._end_of_document is None:
-            raise UserError(f"this {self.kind} tokenizer has no end-of-document token")
-        return self._end_of_document
+        if self.end is None:
+            raise UserError(
+                f"this {self.kind} tokenizer has no end-of-document token that is known as such; name it with "
+                "--eod-token, or pack without one (--no-append-eod)"
+            )
+        return self.end.id
 
     def encode(self, text: str) -> Any:
         """The ids of ``text``, i32 ``[tokens]``: exactly those of the library that the file belongs to.
@@ -74,7 +79,7 @@ class Tokenizer(ABC):
             kind=self.kind,
             digest=self.digest,
             vocabulary_size=self.vocabulary_size,
-            end_of_document=self._end_of_document,
+            end_of_document=self.end.id if self.end else None,
             reserved=self.reserved,
         )
 

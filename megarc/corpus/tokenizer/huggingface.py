@@ -5,18 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 
 from megarc.corpus.tokenizer.base import RESERVED, Tokenizer, join
+from megarc.corpus.tokenizer.end_of_document import chosen, named_beside, special_tokens
 from megarc.errors import UserError
-
-_ENDS = (
-    *("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<EOS>", "<|end▁of▁sentence|>"),
-    *("<eod>", "[EOS]", "[SEP]"),
-)
 
 
 class HuggingFaceTokenizer(Tokenizer):
@@ -27,28 +24,27 @@ class HuggingFaceTokenizer(Tokenizer):
 
     kind = "huggingface"
 
-    def __init__(self, content: bytes, name: str) -> None:
+    def __init__(self, content: bytes, path: Path, eod_token: str | None = None) -> None:
         try:
             import tokenizers
         except ImportError:
             raise UserError(
-                f"{name} is a Hugging Face tokenizer, which needs: pip install 'megarc[tokenizers]'"
+                f"{path} is a Hugging Face tokenizer, which needs: pip install 'megarc[tokenizers]'"
             ) from None
         # The workers are processes; threads of a forked pool would wait for ever.
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         try:
             self._tokenizer = tokenizers.Tokenizer.from_buffer(content)
         except Exception as error:  # the library raises bare Exception
-            raise UserError(f"{name} is no tokenizer that the tokenizers library can read: {error}") from None
+            raise UserError(f"{path} is no tokenizer that the tokenizers library can read: {error}") from None
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.source = content
         self.digest = hashlib.sha256(content).hexdigest()
         ids = self._tokenizer.get_vocab(with_added_tokens=True)
         self.vocabulary_size = max(ids.values()) + 1
-        special = {token["content"] for token in orjson.loads(content)["added_tokens"] if token["special"]}
-        found = [ids[end] for end in _ENDS if end in special]
-        self._end_of_document = found[0] if found else None
+        special = special_tokens(orjson.loads(content), ids)
+        self.end = chosen(eod_token, named_beside(path), None, ids, special)
         self.reserved = {token: ids[token] for token in RESERVED if token in special}
 
     def encode_documents(self, texts: Sequence[str]) -> tuple[Any, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from megarc.corpus.tokenizer.base import RESERVED, Tokenizer, join
+from megarc.corpus.tokenizer.end_of_document import chosen
 
 
 class BytesTokenizer(Tokenizer):
@@ -16,8 +17,9 @@ class BytesTokenizer(Tokenizer):
 
     kind = "bytes"
 
-    def __init__(self) -> None:
-        self._end_of_document = 256
+    def __init__(self, eod_token: str | None = None) -> None:
+        ids = {"<end of document>": 256, **{name: 257 + number for number, name in enumerate(RESERVED)}}
+        self.end = chosen(eod_token, None, 256, ids, {})
         self.reserved = {name: 257 + number for number, name in enumerate(RESERVED)}
         self.vocabulary_size = 257 + len(RESERVED)
         self.digest = hashlib.sha256(f"megarc bytes {self.vocabulary_size}".encode()).hexdigest()

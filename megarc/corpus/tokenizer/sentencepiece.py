@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import sentencepiece
 
 from megarc.corpus.tokenizer.base import Tokenizer, join
+from megarc.corpus.tokenizer.end_of_document import chosen, named_beside
 from megarc.errors import UserError
 
 
@@ -17,25 +19,25 @@ class SentencePieceTokenizer(Tokenizer):
 
     kind = "sentencepiece"
 
-    def __init__(self, model: bytes, name: str) -> None:
+    def __init__(self, model: bytes, path: Path, eod_token: str | None = None) -> None:
         self._processor = sentencepiece.SentencePieceProcessor()
         try:
             loaded = bool(model) and self._processor.LoadFromSerializedProto(model)
         except RuntimeError:
             loaded = False
         if not loaded:
-            raise UserError(f"{name} is no tokenizer: neither a SentencePiece model nor a tokenizer.json")
+            raise UserError(f"{path} is no tokenizer: neither a SentencePiece model nor a tokenizer.json")
         self.source = model
         self.digest = hashlib.sha256(model).hexdigest()
         self.vocabulary_size = self._processor.vocab_size()
         end = self._processor.eos_id()
-        self._end_of_document = end if end >= 0 else None
         usual = {end, self._processor.bos_id(), self._processor.pad_id(), self._processor.unk_id()}
-        self.reserved = {
-            self._processor.id_to_piece(number): number
-            for number in range(self.vocabulary_size)
-            if self._processor.is_control(number) and number not in usual
-        }
+        ids = {self._processor.id_to_piece(number): number for number in range(self.vocabulary_size)}
+        control = {piece: number for piece, number in ids.items() if self._processor.is_control(number)}
+        self.end = chosen(eod_token, named_beside(path), end if end >= 0 else None, ids, control)
+        if self.end:
+            usual.add(self.end.id)
+        self.reserved = {piece: number for piece, number in control.items() if number not in usual}
 
     def encode_documents(self, texts: Sequence[str]) -> tuple[Any, Any]:
         # One thread: the workers are processes, and more threads showed no gain.

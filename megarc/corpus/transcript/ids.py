@@ -54,7 +54,7 @@ class TranscriptTokenizer(Tokenizer):
         self._marks = Marks.of(tokenizer.reserved, f"the {tokenizer.kind} tokenizer")
         self.kind, self.digest, self.source = tokenizer.kind, tokenizer.digest, tokenizer.source
         self.vocabulary_size, self.reserved = tokenizer.vocabulary_size, tokenizer.reserved
-        self._end_of_document = tokenizer._end_of_document
+        self.end = tokenizer.end
 
     def encode_documents(self, texts: Sequence[str]) -> tuple[Any, Any]:
         """

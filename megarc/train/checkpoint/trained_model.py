@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 
 from megarc.config import build
-from megarc.corpus import load_manifest
+from megarc.corpus import Tokenizer, load_manifest
 from megarc.errors import UserError
 from megarc.model import Transformer
 from megarc.train.checkpoint import Checkpoint, Standing, full_masters, latest, open_checkpoint
@@ -113,6 +113,20 @@ def _tokenizer_digest(saved: SavedModel) -> str | None:
         if manifest is not None and manifest.tokenizer is not None:
             return manifest.tokenizer.digest
     return None
+
+
+def end_of_document(saved: SavedModel, tokenizer: Tokenizer) -> int:
+    """The token that ended documents where the model was trained, or else the tokenizer's own.
+
+    Raises:
+        UserError: where neither is known.
+    """
+    for source in saved.config.data.train:
+        manifest = load_manifest(source.path) if source.path is not None else None
+        facts = manifest.tokenizer if manifest is not None else None
+        if facts is not None and facts.end_of_document is not None:
+            return facts.end_of_document
+    return tokenizer.end_of_document
 
 
 def find_tokenizer(saved: SavedModel) -> Path:

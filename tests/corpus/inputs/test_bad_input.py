@@ -18,8 +18,6 @@ from ..conftest import documents_of, pack_some, some_texts, write_lines
 GOOD = b'{"text": "good"}\n'
 BAD = [
     (b"{not json}\n", "malformed JSON"),
-    (b"\n", "blank"),
-    (b"  \r\n", "blank"),
     (b'{"txet": "x"}\n', "no key 'text'"),
     (b'{"text": null}\n', "holds null"),
     (b'{"text": 7}\n', "holds a int"),
@@ -32,6 +30,37 @@ BAD = [
 
 def rejects_of(prefix: Path) -> list[dict]:
     return [orjson.loads(line) for line in Path(f"{prefix}.rejects.jsonl").read_bytes().splitlines()]
+
+
+def test_a_line_is_judged_by_the_key_that_is_read(tmp_path):
+    odd = [
+        b'{"text": "one", "score": NaN}',
+        b'{"text": "two", "score": -Infinity, "title": "\\ud800"}',
+        b'{"id": ' + b"9" * 5000 + b', "text": "three"}',
+    ]
+    path, same = tmp_path / "a.jsonl", tmp_path / "a.json"
+    path.write_bytes(b"\n".join(odd))
+    same.write_bytes(b"[" + b",".join(odd) + b"]")
+    for source in (path, same):
+        pack_some(tmp_path / "c", source, shuffle_seed=None)
+        assert documents_of(tmp_path / "c") == [b"one", b"two", b"three"]
+
+
+@pytest.mark.parametrize("limit", [1 << 20, 20])
+def test_blank_lines_are_counted_and_are_no_mistake(tmp_path, monkeypatch, limit):
+    monkeypatch.setattr(cut, "_piece_bytes", lambda inputs: limit)
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(GOOD + b"\n  \r\n" + GOOD + b"{\n" + b"\n\n")
+    (manifest,) = pack_some(tmp_path / "c", path, max_bad=0.5)
+    assert (manifest.documents, manifest.inputs[0].rejects) == (2, 1)
+    assert [entry["line"] for entry in rejects_of(tmp_path / "c")] == [5]
+
+
+def test_only_malformed_ends_are_truncated(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(GOOD + b'{"txt": "x"}')
+    pack_some(tmp_path / "c", path, max_bad=0.5)
+    assert [entry["reason"] for entry in rejects_of(tmp_path / "c")] == ["no key 'text'"]
 
 
 @pytest.mark.parametrize("limit", [1 << 20, 40])

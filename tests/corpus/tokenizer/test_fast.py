@@ -95,3 +95,21 @@ def test_an_engine_that_goes_wrong_is_dropped_and_its_work_with_it(tmp_path, mod
     pack_some(tmp_path / "b", lines, engine="plain", **arguments)
     for suffix in ("bin", "idx", "json"):
         assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
+
+
+def test_the_audit_of_a_long_document_is_bounded(models, monkeypatch):
+    """The exact library sees a part of it; an engine that is wrong anywhere in it is found out all the same."""
+    exact = load_tokenizer(models["bpe"])
+    text = "".join(SAMPLE) * 300
+    assert len(text) > 20 * fast._AUDIT_CHARACTERS
+    monkeypatch.setattr(fast, "_engine", lambda tokenizer: lying(tokenizer, lambda text: len(text) > 60_000))
+    quick = with_fast_engine(exact, lambda line: None)
+    seen: list[int] = []
+    encode = exact.encode_documents
+    monkeypatch.setattr(
+        exact, "encode_documents", lambda texts: seen.extend(map(len, texts)) or encode(texts)
+    )
+    monkeypatch.setattr(quick, "_encode", lambda text: [0] * 3)
+    with pytest.raises(fast.EngineError, match="differs from"):
+        quick.encode_documents([text])
+    assert seen == [fast._AUDIT_CHARACTERS]
