@@ -13,6 +13,7 @@ from pathlib import Path
 from megarc.errors import UserError, told_once
 from megarc.parallel import Groups, gather_objects
 from megarc.train.checkpoint import layout
+from megarc.train.loop.batch_schedule import Interval
 
 log = logging.getLogger("megarc")
 
@@ -24,10 +25,10 @@ class Level:
     folder: Path
     members: tuple[int, ...]
     keep: int
-    keep_every: int | None = None  # steps whose multiples stay for good
+    keep_every: Interval | None = None  # the first at or beyond each multiple of this stays for good
 
     @classmethod
-    def shared(cls, folder: Path, groups: Groups, keep: int, keep_every: int | None = None) -> Level:
+    def shared(cls, folder: Path, groups: Groups, keep: int, keep_every: Interval | None = None) -> Level:
         """All ranks see this folder."""
         return cls(folder, tuple(range(groups.world.size)), keep, keep_every)
 
@@ -71,14 +72,18 @@ class Level:
         return rank == self.members[0]
 
     def prune(self) -> None:
-        """Removes what need not stay: beyond the newest ``keep``, and no multiple of ``keep_every``.
+        """Removes what need not stay: beyond the newest ``keep``, and not the first at a multiple of ``keep_every``.
 
         A damaged manifest's folder is neither counted nor removed.
         """
+        before = (0, 0)
         for old in layout.undamaged(layout.finished(self.folder))[: -self.keep]:
-            if self.keep_every and layout.step_of(old) % self.keep_every == 0:
-                continue
-            remove(old)
+            standing = layout.Checkpoint(old, layout.read_manifest(old)).standing
+            now = (standing.step, standing.samples)
+            if self.keep_every is not None and self.keep_every.between(before, now):
+                before = now
+            else:
+                remove(old)
 
     def remove_beyond(self, step: int) -> None:
         """Removes the checkpoints of later steps; a damaged one is set aside."""

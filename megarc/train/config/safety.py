@@ -19,7 +19,9 @@ class CheckpointConfig(Config):
     )
     keep: int = key(2, "newest checkpoints that stay; older ones are removed", circumstance=True, ge=1)
     keep_every: Duration | None = key(
-        None, "checkpoints at multiples of this stay for good; null: none does", circumstance=True
+        None,
+        "the first checkpoint at or beyond each multiple of this stays for good; null: none does",
+        circumstance=True,
     )
     background: bool = key(
         True, "a step waits for a copy in memory only, a thread writes it; false: it waits for the disk",

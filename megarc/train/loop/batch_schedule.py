@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 
@@ -16,17 +17,25 @@ class Stage(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """Between two events of a run: so many steps, or (where their sizes change) samples."""
+    """Between two events of a run: so many steps, or samples where it is no whole number of steps.
+
+    Multiples are those of the amount itself, so nothing adds up that was rounded before.
+    """
 
     steps: int | None = None
-    samples: int | None = None
+    samples: int | Fraction | None = None
 
     def due(self, step: int, before: int, samples: int) -> bool:
         """Whether a multiple falls into step number ``step``, which takes samples ``before .. samples-1``."""
+        return self.between((step - 1, before), (step, samples))
+
+    def between(self, before: tuple[int, int], now: tuple[int, int]) -> bool:
+        """Whether a multiple lies beyond ``before`` and not beyond ``now``, each (steps, samples) of the run."""
         if self.samples is not None:
-            width = max(1, self.samples)
-            return samples // width > before // width
-        return step % max(1, self.steps or 1) == 0
+            width = self.samples or 1
+            return now[1] // width > before[1] // width
+        width = max(1, self.steps or 1)
+        return now[0] // width > before[0] // width
 
 
 class _Piece(NamedTuple):

@@ -54,12 +54,17 @@ class Lengths:
         return self.batches.samples_before(self.steps(amount))
 
     def interval(self, amount: Quantity) -> Interval:
-        """``amount`` as the time between two events: in samples where the sizes of steps change."""
-        if len(self.batches.stages) == 1 or amount.unit == "steps":
-            return Interval(steps=self.steps(amount))
+        """``amount`` as the time between two events: in steps where it is a whole number of steps of one size."""
+        if amount.unit == "steps":
+            return Interval(steps=math.ceil(amount.amount))
         if amount.unit == "run":
-            return Interval(samples=math.ceil(amount.amount * self.batches.samples_before(self.total)))
-        return Interval(samples=self.samples(amount))
+            samples = amount.amount * self.batches.samples_before(self.total)
+        else:
+            samples = amount.in_windows(stride=self._window.stride, rows=self._window.rows)
+        steps = samples / self.batches.stages[0].size
+        if len(self.batches.stages) == 1 and steps.denominator == 1:
+            return Interval(steps=steps.numerator)
+        return Interval(samples=samples)
 
     def _batches(self, config: RunConfig) -> BatchSchedule:
         batch = config.batch

@@ -28,7 +28,7 @@ class Timeline:
         heldout: between held-out losses; None: no held-out data.
         checkpoint: between checkpoints that all ranks share.
         local_checkpoint: between those on the hosts' own disks; None: none.
-        kept_for_good: checkpoints at multiples of so many steps stay; None: none does.
+        kept_for_good: the first checkpoint at or beyond each multiple of this stays; None: none does.
         replicas: between comparisons of weights that ranks hold alike; None: never.
         replay: between steps that are computed twice; None: never.
         window: of every step.
@@ -43,7 +43,7 @@ class Timeline:
     heldout: Interval | None
     checkpoint: Interval
     local_checkpoint: Interval | None
-    kept_for_good: int | None
+    kept_for_good: Interval | None
     replicas: Interval | None
     replay: Interval | None
     window: Window
@@ -69,7 +69,7 @@ class Timeline:
             heldout=whole.interval(config.validation.every) if config.data.valid else None,
             checkpoint=whole.interval(saving.every),
             local_checkpoint=whole.interval(saving.local_every) if saving.local else None,
-            kept_for_good=whole.steps(saving.keep_every) if saving.keep_every else None,
+            kept_for_good=whole.interval(saving.keep_every) if saving.keep_every else None,
             replicas=whole.interval(health.replicas) if health.replicas else None,
             replay=whole.interval(health.replay) if health.replay else None,
             window=config.window.build(),

@@ -26,7 +26,11 @@ def timeline(step=0, samples=0, **tree):
 def test_everything_in_steps_where_their_size_stays():
     one = timeline(until="100 samples", health={"replay": "640 tokens"})
     assert (one.total, one.last, one.samples) == (50, 13, 104)
-    assert (one.checkpoint, one.kept_for_good, one.replay) == (Interval(steps=25), 10, Interval(steps=10))
+    assert (one.checkpoint, one.kept_for_good, one.replay) == (
+        Interval(steps=25),
+        Interval(steps=10),
+        Interval(steps=10),
+    )
     assert (one.heldout, one.local_checkpoint, one.replicas) == (None, None, None)
     assert (one.predicted_tokens(104), one.processed_tokens(104)) == (832, 4160)
 
@@ -40,7 +44,7 @@ def test_only_what_was_asked_for_makes_the_host_wait():
     data = {"train": [{"kind": "pointer_chase"}], "valid": [{"kind": "pointer_chase"}]}
     assert timeline().settling == [Interval(steps=10), Interval(steps=25)]
     one = timeline(data=data, checkpoint={"local": "/local", "local_every": "5 steps"})
-    assert one.settling == [Interval(steps=10), Interval(steps=10), Interval(steps=13), Interval(steps=5)]
+    assert one.settling == [Interval(steps=10), Interval(steps=10), Interval(samples=100), Interval(steps=5)]
 
 
 def test_standing_on_another_run_s_steps():
