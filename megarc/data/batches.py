@@ -20,9 +20,12 @@ class Batch:
         tokens: [B, n + 1]; row i holds token i and predicts token i + 1.
         recent: [B], rows of R.
         samples: [B], their numbers in the order.
-        weights: [B, s] of the loss rows; None: all 1. The same answer for every batch of a stream.
+        weights: [B, s] of the loss rows, or [B, n] of all rows; None: all 1. The same answer for every batch of a
+            stream.
         documents: [B, n], rows attend only within one number; None: no matter. The same for every batch.
         positions: [B, n], where each row stands; None: its number. The same for every batch.
+        recent_end: [B, n], the row behind R of each row's document; None: ``recent`` says it. The same for every
+            batch.
     """
 
     tokens: npt.NDArray[np.int32]
@@ -31,10 +34,11 @@ class Batch:
     weights: Weights | None = None
     documents: Segments | None = None
     positions: Segments | None = None
+    recent_end: Segments | None = None
 
     def seen(self) -> Seen:
         """What rows see: one number where all samples have one plain window, else intervals [B, n]."""
-        return seen_by(self.tokens.shape[1] - 1, self.recent, self.documents)
+        return seen_by(self.tokens.shape[1] - 1, self.recent, self.documents, self.recent_end)
 
 
 def part_of_step(first: int, batch: int, rank: int, ranks: int, micro_batch: int) -> list[tuple[int, int]]:

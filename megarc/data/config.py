@@ -73,3 +73,8 @@ class DataConfig(Config):
     def intervals(self) -> bool:
         """Whether rows may differ in what they see, so that each needs an interval of keys."""
         return self.documents == "isolate" or self.short_recent > 0
+
+    @property
+    def loss_by_row(self) -> bool:
+        """Whether any row may bear loss, so that sources may give weights of all n rows."""
+        return False

@@ -76,6 +76,7 @@ def joined(batches: list[Batch]) -> Batch:
     weights = [batch.weights for batch in batches if batch.weights is not None]
     documents = [batch.documents for batch in batches if batch.documents is not None]
     positions = [batch.positions for batch in batches if batch.positions is not None]
+    recent_ends = [batch.recent_end for batch in batches if batch.recent_end is not None]
     return Batch(
         tokens=np.concatenate([batch.tokens for batch in batches]),
         recent=np.concatenate([batch.recent for batch in batches]),
@@ -83,4 +84,5 @@ def joined(batches: list[Batch]) -> Batch:
         weights=np.concatenate(weights) if weights else None,
         documents=np.concatenate(documents) if documents else None,
         positions=np.concatenate(positions) if positions else None,
+        recent_end=np.concatenate(recent_ends) if recent_ends else None,
     )

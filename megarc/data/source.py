@@ -27,10 +27,12 @@ class Sample:
 
     Attributes:
         tokens: [n + 1], whole numbers of any width.
-        weights: [s] of the loss rows; None: all 1.
+        weights: [s] of the loss rows, or [n] of all rows, 0 where a row bears no loss; None: all s rows count 1.
         documents: [n], which document a row belongs to, where attention stays inside one; None: no matter.
         recent: rows of R, where fewer than the window's; None: the window's.
         positions: [n], where each row stands, for the model's positions; None: its number, 0 .. n-1.
+        recent_end: [n], the row behind R of each row's document, where documents have an R of their own; None:
+            ``recent`` says it.
     """
 
     tokens: Tokens
@@ -38,17 +40,19 @@ class Sample:
     documents: Segments | None = None
     recent: int | None = None
     positions: Segments | None = None
+    recent_end: Segments | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """B samples: tokens [B, n + 1], weights [B, s], documents [B, n], recent [B], positions [B, n]."""
+    """B samples: tokens [B, n + 1], weights [B, s] or [B, n], recent [B], the others [B, n]."""
 
     tokens: Tokens
     weights: Weights | None = None
     documents: Segments | None = None
     recent: Segments | None = None
     positions: Segments | None = None
+    recent_end: Segments | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,7 @@ def read_many(source: Source, k: Indices, window: Window) -> Samples:
         documents=_stacked([sample.documents for sample in samples]),
         recent=np.asarray(recent, dtype=np.int32),
         positions=_stacked([sample.positions for sample in samples]),
+        recent_end=_stacked([sample.recent_end for sample in samples]),
     )
 
 

@@ -14,7 +14,7 @@ from megarc.data.batches import Batch
 from megarc.data.draws import digest_of
 from megarc.data.order import Order
 from megarc.data.recent import ShortRecent
-from megarc.data.source import Facts, Indices, Samples, Segments, Source, read_many
+from megarc.data.source import Facts, Indices, Samples, Segments, Source, Weights, read_many
 from megarc.errors import UserError
 from megarc.progress import human
 from megarc.window import Window
@@ -69,9 +69,11 @@ class Stream:
         for source, samples in zip(self.sources, first, strict=True):
             _fits(source, samples, window)
         # The same for every batch of the stream, so that all ranks agree without asking each other.
-        self.weighted = any(samples.weights is not None for samples in first)
+        widths = [samples.weights.shape[1] for samples in first if samples.weights is not None]
+        self.weighted = max(widths, default=0)  # rows that weights are given of: none, s or n
         self.isolated = any(samples.documents is not None for samples in first)
         self.placed = any(samples.positions is not None for samples in first)
+        self.split = any(samples.recent_end is not None for samples in first)
 
     # ---- reading
 
@@ -101,9 +103,10 @@ class Stream:
             tokens=np.empty((count, window.tokens), dtype=np.int32) if out is None else out,
             recent=self._recent(samples),
             samples=samples,
-            weights=np.ones((count, window.stride), dtype=np.float32) if self.weighted else None,
+            weights=self._plain_weights(count) if self.weighted else None,
             documents=np.zeros((count, window.rows), dtype=np.int32) if self.isolated else None,
             positions=self._row_numbers(count) if self.placed else None,
+            recent_end=self._recent_ends(samples) if self.split else None,
         )
         for which in np.unique(source) if len(self.sources) > 1 else [0]:
             rows = np.nonzero(source == which)[0]
@@ -114,6 +117,16 @@ class Stream:
         if self._short_recent:
             return self._short_recent.draw(samples, self.window.recent)
         return np.full(len(samples), self.window.recent, dtype=np.int32)
+
+    def _recent_ends(self, samples: Indices) -> Segments:
+        """Of samples whose source gives none: the end of R of the whole window."""
+        return np.repeat(self._recent(samples)[:, None], self.window.rows, axis=1)
+
+    def _plain_weights(self, count: int) -> Weights:
+        """Of samples whose source gives none: 1 on the window's loss rows."""
+        weights: Weights = np.zeros((count, self.weighted), dtype=np.float32)
+        weights[:, -self.window.stride :] = 1.0
+        return weights
 
     def _row_numbers(self, count: int) -> Segments:
         rows: Segments = np.arange(self.window.rows, dtype=np.int32)
@@ -203,15 +216,21 @@ def _fill(batch: Batch, rows: Indices, samples: Samples) -> None:
     batch.tokens[rows] = samples.tokens
     if samples.recent is not None:
         batch.recent[rows] = np.minimum(batch.recent[rows], samples.recent)
+    weights = samples.weights
+    if weights is not None and batch.weights is not None and weights.shape[1] < batch.weights.shape[1]:
+        batch.weights[rows] = 0.0
+        batch.weights[rows, -weights.shape[1] :] = weights
+        weights = None
     for into, given in (
-        (batch.weights, samples.weights),
+        (batch.weights, weights),
         (batch.documents, samples.documents),
         (batch.positions, samples.positions),
+        (batch.recent_end, samples.recent_end),
     ):
         if given is not None:
             if into is None:
                 raise ValueError(
-                    "a source gives weights, documents or positions now, and gave none with its sample 0"
+                    "a source gives weights, documents, positions or ends of R now, and gave none with its sample 0"
                 )
             into[rows] = given
 
@@ -219,13 +238,19 @@ def _fill(batch: Batch, rows: Indices, samples: Samples) -> None:
 def _fits(source: Source, samples: Samples, window: Window) -> None:
     """Asserts that a source was made for the window, by its sample 0."""
     rows = window.rows
-    wanted = {"tokens": window.tokens, "weights": window.stride, "documents": rows, "positions": rows}
-    for what, length in wanted.items():
+    wanted = {
+        "tokens": (window.tokens,),
+        "weights": (window.stride, rows),
+        "documents": (rows,),
+        "positions": (rows,),
+        "recent_end": (rows,),
+    }
+    for what, lengths in wanted.items():
         array = getattr(samples, what)
-        if array is not None and array.shape[1:] != (length,):
+        if array is not None and (array.ndim != 2 or array.shape[1] not in lengths):
             raise ValueError(
                 f"{source.facts.name} gives {what} of shape {array.shape[1:]} a sample; "
-                f"the window {window} wants ({length},)"
+                f"the window {window} wants {' or '.join(f'({length},)' for length in lengths)}"
             )
     if samples.tokens.dtype.kind not in "iu":
         raise ValueError(f"{source.facts.name} gives tokens of type {samples.tokens.dtype}")

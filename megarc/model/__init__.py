@@ -16,7 +16,7 @@ from megarc.model.part import Split
 from megarc.model.pipeline import Layer, Plan, build_pipeline, layers, stage_bounds
 from megarc.model.recompute import is_costly
 from megarc.model.record import Record, record_of
-from megarc.model.transformer import Transformer, splits
+from megarc.model.transformer import Transformer, pick_rows, splits
 
 __all__ = [
     "Cost",
@@ -41,6 +41,7 @@ __all__ = [
     "layers",
     "no_compiler",
     "no_fp8",
+    "pick_rows",
     "record_of",
     "splits",
     "stage_bounds",

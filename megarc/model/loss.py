@@ -37,8 +37,8 @@ class Loss(NamedTuple):
     Attributes:
         objective: ``sum(w * (nll + z_loss * log_z^2))``, what is differentiated: a scalar, to be divided
             by W, the weights of the whole batch. The second term is PaLM's z-loss (2204.02311, section 5).
-        nll: [batch, s] in nats, without a gradient, float32 at least.
-        log_z: [batch, s], alike.
+        nll: of the rows [batch, s] or [k], in nats, without a gradient, float32 at least.
+        log_z: alike.
     """
 
     objective: Tensor
@@ -81,13 +81,13 @@ def head_loss(
     weights: Tensor | None = None,
     z_loss: float = 0.0,
 ) -> Loss:
-    """Losses of ``hidden`` [batch, s, width] under ``weight`` [this tensor rank's ids, width].
+    """Losses of ``hidden`` [.., width] under ``weight`` [this tensor rank's ids, width].
 
     Args:
-        targets: [batch, s] token ids.
-        weights: [batch, s]; None: all 1.
+        targets: token ids, [batch, s] or any shape of rows.
+        weights: alike; None: all 1.
     """
-    shape, rows = targets.shape, hidden.flatten(0, 1)
+    shape, rows = targets.shape, hidden.flatten(0, -2)
     flat = torch.ones(len(rows), device=rows.device) if weights is None else weights.flatten()
     wanted = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     objective, nll, log_z = _HeadLoss.apply(

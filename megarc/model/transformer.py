@@ -45,22 +45,23 @@ class Transformer(nn.Module):
     def forward(
         self,
         tokens: Tensor,
-        rows: slice,
+        rows: slice | Tensor,
         seen: Seen,
         positions: Tensor | None = None,
         weights: Tensor | None = None,
         z_loss: float = 0.0,
     ) -> Loss:
-        """Losses of the rows ``rows`` of windows ``tokens`` [batch, n + 1]: a ``Loss`` of [batch, s].
+        """Losses of some rows of windows ``tokens`` [batch, n + 1]: a ``Loss`` of [batch, s], or of [k].
 
         Args:
+            rows: the same s rows of every window; or k rows by number, window after window, [k] of 0 .. batch * n - 1.
             seen: how many first rows are R, or the interval of keys that each row sees, [batch, n].
             positions: [batch, n], where each row stands; None: its number.
-            weights: [batch, s] of the loss rows; None: all 1.
+            weights: of those rows, [batch, s] or [k]; None: all 1.
             z_loss: weight of log_z^2.
         """
         hidden = self._last(tokens[:, :-1], rows, seen, None, positions)
-        targets = tokens[:, 1:][:, rows]
+        targets = pick_rows(tokens[:, 1:], rows)
         return head_loss(self._head, hidden, self._table(), targets, weights, z_loss)
 
     def logits(
@@ -102,17 +103,22 @@ class Transformer(nn.Module):
     def _last(
         self,
         tokens: Tensor,
-        rows: slice,
+        rows: slice | Tensor,
         seen: Seen,
         cache: Cache | None,
         positions: Tensor | None,
     ) -> Tensor:
-        """What the head reads: [batch, len(rows), hidden], normalised."""
+        """What the head reads: [batch, len(rows), hidden] or [k, hidden], normalised."""
         hidden = self.hidden(tokens, seen, cache, positions)
-        return self.norm(self.tensor.enter(hidden)[:, rows])
+        return self.norm(pick_rows(self.tensor.enter(hidden), rows))
 
     def _table(self) -> Tensor:
         return self.embedding.weight if self.head is None else self.head.weight
+
+
+def pick_rows(x: Tensor, rows: slice | Tensor) -> Tensor:
+    """Some rows of ``x`` [batch, n, ..]: the same of every sample [batch, s, ..], or [k, ..] by their numbers."""
+    return x[:, rows] if isinstance(rows, slice) else x.flatten(0, 1)[rows]
 
 
 def splits(config: ModelConfig) -> list[Split]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from megarc.data.order import Sequential, Shuffled
 from megarc.data.recent import ShortRecent
@@ -12,6 +13,8 @@ from megarc.data.source import Facts, Sample
 from megarc.data.stream import Stream
 from megarc.data.windows import StridedCorpus
 from megarc.errors import UserError
+from megarc.interval import Intervals
+from megarc.train.loop.feed import to_tensors
 from megarc.window import Window
 
 WINDOW = Window(6, 6, 4)
@@ -66,6 +69,41 @@ def test_every_batch_has_the_same_fields_whatever_is_in_it(memory: Make) -> None
     plain = Stream([StridedCorpus(memory(500), WINDOW, Facts("c"))], Sequential([10]), WINDOW, shares=[1.0])
     assert plain.read(0, 3).weights is None
     assert plain.read(0, 3).documents is None
+
+
+class ByRow:
+    """Weights of all rows, 0 where a row bears no loss, and an R by document."""
+
+    digest, facts = "by-row", Facts("by row")
+
+    def __len__(self) -> int:
+        return 10
+
+    def read(self, k: int) -> Sample:
+        rows = np.arange(WINDOW.rows)
+        return Sample(
+            np.full(WINDOW.tokens, k),
+            (rows % 3 == 0).astype(np.float32),
+            documents=(rows >= 5).astype(np.int32),
+            recent_end=np.where(rows >= 5, 9, 2).astype(np.int32),
+        )
+
+
+def test_weights_of_all_rows_and_of_the_loss_rows_go_into_one_batch(memory: Make) -> None:
+    plain = StridedCorpus(memory(500), WINDOW, Facts("c"))
+    batch = Stream([ByRow(), plain], Sequential([10, 10]), WINDOW, shares=[0.5, 0.5]).read(9, 2)
+    rows = np.arange(WINDOW.rows)
+    assert batch.weights is not None
+    assert (batch.weights == [rows % 3 == 0, rows >= WINDOW.rows - WINDOW.stride]).all()
+    seen = batch.seen()
+    assert isinstance(seen, Intervals)
+    assert (seen.begin[0] == np.where(rows < 5, 0, 5)).all()
+    assert (seen.end[0] == np.maximum(rows + 1, np.where(rows < 5, 2, 9))).all()
+    assert (seen.begin[1] == 0).all() and (seen.end[1] == np.maximum(rows + 1, WINDOW.recent)).all()
+    # to_tensors: the head's rows are those with weight
+    micro = to_tensors(batch, torch.device("cpu"))
+    assert micro.rows is not None and micro.weights is not None
+    assert (micro.rows.numpy() == np.nonzero(batch.weights.flatten())[0]).all() and (micro.weights == 1).all()
 
 
 def test_batches_do_not_depend_on_how_they_are_cut(memory: Make) -> None:

@@ -51,6 +51,31 @@ def test_losses_are_on_loss_rows_and_the_boundary_is_given():
     assert torch.allclose(loss.nll.flatten(), expected)
 
 
+def test_the_head_runs_on_rows_with_weight_only():
+    """Rows by number give the losses and gradients that weights of 0 give on all rows; none at all is no error."""
+    window = Window(3, 8, 8)
+    model, tokens = build(), tokens_for(window)
+    generator = torch.Generator().manual_seed(1)
+    weights = torch.rand(2, window.rows, generator=generator, dtype=torch.float64)
+    weights *= torch.rand(2, window.rows, generator=generator) < 0.4
+    chosen = weights.flatten().nonzero()[:, 0]
+
+    def run(rows, weights):
+        model.zero_grad()
+        loss = model(tokens, rows, 3, weights=weights)
+        loss.objective.backward()
+        return loss, [parameter.grad.clone() for parameter in model.parameters()]
+
+    every, expected = run(slice(0, window.rows), weights)
+    some, found = run(chosen, weights.flatten()[chosen])
+    assert some.nll.shape == (len(chosen),)
+    assert torch.allclose(some.nll, every.nll.flatten()[chosen])
+    assert torch.allclose(some.objective, every.objective)
+    assert all(torch.allclose(one, other, atol=1e-12) for one, other in zip(found, expected, strict=True))
+    nothing, none = run(chosen[:0], weights.flatten()[:0])
+    assert nothing.objective == 0 and all((gradient == 0).all() for gradient in none)
+
+
 def gradients(model, window, tokens):
     model.zero_grad()
     model(tokens, window.loss_rows, window.recent).objective.backward()

@@ -55,7 +55,7 @@ def build_engine(config: RunConfig, groups: Groups, heartbeat: Heartbeat | None 
         )
     window = config.window.build()
     plan = Plan(
-        rows=window.loss_rows,
+        rows=slice(0, window.rows) if config.data.loss_by_row else window.loss_rows,
         recent=None if config.data.intervals else window.recent,
     )
     loss = StageLoss(config, plan, tensor)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from megarc.model import Head, Plan, Record, head_loss, record_of, weighted_sum
+from megarc.model import Head, Plan, Record, head_loss, pick_rows, record_of, weighted_sum
 from megarc.parallel import Groups, TensorParallel, all_reduce_sum
 from megarc.train.config.run import RunConfig
 from megarc.train.engine.update_gate import UpdateGate, Verdict
@@ -127,7 +127,7 @@ class Engine:
         """The weighted sum of this data rank's losses on ``batch``, in nats, a scalar."""
         self.heartbeat.enter("evaluating")
         self.deepspeed.eval()
-        loss = self.deepspeed(batch.tokens, self.loss_rows, batch.seen, positions=batch.positions)
+        loss = self.deepspeed(batch.tokens, self._rows(batch), batch.seen, positions=batch.positions)
         self.deepspeed.train()
         return weighted_sum(loss.nll, batch.weights)
 
@@ -146,7 +146,7 @@ class Engine:
         for batch in micro_batches:
             self.heartbeat.enter("forward")
             loss = self.deepspeed(
-                batch.tokens, self.loss_rows, batch.seen, batch.positions, batch.weights, z_loss,
+                batch.tokens, self._rows(batch), batch.seen, batch.positions, batch.weights, z_loss,
             )  # fmt: skip
             self.nll += weighted_sum(loss.nll, batch.weights)
             self.heartbeat.enter("backward")
@@ -157,6 +157,10 @@ class Engine:
             self._norm = self._own_norm()
         self.heartbeat.enter("update")
         self.deepspeed.step()
+
+    def _rows(self, batch: MicroBatch) -> slice | Tensor:
+        """The rows that the head runs on."""
+        return self.loss_rows if batch.rows is None else batch.rows
 
     def _whole_nll(self) -> Tensor:
         """The sum of w * nll over all data ranks."""
@@ -249,6 +253,7 @@ class StageLoss:
 
     def __init__(self, config: RunConfig, plan: Plan, tensor: TensorParallel) -> None:
         self.z_loss, self.plan = config.optimizer.z_loss, plan
+        self.loss_rows = config.window.build().loss_rows
         self.head = Head.of(config.model, config.execution, tensor)
         self.nll = torch.zeros(())
 
@@ -262,12 +267,21 @@ class StageLoss:
             flow += [intervals.begin, intervals.end]
         elif batch.seen != self.plan.recent:
             raise ValueError(f"every stage takes R of {self.plan.recent} rows for granted, not {batch.seen}")
-        targets = batch.tokens[:, 1:][:, self.plan.rows]
-        weights = torch.ones_like(targets, dtype=torch.float32) if batch.weights is None else batch.weights
-        return tuple(flow), (targets, weights, torch.as_tensor(factor, device=targets.device))
+        count, device = batch.tokens.shape[1] - 1, batch.tokens.device
+        rows, weights = batch.rows, batch.weights
+        if rows is None or weights is None:
+            every = torch.arange(len(batch.tokens) * count, device=device).view(-1, count)
+            rows = every[:, self.loss_rows].flatten()
+            weights = torch.ones_like(rows, dtype=torch.float32)
+        targets = pick_rows(batch.tokens[:, 1:], rows)
+        # The last layer gives the rows ``plan.rows`` of each sample: rows are numbered among those.
+        first, given = self.plan.rows.start, self.plan.rows.stop - self.plan.rows.start
+        place = rows // count * given + rows % count - first
+        return tuple(flow), (targets, place, weights, torch.as_tensor(factor, device=device))
 
-    def __call__(self, last: tuple[Tensor, Tensor], labels: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        targets, weights, factor = labels
-        loss = head_loss(self.head, *last, targets, weights, self.z_loss)
+    def __call__(self, last: tuple[Tensor, Tensor], labels: tuple[Tensor, ...]) -> Tensor:
+        targets, place, weights, factor = labels
+        hidden, table = last
+        loss = head_loss(self.head, pick_rows(hidden, place), table, targets, weights, self.z_loss)
         self.nll = self.nll + weighted_sum(loss.nll, weights)
         return loss.objective * factor

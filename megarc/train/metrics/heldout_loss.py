@@ -101,7 +101,8 @@ def _some(stream: Stream, start: int, count: int, size: int) -> Batch:
     read = stream.read(start, count) if count > 0 else stream.read(0, 1)
     present = max(count, 0)
     rows = np.minimum(np.arange(size), len(read.tokens) - 1)  # the last one again
-    weights: npt.NDArray[np.float32] = np.zeros((size, stream.window.stride), dtype=np.float32)
+    width = stream.window.stride if read.weights is None else read.weights.shape[1]
+    weights: npt.NDArray[np.float32] = np.zeros((size, width), dtype=np.float32)
     weights[:present] = 1.0 if read.weights is None else read.weights[:present]
     return Batch(
         tokens=read.tokens[rows],
@@ -110,4 +111,5 @@ def _some(stream: Stream, start: int, count: int, size: int) -> Batch:
         weights=weights,
         documents=None if read.documents is None else read.documents[rows],
         positions=None if read.positions is None else read.positions[rows],
+        recent_end=None if read.recent_end is None else read.recent_end[rows],
     )

@@ -39,7 +39,7 @@ class Tape(Observer):
 
 def bare(tape):
     """The same batches and rates; losses, gradient norms, weights."""
-    keys, window = tape.config.optimizer, tape.config.window.build()
+    keys = tape.config.optimizer
     model = Transformer(tape.config.model, ExecutionConfig())
     initialise(model, tape.config.model, tape.config.seed)
     decaying, others = (
@@ -56,7 +56,7 @@ def bare(tape):
         total = sum(float(batch.weights.sum()) for batch in batches)
         nll = 0.0
         for batch in batches:
-            loss = model(batch.tokens, window.loss_rows, batch.seen, None, batch.weights, keys.z_loss)
+            loss = model(batch.tokens, batch.rows, batch.seen, None, batch.weights, keys.z_loss)
             nll += float((loss.nll * batch.weights).sum())
             (loss.objective / total).backward()
         norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), keys.clip)))

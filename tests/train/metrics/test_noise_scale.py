@@ -86,7 +86,8 @@ def by_hand(folder):
             log_z = logits.logsumexp(-1)
             targets = sample.tokens[:, 1:][:, window.loss_rows]
             nll = log_z - logits.gather(-1, targets[..., None])[..., 0]
-            loss = (sample.weights * (nll + run.optimizer.z_loss * log_z.square())).sum()
+            weights = torch.zeros(window.rows).index_put((sample.rows,), sample.weights)[window.loss_rows]
+            loss = (weights * (nll + run.optimizer.z_loss * log_z.square())).sum()
             (loss * BATCH / weight).backward()
             gradients.append(torch.cat([p.grad.double().flatten() for p in saved.model.parameters()]))
         groups = torch.stack(gradients).view(BATCH // GROUP, GROUP, -1).mean(1)
