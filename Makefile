@@ -13,10 +13,10 @@ STAMP := $(VENV)/.installed
 install: $(STAMP)
 
 $(STAMP): setup.py constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit("megarc needs Python 3.10 or later: make PYTHON=python3.11 ...") if sys.version_info < (3, 10) else None'
+	$(PYTHON) -c 'import sys; sys.exit("megarc needs Python 3.11, 3.12 or 3.13: make PYTHON=python3.12 ...") if not (3, 11) <= sys.version_info < (3, 14) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --progress-bar on --constraint constraints.txt --editable '.[dev,tokenizers,parquet,fast]'
+	$(BIN)/python -m pip install --progress-bar on --constraint constraints.txt --editable '.[dev,tokenizers,parquet,fast,completion,docs]'
 	touch $@
 
 demo: install

@@ -1,18 +1,55 @@
+import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
+HERE = Path(__file__).resolve().parent
 DEEPSPEED = "deepspeed==0.19.8"  # pinned: checkpoints ask its optimizers where each parameter's state lies
+
+
+def version() -> str:
+    """The one place where the version is written is ``megarc/__init__.py``."""
+    source = (HERE / "megarc" / "__init__.py").read_text(encoding="utf-8")
+    return re.search(r'^__version__ = "(.+)"$', source, re.MULTILINE)[1]
+
+
+class BuildWithPages(build_py):
+    """Puts what stands beside the package in a checkout into the package of a wheel: pages and configurations."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:  # the checkout itself is used
+            return
+        inside = Path(self.build_lib) / "megarc"
+        for name in ("launch", "data_tools", "configs"):
+            shutil.rmtree(inside / name, ignore_errors=True)
+            shutil.copytree(HERE / name, inside / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(HERE / "hostfile.example", inside / "launch")
+
 
 setup(
     name="megarc",
-    version="0.1.0",
+    version=version(),
     description="Pretraining of language models whose window is [recent | causal], on DeepSpeed",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
     packages=find_packages(include=["megarc", "megarc.*"]),
     package_data={"megarc": ["py.typed"]},
-    python_requires=">=3.10",
+    cmdclass={"build_py": BuildWithPages},
+    entry_points={"console_scripts": ["megarc = megarc.command:main"]},
+    # 3.10 has reached its end of life; DeepSpeed is not tried with 3.14.
+    python_requires=">=3.11,<3.14",
+    classifiers=[
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Operating System :: POSIX :: Linux",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
     install_requires=[
         "torch>=2.11",
         DEEPSPEED,
@@ -38,6 +75,10 @@ setup(
         "smt": ["z3-solver>=4.13"],
         # An MPI without a system package: mpirun for training and packing.
         "mpi": ["mpi4py>=4", "mpich>=4"],
+        # Tab completion: megarc completion bash
+        "completion": ["shtab>=1.7"],
+        # make docs
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"],
         "dev": [
             "pytest>=8",
             "pytest-timeout>=2.3",
@@ -48,6 +89,7 @@ setup(
             "import-linter>=2.1",
             "types-PyYAML",
             "z3-solver>=4.13",
+            "setuptools>=77",  # a test builds the wheel
             # A peer that reads what we export, and a tier below ours.
             "transformers>=5",
             # Its interpreter tests the attention kernels on a CPU. 3.9 spills 24 bytes a thread in them.

@@ -22,7 +22,7 @@ examples:
 
 
 def main() -> None:
-    arguments = parse()
+    arguments = parser().parse_args()
     corpus = IndexedCorpus(arguments.corpus)
     console = Console(highlight=False, soft_wrap=True)
     for line in facts_of(corpus):
@@ -51,7 +51,7 @@ def tokenizer_for(corpus: IndexedCorpus, path: str | None) -> Tokenizer:
     return tokenizer
 
 
-def parse() -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -63,7 +63,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--recent", type=int, default=512, metavar="r", help="rows of R (512)")
     parser.add_argument("--causal", type=int, default=512, metavar="c", help="rows of C (512)")
     parser.add_argument("--stride", type=int, metavar="s", help="predictions a window (c)")
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ examples:
 
 
 def main() -> None:
-    arguments = parse()
+    arguments = parser().parse_args()
     prefix = Path(arguments.output_prefix)
     if arguments.merge:
         report(join_parts(prefix, max_bad=arguments.max_bad), prefix)
@@ -111,7 +111,7 @@ def report(manifests: list[Manifest], prefix: Path) -> None:
         print(f"  {rejects} bad lines, listed in {prefix}.rejects.jsonl")
 
 
-def parse() -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -166,7 +166,7 @@ def parse() -> argparse.Namespace:
     )
     how.add_argument("--part", metavar="I/N", help="pack this part only; or auto (default), mpi, none")
     how.add_argument("--merge", action="store_true", help="join the parts in P.parts/ instead of packing")
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

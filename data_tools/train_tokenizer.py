@@ -21,7 +21,7 @@ examples:
 
 
 def main() -> None:
-    arguments = parse()
+    arguments = parser().parse_args()
     start = time.monotonic()
     texts = sampled_texts(
         arguments.input,
@@ -45,7 +45,7 @@ def main() -> None:
     print(f"  end of document {tokenizer.end_of_document}; {len(kept)} reserved: {kept[0]} to {kept[-1]}")
 
 
-def parse() -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -66,7 +66,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="another sample (0)")
     parser.add_argument("--reserve", nargs="+", default=[], metavar="TOKEN", help="more reserved tokens")
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ WHAT_TO_DO = (
 
 
 def main() -> None:
-    arguments = parse()
+    arguments = parser().parse_args()
     if arguments.make_manifest:
         tokenizer = (
             load_tokenizer(arguments.tokenizer_model, arguments.eod_token)
@@ -46,7 +46,7 @@ def main() -> None:
         raise UserError(f"{wrong} of {len(arguments.corpus)} corpora are not whole")
 
 
-def parse() -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -56,7 +56,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--eod-token", metavar="TOKEN", help="with --make-manifest: the token that ends a document, or its id"
     )
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ the model uses R's text and whether it uses seeing R both ways."""
 
 
 def main() -> int:
-    arguments = parse()
+    arguments = parser().parse_args()
     from megarc.corpus import IndexedCorpus
     from megarc.train import load_model
 
@@ -226,7 +226,7 @@ def save(path: Path, facts: dict[str, Any]) -> None:
         file.write(orjson.dumps(facts, option=orjson.OPT_INDENT_2) + b"\n")
 
 
-def parse() -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -253,7 +253,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tokens", type=positive, help="score so many tokens only")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(cpu)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores there too")
-    return parser.parse_args()
+    return parser
 
 
 def positive(text: str) -> int:

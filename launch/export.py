@@ -17,7 +17,7 @@ megarc.inference.load_exported(folder) reads either layout back."""
 
 
 def main() -> int:
-    arguments = parse()
+    arguments = parser().parse_args()
     import torch
 
     from megarc.inference import export
@@ -37,7 +37,7 @@ def main() -> int:
     return 0
 
 
-def parse() -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -45,7 +45,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--to", type=Path, required=True, help="folder that is written")
     parser.add_argument("--layout", choices=("megarc", "huggingface"), default="megarc", help="(megarc)")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="(fp32)")
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ by up to c tokens (--refresh), and all write again. The tokenizer is the one tha
 
 
 def main() -> int:
-    arguments = parse()
+    arguments = parser().parse_args()
     from megarc.corpus import load_tokenizer
     from megarc.inference import Sampling
     from megarc.progress import progress
@@ -109,7 +109,7 @@ def read_prompt(arguments: argparse.Namespace) -> str:
         raise UserError(f"cannot read the prompt from {place}: {error.strerror}") from None
 
 
-def parse() -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -130,7 +130,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--no-stop", action="store_true", help="go on beyond the end of a document")
     parser.add_argument("--tokenizer-model", type=Path, metavar="T", help="T.model or tokenizer.json")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(cpu)")
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ EXAMPLES = """examples:
 
 
 def main() -> None:
-    arguments = parse()
+    arguments = parser().parse_args()
     from megarc.parallel import ask_hosts, read_hostfile
     from megarc.report import table
 
@@ -38,7 +38,7 @@ def main() -> None:
     print(f"{len(hosts)} hosts, {world} ranks: say parallel.world={world}")
 
 
-def parse() -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -47,7 +47,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--patience", type=float, default=60, metavar="S", help="seconds to wait for a host (60)"
     )
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A run under SLURM; everything after the script's name goes to launch/pretrain.py:
+# A run under SLURM; everything after the script's name goes to `megarc pretrain` (launch/pretrain.py). It works from a
+# checkout, and as the copy that `megarc init` makes where megarc is installed:
 #
 #   sbatch launch/job.sh --config configs/runs/talk.yaml folder=runs/talk
 #   sbatch --nodes 16 --time 2-00:00:00 --partition gpu launch/job.sh --config FILE parallel.world=128
@@ -23,19 +24,28 @@
 
 set -uo pipefail
 
-# SLURM runs a copy of this file; where the original lies says where the code is.
+# SLURM runs a copy of this file; the original lies in the checkout or in the folder that `megarc init` filled.
 script=$(scontrol show job -o "$SLURM_JOB_ID" | sed -n '1s/.* Command=\([^ ]*\).*/\1/p')
 root=${MEGARC_ROOT:-$(cd "$(dirname "$script")/.." && pwd)}
 
-# One variable says how Python is called: of a venv (the default), conda run -n NAME python, a container's.
-read -r -a python <<<"${MEGARC_PYTHON:-$root/.venv/bin/python}"
-pretrain=("${python[@]}" "$root/launch/pretrain.py" "$@")
+# One variable says how Python is called: conda run -n NAME python, a container's. Without it: the checkout's .venv, else
+# the python that was active where sbatch was called.
+default=python
+[[ -x $root/.venv/bin/python ]] && default=$root/.venv/bin/python
+read -r -a python <<<"${MEGARC_PYTHON:-$default}"
+if [[ -f $root/launch/pretrain.py ]]; then
+    pretrain=("${python[@]}" "$root/launch/pretrain.py" "$@")
+else
+    pretrain=("${python[@]}" -m megarc pretrain "$@")
+fi
 if [[ -n ${MEGARC_SWEEP:-} ]]; then
     read -r -a more <<<"$(sed -n "${SLURM_ARRAY_TASK_ID:?MEGARC_SWEEP needs sbatch --array}p" "$MEGARC_SWEEP")"
     pretrain+=("${more[@]}")
 fi
 
-export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
+if [[ -d $root/megarc ]]; then # a checkout that is not installed
+    export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
+fi
 export PYTHONUNBUFFERED=1                                   # a line is in the log when it is said
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}} # else every rank takes all cores of the host
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}         # srun no longer takes it from sbatch by itself

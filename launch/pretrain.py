@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from megarc.errors import EXIT_SAVED, run_script
 
 if TYPE_CHECKING:
-    from megarc.train import RunFolder, Start
+    from megarc.train import RunConfig, RunFolder, Start
 
 EXAMPLES = """examples:
   deepspeed launch/pretrain.py --config configs/runs/tiny.yaml
@@ -26,13 +26,13 @@ The same command goes on from the newest checkpoint of its run folder."""
 
 
 def main() -> int:
-    arguments = parse()
+    arguments = parser().parse_intermixed_args()
     from megarc.config import load
     from megarc.reference import reference
     from megarc.train import RunConfig, RunFolder
 
     if arguments.keys:
-        print(reference(RunConfig), end="")
+        print(reference(tree()), end="")
         return 0
     if not (arguments.dry_run or arguments.fate):
         return run(arguments)
@@ -44,6 +44,13 @@ def main() -> int:
         return 0
 
     return tell_fate(RunFolder(config.folder), arguments.since)
+
+
+def tree() -> type[RunConfig]:
+    """The keys that this page reads."""
+    from megarc.train import RunConfig
+
+    return RunConfig
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -110,7 +117,7 @@ def draw(folder: RunFolder) -> None:
     loss_curves({folder.path.name: folder.metrics}, folder.plots / "loss.png")
 
 
-def parse() -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -143,7 +150,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys that win over the file's")
     # The deepspeed launcher adds this; the place is read from the environment.
     parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
-    return parser.parse_intermixed_args()
+    return parser
 
 
 if __name__ == "__main__":

@@ -7,8 +7,12 @@ import logging
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from megarc.errors import run_script
+
+if TYPE_CHECKING:
+    from megarc.tiers import RolloutsConfig
 
 EXAMPLES = """examples:
   python launch/rollouts.py --config runs/two/stages/rollouts-bottom-for-top.yaml
@@ -22,15 +26,14 @@ the tokens up to and including the boundary's: P.bin, P.idx, P.logp.npy, and P.r
 
 
 def main() -> int:
-    arguments = parse()
+    arguments = parser().parse_intermixed_args()
     from megarc.config import load
     from megarc.reference import reference
-    from megarc.tiers import RolloutsConfig
 
     if arguments.keys:
-        print(reference(RolloutsConfig), end="")
+        print(reference(tree()), end="")
         return 0
-    config = load(RolloutsConfig, arguments.config, arguments.overrides)
+    config = load(tree(), arguments.config, arguments.overrides)
 
     from megarc.errors import told_once
     from megarc.parallel import connect, disconnect, meet
@@ -52,7 +55,14 @@ def main() -> int:
     return 0
 
 
-def parse() -> argparse.Namespace:
+def tree() -> type[RolloutsConfig]:
+    """The keys that this page reads."""
+    from megarc.tiers import RolloutsConfig
+
+    return RolloutsConfig
+
+
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -61,7 +71,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys that win over the file's")
     # The deepspeed launcher adds this; the place is read from the environment.
     parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
-    return parser.parse_intermixed_args()
+    return parser
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from megarc.errors import run_script
 
 if TYPE_CHECKING:
-    from megarc.tiers import StackPlan
+    from megarc.tiers import StackConfig, StackPlan
 
 SCRIPTS = Path(__file__).parent
 EXAMPLES = """examples:
@@ -25,15 +25,15 @@ The same command goes on where it stopped: in the stage, at its newest checkpoin
 
 
 def main() -> int:
-    arguments = parse()
+    arguments = parser().parse_intermixed_args()
     from megarc.config import load
     from megarc.reference import reference
-    from megarc.tiers import StackConfig, StackPlan, command, run_stack
+    from megarc.tiers import StackPlan, command, run_stack
 
     if arguments.keys:
-        print(reference(StackConfig), end="")
+        print(reference(tree()), end="")
         return 0
-    plan = StackPlan(load(StackConfig, arguments.config, arguments.overrides))
+    plan = StackPlan(load(tree(), arguments.config, arguments.overrides))
     if arguments.stages:
         for stage in plan.stages():
             words = command(plan, stage, SCRIPTS)
@@ -50,6 +50,13 @@ def main() -> int:
         heading("Controls")
         controls(plan)
     return 0
+
+
+def tree() -> type[StackConfig]:
+    """The keys that this page reads."""
+    from megarc.tiers import StackConfig
+
+    return StackConfig
 
 
 def leak_test(plan: StackPlan) -> None:
@@ -99,7 +106,7 @@ def heading(words: str) -> None:
     print(f"\n{words}\n{'=' * len(words)}", flush=True)
 
 
-def parse() -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -108,7 +115,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--stages", action="store_true", help="print each stage's command and end")
     parser.add_argument("--controls", action="store_true", help="then train and score the controls")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys that win over the file's")
-    return parser.parse_intermixed_args()
+    return parser
 
 
 if __name__ == "__main__":

@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from megarc.errors import run_script
+
+if TYPE_CHECKING:
+    from megarc.batchsize import StudyConfig
 
 EXAMPLES = """examples:
   python launch/tune_batch.py --config configs/demo/text.yaml            both halves, and a run's file with reasons
@@ -46,11 +50,17 @@ def main() -> int:
 
 
 def show_keys() -> int:
-    from megarc.batchsize import StudyConfig
-    from megarc.config import reference
+    from megarc.reference import reference
 
-    print(reference(StudyConfig), end="")
+    print(reference(tree()), end="")
     return 0
+
+
+def tree() -> type[StudyConfig]:
+    """The keys that this page reads."""
+    from megarc.batchsize import StudyConfig
+
+    return StudyConfig
 
 
 def study(arguments: argparse.Namespace) -> int:

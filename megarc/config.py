@@ -224,18 +224,19 @@ def _is_circumstance(field: FieldInfo) -> bool:
     return isinstance(extra, dict) and bool(extra.get("circumstance"))
 
 
-def _paths(kind: type[Config], prefix: str = "") -> Iterator[str]:
+def dotted_keys(kind: type[Config], prefix: str = "") -> Iterator[str]:
+    """Every key of the tree ``kind``, groups too: ``window``, ``window.recent``, ..."""
     for name, field in kind.model_fields.items():
         yield f"{prefix}{name}"
         inner = inner_config(field)
         if inner is not None:
-            yield from _paths(inner, f"{prefix}{name}.")
+            yield from dotted_keys(inner, f"{prefix}{name}.")
 
 
 def _explain(kind: type[Config], problem: Any, place: str) -> str:
     name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        known = list(_paths(kind))
+        known = list(dotted_keys(kind))
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         # The right leaf in another group is as likely as a slip of the finger.
         near = near or [path for path in known if path.split(".")[-1] == name.split(".")[-1]][:1]

@@ -1,22 +1,21 @@
-"""The arms: runs that differ in their window alone, two at a time, each through the deepspeed launcher."""
+"""The arms: runs that differ only in their window, each started by the deepspeed launcher."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts import resource, show
+
 from megarc.batchsize import has_finished, side_by_side
 from megarc.config import load
 from megarc.progress import Bar, progress
 from megarc.rank_environment import free_port
 from megarc.train import Lengths, RunConfig, RunFolder
-
-_AT_ONCE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ class Arm:
         return self.run.state.exists() and json.loads(self.run.state.read_bytes())["state"] == "finished"
 
     def steps_done(self) -> tuple[int, float | None]:
-        """The last step that it told, and its loss."""
+        """The last step in its metrics, and its loss."""
         try:
             lines = [json.loads(line) for line in self.run.metrics.read_bytes().splitlines()]
         except (OSError, json.JSONDecodeError):
@@ -49,17 +48,17 @@ class Arm:
         return (lines[-1]["step"], losses[-1]) if losses else (0, None)
 
 
-def train(arms: Sequence[Arm]) -> None:
-    """Trains those that are not finished yet; one that was stopped goes on."""
+def train(arms: Sequence[Arm], at_once: int) -> None:
+    """Trains those that are not finished yet, ``at_once`` at a time; one that was stopped continues."""
     waiting = [arm for arm in arms if not arm.finished()]
     for arm in waiting:
-        print("$ " + " ".join(_command(arm, "PORT")[1:]).replace("--master_port PORT ", ""))
+        show(["deepspeed", *_command(arm)])
     if not waiting:
-        print(f"all {len(arms)} runs are there already (rm -r demo/runs to train anew)")
+        print(f"all {len(arms)} models are trained already (rm -r demo/runs trains them again)")
         return
     total = sum(Lengths(load(RunConfig, arm.config, arm.keys)).total for arm in waiting)
     shown = sum(arm.steps_done()[0] for arm in waiting)
-    with progress(f"{len(waiting)} runs", total, done=shown, unit="steps") as bar:
+    with progress("training", total, done=shown, unit="steps") as bar:
 
         def look(running: Sequence[Arm]) -> None:
             nonlocal shown
@@ -68,26 +67,21 @@ def train(arms: Sequence[Arm]) -> None:
         def ended(arm: Arm, process: subprocess.Popen[bytes]) -> bool:
             return has_finished(process, arm.finished, arm.folder, _log(arm))
 
-        side_by_side(waiting, _start, ended, _AT_ONCE, look)
+        side_by_side(waiting, _start, ended, at_once, look)
 
 
 def _start(arm: Arm) -> subprocess.Popen[bytes]:
-    port = free_port()
-    threads = max(1, (os.cpu_count() or 1) // _AT_ONCE)
+    launcher = [sys.executable, str(Path(sys.executable).with_name("deepspeed"))]
     arm.folder.parent.mkdir(parents=True, exist_ok=True)
     with _log(arm).open("ab") as log:
         return subprocess.Popen(
-            _command(arm, str(port)),
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            [*launcher, "--master_port", str(free_port()), *_command(arm)], stdout=log, stderr=log
         )
 
 
-def _command(arm: Arm, port: str) -> list[str]:
-    launcher = Path(sys.executable).with_name("deepspeed")
-    script = ["launch/pretrain.py", "--config", str(arm.config), *arm.keys]
-    return [sys.executable, str(launcher), "--num_accelerators", "1", "--master_port", port, *script]
+def _command(arm: Arm) -> list[str]:
+    script = [str(resource("launch/pretrain.py")), "--config", str(arm.config), *arm.keys]
+    return ["--num_accelerators", "1", *script]
 
 
 def _log(arm: Arm) -> Path:

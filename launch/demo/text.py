@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
+
+from scripts import run
 
 from megarc.errors import UserError
 
@@ -28,11 +28,11 @@ def prepare(folder: Path) -> None:
             lists[name].write_text("".join(f"{file}\n" for file in files), encoding="utf-8")
     tokenizer = folder / "tokenizer"
     if not tokenizer.with_suffix(".model").exists():
-        _run("data_tools/train_tokenizer.py", "--input", f"@{lists['train']}", "--output-prefix", tokenizer,
+        run("data_tools/train_tokenizer.py", "--input", f"@{lists['train']}", "--output-prefix", tokenizer,
              "--vocab-size", VOCABULARY)  # fmt: skip
     for name, files in lists.items():
         if not (folder / f"{name}.json").exists():
-            _run("data_tools/preprocess.py", "--input", f"@{files}", "--output-prefix", folder / name,
+            run("data_tools/preprocess.py", "--input", f"@{files}", "--output-prefix", folder / name,
                  "--tokenizer-model", f"{tokenizer}.model", "--workers", 2, "--append-eod")  # fmt: skip
 
 
@@ -53,12 +53,3 @@ def _split(files: Sequence[Path]) -> dict[str, list[Path]]:
         held_out = hashlib.sha256(file.name.encode()).digest()[0] % 10 < _HELD_OUT_OF_TEN
         parts["heldout" if held_out else "train"].append(file)
     return parts
-
-
-def _run(script: str, *arguments: object) -> None:
-    """Runs one of the tools as a person would, and shows the command."""
-    command = [script, *map(str, arguments)]
-    print("$ python " + " ".join(command), flush=True)
-    done = subprocess.run([sys.executable, *command])
-    if done.returncode:
-        raise UserError(f"{script} failed (exit code {done.returncode}); what it says stands above")
