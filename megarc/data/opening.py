@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from megarc.config import build
-from megarc.corpus import IndexedCorpus, Manifest, load_manifest
+from megarc.corpus import IndexedCorpus, Manifest
 from megarc.data.blend import BLOCK, quotas
 from megarc.data.config import DataConfig, SourceConfig
 from megarc.data.locality import Locality
@@ -104,7 +104,7 @@ def _transcripts_maker(isolate: bool) -> Maker:
         reading = build(TranscriptsConfig, config.options, "options of a source of kind transcripts")
         corpus, facts = _corpus(config)
         base = StridedCorpus(corpus, window, facts, part=config.part, isolate=isolate)
-        manifest = load_manifest(corpus.prefix)
+        manifest = corpus.manifest
         end = manifest.tokenizer.end_of_document if manifest and manifest.tokenizer else None
         return Transcripts(base, window, Segments.of(facts.reserved, end, facts.name), reading.weights)
 
@@ -117,7 +117,7 @@ def _corpus(config: SourceConfig) -> tuple[IndexedCorpus, Facts]:
             f"a source of kind {config.kind} needs a path: the prefix P of its files P.bin and P.idx"
         )
     corpus = IndexedCorpus(config.path)
-    return corpus, _facts(str(config.path), corpus, load_manifest(config.path))
+    return corpus, _facts(str(config.path), corpus, corpus.manifest)
 
 
 def _facts(name: str, corpus: IndexedCorpus, manifest: Manifest | None) -> Facts:

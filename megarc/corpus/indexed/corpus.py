@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from megarc.corpus.indexed.compare import check_manifest
 from megarc.corpus.indexed.digest import cheap_digest
-from megarc.corpus.indexed.manifest import load_manifest
+from megarc.corpus.indexed.manifest import Manifest, load_manifest
 from megarc.errors import UserError
 
 MAGIC = b"MMIDIDX\x00\x00"
@@ -38,11 +39,16 @@ class IndexedCorpus:
         tokens: every token, end to end, ``[tokens]`` of the type on disk.
         lengths: tokens of each sequence, i32 ``[sequences]``.
 
+        manifest: of P.json, None where there is none.
+
+    Args:
+        compare: whether the files are those that the manifest tells of, as far as milliseconds can say.
+
     Raises:
-        UserError: for a missing file, or one whose structure is not that of a corpus.
+        UserError: for a missing file, one whose structure is not that of a corpus, or a manifest of another one.
     """
 
-    def __init__(self, prefix: str | Path) -> None:
+    def __init__(self, prefix: str | Path, *, compare: bool = True) -> None:
         self.prefix = corpus_prefix(prefix)
         bin_path, idx_path = Path(f"{self.prefix}.bin"), Path(f"{self.prefix}.idx")
         for path in (idx_path, bin_path):
@@ -57,6 +63,18 @@ class IndexedCorpus:
             self.tokens: npt.NDArray[Any] = np.memmap(bin_path, self.dtype, mode="r")
         else:
             self.tokens = np.empty(0, self.dtype)
+        self.manifest: Manifest | None = load_manifest(self.prefix)
+        if compare and self.manifest is not None:
+            check_manifest(self.prefix, self.manifest, self.facts)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the files themselves tell, by the manifest's names."""
+        return {
+            "documents": self.document_count,
+            "tokens": len(self.tokens),
+            "dtype": self.dtype.name,
+        }
 
     @property
     def document_count(self) -> int:
@@ -104,8 +122,7 @@ class IndexedCorpus:
     @cached_property
     def digest(self) -> str:
         """What an order is keyed by: the manifest's content digest, else the cheap one."""
-        manifest = load_manifest(self.prefix)
-        return manifest.content_digest if manifest else cheap_digest(self.prefix)
+        return self.manifest.content_digest if self.manifest else cheap_digest(self.prefix)
 
     def check_all(self) -> None:
         """Checks every entry of the .idx: lengths, pointers, documents.

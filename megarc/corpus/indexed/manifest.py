@@ -76,6 +76,9 @@ class Manifest(Config):
     content_digest: str = key(meaning="of type, index and tokens: the corpus's identity")
     idx_digest: str = key(meaning="SHA-256 of the .idx")
     bin_digests: BinDigests = key(meaning="of the .bin")
+    sampled_digest: str | None = key(
+        None, "of the .idx and 64 pages of the .bin, compared at every opening; null: of an earlier megarc"
+    )
     tokenizer: TokenizerFacts | None = key(None, "null where unknown")
     settings: PackSettings | None = key(None, "null where not packed by megarc")
     inputs: list[InputFacts] = key([], "the files read, in order")

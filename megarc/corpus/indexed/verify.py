@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from megarc.corpus.indexed.corpus import IndexedCorpus, dtype_code
-from megarc.corpus.indexed.digest import Tree, TreeDigest, content_digest, file_digest
-from megarc.corpus.indexed.manifest import BinDigests, Manifest, load_manifest, write_manifest
+from megarc.corpus.indexed.digest import Tree, TreeDigest, cheap_digest, content_digest, file_digest
+from megarc.corpus.indexed.manifest import BinDigests, Manifest, write_manifest
 from megarc.corpus.tokenizer import Tokenizer
 from megarc.errors import UserError
 from megarc.progress import progress
@@ -26,8 +25,8 @@ def verify(prefix: str | Path, *, quiet: bool = False) -> list[str]:
     Raises:
         UserError: where it cannot even be opened.
     """
-    corpus = IndexedCorpus(prefix)
-    manifest = load_manifest(corpus.prefix)
+    corpus = IndexedCorpus(prefix, compare=False)
+    manifest = corpus.manifest
     problems: list[str] = []
     try:
         corpus.check_all()
@@ -50,8 +49,8 @@ def make_manifest(prefix: str | Path, tokenizer: Tokenizer | None = None, *, qui
     Raises:
         UserError: where the corpus is damaged or has a manifest already.
     """
-    corpus = IndexedCorpus(prefix)
-    if load_manifest(corpus.prefix):
+    corpus = IndexedCorpus(prefix, compare=False)
+    if corpus.manifest is not None:
         raise UserError(f"{corpus.prefix} has a manifest already; verify it, or move it away")
     corpus.check_all()
     tree, out_of_range = _read(corpus, tokenizer.vocabulary_size if tokenizer else None, quiet=quiet)
@@ -66,6 +65,7 @@ def make_manifest(prefix: str | Path, tokenizer: Tokenizer | None = None, *, qui
         content_digest=content_digest(dtype_code(corpus.dtype), index, tree.root),
         idx_digest=index,
         bin_digests=BinDigests(node_bytes=tree.node_bytes, nodes=list(tree.nodes), root=tree.root),
+        sampled_digest=cheap_digest(corpus.prefix),
         tokenizer=tokenizer.facts() if tokenizer else None,
     )
     write_manifest(corpus.prefix, manifest)
@@ -90,12 +90,7 @@ def _read(corpus: IndexedCorpus, vocabulary: int | None, *, quiet: bool) -> tupl
 
 
 def _against(manifest: Manifest, corpus: IndexedCorpus, tree: Tree) -> Iterator[str]:
-    found: dict[str, Any] = {
-        "documents": corpus.document_count,
-        "tokens": len(corpus.tokens),
-        "dtype": corpus.dtype.name,
-    }
-    for name, value in found.items():
+    for name, value in corpus.facts.items():
         told = getattr(manifest, name)
         if told != value:
             yield f"{corpus.prefix}.json tells of {name} {told}, the files have {value}"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from megarc.corpus.indexed.corpus import dtype_for
-from megarc.corpus.indexed.digest import root_of
+from megarc.corpus.indexed.digest import cheap_digest, root_of
 from megarc.corpus.indexed.manifest import BinDigests, InputFacts, Manifest, write_manifest
 from megarc.corpus.indexed.writer import Written
 from megarc.corpus.packing.bad_lines import settle_rejects
@@ -48,7 +48,7 @@ def join_shards(
     for split, (written, text_bytes, duplicates) in corpora.items():
         counts = {**dropped, **({"duplicate": duplicates} if duplicates else {})}
         settings = plan.settings.model_copy(update={"split": split})
-        manifest = manifest_of(written).model_copy(
+        manifest = manifest_of(written, split_prefix(prefix, split)).model_copy(
             update={
                 "text_bytes": text_bytes,
                 "tokenizer": plan.tokenizer,
@@ -95,8 +95,8 @@ def join_parts(prefix: Path, *, max_bad: float, quiet: bool = False, if_free: bo
     return manifests
 
 
-def manifest_of(written: Written) -> Manifest:
-    """What the files themselves tell."""
+def manifest_of(written: Written, prefix: Path) -> Manifest:
+    """What the files themselves tell, which are in place."""
     tree = written.bin_tree
     return Manifest(
         documents=written.documents,
@@ -105,6 +105,7 @@ def manifest_of(written: Written) -> Manifest:
         content_digest=written.content_digest,
         idx_digest=written.idx_digest,
         bin_digests=BinDigests(node_bytes=tree.node_bytes, nodes=list(tree.nodes), root=tree.root),
+        sampled_digest=cheap_digest(prefix),
     )
 
 

@@ -5,9 +5,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from megarc.corpus import IndexedCorpus, IndexedWriter, load_tokenizer, make_manifest, verify
+from megarc.config import build
+from megarc.corpus import (
+    IndexedCorpus,
+    IndexedWriter,
+    load_manifest,
+    load_tokenizer,
+    make_manifest,
+    verify,
+    write_manifest,
+)
 from megarc.corpus.indexed.digest import LEAF_BYTES
+from megarc.data import DataConfig, open_stream
 from megarc.errors import UserError
+from megarc.window import Window
 
 from ..conftest import pack_some, some_texts, write_lines
 
@@ -19,6 +30,54 @@ def corpus(tmp_path):
         tmp_path / "c", write_lines(tmp_path / "l.jsonl", some_texts(12000)), append_end_of_document=True
     )
     return tmp_path / "c"
+
+
+PARTS = ("bin", "idx")
+
+
+def two_corpora(folder: Path, other: list[str], *, sampled: bool) -> Path:
+    """Corpus ``c``, whose files are replaced by those of another while its manifest stays."""
+    for name, texts in (("c", some_texts(40)), ("d", other)):
+        pack_some(folder / name, write_lines(folder / f"{name}.jsonl", texts), append_end_of_document=True)
+    manifest = load_manifest(folder / "c")
+    assert manifest is not None
+    if not sampled:  # as an earlier megarc wrote it
+        write_manifest(folder / "c", manifest.model_copy(update={"sampled_digest": None}))
+    assert IndexedCorpus(folder / "c").digest == manifest.content_digest
+    for part in PARTS:
+        (folder / f"d.{part}").replace(folder / f"c.{part}")
+    return folder / "c"
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+@pytest.mark.parametrize("kind", ["another", "of the same lengths"])
+def test_files_of_another_corpus_are_noticed_when_it_is_opened(tmp_path, sampled, kind):
+    texts = some_texts(40)
+    other = some_texts(41) if kind == "another" else [text[::-1] for text in texts]
+    prefix = two_corpora(tmp_path, other, sampled=sampled)
+    told = r"c.json is the manifest of another corpus than .*c.bin and .idx: .*--make-manifest"
+    with pytest.raises(UserError, match=told):
+        IndexedCorpus(prefix)
+    assert verify(prefix, quiet=True)
+    config = build(DataConfig, {"train": [{"path": str(prefix)}]}, "test")
+    with pytest.raises(UserError, match=told):
+        open_stream(config, "train", Window(4, 4, 4), seed=0)
+    Path(f"{prefix}.json").rename(tmp_path / "old.json")
+    make_manifest(prefix, quiet=True)
+    assert IndexedCorpus(prefix).document_count == len(other)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_files_that_do_not_belong_together_are_noticed(tmp_path, part):
+    two_corpora(tmp_path, [text[::-1] for text in some_texts(40)], sampled=True)
+    pack_some(tmp_path / "c", tmp_path / "c.jsonl", append_end_of_document=True)
+    pack_some(tmp_path / "d", tmp_path / "d.jsonl", append_end_of_document=True)
+    (tmp_path / f"d.{part}").replace(tmp_path / f"c.{part}")
+    if part == "idx":  # the lengths are the same: any index of them is right
+        assert IndexedCorpus(tmp_path / "c").document_count == 40
+    else:
+        with pytest.raises(UserError, match="their index or tokens differ"):
+            IndexedCorpus(tmp_path / "c")
 
 
 def flip(path: Path, at: int, bit: int = 0) -> None:
