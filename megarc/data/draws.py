@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 Words: TypeAlias = npt.NDArray[np.uint64]
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _LOW = np.uint64(32)
 
 
@@ -32,12 +32,12 @@ def digest_of(*parts: str | int) -> str:
 
 def words(key: int, numbers: npt.ArrayLike) -> Words:
     """Word ``numbers[...]`` of the stream ``key``: uint64 of the same shape, at least 1-D."""
-    return mix(_unsigned(numbers) * _GOLDEN + np.uint64(key))
+    return mix(_unsigned(numbers) * GOLDEN + np.uint64(key))
 
 
 def table(key: int, numbers: npt.ArrayLike, columns: int) -> Words:
     """``columns`` independent words for each number: uint64 [numbers, columns]."""
-    steps = np.arange(1, columns + 1, dtype=np.uint64) * _GOLDEN
+    steps = np.arange(1, columns + 1, dtype=np.uint64) * GOLDEN
     return mix(words(key, numbers)[:, None] + steps)
 
 

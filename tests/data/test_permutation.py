@@ -68,6 +68,21 @@ def test_small_ones_reach_every_permutation_about_equally(size: int) -> None:
     assert ((counts - expected) ** 2 / expected).sum() < possible + 6 * (2 * possible) ** 0.5
 
 
+@pytest.mark.parametrize("size", [3, 5, 6, 9, 15, 16, 31, 32])
+def test_two_places_of_a_small_one_hold_any_two_numbers(size: int) -> None:
+    """All pairs of numbers at the first two places, and at the first and the last, over 20,000 epochs: chi-square."""
+    trials, permutation = 20_000, Permutation(size, 7)
+    first, second, last = (
+        permutation(np.full(trials, place), np.arange(trials)) for place in (0, 1, size - 1)
+    )
+    for other in (second, last):
+        counts = np.bincount(first * size + other, minlength=size * size).reshape(size, size)
+        assert not np.diag(counts).any()
+        counts = counts[~np.eye(size, dtype=bool)]
+        expected, freedom = trials / len(counts), len(counts) - 1
+        assert ((counts - expected) ** 2 / expected).sum() < freedom + 5 * (2 * freedom) ** 0.5
+
+
 @pytest.mark.parametrize("size", [5, 100])
 def test_any_sample_may_open_an_epoch(size: int) -> None:
     """First places over 20,000 epochs, and their changes from one to the next: chi-square."""
