@@ -22,10 +22,14 @@ EXAMPLES = """examples:
   python launch/generate.py --run runs/mine --prompt-file story.txt --temperature 0
   cat story.txt | python launch/generate.py --run runs/mine --prompt - --refresh 16
   python launch/generate.py --tiers runs/tiers/two --prompt 'import '
+  python launch/generate.py --run runs/mine --prompt '123*456' --interpreter python,coq
 
 With --tiers, every tier of a stack writes its roll-outs where the text ends, bottom first; the top tier goes on
 by up to c tokens (--refresh), and all write again. The tokenizer is the one that the run's corpus was packed with;
---tokenizer-model says where it lies now."""
+--tokenizer-model says where it lies now.
+
+With --interpreter, code that the model closes is run in a sandbox, and its output goes on the text as given tokens;
+<out> behind the prompt is the machine's, which the model can't draw. See docs/interpreter.md."""
 
 
 def main() -> int:
@@ -50,6 +54,9 @@ def main() -> int:
         stop=None if arguments.no_stop else end_of_document(saved, tokenizer),
     )
     with progress("generating", arguments.tokens, unit="tokens", quiet=not sys.stderr.isatty()) as bar:
+        if arguments.interpreter:
+            print(with_interpreter(arguments, saved, tokenizer, ids, sampling, bar))
+            return 0
         if arguments.tiers:
             text = through_tiers(arguments, tokenizer, ids, sampling, bar)
         else:
@@ -85,6 +92,45 @@ def through_tiers(
 
     stack = LiveStack(open_stack(arguments.tiers), tokenizer.reserved, tokenizer.digest, arguments.device)
     return stack.generate(ids.tolist(), arguments.tokens, sampling, progress=bar.advance)
+
+
+def with_interpreter(
+    arguments: argparse.Namespace,
+    saved: SavedModel,
+    tokenizer: Tokenizer,
+    ids: Any,
+    sampling: Sampling,
+    bar: Bar,
+) -> str:
+    """Ids ``ids`` [p], continued by one model and by the output of its code, as marked text."""
+    from megarc.interpreter.languages import LanguagesConfig, open_languages
+    from megarc.interpreter.live import Machine, write_together
+    from megarc.interpreter.sandbox import Limits, open_sandbox
+
+    if arguments.tiers:
+        raise UserError("--interpreter goes with one model; give --run, not --tiers")
+    config = LanguagesConfig(lean=arguments.lean, lean_folders=arguments.lean_folder)
+    languages = open_languages(arguments.interpreter.split(","), config)
+    limits = Limits(seconds=arguments.seconds)
+    sandbox = open_sandbox(
+        limits, without=arguments.no_sandbox, warn=lambda line: print(line, file=sys.stderr)
+    )
+    machine = Machine(sandbox, languages, arguments.calls)
+    window = saved.config.window.build()
+    (written,) = write_together(
+        saved.model,
+        [ids.tolist()],
+        window,
+        arguments.tokens,
+        tokenizer,
+        machine,
+        sampling,
+        progress=bar.advance,
+    )
+    for call in written.calls:
+        status = call.outcome.status if call.outcome else f"not run: {arguments.calls} calls are the limit"
+        print(f"{call.language}: {status}", file=sys.stderr)
+    return written.marked(tokenizer)
 
 
 def top_run(stack: Path) -> Path:
@@ -129,6 +175,19 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of the draws (0)")
     parser.add_argument("--no-stop", action="store_true", help="go on beyond the end of a document")
     parser.add_argument("--tokenizer-model", type=Path, metavar="T", help="T.model or tokenizer.json")
+    machine = parser.add_argument_group("with an interpreter")
+    machine.add_argument("--interpreter", metavar="LANGUAGES", help="python, coq, smt, lean; some, by commas")
+    machine.add_argument(
+        "--calls", type=int, default=16, metavar="N", help="pieces that are run at most (16)"
+    )
+    machine.add_argument("--seconds", type=float, default=5.0, help="wall time of a piece (5)")
+    machine.add_argument("--lean", metavar="COMMAND", help="command that starts Lean's REPL")
+    machine.add_argument(
+        "--lean-folder", type=Path, action="append", default=[], metavar="D", help="a folder that Lean reads"
+    )
+    machine.add_argument(
+        "--no-sandbox", action="store_true", help="run code with all that you may do, if need be"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(cpu)")
     return parser
 

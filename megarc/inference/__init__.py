@@ -6,7 +6,7 @@ sampled tokens, a model in one file.
 
 from megarc.inference.evaluate import evaluate, loss_by_context
 from megarc.inference.exchange import export, load_exported
-from megarc.inference.generate import Sampling, continuations, generate, look_up
+from megarc.inference.generate import Sampling, continuations, generate, look_up, opening
 from megarc.inference.layouts import Layout
 from megarc.inference.probe import Change, Measured, Probe, probe, probe_window
 from megarc.inference.score import Score
@@ -25,6 +25,7 @@ __all__ = [
     "load_exported",
     "look_up",
     "loss_by_context",
+    "opening",
     "probe",
     "probe_window",
 ]

@@ -79,14 +79,13 @@ def generate(
     """
     sampling = sampling or Sampling()
     _check(model, prompts, count)
-    refresh = _refresh(sampling, window)
     text = prompts.to(next(model.parameters()).device)
     generator = torch.Generator(device=text.device).manual_seed(sampling.seed)
     ended = torch.zeros(len(text), dtype=torch.bool, device=text.device)
     end = text.shape[1] + count
     while text.shape[1] < end and not bool(ended.all()):
-        begun = min(text.shape[1], window.rows - refresh + 1)
-        last = begun + refresh - 1 if window.recent else window.rows
+        begun, room = opening(text.shape[1], window, sampling)
+        last = begun + room - 1
         cache, logits = _encode(model, text[:, -begun:], window)
         for rows in range(begun, last + 1):
             drawn = _draw(logits, sampling, generator)
@@ -100,6 +99,17 @@ def generate(
                 break
             logits = model.logits(text[:, -1:], slice(-1, None), 0, cache=cache)[:, 0]
     return text
+
+
+def opening(length: int, window: Window, sampling: Sampling) -> tuple[int, int]:
+    """With how many of its newest tokens a text of ``length`` begins a window, and how many that one can draw.
+
+    Raises:
+        UserError: for a refresh beyond the stride.
+    """
+    refresh = _refresh(sampling, window)
+    begun = min(length, window.rows - refresh + 1)
+    return begun, refresh if window.recent else window.rows - begun + 1
 
 
 def _refresh(sampling: Sampling, window: Window) -> int:
@@ -129,6 +139,7 @@ def continuations(
     uniforms: Tensor,
     sampling: Sampling,
     positions: Tensor | None = None,
+    until: tuple[int, ...] = (),
 ) -> tuple[Tensor, Tensor]:
     """Several continuations of each beginning, in the one window that it begins: it does not move.
 
@@ -139,6 +150,7 @@ def continuations(
         uniforms: [batch, K, m] float64 in [0, 1): token j of continuation k is where its number falls in
             the distribution function.
         positions: [batch, p] of the beginning's rows; those that follow count on from the last.
+        until: tokens at which a continuation may end; once each has drawn one of them, m is cut short.
 
     Returns:
         Tokens [batch, K, m], and their log-probabilities [batch, K, m] under the model (temperature 1, all
@@ -152,14 +164,19 @@ def continuations(
     last = None if positions is None else positions[:, -1:].repeat_interleave(count, 0)
     numbers = uniforms.reshape(batch * count, length).to(device)
     tokens, likely = [], []
+    ends = torch.tensor(until, device=device)
+    ended = torch.zeros(batch * count, dtype=torch.bool, device=device)
     for place in range(length):
         drawn = look_up(logits, sampling, numbers[:, place])
         tokens.append(drawn)
         likely.append(logits.float().log_softmax(-1).gather(-1, drawn[:, None])[:, 0])
+        ended |= torch.isin(drawn, ends)
+        if until and bool(ended.all()):
+            break
         if place + 1 < length:
             at = None if last is None else last + place + 1
             logits = model.logits(drawn[:, None], slice(-1, None), 0, cache=cache, positions=at)[:, 0]
-    shape = (batch, count, length)
+    shape = (batch, count, len(tokens))
     return torch.stack(tokens, 1).reshape(shape), torch.stack(likely, 1).reshape(shape)
 
 
