@@ -30,7 +30,7 @@ from megarc.train import RunConfig, resolve
 from megarc.train.checkpoint import Level, Saver, Standing, latest
 from megarc.train.checkpoint import load as load_checkpoint
 from megarc.train.checkpoint.fragments import buffers, written
-from megarc.train.engine.build import build_engine
+from megarc.train.engine import build_engine
 
 ROOT = Path(__file__).resolve().parents[1]
 REPEATS = 5

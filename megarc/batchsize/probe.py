@@ -16,7 +16,7 @@ from megarc.data import Maker, open_stream
 from megarc.memory import give_back
 from megarc.parallel import Groups, gather_objects
 from megarc.train import Lengths, MicroBatch, RunConfig, build_engine, resolve, to_tensors
-from megarc.train.metrics.device_limits import no_memory, peak_memory
+from megarc.train.metrics import no_memory, peak_memory
 
 _MICRO_BATCHES = 8  # at most, of a step that is timed: enough for the update to weigh little
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")

@@ -15,18 +15,13 @@ from megarc.train.checkpoint.trained_model import (
     run_config,
     same_tokenizer,
 )
-from megarc.train.config.run import RunConfig
-from megarc.train.engine.build import build_engine
-from megarc.train.engine.deepspeed_settings import bucket
-from megarc.train.engine.engine import Engine, StepResult
-from megarc.train.folder.folder_lock import hold
-from megarc.train.folder.run_folder import RunFolder
-from megarc.train.loop.feed import MicroBatch, to_tensors
-from megarc.train.loop.lengths import Lengths
-from megarc.train.loop.observer import Ending, Moment, Observer
-from megarc.train.loop.timeline import Timeline
+from megarc.train.config import RunConfig
+from megarc.train.engine import Engine, MicroBatch, StepResult, bucket, build_engine, to_tensors
+from megarc.train.folder import RunFolder, hold
+from megarc.train.loop import Ending, Moment, Observer
 from megarc.train.resolve import resolve
 from megarc.train.run import pretrain
+from megarc.train.schedule import Lengths, Timeline
 from megarc.train.startup import Start, start
 
 __all__ = [

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from megarc.train.checkpoint import layout
-from megarc.train.config.run import RunConfig
-from megarc.train.folder.run_folder import RunFolder
-from megarc.train.loop.observer import Ending
+from megarc.train.config import RunConfig
+from megarc.train.folder import RunFolder
+from megarc.train.loop import Ending
 
 log = logging.getLogger("megarc")
 

@@ -8,8 +8,8 @@ from megarc.data import Stream
 from megarc.errors import UserError
 from megarc.model import Split, splits
 from megarc.parallel import Topology
-from megarc.train.config.run import RunConfig
-from megarc.train.loop.lengths import Lengths
+from megarc.train.config import RunConfig
+from megarc.train.schedule import Lengths
 
 
 def resolve(config: RunConfig, stream: Stream, topology: Topology) -> RunConfig:

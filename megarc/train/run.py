@@ -17,20 +17,18 @@ from megarc.progress import human
 from megarc.train.checkpoint import Level, Standing
 from megarc.train.checkpoint.observer import Due
 from megarc.train.checkpoint.resume import resume
-from megarc.train.config.run import RunConfig
-from megarc.train.config.safety import CheckpointConfig
+from megarc.train.config import CheckpointConfig, RunConfig
+from megarc.train.dry_step import Explain, dry_step, memory_told
 from megarc.train.ending import failure_told, how_it_ended
-from megarc.train.engine.build import build_engine
-from megarc.train.engine.dry_step import Explain, dry_step, memory_told
-from megarc.train.folder.folder_lock import hold
-from megarc.train.folder.run_folder import RunFolder
+from megarc.train.engine import build_engine
+from megarc.train.folder import RunFolder, hold
 from megarc.train.health import Signals, alarmed, clear, watched
 from megarc.train.health.fault_injection import arm
 from megarc.train.heartbeat import Heartbeat
-from megarc.train.loop.attempts import Attempts
-from megarc.train.loop.observer import Ending, Observer
-from megarc.train.loop.timeline import Timeline
+from megarc.train.loop import Ending, Observer
 from megarc.train.resolve import resolve
+from megarc.train.schedule import Timeline
+from megarc.train.trainer import Trainer
 
 log = logging.getLogger("megarc")
 
@@ -78,8 +76,8 @@ def pretrain(
         _announce(config, groups, stream, timeline, resumed.standing)
         if config.health.dry_step and resumed.standing.step < timeline.total:
             dry_step(engine, stream)
-        stretch = Attempts(config, engine, stream, heldout, folder, levels, signals, list(watch))
-        ending = stretch.until_the_end(resumed)
+        trainer = Trainer(config, engine, stream, heldout, folder, levels, signals, list(watch))
+        ending = trainer.fit(resumed)
         if groups.first:
             log.info(how_it_ended(ending, config, timeline.last))
         return ending

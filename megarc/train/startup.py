@@ -13,7 +13,7 @@ from megarc.config import build, to_dict
 from megarc.errors import told_once
 from megarc.parallel import Groups, Link, Present, check_links, connect, hosts_told, meet, roll_call
 from megarc.rank_environment import Place
-from megarc.train.config.run import RunConfig
+from megarc.train.config import RunConfig
 
 log = logging.getLogger("megarc")
 

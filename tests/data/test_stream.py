@@ -14,7 +14,7 @@ from megarc.data.stream import Stream
 from megarc.data.windows import StridedCorpus
 from megarc.errors import UserError
 from megarc.interval import Intervals
-from megarc.train.loop.feed import to_tensors
+from megarc.train.engine import to_tensors
 from megarc.window import Window
 
 WINDOW = Window(6, 6, 4)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from megarc.model import Record
 from megarc.parallel import Box, cut, size
-from megarc.train.engine.engine import Engine
+from megarc.train.engine import Engine
 from megarc.train.engine.optimizer import counter, set_counters
 
 MOMENTS = ("exp_avg", "exp_avg_sq")

@@ -13,7 +13,7 @@ from pathlib import Path
 from megarc.errors import UserError, told_once
 from megarc.parallel import Groups, gather_objects
 from megarc.train.checkpoint import layout
-from megarc.train.loop.batch_schedule import Interval
+from megarc.train.schedule import Interval
 
 log = logging.getLogger("megarc")
 

@@ -22,7 +22,7 @@ from megarc.train.checkpoint.layout import (
     step_of,
 )
 from megarc.train.checkpoint.level import Level
-from megarc.train.engine.engine import Engine
+from megarc.train.engine import Engine
 
 
 def load(

@@ -12,11 +12,11 @@ from typing import Any, Literal
 from megarc.errors import UserError
 from megarc.parallel import gather_objects
 from megarc.train.checkpoint import Level, Saver, Standing
-from megarc.train.engine.engine import Engine
-from megarc.train.folder.run_folder import RunFolder
-from megarc.train.loop.batch_schedule import Interval
-from megarc.train.loop.observer import Done, Ending, Moment, Observer, Vote
-from megarc.train.metrics.device_limits import peak_memory
+from megarc.train.engine import Engine
+from megarc.train.folder import RunFolder
+from megarc.train.loop import Done, Ending, Moment, Observer, Vote
+from megarc.train.metrics import peak_memory
+from megarc.train.schedule import Interval
 
 log = logging.getLogger("megarc")
 

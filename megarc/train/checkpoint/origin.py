@@ -14,9 +14,9 @@ from megarc.parallel import broadcast_object, together
 from megarc.train.checkpoint.layout import Checkpoint
 from megarc.train.checkpoint.load import load
 from megarc.train.checkpoint.trained_model import find_checkpoint
-from megarc.train.config.run import RunConfig
-from megarc.train.engine.engine import Engine
-from megarc.train.loop.timeline import Timeline
+from megarc.train.config import RunConfig
+from megarc.train.engine import Engine
+from megarc.train.schedule import Timeline
 from megarc.train.standing import Standing
 
 log = logging.getLogger("megarc")

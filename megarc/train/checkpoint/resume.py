@@ -11,9 +11,9 @@ from megarc.parallel import broadcast_object, gather_objects
 from megarc.train import checkpoint
 from megarc.train.checkpoint import Checkpoint, Level, Standing
 from megarc.train.checkpoint.origin import begin_from
-from megarc.train.engine.engine import Engine
+from megarc.train.engine import Engine
 from megarc.train.health import BadSteps, Running
-from megarc.train.loop.batch_schedule import BatchSchedule
+from megarc.train.schedule import BatchSchedule
 
 log = logging.getLogger("megarc")
 

@@ -17,7 +17,7 @@ from megarc.train.checkpoint import layout
 from megarc.train.checkpoint.fragments import Fragment, buffers, written
 from megarc.train.checkpoint.level import Level, make_room
 from megarc.train.checkpoint.write import State, Writing, write
-from megarc.train.engine.engine import Engine
+from megarc.train.engine import Engine
 
 
 class Saver:

@@ -14,8 +14,8 @@ from megarc.errors import UserError
 from megarc.model import Transformer
 from megarc.train.checkpoint import Checkpoint, Standing, full_masters, latest, open_checkpoint
 from megarc.train.checkpoint.layout import MANIFEST, digest_of
-from megarc.train.config.run import RunConfig
-from megarc.train.folder.run_folder import RunFolder
+from megarc.train.config import RunConfig
+from megarc.train.folder import RunFolder
 
 
 @dataclass(frozen=True, slots=True)

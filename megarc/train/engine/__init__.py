@@ -3,3 +3,19 @@
 In: a run's configuration and the ranks' groups. Out: an ``Engine`` whose ``step`` takes micro-batches and returns
 loss, gradient norm and learning rate. DeepSpeed's settings, optimizer and pipeline are known in this room only.
 """
+
+from megarc.train.engine.build import build_engine
+from megarc.train.engine.deepspeed_settings import bucket
+from megarc.train.engine.engine import Engine, GradientWatcher, StepResult, unwanted
+from megarc.train.engine.micro_batch import MicroBatch, to_tensors
+
+__all__ = [
+    "Engine",
+    "GradientWatcher",
+    "MicroBatch",
+    "StepResult",
+    "bucket",
+    "build_engine",
+    "to_tensors",
+    "unwanted",
+]

@@ -15,7 +15,7 @@ from torch import nn
 from megarc.errors import UserError
 from megarc.model import Plan, Transformer, build_pipeline, initial_values, no_compiler, no_fp8, record_of
 from megarc.parallel import Groups, TensorParallel, cut, size
-from megarc.train.config.run import RunConfig
+from megarc.train.config import RunConfig
 from megarc.train.engine.deepspeed_grid import Grid
 from megarc.train.engine.deepspeed_settings import deepspeed_settings
 from megarc.train.engine.engine import Engine, PipelinedEngine, StageLoss

@@ -7,7 +7,7 @@ from typing import Any
 
 from megarc.errors import UserError
 from megarc.model import cost_of
-from megarc.train.config.run import RunConfig
+from megarc.train.config import RunConfig
 
 _BUCKET = 500_000_000
 

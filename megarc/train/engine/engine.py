@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from megarc.model import Head, Plan, Record, head_loss, pick_rows, record_of, weighted_sum
 from megarc.parallel import Groups, TensorParallel, all_reduce_sum
-from megarc.train.config.run import RunConfig
+from megarc.train.config import RunConfig
+from megarc.train.engine.micro_batch import MicroBatch
 from megarc.train.engine.update_gate import UpdateGate, Verdict
 from megarc.train.heartbeat import Heartbeat
-from megarc.train.loop.feed import MicroBatch
 
 Judge = Callable[[Tensor, Tensor], Tensor]
 """(loss, gradient norm) -> whether the update is bad, a bool on the device: the same on every rank."""

@@ -10,7 +10,7 @@ from torch import nn
 
 from megarc.errors import UserError
 from megarc.model import record_of
-from megarc.train.config.run import RunConfig
+from megarc.train.config import RunConfig
 
 
 def adamw(model: nn.Module, config: RunConfig, device: torch.device) -> torch.optim.Optimizer:

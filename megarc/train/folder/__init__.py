@@ -1,1 +1,11 @@
-"""A run's folder on disk: its files, its lock, its logs."""
+"""A run's folder on disk: its files, its lock, its logs.
+
+In: a resolved configuration, lines of text and metrics, states. Out: files that a reader finds whole or not at all;
+the same command on the same folder goes on there.
+"""
+
+from megarc.train.folder.append_only import Lines
+from megarc.train.folder.folder_lock import hold
+from megarc.train.folder.run_folder import RunFolder
+
+__all__ = ["Lines", "RunFolder", "hold"]

@@ -21,7 +21,7 @@ import megarc
 from megarc.atomic_write import written_atomically
 from megarc.config import differences, identity, load, to_yaml
 from megarc.errors import UserError
-from megarc.train.config.run import RunConfig
+from megarc.train.config import RunConfig
 from megarc.train.folder.append_only import LogFile
 
 _TIME = "%Y-%m-%d %H:%M:%S"

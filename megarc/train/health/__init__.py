@@ -1,6 +1,6 @@
 """The watch on a run's health: signals, bad numbers, hangs, damaged memory, slow ranks.
 
-In: the steps, through the hooks of ``observers.py``. Out: judgements of updates, votes and endings when steps are
+In: the steps, through the hooks of ``loop.Observer``. Out: judgements of updates, votes and endings when steps are
 settled, reports in the run folder.
 """
 

@@ -39,7 +39,7 @@ import orjson
 import torch
 
 from megarc.config import Config, build, key
-from megarc.train.engine.engine import Engine
+from megarc.train.engine import Engine
 
 VARIABLE = "MEGARC_FAULTS"
 RECORD = "MEGARC_SAMPLES"

@@ -13,10 +13,10 @@ from torch import Tensor
 from megarc.data import Gaps
 from megarc.errors import UserError, told_once
 from megarc.parallel import Groups, gather_objects
-from megarc.train.config.safety import HealthConfig
-from megarc.train.engine.engine import Engine, StepResult
-from megarc.train.loop.batch_schedule import BatchSchedule
-from megarc.train.loop.observer import Done, Ending, Moment, Observer
+from megarc.train.config import HealthConfig
+from megarc.train.engine import Engine, StepResult
+from megarc.train.loop import Done, Ending, Moment, Observer
+from megarc.train.schedule import BatchSchedule
 
 log = logging.getLogger("megarc")
 

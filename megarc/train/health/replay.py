@@ -11,10 +11,9 @@ from torch import Tensor
 
 from megarc.errors import UserError, told_once
 from megarc.parallel import gather_objects
-from megarc.train.engine.engine import Engine, StepResult, unwanted
-from megarc.train.loop.batch_schedule import Interval
-from megarc.train.loop.feed import MicroBatch
-from megarc.train.loop.observer import Moment, Observer
+from megarc.train.engine import Engine, MicroBatch, StepResult, unwanted
+from megarc.train.loop import Moment, Observer
+from megarc.train.schedule import Interval
 
 
 @dataclass(frozen=True, slots=True)

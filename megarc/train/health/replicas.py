@@ -11,9 +11,9 @@ import torch
 
 from megarc.errors import UserError, told_once
 from megarc.parallel import gather_objects, ranks_told
-from megarc.train.engine.engine import Engine, StepResult
-from megarc.train.loop.batch_schedule import Interval
-from megarc.train.loop.observer import Moment, Observer
+from megarc.train.engine import Engine, StepResult
+from megarc.train.loop import Moment, Observer
+from megarc.train.schedule import Interval
 
 log = logging.getLogger("megarc")
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from megarc.train.engine.engine import Engine
-from megarc.train.loop.observer import Done, Ending, Moment, Observer, Vote
+from megarc.train.engine import Engine
+from megarc.train.loop import Done, Ending, Moment, Observer, Vote
 
 log = logging.getLogger("megarc")
 

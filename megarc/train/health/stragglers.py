@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 
 from megarc.parallel import gather_objects
-from megarc.train.engine.engine import Engine
-from megarc.train.loop.observer import Done, Ending, Moment, Observer
+from megarc.train.engine import Engine
+from megarc.train.loop import Done, Ending, Moment, Observer
 
 log = logging.getLogger("megarc")
 

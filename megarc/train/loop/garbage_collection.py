@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 
-from megarc.train.engine.engine import Engine, StepResult
+from megarc.train.engine import Engine, StepResult
 from megarc.train.loop.observer import Ending, Moment, Observer
 
 EVERY = 100  # steps

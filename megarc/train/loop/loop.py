@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from megarc.train.engine.engine import Engine
-from megarc.train.loop.feed import MicroBatch
+from megarc.train.engine import Engine, MicroBatch
 from megarc.train.loop.observer import Ending, Moment, Observer, judgement
 from megarc.train.loop.pending_steps import PendingSteps
-from megarc.train.loop.timeline import Timeline
+from megarc.train.schedule import Timeline
 
 
 def train(

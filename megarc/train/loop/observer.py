@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from megarc.parallel import Groups, all_reduce_max
-from megarc.train.engine.engine import Engine, StepResult
-from megarc.train.loop.batch_schedule import Interval
-from megarc.train.loop.feed import MicroBatch
+from megarc.train.engine import Engine, MicroBatch, StepResult
+from megarc.train.schedule import Interval
 
 
 class Vote(Flag):
@@ -73,7 +72,7 @@ class Done:
 
 
 class Observer:
-    """Called by all ranks alike, in the order of the list in ``stretch.py``. What is not needed is left out.
+    """Called by all ranks alike, in the order of the list in ``trainer.py``. What is not needed is left out.
 
     Steps go to the device one after the other; the host follows, and now and then settles: it reads what became of
     all steps since the last time. Whoever reads a tensor elsewhere makes the device wait.

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from megarc.parallel import Groups, all_reduce_max
-from megarc.train.engine.engine import StepResult
+from megarc.train.engine import StepResult
 from megarc.train.loop.observer import Done, Moment, Observer, Vote
 
 _MOST_SECONDS = 5.0  # unheard, so that a signal that one rank got ends the run soon

@@ -1,1 +1,11 @@
-"""Numbers about a run: metrics lines, held-out loss, gradient noise scale, the device's limits."""
+"""Numbers about a run: lines of metrics, held-out loss, gradient noise scale, the device's limits.
+
+In: settled steps, through the observers' hooks; gradients, for the noise scale. Out: ``metrics.jsonl``, tensorboard,
+a progress bar, the log.
+"""
+
+from megarc.train.metrics.device_limits import no_memory, peak_flops, peak_memory
+from megarc.train.metrics.metrics import Metrics
+from megarc.train.metrics.noise_scale import NoiseScale
+
+__all__ = ["Metrics", "NoiseScale", "no_memory", "peak_flops", "peak_memory"]

@@ -14,8 +14,7 @@ import torch
 
 from megarc.data import Batch, Stream
 from megarc.parallel import all_reduce_sum
-from megarc.train.engine.engine import Engine
-from megarc.train.loop.feed import to_tensors
+from megarc.train.engine import Engine, to_tensors
 
 
 @dataclass(frozen=True, slots=True)

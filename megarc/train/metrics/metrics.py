@@ -17,13 +17,12 @@ from megarc.data import Stream
 from megarc.model import Cost
 from megarc.parallel import Groups
 from megarc.progress import Bar, human, left_told, progress
-from megarc.train.engine.engine import Engine
-from megarc.train.folder.append_only import Lines
-from megarc.train.folder.run_folder import RunFolder
-from megarc.train.loop.observer import Done, Ending, Moment, Observer
-from megarc.train.loop.timeline import Timeline
+from megarc.train.engine import Engine
+from megarc.train.folder import Lines, RunFolder
+from megarc.train.loop import Done, Ending, Moment, Observer
 from megarc.train.metrics.device_limits import peak_memory
 from megarc.train.metrics.heldout_loss import heldout_losses, together_of
+from megarc.train.schedule import Timeline
 
 log = logging.getLogger("megarc")
 

@@ -25,10 +25,9 @@ from torch import Tensor
 
 from megarc.model import Record
 from megarc.parallel import Groups, all_reduce_sum, first_to_last
-from megarc.train.engine.engine import Engine, StepResult
-from megarc.train.folder.run_folder import RunFolder
-from megarc.train.loop.feed import MicroBatch
-from megarc.train.loop.observer import Done, Ending, Moment, Observer
+from megarc.train.engine import Engine, MicroBatch, StepResult
+from megarc.train.folder import RunFolder
+from megarc.train.loop import Done, Ending, Moment, Observer
 
 log = logging.getLogger("megarc")
 

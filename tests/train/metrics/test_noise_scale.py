@@ -10,7 +10,7 @@ from support.runs import pretrain
 from megarc.data import open_stream
 from megarc.science import MAKERS
 from megarc.train import load_model
-from megarc.train.loop.feed import to_tensors
+from megarc.train.engine import to_tensors
 
 STEPS, BATCH, GROUP = 3, 8, 2
 EVERY = {"batch__noise_every": 1, "checkpoint__every": "1 steps", "checkpoint__keep": 9}

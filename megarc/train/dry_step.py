@@ -10,12 +10,11 @@ from megarc.data import Stream, part_of_step
 from megarc.errors import UserError
 from megarc.parallel import Groups
 from megarc.train.checkpoint import make_state
-from megarc.train.config.run import RunConfig
-from megarc.train.engine.engine import Engine, unwanted
-from megarc.train.folder.run_folder import RunFolder
+from megarc.train.config import RunConfig
+from megarc.train.engine import Engine, to_tensors, unwanted
+from megarc.train.folder import RunFolder
 from megarc.train.heartbeat import Heartbeat
-from megarc.train.loop.feed import to_tensors
-from megarc.train.metrics.device_limits import no_memory, peak_memory
+from megarc.train.metrics import no_memory, peak_memory
 
 Explain = Callable[[RunConfig, int, int], str]
 """(configuration, ranks, this rank) -> a table of where its memory goes, and what would fit."""

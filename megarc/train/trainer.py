@@ -1,4 +1,4 @@
-"""Stretches of training: one from start to end, or several where a run goes back before bad steps."""
+"""Training to the end: the list of observers, and going back to an earlier checkpoint where steps were bad."""
 
 from __future__ import annotations
 
@@ -11,23 +11,18 @@ from megarc.model import cost_of
 from megarc.train.checkpoint import Saver, Standing
 from megarc.train.checkpoint.observer import Checkpoints, Due
 from megarc.train.checkpoint.resume import Resumed, go_back
-from megarc.train.config.run import RunConfig
-from megarc.train.engine.engine import Engine
-from megarc.train.folder.run_folder import RunFolder
+from megarc.train.config import RunConfig
+from megarc.train.engine import Engine
+from megarc.train.folder import RunFolder
 from megarc.train.health import Numbers, Replay, Replicas, Running, Signals, Stragglers
-from megarc.train.loop.feed import steps
-from megarc.train.loop.garbage_collection import GarbageCollection
-from megarc.train.loop.loop import train
-from megarc.train.loop.observer import Ending, Moment, Observer
-from megarc.train.loop.timeline import Timeline
-from megarc.train.metrics.device_limits import peak_flops
-from megarc.train.metrics.metrics import Metrics
-from megarc.train.metrics.noise_scale import NoiseScale
+from megarc.train.loop import Ending, GarbageCollection, Moment, Observer, steps, train
+from megarc.train.metrics import Metrics, NoiseScale, peak_flops
+from megarc.train.schedule import Timeline
 
 
 @dataclass(frozen=True, slots=True)
-class Attempts:
-    """All that a stretch of training needs beside where it begins."""
+class Trainer:
+    """All that training needs beside where it begins."""
 
     config: RunConfig
     engine: Engine
@@ -38,7 +33,7 @@ class Attempts:
     signals: Signals
     watch: list[Observer]
 
-    def until_the_end(self, resumed: Resumed) -> Ending:
+    def fit(self, resumed: Resumed) -> Ending:
         """Trains on from there; as often as it is sent back, from an earlier checkpoint."""
         saver = Saver(self.engine.groups, background=self.config.checkpoint.background)
         while True:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 
 from megarc.errors import UserError
-from megarc.train.config.run import RunConfig
-from megarc.train.loop.lengths import Lengths
+from megarc.train.config import RunConfig
+from megarc.train.schedule.lengths import Lengths
 
 LearningRate = Callable[[int], float]
 """The learning rate of step t, t = 0, 1, ... of the run."""

@@ -7,7 +7,7 @@ import pytest
 from megarc.config import build
 from megarc.errors import UserError
 from megarc.train import Lengths, RunConfig, Timeline
-from megarc.train.loop.batch_schedule import Interval
+from megarc.train.schedule.batch_schedule import Interval
 from megarc.train.standing import Standing
 
 KEYS = {

@@ -6,8 +6,8 @@ import math
 
 from megarc.errors import UserError
 from megarc.quantity import Quantity
-from megarc.train.config.run import RunConfig
-from megarc.train.loop.batch_schedule import BatchSchedule, Interval, Stage, doubling
+from megarc.train.config import RunConfig
+from megarc.train.schedule.batch_schedule import BatchSchedule, Interval, Stage, doubling
 
 
 class Lengths:

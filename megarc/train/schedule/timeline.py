@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from megarc.train.config.run import RunConfig
-from megarc.train.loop.batch_schedule import BatchSchedule, Interval
-from megarc.train.loop.learning_rate import LearningRate, learning_rate
-from megarc.train.loop.lengths import Lengths
+from megarc.train.config import RunConfig
+from megarc.train.schedule.batch_schedule import BatchSchedule, Interval
+from megarc.train.schedule.learning_rate import LearningRate, learning_rate
+from megarc.train.schedule.lengths import Lengths
 from megarc.train.standing import Standing
 from megarc.window import Window
 

@@ -12,7 +12,7 @@ from support.runs import full_state, metrics, pretrain
 from megarc.config import build
 from megarc.errors import UserError
 from megarc.train import Lengths, RunConfig, Timeline
-from megarc.train.loop.batch_schedule import BatchSchedule, Stage, doubling
+from megarc.train.schedule.batch_schedule import BatchSchedule, Stage, doubling
 
 STAGES = st.lists(st.tuples(st.integers(1, 400), st.integers(1, 60)), max_size=4).map(
     lambda later: [Stage(0, 7), *(Stage(*one) for one in later)]

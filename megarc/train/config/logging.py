@@ -1,0 +1,16 @@
+"""The keys of what a run writes about itself."""
+
+from __future__ import annotations
+
+from megarc.config import Config, key
+
+
+class LoggingConfig(Config):
+    """What a run tells while it goes on."""
+
+    every: int = key(10, "steps between lines of metrics", circumstance=True, ge=1)
+    tensorboard: bool = key(True, "write tensorboard/ too", circumstance=True)
+    peak_flops: float | None = key(
+        None, "FLOP/s of one device, for MFU; null: known GPUs by name, a CPU by a short matrix product",
+        circumstance=True, gt=0,
+    )  # fmt: skip

@@ -1,0 +1,69 @@
+"""A micro-batch as the engine takes it: the edge between numpy and torch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from megarc.attention import on_device
+from megarc.data import Batch
+from megarc.interval import Intervals, Seen
+
+
+class MicroBatch(NamedTuple):
+    """b samples on the device.
+
+    Attributes:
+        tokens: [b, n + 1] int64.
+        seen: what rows see: one number or intervals [b, n].
+        weights: of the rows ``rows``, [k], none 0; None: all loss rows of the window count 1.
+        samples: [b], on the host: their numbers in the order.
+        positions: [b, n]; None: rows stand where their numbers say.
+        rows: [k], the rows that bear loss, of 0 .. b * n - 1; None: those of the window.
+    """
+
+    tokens: Tensor
+    seen: Seen
+    weights: Tensor | None
+    samples: npt.NDArray[np.int64]
+    positions: Tensor | None = None
+    rows: Tensor | None = None
+
+    def intervals(self) -> Intervals:
+        """What rows see, as intervals even where one number says it."""
+        if isinstance(self.seen, Intervals):
+            return self.seen
+        count, rows = len(self.tokens), self.tokens.shape[1] - 1
+        made = Intervals.of(rows, np.full(count, self.seen, dtype=np.int32))
+        return on_device(made, self.tokens.device)
+
+
+def to_tensors(batch: Batch, device: torch.device) -> MicroBatch:
+    """``batch`` on ``device``. Where all samples have one plain window it stays a number: the fast path."""
+
+    def move(array: object) -> Tensor:
+        return torch.as_tensor(array).to(device, non_blocking=True)
+
+    rows, weights = (None, None) if batch.weights is None else _weighted_rows(batch)
+    return MicroBatch(
+        tokens=move(batch.tokens).long(),
+        seen=on_device(batch.seen(), device),
+        weights=None if weights is None else move(weights),
+        rows=None if rows is None else move(rows),
+        positions=None if batch.positions is None else move(batch.positions),
+        samples=batch.samples,
+    )
+
+
+def _weighted_rows(batch: Batch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """The rows whose weight is not 0, numbered over the batch, and their weights: [k] each. On the host, so that
+    no device is waited for; the head runs on these rows alone."""
+    assert batch.weights is not None
+    count = batch.tokens.shape[1] - 1
+    sample, row = np.nonzero(batch.weights)
+    first = count - batch.weights.shape[1]
+    return sample * count + first + row, batch.weights[sample, row]

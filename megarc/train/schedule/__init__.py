@@ -1,0 +1,11 @@
+"""What each step of a run does and what is due after it, as functions of the step and of samples.
+
+In: a ``RunConfig`` and where the run stands. Out: a ``Timeline``, worked out once and handed on.
+"""
+
+from megarc.train.schedule.batch_schedule import BatchSchedule, Interval, Stage, doubling
+from megarc.train.schedule.learning_rate import LearningRate
+from megarc.train.schedule.lengths import Lengths
+from megarc.train.schedule.timeline import Timeline
+
+__all__ = ["BatchSchedule", "Interval", "LearningRate", "Lengths", "Stage", "Timeline", "doubling"]
