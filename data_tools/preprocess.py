@@ -28,6 +28,12 @@ examples:
   # three splits by document, duplicates left out: corpora/web_train, corpora/web_valid, corpora/web_test
   python data_tools/preprocess.py --input @files.txt --output-prefix corpora/web \\
       --tokenizer-model tokenizer.model --split 98,1,1 --drop-duplicates
+  # questions and answers: corpora/pairs.answers says where each answer begins; train with data.packing: best_fit
+  python data_tools/preprocess.py --input pairs.jsonl --recent-key question --causal-key answer \
+      --output-prefix corpora/pairs --tokenizer-model tokenizer.model
+  # chats: everything before the last answer is its question
+  python data_tools/preprocess.py --input chats.jsonl --chat-key messages --output-prefix corpora/chats \
+      --tokenizer-model tokenizer.model
   # what data_tools/interpret.py wrote: code and its output between reserved tokens
   python data_tools/preprocess.py --input transcripts.jsonl --transcripts --output-prefix corpora/code \\
       --tokenizer-model tokenizer.model
@@ -68,7 +74,13 @@ def main() -> None:
 def settings_of(arguments: argparse.Namespace) -> PackSettings:
     if len(arguments.json_keys) > 1:
         raise UserError("--json-keys: one key makes one corpus; run again for another, with another prefix")
+    check_division(arguments)
     return PackSettings(
+        recent_key=arguments.recent_key,
+        causal_key=arguments.causal_key,
+        chat_key=arguments.chat_key,
+        separator=arguments.separator and arguments.separator.replace("\\n", "\n").replace("\\t", "\t"),
+        longest_answer=arguments.max_answer_tokens,
         json_key=arguments.json_keys[0],
         format=arguments.format,
         append_end_of_document=arguments.append_eod,
@@ -80,6 +92,29 @@ def settings_of(arguments: argparse.Namespace) -> PackSettings:
         splits=splits_of(arguments.split) if arguments.split else {},
         split_seed=arguments.split_seed,
     )
+
+
+def check_division(arguments: argparse.Namespace) -> None:
+    """
+    Raises:
+        UserError: for ways to divide documents that do not go together.
+    """
+    if (arguments.recent_key is None) != (arguments.causal_key is None):
+        raise UserError("--recent-key and --causal-key go together: name the keys of question and answer")
+    ways = [
+        name for name in ("recent_key", "chat_key", "separator") if getattr(arguments, name) not in (None, "")
+    ]
+    if len(ways) > 1:
+        told = " and ".join("--" + name.replace("_", "-") for name in ways)
+        raise UserError(f"{told} divide documents in different ways; give one of them")
+    if arguments.separator == "":
+        raise UserError("--separator is empty; give the text that stands before each answer")
+    if ways and arguments.transcripts:
+        raise UserError("--transcripts divides documents by their marks; leave out the other keys")
+    if arguments.max_answer_tokens is not None and (not ways or arguments.max_answer_tokens < 1):
+        raise UserError(
+            "--max-answer-tokens needs documents with an answer (see --recent-key) and a number of 1 or more"
+        )
 
 
 def splits_of(text: str) -> dict[str, float]:
@@ -133,6 +168,19 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--json-keys", nargs="+", default=["text"], metavar="KEY", help="of the text (text)")
     what.add_argument(
         "--transcripts", action="store_true", help="marks such as <in:python> become reserved tokens"
+    )
+    what.add_argument("--recent-key", metavar="KEY", help="of a question; the model sees it both ways (R)")
+    what.add_argument(
+        "--causal-key", metavar="KEY", help="of its answer, which the model learns to predict (C)"
+    )
+    what.add_argument(
+        "--chat-key", metavar="KEY", help="of a list of turns (role, content): the last answer is predicted"
+    )
+    what.add_argument(
+        "--separator", metavar="TEXT", help="of one text: its answer follows the first one (\\n: a new line)"
+    )
+    what.add_argument(
+        "--max-answer-tokens", type=int, metavar="N", help="a longer answer is a bad line, listed as such"
     )
     what.add_argument("--format", choices=FORMATS, help="how to read every input, whatever its name")
     what.add_argument("--max-bad", type=float, default=0.001, metavar="SHARE", help="of bad lines (0.001)")

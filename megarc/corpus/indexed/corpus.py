@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from megarc.corpus.indexed.answers import open_answers
 from megarc.corpus.indexed.compare import check_manifest
 from megarc.corpus.indexed.digest import cheap_digest
 from megarc.corpus.indexed.manifest import Manifest, load_manifest
@@ -92,6 +93,11 @@ class IndexedCorpus:
         starts: npt.NDArray[np.int64] = np.full(sequences.shape, len(self.tokens), dtype=np.int64)
         starts[inside] = self._pointers[sequences[inside]] // self.dtype.itemsize
         return starts
+
+    @cached_property
+    def answers(self) -> npt.NDArray[np.uint32] | None:
+        """The tokens before each document's answer, mapped, ``[documents]``; None where they are not divided."""
+        return open_answers(self.prefix, self.document_count)
 
     def document(self, number: int) -> npt.NDArray[Any]:
         """The tokens of one document."""

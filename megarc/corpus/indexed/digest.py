@@ -98,9 +98,10 @@ def stream_digest(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def content_digest(dtype_code: int, idx_digest: str, bin_root: str) -> str:
+def content_digest(dtype_code: int, idx_digest: str, bin_root: str, answers: str | None = None) -> str:
     """What a corpus *is*, wherever it lies and however it was made."""
-    return hashlib.sha256(f"megarc corpus 1:{dtype_code}:{idx_digest}:{bin_root}".encode()).hexdigest()
+    parts = [f"megarc corpus 1:{dtype_code}:{idx_digest}:{bin_root}", *([] if answers is None else [answers])]
+    return hashlib.sha256(":".join(parts).encode()).hexdigest()
 
 
 def cheap_digest(prefix: Path) -> str:

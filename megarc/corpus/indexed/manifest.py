@@ -44,6 +44,13 @@ class PackSettings(Config):
     """What decides, beside the inputs and the tokenizer, which tokens a corpus holds."""
 
     json_key: str = key("text", "the key (or column) that holds the text")
+    recent_key: str | None = key(
+        None, "the key that holds the question, read both ways; null: not divided so"
+    )
+    causal_key: str | None = key(None, "the key that holds its answer")
+    chat_key: str | None = key(None, "the key that holds a chat's turns; the last answer is predicted")
+    separator: str | None = key(None, "the answer begins behind this text")
+    longest_answer: int | None = key(None, "an answer of more tokens makes a bad line", ge=1)
     format: str | None = key(None, "how every input was read; null: by its name")
     append_end_of_document: bool = key(False, "each document ends with that token")
     shuffle_seed: int | None = key(0, "documents in random order by this seed; null: in input order")
@@ -54,6 +61,11 @@ class PackSettings(Config):
     splits: dict[str, float] = key({}, "shares of the splits, by document hash")
     split: str | None = key(None, "which of them this corpus is")
     split_seed: int = key(0, "another seed draws another split")
+
+    @property
+    def divided(self) -> bool:
+        """Whether each document has a question and an answer."""
+        return not (self.recent_key is None and self.chat_key is None and self.separator is None)
 
 
 class BinDigests(Config):
@@ -79,6 +91,7 @@ class Manifest(Config):
     sampled_digest: str | None = key(
         None, "of the .idx and 64 pages of the .bin, compared at every opening; null: of an earlier megarc"
     )
+    answers_digest: str | None = key(None, "SHA-256 of the .answers; null where documents are not divided")
     tokenizer: TokenizerFacts | None = key(None, "null where unknown")
     settings: PackSettings | None = key(None, "null where not packed by megarc")
     inputs: list[InputFacts] = key([], "the files read, in order")

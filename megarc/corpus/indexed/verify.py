@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
+from megarc.corpus.indexed.answers import answers_path
 from megarc.corpus.indexed.corpus import IndexedCorpus, dtype_code
 from megarc.corpus.indexed.digest import Tree, TreeDigest, cheap_digest, content_digest, file_digest
 from megarc.corpus.indexed.manifest import BinDigests, Manifest, write_manifest
@@ -33,6 +36,7 @@ def verify(prefix: str | Path, *, quiet: bool = False) -> list[str]:
     except UserError as error:
         problems.append(str(error))
     vocabulary = manifest.tokenizer.vocabulary_size if manifest and manifest.tokenizer else None
+    problems += _wrong_answers(corpus)
     tree, out_of_range = _read(corpus, vocabulary, quiet=quiet)
     if manifest is None:
         return problems + out_of_range
@@ -57,12 +61,17 @@ def make_manifest(prefix: str | Path, tokenizer: Tokenizer | None = None, *, qui
     if out_of_range:
         raise UserError(f"{out_of_range[0]}: is this the tokenizer that the corpus was made with?")
     index = file_digest(Path(f"{corpus.prefix}.idx"))
+    wrong = list(_wrong_answers(corpus))
+    if wrong:
+        raise UserError(wrong[0])
+    answers = _answers_digest(corpus)
     manifest = Manifest(
         documents=corpus.document_count,
         tokens=len(corpus.tokens),
         text_bytes=_text_bytes(corpus, tokenizer) if tokenizer else None,
         dtype=corpus.dtype.name,
-        content_digest=content_digest(dtype_code(corpus.dtype), index, tree.root),
+        content_digest=content_digest(dtype_code(corpus.dtype), index, tree.root, answers),
+        answers_digest=answers,
         idx_digest=index,
         bin_digests=BinDigests(node_bytes=tree.node_bytes, nodes=list(tree.nodes), root=tree.root),
         sampled_digest=cheap_digest(corpus.prefix),
@@ -98,9 +107,37 @@ def _against(manifest: Manifest, corpus: IndexedCorpus, tree: Tree) -> Iterator[
     if index != manifest.idx_digest:
         yield f"{corpus.prefix}.idx is not the file that its manifest tells of"
     yield from _changed_nodes(manifest.bin_digests, tree, f"{corpus.prefix}.bin")
-    told_content = content_digest(dtype_code(corpus.dtype), manifest.idx_digest, manifest.bin_digests.root)
+    if _answers_digest(corpus) != manifest.answers_digest:
+        yield f"{corpus.prefix}.answers is not the file that its manifest tells of"
+    told_content = content_digest(
+        dtype_code(corpus.dtype), manifest.idx_digest, manifest.bin_digests.root, manifest.answers_digest
+    )
     if told_content != manifest.content_digest:
         yield f"{corpus.prefix}.json is damaged: its digests do not fit together"
+
+
+def _answers_digest(corpus: IndexedCorpus) -> str | None:
+    path = answers_path(corpus.prefix)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def _wrong_answers(corpus: IndexedCorpus) -> Iterator[str]:
+    """The first document whose answer begins behind its end."""
+    try:
+        answers = corpus.answers
+    except UserError as error:
+        yield str(error)
+        return
+    if answers is None:
+        return
+    lengths: npt.NDArray[np.int64] = np.diff(np.append(corpus.documents, len(corpus.tokens)))
+    wrong = np.flatnonzero(answers > lengths)
+    if len(wrong):
+        place = int(wrong[0])
+        yield (
+            f"{corpus.prefix}.answers: the answer of document {place} begins behind its "
+            f"{lengths[place]} tokens, at {answers[place]}"
+        )
 
 
 def _changed_nodes(told: BinDigests, tree: Tree, path: str) -> Iterator[str]:

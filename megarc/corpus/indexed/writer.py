@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from megarc.atomic_write import cannot_write, discard, open_partial, publish, sync, sync_folder
+from megarc.atomic_write import (
+    cannot_write,
+    discard,
+    open_partial,
+    publish,
+    sync,
+    sync_folder,
+    written_atomically,
+)
+from megarc.corpus.indexed.answers import answers_path, packed_answers
 from megarc.corpus.indexed.corpus import HEADER, MAGIC, dtype_code
 from megarc.corpus.indexed.digest import Tree, TreeDigest, content_digest, file_digest
 from megarc.corpus.indexed.manifest import manifest_path
@@ -28,6 +38,7 @@ class Written:
     content_digest: str
     idx_digest: str
     bin_tree: Tree
+    answers_digest: str | None = None
 
 
 class IndexedWriter:
@@ -48,10 +59,20 @@ class IndexedWriter:
         self._idx = open_partial(self._idx_path)
         self._tree = TreeDigest()
         self._lengths: list[npt.NDArray[np.int32]] = []  # of documents, empty ones included
+        self._answers: list[npt.NDArray[np.uint32]] = []  # tokens before each one's answer
         self._open = True
 
-    def add(self, tokens: npt.NDArray[Any], lengths: npt.ArrayLike | None = None) -> None:
-        """Appends documents: their tokens end to end, and each one's length (None: one document)."""
+    def add(
+        self,
+        tokens: npt.NDArray[Any],
+        lengths: npt.ArrayLike | None = None,
+        answers: npt.ArrayLike | None = None,
+    ) -> None:
+        """Appends documents: their tokens end to end, and each one's length (None: one document).
+
+        Args:
+            answers: the tokens before each one's answer, where documents are divided; with all or none.
+        """
         told = np.asarray([len(tokens)] if lengths is None else lengths, dtype=np.int32)
         data = memoryview(np.ascontiguousarray(tokens, dtype=self.dtype)).cast("B")
         if told.sum(dtype=np.int64) != len(tokens):
@@ -62,6 +83,8 @@ class IndexedWriter:
             raise cannot_write(self._bin_path, error) from error
         self._tree.update(data)
         self._lengths.append(told)
+        if answers is not None:
+            self._answers.append(np.asarray(answers, dtype=np.uint32))
 
     def finish(self) -> Written:
         """Syncs, puts both files in place and says what they hold."""
@@ -73,14 +96,16 @@ class IndexedWriter:
         except OSError as error:
             raise cannot_write(self._bin_path, error) from error
         index, tree = file_digest(Path(self._idx.name)), self._tree.finish()
-        for stale in (manifest_path(self.prefix), self._idx_path):
+        for stale in (manifest_path(self.prefix), self._idx_path, answers_path(self.prefix)):
             stale.unlink(missing_ok=True)
         sync_folder(self.prefix.parent)
         publish(self._bin, self._bin_path)
+        answers = self._write_answers(len(lengths))
         publish(self._idx, self._idx_path)
         self._open = False
-        content = content_digest(dtype_code(self.dtype), index, tree.root)
-        return Written(len(lengths), int(lengths.sum(dtype=np.int64)), self.dtype.name, content, index, tree)
+        content = content_digest(dtype_code(self.dtype), index, tree.root, answers)
+        tokens = int(lengths.sum(dtype=np.int64))
+        return Written(len(lengths), tokens, self.dtype.name, content, index, tree, answers)
 
     def __enter__(self) -> IndexedWriter:
         return self
@@ -91,6 +116,18 @@ class IndexedWriter:
         if self._open:
             discard(self._bin)
             discard(self._idx)
+
+    def _write_answers(self, documents: int) -> str | None:
+        """Puts P.answers in place, where there are answers; its digest."""
+        if not self._answers:
+            return None
+        answers = np.concatenate(self._answers)
+        if len(answers) != documents:
+            raise ValueError(f"{documents} documents, but the answers of {len(answers)}")
+        data = packed_answers(answers)
+        with written_atomically(answers_path(self.prefix)) as file:
+            file.write(data)
+        return hashlib.sha256(data).hexdigest()
 
     def _write_index(self, documents: npt.NDArray[np.int32]) -> None:
         """An empty document is no sequence: it repeats the index of the next one."""

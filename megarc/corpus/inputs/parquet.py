@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from megarc.corpus.inputs.choice import BadLineError, Choice
 from megarc.corpus.inputs.span import Block, Span
 from megarc.errors import UserError
 
@@ -20,11 +21,11 @@ def row_groups(path: Path) -> list[int]:
         return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
 
 
-def read_rows(file: Input, span: Span, column: str) -> Iterator[Block]:
+def read_rows(file: Input, span: Span, choice: Choice) -> Iterator[Block]:
     """The rows of the span's row groups; a row's offset is its number in the file.
 
     Raises:
-        UserError: where pyarrow is absent, the file damaged, or ``column`` no column of strings.
+        UserError: where pyarrow is absent, the file damaged, or a column of ``choice`` none of strings.
     """
     from megarc.corpus.inputs.streams import open_stream
 
@@ -35,14 +36,20 @@ def read_rows(file: Input, span: Span, column: str) -> Iterator[Block]:
     block = Block()
     number = 0
     with _opened(source, file.name) as table:
-        _check_column(table.schema_arrow, column, file.name)
+        if choice.chat_key is not None:
+            raise UserError(f"{file.name}: a chat is read from lines of JSON; write its rows as .jsonl")
+        for column in choice.columns:
+            _check_column(table.schema_arrow, column, file.name)
         groups = range(*span.groups) if span.groups else range(table.metadata.num_row_groups)
-        for batch in _batches(table, groups, column, file.name):
-            for text in batch:
-                if text is None:
-                    block.reject(number, span.offset + number, f"the column '{column}' is null")
-                else:
-                    block.take(text, span.offset + number)
+        for batch in _batches(table, groups, choice.columns, file.name):
+            for row in batch:
+                empty = [column for column, text in row.items() if text is None]
+                try:
+                    if empty:
+                        raise BadLineError(f"the column '{empty[0]}' is null")
+                    block.take(*choice.pick(row), span.offset + number)
+                except BadLineError as error:
+                    block.reject(number, span.offset + number, str(error))
                 number += 1
                 if block.full():
                     yield block
@@ -50,18 +57,20 @@ def read_rows(file: Input, span: Span, column: str) -> Iterator[Block]:
     yield block
 
 
-def _batches(table: Any, groups: range, column: str, name: str) -> Iterator[list[str | None]]:
-    """Texts of some rows at a time, read on this thread (a forked pool of threads would hang)."""
-    batches = table.iter_batches(512, row_groups=list(groups), columns=[column], use_threads=False)
+def _batches(
+    table: Any, groups: range, columns: list[str], name: str
+) -> Iterator[list[dict[str, str | None]]]:
+    """The columns of some rows at a time, read on this thread (a forked pool of threads would hang)."""
+    batches = table.iter_batches(512, row_groups=list(groups), columns=columns, use_threads=False)
     while True:
         try:
             batch = next(batches)
-            texts: list[str | None] = batch.column(0).to_pylist()
+            rows: list[dict[str, str | None]] = batch.to_pylist()
         except StopIteration:
             return
         except (OSError, ValueError, MemoryError) as error:  # ArrowInvalid is a ValueError
             raise UserError(f"{name} is damaged: {error}") from None
-        yield texts
+        yield rows
 
 
 def _check_column(schema: Any, column: str, name: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from megarc.corpus.inputs.choice import Choice
 from megarc.corpus.inputs.cut import cut
 from megarc.corpus.inputs.documents import read_span
 from megarc.corpus.inputs.find import Input, find_inputs, told
@@ -52,7 +53,7 @@ def _drawn(
     size = sum(span.stop - span.start for span in spans) if sized else None
     with progress("reading", size, unit="B") as bar:
         for span in spans:
-            for block in read_span(inputs[span.input], span, json_key):
+            for block in read_span(inputs[span.input], span, Choice(json_key)):
                 records: npt.NDArray[Any] = np.zeros(len(block.texts), RECORD)
                 records["input"], records["offset"] = span.input, block.offsets
                 chosen = order_keys(records, seed) / 2**64 < share

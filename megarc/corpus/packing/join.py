@@ -104,6 +104,7 @@ def manifest_of(written: Written, prefix: Path) -> Manifest:
         dtype=written.dtype,
         content_digest=written.content_digest,
         idx_digest=written.idx_digest,
+        answers_digest=written.answers_digest,
         bin_digests=BinDigests(node_bytes=tree.node_bytes, nodes=list(tree.nodes), root=tree.root),
         sampled_digest=cheap_digest(prefix),
     )

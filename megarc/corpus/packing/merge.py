@@ -62,7 +62,7 @@ def write_corpora(
         for records, tokens in merged(shards, keep):
             bar.advance(len(tokens))
             for number, part, some in _parted(records, tokens, settings):
-                writers[number].add(some, part["tokens"])
+                writers[number].add(some, part["tokens"], part["answer"] if settings.divided else None)
                 text_bytes[number] += int(part["bytes"].sum())
         dropped = sum(int((~mask).sum()) for mask in keep.values()) if keep else 0
         return {

@@ -32,10 +32,11 @@ RECORD = np.dtype(
         ("hash", "<u8", 2),  # of its text; zero where nothing asks for it
         ("input", "<u4"),
         ("tokens", "<u4"),
+        ("answer", "<u4"),  # tokens before its answer; 0 where it is not divided
     ]
 )
 _END = struct.Struct("<Q8s")
-_MAGIC = b"MEGARC1\n"
+_MAGIC = b"MEGARC2\n"
 
 
 class SpanFacts(Config):

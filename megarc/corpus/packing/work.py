@@ -14,9 +14,10 @@ import numpy.typing as npt
 from megarc.corpus.indexed.corpus import dtype_for
 from megarc.corpus.indexed.digest import leaf_digests
 from megarc.corpus.indexed.manifest import PackSettings
+from megarc.corpus.inputs.choice import Choice
 from megarc.corpus.inputs.documents import read_span
 from megarc.corpus.inputs.find import Input
-from megarc.corpus.inputs.span import Block, Piece, Span
+from megarc.corpus.inputs.span import Block, Piece, Reject, Span
 from megarc.corpus.packing.document_keys import order_keys, text_hashes
 from megarc.corpus.packing.shard import RECORD, Batch, SpanFacts, write_shard
 from megarc.corpus.tokenizer import Tokenizer
@@ -75,14 +76,18 @@ def pack_piece(job: Job, piece: int, tell: Tell) -> None:
 
 def _pack_span(job: Job, span: Span, output: _Output, tell: Tell) -> None:
     file = job.inputs[span.input]
+    settings = job.settings
+    choice = Choice(
+        settings.json_key, settings.recent_key, settings.causal_key, settings.chat_key, settings.separator
+    )
     found = SpanFacts(input=span.input, start=span.start, lines=0, documents=0, rejects=0)
     lines = documents = rejects = told = 0
     shown: list[tuple[int, int, str]] = []
-    for block in read_span(file, span, job.settings.json_key):
+    for block in read_span(file, span, choice):
+        records, tokens = _encode(job, span.input, block, output.dropped, lines)
         shown += [(bad.line, bad.byte, bad.reason) for bad in block.rejects][: _REJECTS_SHOWN - len(shown)]
         rejects += len(block.rejects)
         lines += block.lines
-        records, tokens = _encode(job, span.input, block, output.dropped)
         documents += len(records)
         output.take(records, tokens)
         # A guess, put right below; of a stream whose size nobody knows, the characters.
@@ -95,37 +100,63 @@ def _pack_span(job: Job, span: Span, output: _Output, tell: Tell) -> None:
     tell(News(bytes=span.stop - span.start - told if file.sized else 0))
 
 
-def _encode(job: Job, number: int, block: Block, dropped: Counter[str]) -> Batch:
-    """A block's documents, in input order."""
+def _encode(job: Job, number: int, block: Block, dropped: Counter[str], line: int) -> Batch:
+    """A block's documents, in input order; ``line`` is the number of its first line in the span."""
     settings = job.settings
-    sizes = [len(text) if text.isascii() else len(text.encode()) for text in block.texts]
-    texts, offsets = block.texts, block.offsets
     if settings.shortest or settings.longest is not None:
+        sizes = _sizes(block.texts)
         longest = float("inf") if settings.longest is None else settings.longest
         dropped["too short"] += sum(size < settings.shortest for size in sizes)
         dropped["too long"] += sum(size > longest for size in sizes)
-        kept = [i for i, size in enumerate(sizes) if settings.shortest <= size <= longest]
-        texts = [texts[i] for i in kept]
-        offsets = [offsets[i] for i in kept]
-        sizes = [sizes[i] for i in kept]
+        block.keep([settings.shortest <= size <= longest for size in sizes])
     if settings.transcripts:
-        kept = [i for i, text in enumerate(texts) if _balanced(text)]
-        dropped[UNBALANCED] += len(texts) - len(kept)
-        texts = [texts[i] for i in kept]
-        offsets = [offsets[i] for i in kept]
-        sizes = [sizes[i] for i in kept]
-    tokens, lengths = job.tokenizer.encode_documents(texts)
+        balanced = [_balanced(text) for text in block.texts]
+        dropped[UNBALANCED] += len(balanced) - sum(balanced)
+        block.keep(balanced)
+    tokens, lengths, answers = _tokens_of(job, block, line)
     if settings.append_end_of_document:
         tokens, lengths = append_to_each(tokens, lengths, job.tokenizer.end_of_document)
-    records: npt.NDArray[Any] = np.zeros(len(texts), RECORD)
-    records["offset"] = offsets
-    records["bytes"] = sizes
+    records: npt.NDArray[Any] = np.zeros(len(block.texts), RECORD)
+    records["offset"] = block.offsets
+    records["bytes"] = _sizes(block.texts)
+    records["answer"] = answers
     records["input"] = number
     records["tokens"] = lengths
     records["key"] = order_keys(records, settings.shuffle_seed)
     if settings.drop_duplicates or settings.splits:
-        records["hash"] = text_hashes(texts)
+        records["hash"] = text_hashes(block.texts)
     return records, tokens.astype(dtype_for(job.tokenizer.vocabulary_size))
+
+
+def _sizes(texts: list[str]) -> list[int]:
+    return [len(text) if text.isascii() else len(text.encode()) for text in texts]
+
+
+def _tokens_of(job: Job, block: Block, line: int) -> tuple[Any, Any, Any]:
+    """Tokens of a block's documents end to end, each one's count, and the tokens before its answer.
+
+    Question and answer are encoded apart, so that the answer begins with a token of its own, as it does
+    when a model continues a question. An answer that is too long becomes a bad line.
+    """
+    if not job.settings.divided:
+        return *job.tokenizer.encode_documents(block.texts), 0
+    halves = [
+        half
+        for text, border in zip(block.texts, block.borders, strict=True)
+        for half in (text[:border], text[border:])
+    ]
+    tokens, lengths = job.tokenizer.encode_documents(halves)
+    pairs = lengths.reshape(-1, 2)
+    longest = job.settings.longest_answer
+    if longest is not None and (long := pairs[:, 1] > longest).any():
+        for place in np.flatnonzero(long):
+            reason = f"an answer of {pairs[place, 1]} tokens, more than {longest}"
+            block.rejects.append(Reject(line + block.numbers[place], block.offsets[place], reason))
+        block.rejects.sort(key=lambda bad: bad.line)
+        tokens = gathered(pairs.sum(axis=1), tokens, np.flatnonzero(~long))
+        pairs = pairs[~long]
+        block.keep((~long).tolist())
+    return tokens, pairs.sum(axis=1), pairs[:, 0]
 
 
 def _balanced(text: str) -> bool:
