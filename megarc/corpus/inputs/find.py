@@ -24,7 +24,7 @@ _TEXT_SUFFIXES = frozenset(
     """
     .txt .text .md .rst .tex .html .xml .csv .py .pyi .ipynb .c .h .cc .cpp .cxx .hpp .cu .cuh .java .kt .scala
     .js .mjs .ts .jsx .tsx .go .rs .rb .php .pl .pm .lua .sh .bash .r .m .f .f90 .f95 .hs .ml .mli
-    .lean .v .agda .thy .lisp .el .scm .clj .erl .ex .swift .cs .fs .vb .sql .s .asm .tcl .toml .yaml
+    .lean .v .smt2 .agda .thy .lisp .el .scm .clj .erl .ex .swift .cs .fs .vb .sql .s .asm .tcl .toml .yaml
     .yml .ini .cfg .cmake .mk .proto .graphql .css .scss .dart .zig .nim .d .pas .ada .adb .sv .vhd
     """.split()  # noqa: SIM905
 )

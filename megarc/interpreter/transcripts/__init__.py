@@ -1,5 +1,23 @@
-"""Documents with code in them to transcripts."""
+"""Documents with code in them to transcripts.
 
+In: files as ``preprocess.py`` reads them, languages, a sandbox. Out: JSON lines of marked text, in which each
+piece is followed by its real output; and a report of what became of each piece.
+"""
+
+from megarc.interpreter.transcripts.corpus import Report, Request, interpret
+from megarc.interpreter.transcripts.find import find_code
 from megarc.interpreter.transcripts.normalise import normalised, settled, shortened
+from megarc.interpreter.transcripts.transcribe import Settings, Transcript, transcribe
 
-__all__ = ["normalised", "settled", "shortened"]
+__all__ = [
+    "Report",
+    "Request",
+    "Settings",
+    "Transcript",
+    "find_code",
+    "interpret",
+    "normalised",
+    "settled",
+    "shortened",
+    "transcribe",
+]

@@ -1,0 +1,116 @@
+"""Runs the code in a corpus and writes it with its real output: code, output, text, code, output, ..."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+from megarc.errors import run_script
+from megarc.interpreter.languages import KNOWN, LanguagesConfig, open_languages
+from megarc.interpreter.sandbox import Limits, open_sandbox
+from megarc.interpreter.transcripts import Request, Settings, interpret
+
+EXAMPLES = """
+examples:
+  # sessions at Python's prompt and fenced blocks, in documentation and docstrings
+  python data_tools/interpret.py --input docs/ lib/ --output transcripts.jsonl --languages python --workers 4
+  # Coq's files sentence by sentence, SMT-LIB in Markdown
+  python data_tools/interpret.py --input proofs/ notes.md --output proofs.jsonl --languages coq,smt
+  # then pack them: marks become reserved tokens
+  python data_tools/preprocess.py --input transcripts.jsonl --transcripts --append-eod ...
+
+Each piece is run twice, with another hash seed, time zone and host name, and stays text where its output differs
+then. A killed job goes on from O.cache with the same command; O.report.json counts what became of each piece.
+"""
+
+
+def main() -> None:
+    arguments = parse()
+    config = LanguagesConfig(
+        python=arguments.python, coq=arguments.coq, smt=arguments.smt,
+        lean=arguments.lean, lean_folders=arguments.lean_folder,
+    )  # fmt: skip
+    languages = open_languages(arguments.languages.split(","), config)
+    limits = Limits(seconds=arguments.seconds, memory=arguments.memory << 20)
+    sandbox = open_sandbox(
+        limits, without=arguments.no_sandbox, warn=lambda line: print(line, file=sys.stderr)
+    )
+    request = Request(
+        inputs=arguments.input,
+        output=arguments.output,
+        languages=languages,
+        sandbox=sandbox,
+        settings=Settings(arguments.characters, arguments.failures == "keep", arguments.quiet == "keep"),
+        workers=arguments.workers,
+        exclude=arguments.exclude,
+        json_key=arguments.json_key,
+        whole=arguments.whole,
+    )
+    report = interpret(request)
+    print(f"{request.output}: {report.written} of {report.documents} documents, with these pieces:")
+    for language, what, count in report.rows():
+        print(f"  {language}: {count} {what}")
+    if report.rejects:
+        print(f"  {report.rejects} bad lines passed over")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--input",
+        nargs="+",
+        required=True,
+        metavar="F",
+        help="files, folders, globs, @LIST, -; as preprocess.py's",
+    )
+    parser.add_argument("--exclude", nargs="+", default=[], metavar="PATTERN", help="paths to pass over")
+    parser.add_argument("--json-key", default="text", metavar="KEY", help="of the text in JSON lines (text)")
+    parser.add_argument("--output", type=Path, required=True, metavar="O", help="JSON lines of marked text")
+    parser.add_argument(
+        "--languages", default="python", metavar="L", help=f"some of {', '.join(KNOWN)}, by commas (python)"
+    )
+    parser.add_argument("--workers", type=positive, default=1, metavar="W", help="documents at once (1)")
+    parser.add_argument(
+        "--characters",
+        type=positive,
+        default=2000,
+        metavar="N",
+        help="an output is cut behind so many (2000)",
+    )
+    parser.add_argument(
+        "--failures", choices=("keep", "drop"), default="keep", help="pieces whose output is an error (keep)"
+    )
+    parser.add_argument(
+        "--quiet", choices=("keep", "drop"), default="keep", help="pieces without any output (keep)"
+    )
+    parser.add_argument("--whole", action="store_true", help="write documents without a kept piece too")
+    box = parser.add_argument_group("interpreters and sandbox")
+    box.add_argument("--seconds", type=float, default=5.0, help="wall time of a piece (5)")
+    box.add_argument("--memory", type=positive, default=512, metavar="MIB", help="of each process (512)")
+    box.add_argument("--python", type=Path, metavar="P", help="the system's, unless given")
+    box.add_argument("--coq", type=Path, metavar="P", help="coqtop; the system's, unless given")
+    box.add_argument("--smt", type=Path, metavar="P", help="z3; the system's or the wheel's, unless given")
+    box.add_argument("--lean", metavar="COMMAND", help="command that starts Lean's REPL")
+    box.add_argument(
+        "--lean-folder", type=Path, action="append", default=[], metavar="D", help="a folder that Lean reads"
+    )
+    box.add_argument(
+        "--no-sandbox", action="store_true", help="run code with all that you may do, if need be"
+    )
+    return parser.parse_args()
+
+
+def positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' must be a whole number of 1 or more")
+    return int(text)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,158 @@
+"""Finds code in a document: sessions at a prompt, fenced blocks, directives, notebook cells, whole files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from textwrap import dedent
+
+import orjson
+
+from megarc.corpus import Segment
+from megarc.interpreter.languages.coq_sentences import sentences
+from megarc.interpreter.languages.lisp import commands
+
+_ALIASES = {
+    "python": "python", "python3": "python", "py": "python", "pycon": "python", "ipython": "python",
+    "coq": "coq", "v": "coq", "smt": "smt", "smt2": "smt", "smtlib": "smt", "smt-lib": "smt", "z3": "smt",
+    "lean": "lean", "lean4": "lean",
+}  # fmt: skip
+_FENCE = re.compile(r"(\s*)(`{3,}|~{3,})\s*\{?\.?([\w-]*)[^`]*$")
+_DIRECTIVE = re.compile(r"(\s*)\.\. (?:code-block|code|sourcecode|testcode|highlight):: *(\w*)\s*$")
+_PROMPTS = (
+    ("python", re.compile(r"(\s*)>>> ?(.*)$"), re.compile(r"\s*\.\.\.(?: (.*)|\s*)$")),
+    ("python", re.compile(r"(\s*)In \[\d*\]: ?(.*)$"), re.compile(r"\s*\.\.\.: ?(.*)$")),
+    ("coq", re.compile(r"(\s*)\w+ < (.*)$"), None),
+)
+_FILES = {".v": "coq", ".lean": "lean", ".smt2": "smt"}
+
+
+def find_code(document: str, name: str, languages: Collection[str]) -> list[Segment]:
+    """The document as segments: text, and pieces of code in ``languages`` without the outputs that it shows.
+
+    Outside of code the text is the document's own, to the character; prompts, fences, directives and the
+    outputs behind prompts are left out with the code that they belong to.
+
+    Args:
+        name: its ending tells files that are code as a whole, and notebooks.
+    """
+    suffix = "." + name.rsplit(".", 1)[-1] if "." in name else ""
+    if suffix in _FILES:
+        language = _FILES[suffix]
+        return _file(document, language) if language in languages else [Segment("text", document)]
+    if suffix == ".ipynb" and (cells := _cells(document)) is not None:
+        return [segment for cell in cells for segment in _lines(cell, languages)]
+    return _lines(document, languages)
+
+
+def _lines(document: str, languages: Collection[str]) -> list[Segment]:
+    lines = document.splitlines(keepends=True)
+    segments: list[Segment] = []
+    text: list[str] = []
+    at = 0
+    while at < len(lines):
+        found = _session(lines, at) or _fenced(lines, at) or _directed(lines, at)
+        if found is None or found[0] not in languages:
+            after = at + 1 if found is None else found[2]
+            text += lines[at:after]
+            at = after
+            continue
+        language, pieces, at = found
+        if text:
+            segments.append(Segment("text", "".join(text)))
+            text = []
+        segments += [Segment("code", piece, language) for piece in pieces]
+    if text:
+        segments.append(Segment("text", "".join(text)))
+    return segments
+
+
+Found = tuple[str, list[str], int]
+"""Language, pieces, and the line behind them."""
+
+
+def _session(lines: list[str], at: int) -> Found | None:
+    """One statement at a prompt, with the output that the document shows for it."""
+    for language, prompt, more in _PROMPTS:
+        first = prompt.match(lines[at])
+        if first is None:
+            continue
+        source = [first[2].rstrip("\n")]
+        at += 1
+        while at < len(lines) and more is not None and (following := more.match(lines[at])):
+            source.append((following[1] or "").rstrip("\n"))
+            at += 1
+        while at < len(lines) and lines[at].strip() and not _begins(lines[at], first[1]):
+            at += 1
+        return language, ["\n".join(source).rstrip() + "\n"], at
+    return None
+
+
+def _begins(line: str, indent: str) -> bool:
+    """Whether a line behind a statement is no output of it: another prompt, or less far in (a docstring's end)."""
+    if any(prompt.match(line) for _, prompt, _ in _PROMPTS[:2]):
+        return True
+    return not line.startswith(indent) or line.strip() in ('"""', "'''") or line.strip().startswith("```")
+
+
+def _fenced(lines: list[str], at: int) -> Found | None:
+    """A fenced block whose language is known; one with prompts in it is a session instead."""
+    fence = _FENCE.match(lines[at].rstrip("\n"))
+    language = _ALIASES.get(fence[3].lower()) if fence else None
+    if fence is None or language is None:
+        return None
+    for end in range(at + 1, len(lines)):
+        if lines[end].strip().startswith(fence[2]) and not lines[end].strip().strip(fence[2][0]):
+            return language, _pieces("".join(lines[at + 1 : end]), language), end + 1
+    return None
+
+
+def _directed(lines: list[str], at: int) -> Found | None:
+    """A code-block of reStructuredText."""
+    directive = _DIRECTIVE.match(lines[at].rstrip("\n"))
+    language = _ALIASES.get((directive[2] or "python").lower()) if directive else None
+    if directive is None or language is None or "highlight" in lines[at]:
+        return None
+    end = at + 1
+    while end < len(lines) and (not lines[end].strip() or lines[end].startswith(directive[1] + " ")):
+        end += 1
+    while end > at + 1 and not lines[end - 1].strip():
+        end -= 1
+    block = [line for line in lines[at + 1 : end] if not re.match(r"\s+:[\w-]+:", line)]
+    pieces = _pieces("".join(block), language)
+    return (language, pieces, end) if pieces else None
+
+
+def _pieces(block: str, language: str) -> list[str]:
+    block = dedent(block).strip("\n")
+    if not block.strip():
+        return []
+    if language == "python" and re.search(r"^\s*(>>>|In \[\d*\]:)", block, re.MULTILINE):
+        return [one.text for one in _lines(block, ("python",)) if one.kind == "code"]
+    return [block + "\n"]
+
+
+def _file(document: str, language: str) -> list[Segment]:
+    """A file of code, statement by statement; what is left over at its end is text."""
+    if language == "lean":  # its commands end where the next begins: at a line that is not indented
+        parts, rest = re.split(r"\n(?=\S)", document), ""
+    else:
+        parts, rest = sentences(document) if language == "coq" else commands(document)
+    segments = [Segment("code", part.strip("\n") + "\n", language) for part in parts if part.strip()]
+    return [*segments, *([Segment("text", rest)] if rest.strip() else [])]
+
+
+def _cells(document: str) -> list[str] | None:
+    """A notebook's cells as text, code between fences; None where it is no notebook."""
+    try:
+        notebook = orjson.loads(document)
+        cells = notebook["cells"]
+        found = []
+        for cell in cells:
+            source = cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
+            # A magic line is no Python, and its cell not either.
+            code = cell["cell_type"] == "code" and not re.search(r"^\s*[%!]", source, re.MULTILINE)
+            found.append(f"```python\n{source}\n```\n" if code else f"{source}\n\n")
+        return found
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
