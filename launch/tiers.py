@@ -87,6 +87,7 @@ def scores(plan: StackPlan, took: Mapping[str, float]) -> None:
 
 def controls(plan: StackPlan) -> None:
     """The table, as markdown beside it, and the picture."""
+    from megarc.atomic_write import written_atomically
     from megarc.report import gain_by_distance, table
     from megarc.science import MAKERS
     from megarc.tiers import run_controls
@@ -96,7 +97,8 @@ def controls(plan: StackPlan) -> None:
     print(table(columns, rows))
     print("\n" + result.words())
     written = plan.folder / "controls.md"
-    written.write_text(table(columns, rows, markdown=True) + "\n", encoding="utf-8")
+    with written_atomically(written) as file:
+        file.write((table(columns, rows, markdown=True) + "\n").encode())
     picture = plan.folder / "gain.png"
     gain_by_distance(result.gains(), picture)
     print(f"\n{written}, {picture}")

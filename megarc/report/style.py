@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from megarc.atomic_write import written_atomically
 from megarc.errors import UserError
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def save(figure: Figure, path: Path) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150, format="png", facecolor="white")
+        with written_atomically(path) as file:
+            figure.savefig(file, dpi=150, format="png", facecolor="white")
     except OSError as error:
         raise UserError(f"the picture {path} cannot be written: {error}") from None

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from megarc.atomic_write import written_atomically
+from megarc.errors import UserError
 from megarc.parallel import Group
 from megarc.train.health.hang import culprits, look, read_sights, report, write_sight
 from megarc.train.heartbeat import Heartbeat
@@ -106,8 +108,9 @@ class _Watch:
         text = report(sights, self.patience)
         print(text, file=sys.stderr, flush=True)
         self.tell(text.splitlines()[0], culprits(sights)[0])
-        with suppress(OSError):  # last: the others end when they see it
-            (self.folder / REPORT).write_text(text, encoding="utf-8")
+        if self.folder.is_dir():  # and is not made anew where it has vanished
+            with suppress(UserError), written_atomically(self.folder / REPORT) as file:
+                file.write(text.encode())  # last: the others end when they see it
 
     def _wait(self, until: Callable[[], bool], seconds: float) -> None:
         end = time.monotonic() + seconds
