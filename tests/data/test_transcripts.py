@@ -79,3 +79,7 @@ def test_bad_options_and_corpora_without_reserved_tokens(prefix: Path, tmp_path:
     with pytest.raises(UserError, match="reserves no <code>"):
         open_source(SourceConfig(kind="transcripts", path=tmp_path / "bare"), window)
     assert load_tokenizer("bytes").reserved
+    divided = PackSettings(transcripts=True, separator="=")
+    with pytest.raises(UserError, match="whole texts"):
+        pack_and_join(PackRequest(inputs=[str(prefix.parent / "in.jsonl")], prefix=tmp_path / "p", tokenizer="bytes",
+                                  settings=divided, workers=0, say=lambda _: None))  # fmt: skip

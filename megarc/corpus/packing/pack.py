@@ -102,6 +102,8 @@ def _prepare(request: PackRequest) -> tuple[Job, Plan, list[int]]:
     if request.engine == "auto":
         tokenizer = with_fast_engine(tokenizer, request.say)
     if request.settings.transcripts:
+        if request.settings.divided:
+            raise UserError("--transcripts goes with whole texts; questions and answers are encoded apart")
         tokenizer = TranscriptTokenizer(tokenizer)
     if request.settings.append_end_of_document:
         _ = tokenizer.end_of_document  # raises where there is none

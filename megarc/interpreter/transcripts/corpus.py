@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import orjson
 
 from megarc.atomic_write import written_atomically
+from megarc.corpus.inputs.choice import Choice
 from megarc.corpus.inputs.cut import cut
 from megarc.corpus.inputs.documents import read_span
 from megarc.corpus.inputs.find import Input, find_inputs
@@ -126,7 +127,7 @@ def _documents(inputs: list[Input], json_key: str, report: Report) -> Iterator[t
         for span in piece:
             file = inputs[span.input]
             several = file.format != "text"
-            for block in read_span(file, span, json_key):
+            for block in read_span(file, span, Choice(json_key)):
                 report.rejects += len(block.rejects)
                 for text, offset in zip(block.texts, block.offsets, strict=True):
                     yield (f"{file.name}:{offset}" if several else file.name), text
