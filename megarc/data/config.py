@@ -63,6 +63,11 @@ class DataConfig(Config):
     documents: Literal["cross", "isolate"] = key(
         "cross", "whether attention crosses from one document to the next or stays inside one"
     )
+    packing: Literal["windows", "first_fit", "best_fit"] = key(
+        "windows",
+        "what a sample of a corpus is. windows: the text cut at every stride; first_fit, best_fit: whole documents "
+        "side by side, each with its own R and loss on its answer",
+    )
     short_recent: float = key(
         0.0, "share of training samples with fewer rows of R, as short prompts will have", ge=0, le=1
     )
@@ -72,9 +77,14 @@ class DataConfig(Config):
     @property
     def intervals(self) -> bool:
         """Whether rows may differ in what they see, so that each needs an interval of keys."""
-        return self.documents == "isolate" or self.short_recent > 0
+        return self.documents == "isolate" or self.short_recent > 0 or self.packs
 
     @property
     def loss_by_row(self) -> bool:
         """Whether any row may bear loss, so that sources may give weights of all n rows."""
-        return False
+        return self.packs
+
+    @property
+    def packs(self) -> bool:
+        """Whether samples of corpora are whole documents."""
+        return self.packing != "windows"

@@ -11,6 +11,7 @@ from megarc.data.blend import BLOCK, quotas
 from megarc.data.config import DataConfig, SourceConfig
 from megarc.data.locality import Locality
 from megarc.data.order import Sequential, Shuffled
+from megarc.data.packed import PackedCorpus
 from megarc.data.recent import ShortRecent
 from megarc.data.source import Facts, Source
 from megarc.data.stream import Stream, one_tokenizer
@@ -46,7 +47,9 @@ def open_stream(
         raise UserError(f"data.{which} names no source; add one, for instance {{kind: corpus, path: PREFIX}}")
     isolate = config.documents == "isolate"
     sources = [
-        open_source(source, window, makers, isolate=isolate, place=f"data.{which}[{number}]")
+        open_source(
+            source, window, makers, isolate=isolate, packing=config.packing, place=f"data.{which}[{number}]"
+        )
         for number, source in enumerate(configs)
     ]
     _refuse_twins(sources)
@@ -74,14 +77,20 @@ def open_source(
     makers: Mapping[str, Maker] | None = None,
     *,
     isolate: bool = False,
+    packing: str = "windows",
     place: str = "the source",
 ) -> Source:
     """One source, for a source that is built on another, or for whoever wants its samples by number.
 
     Args:
+        packing: of a corpus, as ``data.packing``.
         place: names it in errors.
     """
-    known = {"corpus": _corpus_maker(isolate), "transcripts": _transcripts_maker(isolate), **(makers or {})}
+    known = {
+        "corpus": _corpus_maker(isolate, packing),
+        "transcripts": _transcripts_maker(isolate),
+        **(makers or {}),
+    }
     maker = known.get(config.kind)
     if maker is None:
         raise UserError(
@@ -91,9 +100,15 @@ def open_source(
     return Subset(source, config.windows, window) if config.windows is not None else source
 
 
-def _corpus_maker(isolate: bool) -> Maker:
+def _corpus_maker(isolate: bool, packing: str) -> Maker:
     def make(config: SourceConfig, window: Window) -> Source:
         corpus, facts = _corpus(config)
+        if packing != "windows":
+            if corpus.answers is None and corpus.manifest and corpus.manifest.answers_digest:
+                raise UserError(
+                    f"{config.path}.answers is missing, and {config.path}.json tells of it; copy it too"
+                )
+            return PackedCorpus(corpus, window, facts, packing=packing, part=config.part)
         return StridedCorpus(corpus, window, facts, part=config.part, isolate=isolate)
 
     return make

@@ -66,6 +66,7 @@ class Facts:
     vocabulary: int | None = None
     tokenizer_digest: str | None = None
     reserved: Mapping[str, int] | None = None  # ids of the tokens that text never turns into
+    note: str = ""  # what a reader of the run's beginning should know of it
 
 
 class Source(Protocol):

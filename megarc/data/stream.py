@@ -28,6 +28,7 @@ class Share:
         share: of the samples of the run.
         epochs: how often the run reads it.
         warning: what a reader should know, or "".
+        note: what the source says of itself, or "".
     """
 
     name: str
@@ -36,11 +37,13 @@ class Share:
     share: float
     epochs: float
     warning: str
+    note: str = ""
 
     def __str__(self) -> str:
         tokens = f"{human(self.tokens)} tokens, " if self.tokens else ""
         line = f"{self.name}: {tokens}{human(self.windows)} windows, {100 * self.share:.4g} % of the samples"
-        return f"{line}, {self.epochs:.3g} epochs{self.warning and '; warning: ' + self.warning}"
+        line += f", {self.epochs:.3g} epochs{self.warning and '; warning: ' + self.warning}"
+        return f"{line}; {self.note}" if self.note else line
 
 
 class Stream:
@@ -191,7 +194,7 @@ class Stream:
             epochs = samples * share / len(source)
             warning = f"repeated {epochs:.1f} times" if epochs > self._most_epochs else ""
             facts = source.facts
-            rows.append(Share(facts.name, facts.tokens, len(source), share, epochs, warning))
+            rows.append(Share(facts.name, facts.tokens, len(source), share, epochs, warning, facts.note))
         return rows
 
 

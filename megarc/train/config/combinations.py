@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from megarc.data import WindowConfig
+from megarc.data import DataConfig, WindowConfig
 from megarc.model import ModelConfig
 from megarc.train.config.parallel import ParallelConfig
 
 
-def check(model: ModelConfig, window: WindowConfig, parallel: ParallelConfig, precision: str) -> None:
+def check(
+    model: ModelConfig, window: WindowConfig, data: DataConfig, parallel: ParallelConfig, precision: str
+) -> None:
     """
     Raises:
         ValueError: where they do not; the tree of keys says where it was given.
     """
     _positions_reach(model, window)
+    _packing_fits(data, model)
     _pipeline_fits(parallel, model)
     _world_fits(parallel)
     _zero_fits(parallel)
@@ -23,6 +26,21 @@ def _positions_reach(model: ModelConfig, window: WindowConfig) -> None:
     positions, rows = model.learned_positions, window.recent + window.causal
     if positions is not None and positions < rows:
         raise ValueError(f"model.learned_positions is {positions}, fewer than the window's {rows} rows")
+
+
+def _packing_fits(data: DataConfig, model: ModelConfig) -> None:
+    if not data.packs:
+        return
+    if model.learned_positions is not None:
+        raise ValueError(
+            f"data.packing {data.packing} with model.learned_positions is not supported: a document's positions "
+            "would depend on its place in the row; use rotary positions (leave learned_positions empty)"
+        )
+    if data.short_recent:
+        raise ValueError(
+            f"data.packing {data.packing} gives each document an R of its own, so data.short_recent has no meaning; "
+            "leave it out"
+        )
 
 
 def _pipeline_fits(parallel: ParallelConfig, model: ModelConfig) -> None:

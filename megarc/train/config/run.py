@@ -86,7 +86,7 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> RunConfig:
-        combinations.check(self.model, self.window, self.parallel, self.precision)
+        combinations.check(self.model, self.window, self.data, self.parallel, self.precision)
         return self
 
     @property
