@@ -13,12 +13,13 @@ from megarc.model.fp8 import no_fp8
 from megarc.model.initial import initial_values, initialise
 from megarc.model.loss import Head, Loss, head_loss, weighted_sum
 from megarc.model.part import Split
-from megarc.model.pipeline import Layer, Plan, build_pipeline, layers, stage_bounds
+from megarc.model.pipeline import Beside, Layer, build_pipeline, layers, stage_bounds
 from megarc.model.recompute import is_costly
 from megarc.model.record import Record, record_of
 from megarc.model.transformer import Transformer, pick_rows, splits
 
 __all__ = [
+    "Beside",
     "Cost",
     "ExecutionConfig",
     "Footprint",
@@ -26,7 +27,6 @@ __all__ = [
     "Layer",
     "Loss",
     "ModelConfig",
-    "Plan",
     "Record",
     "Split",
     "Transformer",

@@ -1,76 +1,84 @@
 """The same layers, handed to DeepSpeed's PipelineModule: each stage builds its own alone.
 
-What flows from stage to stage is one tuple: hidden rows, then (where rows differ in
-what they see) begin and end of each row's interval of keys, [batch, rows] each.
+Hidden rows are all that travels from stage to stage. Every stage reads the same
+micro-batches, so each knows by itself what stands beside the hidden rows: which keys
+rows see, positions, and on the last stage the rows that bear loss and their targets. The loss is computed
+inside the module: DeepSpeed watches a module's inputs and outputs, and a parameter
+that is used behind them loses its gradient (docs/parallel.md).
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from megarc.interval import Intervals, Seen
+from megarc.interval import Seen
 from megarc.model.block import Block
 from megarc.model.config import ExecutionConfig, ModelConfig
 from megarc.model.cost import block_parameters
 from megarc.model.layers import ColumnLinear, Embedding, Norm, Positions
 from megarc.model.recompute import Runner
+from megarc.model.transformer import pick_rows
 from megarc.parallel import Groups, TensorParallel, Topology
 
-Flow = tuple[Tensor, ...]
 
+class Beside(NamedTuple):
+    """What a stage knows of a micro-batch beside its hidden rows.
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a stage must know beside the model: which rows bear loss, what flows beside hidden rows."""
+    Attributes:
+        loss: (hidden loss rows, the head's weight) -> the scalar that the last stage minimises. Logits
+            never exist whole.
+        rows: that bear loss: the same of every sample, or by number, as ``Transformer`` takes them.
+        seen: rows of R, or the interval of keys that each row sees.
+        positions: [batch, rows].
+    """
 
-    rows: slice
-    recent: int | None  # of every sample; None: an interval of keys for each row flows
-
-    def unpack(self, flow: Flow) -> tuple[Tensor, Seen]:
-        """Hidden rows (or tokens), and what rows see."""
-        return flow[0], Intervals(*flow[1:3]) if self.recent is None else self.recent
+    loss: Callable[[Tensor, Tensor], Tensor]
+    rows: slice | Tensor
+    seen: Seen
+    positions: Tensor | None = None
 
 
 class Layer(NamedTuple):
-    """One entry of the list: its canonical name, how it is built, how it takes part in the flow."""
+    """One entry of the list: its canonical name, how it is built, and how it runs.
+
+    ``run`` takes tokens (the first layer) or hidden rows, and what stands beside them.
+    """
 
     name: str
     build: Callable[[], nn.Module]
-    run: Callable[[nn.Module, Flow], Any]
+    run: Callable[[nn.Module, Tensor, Beside], Tensor]
     parameters: int
 
 
-def layers(
-    config: ModelConfig, execution: ExecutionConfig, tensor: TensorParallel, plan: Plan
-) -> list[Layer]:
+def layers(config: ModelConfig, execution: ExecutionConfig, tensor: TensorParallel) -> list[Layer]:
     """Embedding, positions where learned, blocks, final norm, head."""
     width, ids = config.hidden, config.padded_vocabulary
     block_size = block_parameters(config)
     runner = Runner(execution)
 
-    def embed(module: nn.Module, flow: Flow) -> Flow:
-        return (module(flow[0]), *flow[1:])
+    def embed(module: nn.Module, tokens: Tensor, beside: Beside) -> Tensor:
+        return module(tokens)
 
-    def place(module: nn.Module, flow: Flow) -> Flow:
-        rows = flow[0].shape[1] * (tensor.size if tensor.sequence else 1)
-        return (flow[0] + module(0, rows), *flow[1:])
+    def place(module: nn.Module, x: Tensor, beside: Beside) -> Tensor:
+        count = x.shape[1] * (tensor.size if tensor.sequence else 1)
+        return x + module(0, count, beside.positions)
 
-    def transform(module: nn.Module, flow: Flow) -> Flow:
-        x, seen = plan.unpack(flow)
-        return (module(x, seen), *flow[1:])
+    def transform(module: nn.Module, x: Tensor, beside: Beside) -> Tensor:
+        return module(x, beside.seen, None, beside.positions)
 
-    def final(module: nn.Module, flow: Flow) -> Tensor:
-        return module(tensor.enter(flow[0])[:, plan.rows])
+    def final(module: nn.Module, x: Tensor, beside: Beside) -> Tensor:
+        return module(pick_rows(tensor.enter(x), beside.rows))
 
-    def predict(module: nn.Module, hidden: Any) -> Flow:
-        return hidden, module.weight  # what ``head_loss`` takes: logits never exist whole
+    def predict(module: nn.Module, x: Tensor, beside: Beside) -> Tensor:
+        return beside.loss(x, module.weight)
 
     def block(layer: int) -> nn.Module:
         return Block(config, execution.attention, layer, tensor, runner)
@@ -94,18 +102,24 @@ def layers(
 def stage_bounds(listed: Sequence[Layer], stages: int) -> list[int]:
     """The first layer of each stage, and the end: the largest stage has as few parameters as can be.
 
-    The head counts, though it may be tied. Every stage has a layer.
+    The head counts, though it may be tied. Every stage has a block: embedding and positions stay with the
+    first, norm and head with the last. A stage without norms, or without matrices, would lack one of the
+    optimizer's groups, and DeepSpeed all-reduces the gradient's norm once a group: other stages would wait
+    for it for ever. An embedding or a head alone would also leave its ranks idle most of the time.
     """
-    sizes = [layer.parameters for layer in listed]
+    blocks = [number for number, layer in enumerate(listed) if layer.name.startswith("blocks.")]
+    starts = [0, *blocks[1:], len(listed)]  # of the pieces that stay together
+    ends = list(accumulate((layer.parameters for layer in listed), initial=0))
+    sizes = [ends[end] - ends[start] for start, end in pairwise(starts)]
     low, high = max(sizes), sum(sizes)
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if _fits(sizes, stages, middle) else (middle + 1, high)
-    return _filled(sizes, stages, low)
+    return [starts[piece] for piece in _filled(sizes, stages, low)]
 
 
 def _filled(sizes: Sequence[int], stages: int, limit: int) -> list[int]:
-    """Stages filled up to ``limit`` one after the other, a layer left for each of those that follow."""
+    """Stages filled up to ``limit`` one after the other, a piece left for each of those that follow."""
     bounds, load = [0], 0
     for number, size in enumerate(sizes):
         left = stages - len(bounds)  # stages not begun yet
@@ -120,23 +134,18 @@ def _fits(sizes: Sequence[int], stages: int, limit: int) -> bool:
     return len(_filled(sizes, stages, limit)) <= stages + 1
 
 
-def build_pipeline(
-    config: ModelConfig,
-    execution: ExecutionConfig,
-    groups: Groups,
-    plan: Plan,
-    loss: Callable[[Flow, Any], Tensor],
-) -> nn.Module:
+def build_pipeline(config: ModelConfig, execution: ExecutionConfig, groups: Groups) -> nn.Module:
     """This rank's stage, as a PipelineModule with empty parameters.
 
-    Args:
-        loss: ((hidden loss rows, the head's weight), labels) -> the scalar that the last stage minimises.
+    Before its forward passes, ``expect`` gives it what stands beside each micro-batch's hidden rows. The last
+    stage returns the loss.
     """
     from deepspeed.pipe import LayerSpec, PipelineModule, TiedLayerSpec
     from deepspeed.runtime.pipe.topology import PipeModelDataParallelTopology
 
     tensor = TensorParallel.of(groups)
-    listed = layers(config, execution, tensor, plan)
+    listed = layers(config, execution, tensor)
+    running = Running()
 
     class Stage(PipelineModule):
         """Layers balanced by parameters, the head counted though it may be tied."""
@@ -146,17 +155,26 @@ def build_pipeline(
             self.parts = stage_bounds(listed, self.num_stages)
             self._set_bounds(start=self.parts[stage], stop=self.parts[stage + 1])
 
+        def expect(self, micro_batches: Iterable[Beside]) -> None:
+            """The micro-batches of the forward passes to come, in their order."""
+            self._coming = iter(micro_batches)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            running.beside = next(self._coming)
+            return super().forward(inputs)
+
     def spec(layer: Layer) -> Any:
         if layer.name == "embedding" and config.tied:
             # One module, used twice: what runs it is the entry's own.
             return TiedLayerSpec(
                 "embedding",
-                _Running,
+                _StageLayer,
                 layer,
-                forward_fn=lambda running, flow: layer.run(running.module, flow),
+                running,
+                forward_fn=lambda used, x: layer.run(used.module, x, running.micro_batch()),
                 tied_weight_attr="module.weight",
             )
-        return LayerSpec(_Running, layer)
+        return LayerSpec(_StageLayer, layer, running)
 
     topology: Topology = groups.topology
     with contextlib.redirect_stdout(io.StringIO()):  # it prints every layer
@@ -165,22 +183,33 @@ def build_pipeline(
             topology=PipeModelDataParallelTopology(
                 num_pp=topology.pipeline, num_mp=topology.tensor, num_dp=topology.data
             ),
-            loss_fn=loss,
         )
     stage.canonical = partial(canonical, [layer.name for layer in listed])
     return stage
 
 
-class _Running(nn.Module):
-    """A layer that takes the flow; its parameters are those of ``module``."""
+@dataclass(slots=True)
+class Running:
+    """The micro-batch whose forward pass runs; all layers of a stage see one such object."""
 
-    def __init__(self, layer: Layer) -> None:
+    beside: Beside | None = None
+
+    def micro_batch(self) -> Beside:
+        """What stands beside its hidden rows."""
+        assert self.beside is not None, "a layer runs outside of its stage's forward pass"
+        return self.beside
+
+
+class _StageLayer(nn.Module):
+    """A layer that takes hidden rows (the first one: tokens) alone; its parameters are those of ``module``."""
+
+    def __init__(self, layer: Layer, running: Running) -> None:
         super().__init__()
         self.module = layer.build()
-        self.run = layer.run
+        self.run, self.running = layer.run, running
 
-    def forward(self, flow: Any) -> Any:
-        return self.run(self.module, flow)
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(self.module, x, self.running.micro_batch())
 
 
 def canonical(names: list[str], name: str) -> str:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import torch
 
-from megarc.model import Plan, Transformer, footprint, layers, stage_bounds
+from megarc.model import Transformer, footprint, layers, stage_bounds
 from megarc.parallel import Group, TensorParallel, Topology
 from megarc.train import RunConfig, bucket
 
@@ -61,7 +61,7 @@ def predict(config: RunConfig, topology: Topology, rank: int = 0) -> Memory:
     """
     tensor = TensorParallel(Group(0, topology.tensor), topology.sequence)
     window, micro_batch = config.window.build(), config.batch.micro_batch
-    listed = layers(config.model, config.execution, tensor, Plan(window.loss_rows, window.recent))
+    listed = layers(config.model, config.execution, tensor)
     bounds, place = stage_bounds(listed, topology.pipeline), topology.place(rank)
     stage = listed[bounds[place["pipeline"]] : bounds[place["pipeline"] + 1]]
     n = sum({layer.name: layer.parameters for layer in stage}.values()) / topology.tensor

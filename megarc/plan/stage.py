@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from megarc.model import Head, Layer, Plan, default_dtype, head_loss, is_costly, layers, stage_bounds
+from megarc.model import Beside, Head, Layer, default_dtype, head_loss, is_costly, layers, stage_bounds
 from megarc.parallel import Groups, TensorParallel
 from megarc.train import RunConfig
 
@@ -28,7 +30,8 @@ def run_stage(config: RunConfig, groups: Groups, micro_batch: int, counting: Cou
     bounds = stage_bounds(listed, groups.topology.pipeline)
     first, last = bounds[groups.pipeline.rank], bounds[groups.pipeline.rank + 1]
     hidden = _hidden(config, tensor, micro_batch)
-    flow: Any = (torch.zeros(micro_batch, window.rows, dtype=torch.long) if first == 0 else hidden,)
+    x = torch.zeros(micro_batch, window.rows, dtype=torch.long) if first == 0 else hidden
+    beside = Beside(_loss(config, tensor, micro_batch), window.loss_rows, window.recent)
     modules: dict[str, torch.nn.Module] = {}
     for layer in listed[first:last]:
         if layer.name not in modules:
@@ -37,14 +40,10 @@ def run_stage(config: RunConfig, groups: Groups, micro_batch: int, counting: Cou
     with torch.autograd.graph.saved_tensors_hooks(held.keep, lambda tensor: tensor):
         for layer in listed[first:last]:
             before = counting.kept_bytes
-            flow = layer.run(modules[layer.name], flow)
+            x = layer.run(modules[layer.name], x, beside)
             if layer.name.startswith("blocks.") and config.execution.recompute == "selective":
                 held.bytes += counting.kept_bytes - before
-        if last == len(listed):
-            targets = torch.zeros(micro_batch, window.stride, dtype=torch.long)
-            head = Head.of(config.model, config.execution, tensor)
-            flow = (head_loss(head, flow[0], flow[1], targets).objective,)
-    flow[0].backward(torch.ones_like(flow[0]))
+    x.backward(torch.ones_like(x))
     return Stage(listed[first:last], held.bytes, held.parameters, hidden.numel())
 
 
@@ -57,14 +56,24 @@ def one_block(config: RunConfig, groups: Groups, micro_batch: int) -> int:
     module = _built(block, config)
     held = _Held(list(module.parameters()))
     with torch.autograd.graph.saved_tensors_hooks(held.keep, lambda tensor: tensor):
-        block.run(module, (_hidden(config, tensor, micro_batch),))
+        window = config.window.build()
+        beside = Beside(_loss(config, tensor, micro_batch), window.loss_rows, window.recent)
+        block.run(module, _hidden(config, tensor, micro_batch), beside)
     return held.bytes
 
 
 def _layers(config: RunConfig, tensor: TensorParallel) -> list[Layer]:
-    window = config.window.build()
-    plan = Plan(window.loss_rows, window.recent)
-    return layers(config.model, config.execution, tensor, plan)
+    return layers(config.model, config.execution, tensor)
+
+
+def _loss(config: RunConfig, tensor: TensorParallel, micro_batch: int) -> Callable[[Tensor, Tensor], Tensor]:
+    head = Head.of(config.model, config.execution, tensor)
+
+    def loss(hidden: Tensor, weight: Tensor) -> Tensor:
+        targets = torch.zeros(micro_batch, config.window.build().stride, dtype=torch.long)
+        return head_loss(head, hidden, weight, targets).objective
+
+    return loss
 
 
 def _hidden(config: RunConfig, tensor: TensorParallel, micro_batch: int) -> torch.Tensor:

@@ -8,6 +8,7 @@ A job is one of
         "may_fail": true     a user's error is told, and the next job follows
         "keep_state": FILE   a copy of state.json as this job leaves it
     {"do": "resave", "config": {...}, "from": F, "to": G}    load F under that configuration, save at once to G
+    {"do": "steps", "config": {...}, "steps": N}             N steps alone; see few_steps.py
     {"do": "layers", "sequence": true}                       split layers against torch.nn's
     {"do": "limit file size", "bytes": N}                    stands for a disk that is full
     {"do": "forget", "folder": F}                            a user removes a folder
@@ -26,6 +27,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from few_steps import take_steps
 from layers import check
 
 from megarc.config import build
@@ -69,7 +71,9 @@ def main() -> None:
         )
         os.environ["MEGARC_FAULTS"] = json.dumps(job.get("faults", []))
         os.environ["MEGARC_SAMPLES"] = job.get("samples", "")
-        if job["do"] == "pretrain":
+        if job["do"] == "steps":
+            take_steps(config, groups, job["steps"], config.folder)
+        elif job["do"] == "pretrain":
             attempt(config, groups, job)
             if groups.first and "keep_state" in job:
                 shutil.copy(config.folder / "state.json", job["keep_state"])

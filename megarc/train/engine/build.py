@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from megarc.errors import UserError
-from megarc.model import Plan, Transformer, build_pipeline, initial_values, no_compiler, no_fp8, record_of
+from megarc.model import Transformer, build_pipeline, initial_values, no_compiler, no_fp8, record_of
 from megarc.parallel import Groups, TensorParallel, cut, size
 from megarc.train.config import RunConfig
 from megarc.train.engine.deepspeed_grid import Grid
 from megarc.train.engine.deepspeed_settings import deepspeed_settings
-from megarc.train.engine.engine import Engine, PipelinedEngine, StageLoss
+from megarc.train.engine.engine import Engine, PipelinedEngine
 from megarc.train.engine.optimizer import adamw
 from megarc.train.heartbeat import Heartbeat
 
@@ -53,16 +53,10 @@ def build_engine(config: RunConfig, groups: Groups, heartbeat: Heartbeat | None 
             _initialize(deepspeed, model, config, settings, groups.device, mpu=grid),
             heartbeat,
         )
-    window = config.window.build()
-    plan = Plan(
-        rows=slice(0, window.rows) if config.data.loss_by_row else window.loss_rows,
-        recent=None if config.data.intervals else window.recent,
-    )
-    loss = StageLoss(config, plan, tensor)
-    stage = build_pipeline(config.model, config.execution, groups, plan, loss)
+    stage = build_pipeline(config.model, config.execution, groups)
     _fill(stage, config, groups, stage.canonical)
     return PipelinedEngine(
-        config, groups, _initialize(deepspeed, stage, config, settings, groups.device), loss, heartbeat
+        config, groups, _initialize(deepspeed, stage, config, settings, groups.device), heartbeat
     )
 
 
@@ -108,8 +102,22 @@ def _import_deepspeed(device: torch.device) -> Any:
     if device.type == "cpu":
         # Its shared-memory extension would be compiled at first use: minutes, and a lock that can hang.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    _import_muon_uncompiled()
     deepspeed.init_distributed(verbose=False)
     return deepspeed
+
+
+def _import_muon_uncompiled() -> None:
+    """Imports DeepSpeed's Muon without a compiler; its ZeRO optimizers ask whether ours is one.
+
+    Its functions are decorated with torch.compile, so that the import alone loads the whole of inductor: 3.5
+    CPU-seconds of every rank, for functions that nobody calls.
+    """
+    compiled, torch.compile = torch.compile, lambda function=None, **_: function or (lambda same: same)
+    try:
+        import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
+    finally:
+        torch.compile = compiled
 
 
 @contextmanager

@@ -34,8 +34,13 @@ def deepspeed_settings(
         "wall_clock_breakdown": False,
     }
     if config.parallel.pipeline > 1:
-        # Hidden rows travel whole, or, with sequence parallelism, as each rank's rows.
-        derived["pipeline"] = {"pipe_partitioned": False, "grad_partitioned": False}
+        derived["pipeline"] = {
+            # Hidden rows travel whole, or, with sequence parallelism, as each rank's rows.
+            "pipe_partitioned": False,
+            "grad_partitioned": False,
+            # Computed again by DeepSpeed, a layer would find another micro-batch beside it.
+            "activation_checkpoint_interval": 0,
+        }
     if config.precision == "bf16":
         # Its own look at every gradient for inf and nan: the gate judges by the norm.
         derived["bf16"] = {"enabled": True, "check_grad_overflow": False}

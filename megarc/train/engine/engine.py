@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from megarc.model import Head, Plan, Record, head_loss, pick_rows, record_of, weighted_sum
+from megarc.model import Beside, Head, Record, head_loss, pick_rows, record_of, weighted_sum
 from megarc.parallel import Groups, TensorParallel, all_reduce_sum
 from megarc.train.config import RunConfig
 from megarc.train.engine.micro_batch import MicroBatch
@@ -211,77 +211,58 @@ class PipelinedEngine(Engine):
     """The same over DeepSpeed's pipeline engine: its schedule (1F1B) runs all micro-batches at once."""
 
     def __init__(
-        self,
-        config: RunConfig,
-        groups: Groups,
-        deepspeed_engine: Any,
-        loss: StageLoss,
-        heartbeat: Heartbeat | None = None,
+        self, config: RunConfig, groups: Groups, deepspeed_engine: Any, heartbeat: Heartbeat | None = None
     ) -> None:
         super().__init__(config, groups, deepspeed_engine, heartbeat)
-        self.loss = loss
+        self._head = Head.of(config.model, config.execution, TensorParallel.of(groups))
 
     @torch.no_grad()
     def evaluate(self, batch: MicroBatch) -> Tensor:
         self.heartbeat.enter("evaluating")
-        self.loss.nll = torch.zeros((), device=self.groups.device)
-        items = iter([self.loss.item(batch, 1.0)])
+        nll = torch.zeros((), device=self.groups.device)
+        items = self._expect([batch], 1.0, nll)
         self.deepspeed.eval_batch(items, num_micro_batches=1, bcast_loss=False)
         self.deepspeed.train()
-        return self._from_last_stage(self.loss.nll)
+        return self._from_last_stage(nll)
 
     def _canonical(self, name: str) -> str:
         return self.deepspeed.module.canonical(name)
 
     def _update(self, micro_batches: Sequence[MicroBatch], factor: Tensor | float) -> None:
-        self.loss.nll = self.nll
-        items = iter([self.loss.item(batch, factor) for batch in micro_batches])
+        items = self._expect(micro_batches, factor, self.nll)
         self.heartbeat.enter("pipeline")
         self.deepspeed.train_batch(items)
 
     def _whole_nll(self) -> Tensor:
-        self.nll = self._from_last_stage(self.loss.nll.clone())
+        self.nll = self._from_last_stage(self.nll.clone())
         return super()._whole_nll()
+
+    # ---- helpers
+
+    def _expect(
+        self, micro_batches: Sequence[MicroBatch], factor: Tensor | float, nll: Tensor
+    ) -> Iterator[tuple[Tensor, tuple[()]]]:
+        """Tells this stage the micro-batches to come; what the pipeline engine takes as inputs and labels.
+
+        Only the first stage takes inputs, tokens. Labels are none: the targets stand beside the last stage's
+        hidden rows. The sum of w * nll is added to ``nll``, there.
+        """
+        self.deepspeed.module.expect(
+            Beside(partial(self._loss, batch, factor, nll), self._rows(batch), batch.seen, batch.positions)
+            for batch in micro_batches
+        )
+        return iter([(batch.tokens[:, :-1], ()) for batch in micro_batches])
+
+    def _loss(
+        self, batch: MicroBatch, factor: Tensor | float, nll: Tensor, hidden: Tensor, weight: Tensor
+    ) -> Tensor:
+        """What the last stage minimises."""
+        targets = pick_rows(batch.tokens[:, 1:], self._rows(batch))
+        z_loss = self.config.optimizer.z_loss
+        loss = head_loss(self._head, hidden, weight, targets, batch.weights, z_loss)
+        nll += weighted_sum(loss.nll, batch.weights)
+        return loss.objective * factor
 
     def _from_last_stage(self, value: Tensor) -> Tensor:
         """``value``, which is 0 on all stages but the last."""
         return all_reduce_sum(value, self.groups.pipeline)
-
-
-class StageLoss:
-    """The last stage's loss; it keeps the sum of w * nll, which the engine does not hand back."""
-
-    def __init__(self, config: RunConfig, plan: Plan, tensor: TensorParallel) -> None:
-        self.z_loss, self.plan = config.optimizer.z_loss, plan
-        self.loss_rows = config.window.build().loss_rows
-        self.head = Head.of(config.model, config.execution, tensor)
-        self.nll = torch.zeros(())
-
-    def item(self, batch: MicroBatch, factor: Tensor | float) -> tuple[Any, Any]:
-        """A micro-batch as the pipeline engine takes it: what flows, and labels for this loss."""
-        if batch.positions is not None:
-            raise ValueError("rows have positions of their own, which no pipeline carries")
-        flow: list[Tensor] = [batch.tokens[:, :-1]]
-        if self.plan.recent is None:
-            intervals = batch.intervals()
-            flow += [intervals.begin, intervals.end]
-        elif batch.seen != self.plan.recent:
-            raise ValueError(f"every stage takes R of {self.plan.recent} rows for granted, not {batch.seen}")
-        count, device = batch.tokens.shape[1] - 1, batch.tokens.device
-        rows, weights = batch.rows, batch.weights
-        if rows is None or weights is None:
-            every = torch.arange(len(batch.tokens) * count, device=device).view(-1, count)
-            rows = every[:, self.loss_rows].flatten()
-            weights = torch.ones_like(rows, dtype=torch.float32)
-        targets = pick_rows(batch.tokens[:, 1:], rows)
-        # The last layer gives the rows ``plan.rows`` of each sample: rows are numbered among those.
-        first, given = self.plan.rows.start, self.plan.rows.stop - self.plan.rows.start
-        place = rows // count * given + rows % count - first
-        return tuple(flow), (targets, place, weights, torch.as_tensor(factor, device=device))
-
-    def __call__(self, last: tuple[Tensor, Tensor], labels: tuple[Tensor, ...]) -> Tensor:
-        targets, place, weights, factor = labels
-        hidden, table = last
-        loss = head_loss(self.head, pick_rows(hidden, place), table, targets, weights, self.z_loss)
-        self.nll = self.nll + weighted_sum(loss.nll, weights)
-        return loss.objective * factor

@@ -1,0 +1,80 @@
+"""What `worker.py` does for the job "steps": a few optimizer steps without a run around them, and what came of them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from megarc.data import Gaps, open_stream
+from megarc.parallel import Groups
+from megarc.science import MAKERS, PointerChase
+from megarc.train import RunConfig, resolve
+from megarc.train.checkpoint import Level, Saver, Standing
+from megarc.train.engine.build import build_engine
+from megarc.train.loop.feed import steps
+from megarc.train.loop.learning_rate import learning_rate
+from megarc.train.metrics.heldout_loss import heldout_loss
+
+
+class Annotated(PointerChase):
+    """The task, with what a source may say of a sample, each by its number: any of ``says``.
+
+    weights: fractions, some 0, also of rows that are no answers; uniform: no weights at all; recent: rows
+    of R, fewer in some; documents; positions.
+    """
+
+    def __init__(self, window, seed, says):
+        super().__init__(window, seed)
+        self.says = says
+        self.digest += "".join(sorted(says))
+
+    def read_many(self, k):
+        read, rows = super().read_many(k), np.arange(self.window.rows, dtype=np.int32)
+        k = k[:, None]
+        if "uniform" in self.says:
+            read = replace(read, weights=None)
+        if "weights" in self.says:
+            weights = ((k + np.arange(self.window.stride)) % 4 / 3).astype(np.float32)
+            read = replace(read, weights=weights)
+        if "recent" in self.says:
+            recent = np.where(k % 3 == 0, 24, (k * 7) % 24).astype(np.int32)
+            read = replace(read, recent=recent[:, 0])
+        if "documents" in self.says:
+            read = replace(read, documents=(rows >= 5 + k % 11).astype(np.int32) + (rows >= 30))
+        if "positions" in self.says:
+            read = replace(read, positions=(rows + k % 5).astype(np.int32))
+        return read
+
+
+def make_annotated(config, window):
+    return Annotated(window, config.options.get("seed", 0), config.options["says"])
+
+
+def take_steps(config: RunConfig, groups: Groups, count: int, folder: Path) -> None:
+    """``count`` steps; to ``folder`` numbers.json, and checkpoints/ with masters and moments."""
+    kinds = {**MAKERS, "annotated": make_annotated}
+    train, heldout = (
+        open_stream(config.data, part, config.window.build(), config.seed, makers=kinds)
+        for part in ("train", "valid")
+    )
+    config = resolve(config, train, groups.topology)
+    engine, rate, batches = build_engine(config, groups), learning_rate(config), config.batches()
+    feed = steps(
+        train, groups, batches, config.batch.micro_batch, Gaps(), engine.heartbeat, first=0, total=count
+    )
+    done = [engine.step(micro_batches, rate(number)) for number, micro_batches in enumerate(feed)]
+    numbers = {
+        "loss": [float(one.loss) for one in done],
+        "gradient norm": [float(one.gradient_norm) for one in done],
+        "held-out": [heldout_loss(engine, heldout, config.validation.windows)],
+    }
+    target = folder / "checkpoints"
+    target.mkdir(parents=True, exist_ok=True)
+    saver = Saver(groups)
+    standing = Standing(step=count, samples=batches.samples_before(count))
+    saver.save(engine, standing, {"config": {}}, Level.shared(target, groups, keep=1))
+    saver.wait()
+    engine.close()
+    if groups.first:
+        (folder / "numbers.json").write_text(json.dumps(numbers))
