@@ -23,6 +23,7 @@ class Mix(NamedTuple):
     sequence: bool = False
     precision: str = "fp32"
     variant: str = "tied"
+    layers: int = 2
 
     @property
     def ranks(self):
@@ -30,12 +31,13 @@ class Mix(NamedTuple):
 
     @property
     def one(self):
-        """What it is compared with: one rank, the same precision and variant."""
-        return Mix(zero=0 if self.precision == "fp32" else 1, precision=self.precision, variant=self.variant)
+        """What it is compared with: one rank, the same model, precision and variant."""
+        zero = 0 if self.precision == "fp32" else 1
+        return Mix(zero=zero, precision=self.precision, variant=self.variant, layers=self.layers)
 
     def __str__(self):
         where = f"tp{self.tensor}-pp{self.pipeline}-dp{self.data}-z{self.zero}"
-        return f"{where}{'-sequence' if self.sequence else ''}-{self.precision}-{self.variant}"
+        return f"{where}{'-sequence' if self.sequence else ''}-{self.precision}-{self.variant}-{self.layers}"
 
 
 VARIANTS = {
@@ -51,23 +53,52 @@ COMPARED = ("loss", "gradient norm", "held-out", "gradients", "weights")
 
 
 def mixes(ranks=8):
-    """All that fit so many ranks, those that are compared with and those that are supported."""
-    found = [
-        Mix(*sizes, zero, sequence, precision)
-        for *sizes, zero, sequence, precision in itertools.product(
-            (1, 2, 4), (1, 2, 4), (1, 2), (0, 1, 2, 3), (False, True), ("fp32", "bf16")
-        )
+    """The rows of the table that fit so many ranks, and those that they are compared with.
+
+    Up to 2 ranks every layout, ZeRO stage and precision; on 4 and 8 each pair of settings; variants where
+    a pipeline, ZeRO 3 or split rows meet them.
+    """
+    both = [
+        *_product(ranks=2),
+        Mix(2, 2, 1),
+        Mix(2, 2, 1, sequence=True),
+        Mix(1, 2, 2),
+        Mix(1, 4, 1, layers=4),
+        Mix(2, 1, 2, zero=1, sequence=True),
+        Mix(2, 1, 2, zero=3, sequence=True),
+        Mix(4, 1, 1, zero=3),
+        Mix(2, 2, 2, sequence=True),
+        Mix(4, 2, 1),
+        *(Mix(1, 2, 1, variant=variant) for variant in VARIANTS),
+        *(Mix(data=2, zero=3, variant=variant) for variant in VARIANTS),
+        *(Mix(2, 2, 1, sequence=True, variant=variant) for variant in ("untied", "documents")),
+        *(Mix(1, 4, 1, variant=variant, layers=4) for variant in ("untied", "recent")),
     ]
-    layouts = [Mix(1, 2, 1), Mix(1, 4, 1), Mix(2, 2, 1, sequence=True), Mix(data=2, zero=3)]
-    found += [
-        layout._replace(precision=precision, variant=variant)
-        for variant, layout, precision in itertools.product(VARIANTS, layouts, ("fp32", "bf16"))
-        if variant != "tied"
+    fp32 = [
+        Mix(2, 1, 2, zero=0, sequence=True),
+        Mix(2, 1, 2, zero=2),
+        Mix(4, 1, 1, zero=2, sequence=True),
+        Mix(4, 1, 2, zero=1, sequence=True),
+        Mix(2, 4, 1, sequence=True, layers=4),
     ]
-    found += [mix.one for mix in found]
-    return sorted(
-        {mix for mix in found if mix.ranks <= ranks and _supported(mix)}, key=lambda mix: (mix.ranks, mix)
-    )
+    return _sorted([*both, *fp32, *(mix._replace(precision="bf16") for mix in both)], ranks)
+
+
+def all_mixes(ranks=8):
+    """Every layout that fits so many ranks; more than anyone runs each day."""
+    wide = _product(ranks)
+    return _sorted([*mixes(ranks), *wide, *(mix._replace(precision="bf16") for mix in wide)], ranks)
+
+
+def _product(ranks):
+    found = itertools.product((1, 2, 4), (1, 2, 4), (1, 2), (0, 1, 2, 3), (False, True))
+    listed = (Mix(*keys, layers=max(2, keys[1])) for keys in found)
+    return [mix for mix in listed if mix.ranks <= ranks]
+
+
+def _sorted(listed, ranks):
+    listed = {mix for mix in listed if mix.ranks <= ranks and _supported(mix)}
+    return sorted(listed | {mix.one for mix in listed}, key=lambda mix: (mix.ranks, mix))
 
 
 def _supported(mix):
@@ -89,7 +120,8 @@ def run_mixes(listed, folder, steps, **changes):
 def job(mix, folder, steps, **changes):
     tree = config(
         folder / str(mix), mix.zero, steps, parallel__tensor=mix.tensor, parallel__pipeline=mix.pipeline,
-        parallel__sequence=mix.sequence, precision=mix.precision, model__layers=4,
+        parallel__sequence=mix.sequence, precision=mix.precision, model__layers=mix.layers,
+        batch__micro=4 // mix.data, validation__windows=3,
         **VARIANTS[mix.variant], **changes,
     )  # fmt: skip
     return {"do": "steps", "config": tree, "steps": steps}
