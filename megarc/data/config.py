@@ -75,16 +75,6 @@ class DataConfig(Config):
     most_epochs: float = key(4.0, "warn where a source is repeated more often", circumstance=True, gt=0)
 
     @property
-    def intervals(self) -> bool:
-        """Whether rows may differ in what they see, so that each needs an interval of keys."""
-        return self.documents == "isolate" or self.short_recent > 0 or self.packs
-
-    @property
-    def loss_by_row(self) -> bool:
-        """Whether any row may bear loss, so that sources may give weights of all n rows."""
-        return self.packs
-
-    @property
     def packs(self) -> bool:
         """Whether samples of corpora are whole documents."""
         return self.packing != "windows"

@@ -3,11 +3,13 @@
 from itertools import combinations, pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from megarc.config import load
+from megarc.interval import Intervals
 from megarc.model import (
     Beside,
     ExecutionConfig,
@@ -19,6 +21,7 @@ from megarc.model import (
     record_of,
     stage_bounds,
 )
+from megarc.model.transformer import pick_rows
 from megarc.parallel import TensorParallel
 from megarc.train import RunConfig
 
@@ -34,7 +37,7 @@ def sizes(config):
 def test_every_stage_has_both_groups_of_the_optimizer(file):
     """A stage without norms or without matrices hangs at the first step: DeepSpeed reduces once a group."""
     config = load(RunConfig, file, ["model.vocabulary=50257"]).model
-    listed = layers(config, ExecutionConfig(), TensorParallel(), slice(0, 8))
+    listed = layers(config, ExecutionConfig(), TensorParallel())
     with FakeTensorMode():
         built = [layer.build() for layer in listed]
         decays = [{record_of(weight).decays for weight in module.parameters()} for module in built]
@@ -51,7 +54,7 @@ def test_the_largest_stage_is_as_small_as_can_be(tied):
     config = load(
         RunConfig, MODELS[0], ["model.vocabulary=3000", "model.layers=7", f"model.tied={tied}"]
     ).model
-    listed = layers(config, ExecutionConfig(), TensorParallel(), slice(0, 8))
+    listed = layers(config, ExecutionConfig(), TensorParallel())
     blocks = [number for number, layer in enumerate(listed) if layer.name.startswith("blocks.")]
 
     def largest(bounds):
@@ -64,30 +67,32 @@ def test_the_largest_stage_is_as_small_as_can_be(tied):
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_stage_runs_on_hidden_rows_alone(tied):
-    """Rows of R, documents and positions stand beside them: the same loss as the whole model's."""
+    """Loss rows, what rows see, and positions stand beside them: the same loss as the whole model's."""
     config = load(RunConfig, MODELS[0], ["model.vocabulary=64", "model.layers=2", f"model.tied={tied}"]).model
-    rows, count = slice(4, 12), 12
+    count = 12
     model = Transformer(config)
     with torch.no_grad():
         initialise(model, config, seed=3)
     tokens = torch.randint(64, (2, count + 1), generator=torch.Generator().manual_seed(0))
+    documents = np.where(np.arange(count) > 6, 1, 0)[None].repeat(2, 0)
     given = {
-        "recent": torch.tensor([2, 4]),
-        "documents": (torch.arange(count) > 6).int().expand(2, count),
+        "rows": torch.tensor([3, 4, 9, 14, 22, 23]),
+        "seen": Intervals.of(count, np.array([2, 4]), documents).map(torch.as_tensor),
         "positions": torch.arange(count) * torch.tensor([[1], [3]]),
     }
     head = Head.of(config, ExecutionConfig(), TensorParallel())
 
     def run(**given):
         def loss(hidden, weight):
-            return head_loss(head, hidden, weight, tokens[:, 1:][:, rows]).objective
+            targets = pick_rows(tokens[:, 1:], given["rows"])
+            return head_loss(head, hidden, weight, targets).objective
 
         x, beside = tokens[:, :-1], Beside(loss, **given)
-        for layer in layers(config, ExecutionConfig(), TensorParallel(), rows):
+        for layer in layers(config, ExecutionConfig(), TensorParallel()):
             x = layer.run(model.get_submodule(layer.name), x, beside)
         return x
 
-    assert torch.equal(run(**given), model(tokens, rows, **given).objective)
-    plain = {"recent": 4, "documents": None, "positions": None}
+    assert torch.equal(run(**given), model(tokens, **given).objective)
+    plain = {"rows": slice(4, 12), "seen": 4, "positions": None}
     for name in given:  # each of them matters
         assert not torch.allclose(run(**given), run(**{**given, name: plain[name]}))

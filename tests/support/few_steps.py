@@ -13,15 +13,15 @@ from megarc.train import RunConfig, resolve
 from megarc.train.checkpoint import Level, Saver, Standing
 from megarc.train.engine.build import build_engine
 from megarc.train.loop.feed import steps
-from megarc.train.loop.learning_rate import learning_rate
-from megarc.train.metrics.heldout_loss import heldout_loss
+from megarc.train.schedule import Timeline
+from megarc.train.metrics.heldout_loss import heldout_losses
 
 
 class Annotated(PointerChase):
     """The task, with what a source may say of a sample, each by its number: any of ``says``.
 
-    weights: fractions, some 0, also of rows that are no answers; uniform: no weights at all; recent: rows
-    of R, fewer in some; documents; positions.
+    weights: fractions, some 0, also of rows that are no answers; row_weights: of all n rows; uniform: none;
+    recent: rows of R, fewer in some; documents; positions.
     """
 
     def __init__(self, window, seed, says):
@@ -37,6 +37,8 @@ class Annotated(PointerChase):
         if "weights" in self.says:
             weights = ((k + np.arange(self.window.stride)) % 4 / 3).astype(np.float32)
             read = replace(read, weights=weights)
+        if "row_weights" in self.says:
+            read = replace(read, weights=((k + rows) % 5 / 4).astype(np.float32))
         if "recent" in self.says:
             recent = np.where(k % 3 == 0, 24, (k * 7) % 24).astype(np.int32)
             read = replace(read, recent=recent[:, 0])
@@ -59,15 +61,16 @@ def take_steps(config: RunConfig, groups: Groups, count: int, folder: Path) -> N
         for part in ("train", "valid")
     )
     config = resolve(config, train, groups.topology)
-    engine, rate, batches = build_engine(config, groups), learning_rate(config), config.batches()
+    engine, timeline = build_engine(config, groups), Timeline.of(config)
+    batches, rate = timeline.batches, timeline.learning_rate
     feed = steps(
-        train, groups, batches, config.batch.micro_batch, Gaps(), engine.heartbeat, first=0, total=count
+        train, groups, timeline, config.batch.micro_batch, Gaps(), engine.heartbeat, first=0, total=count
     )
     done = [engine.step(micro_batches, rate(number)) for number, micro_batches in enumerate(feed)]
     numbers = {
         "loss": [float(one.loss) for one in done],
         "gradient norm": [float(one.gradient_norm) for one in done],
-        "held-out": [heldout_loss(engine, heldout, config.validation.windows)],
+        "held-out": [one.nll / one.tokens for one in heldout_losses(engine, heldout, config.validation.windows)],
     }
     target = folder / "checkpoints"
     target.mkdir(parents=True, exist_ok=True)

@@ -45,7 +45,7 @@ VARIANTS = {
     "untied": {"model__tied": False},
     "short_recent": {"data__short_recent": 0.4},
     **{says: {"data__train": [{"kind": "annotated", "options": {"says": [says]}}]}
-       for says in ("uniform", "weights", "recent", "documents", "positions")},
+       for says in ("uniform", "weights", "row_weights", "recent", "documents", "positions")},
 }  # fmt: skip
 """Keys of the run: head and embedding tied or not, or (tied) what the source says of its samples."""
 
