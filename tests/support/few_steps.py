@@ -13,8 +13,8 @@ from megarc.train import RunConfig, resolve
 from megarc.train.checkpoint import Level, Saver, Standing
 from megarc.train.engine.build import build_engine
 from megarc.train.loop.feed import steps
-from megarc.train.schedule import Timeline
 from megarc.train.metrics.heldout_loss import heldout_losses
+from megarc.train.schedule import Timeline
 
 
 class Annotated(PointerChase):
@@ -70,7 +70,9 @@ def take_steps(config: RunConfig, groups: Groups, count: int, folder: Path) -> N
     numbers = {
         "loss": [float(one.loss) for one in done],
         "gradient norm": [float(one.gradient_norm) for one in done],
-        "held-out": [one.nll / one.tokens for one in heldout_losses(engine, heldout, config.validation.windows)],
+        "held-out": [
+            one.nll / one.tokens for one in heldout_losses(engine, heldout, config.validation.windows)
+        ],
     }
     target = folder / "checkpoints"
     target.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from megarc.attention import on_device
 from megarc.data import Batch
-from megarc.interval import Intervals, Seen
+from megarc.interval import Seen
 
 
 class MicroBatch(NamedTuple):
@@ -32,14 +32,6 @@ class MicroBatch(NamedTuple):
     samples: npt.NDArray[np.int64]
     positions: Tensor | None = None
     rows: Tensor | None = None
-
-    def intervals(self) -> Intervals:
-        """What rows see, as intervals even where one number says it."""
-        if isinstance(self.seen, Intervals):
-            return self.seen
-        count, rows = len(self.tokens), self.tokens.shape[1] - 1
-        made = Intervals.of(rows, np.full(count, self.seen, dtype=np.int32))
-        return on_device(made, self.tokens.device)
 
 
 def to_tensors(batch: Batch, device: torch.device) -> MicroBatch:
