@@ -23,7 +23,7 @@ from megarc.config import load
 from megarc.data import open_stream
 from megarc.errors import run_script
 from megarc.parallel import connect, disconnect, meet
-from megarc.rank_environment import place_from_environment
+from megarc.rank_environment import read_rank_environment
 from megarc.report import table
 from megarc.science import MAKERS
 from megarc.train import RunConfig, resolve
@@ -50,7 +50,7 @@ def main() -> int:
         "data.train=[{kind: pointer_chase}]",
     ]
     config = load(RunConfig, ROOT / "configs" / "models" / f"{arguments.model}.yaml", window)
-    groups = connect(meet(place_from_environment()), "cpu")
+    groups = connect(meet(read_rank_environment()), "cpu")
     stream = open_stream(config.data, "train", config.window.build(), 0, makers=MAKERS)
     engine = build_engine(resolve(config, stream, groups.topology), groups)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as scratch:

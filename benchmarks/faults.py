@@ -243,12 +243,12 @@ def _fork(layout: Layout, folder: Path, environment: dict[str, str], output: Pat
 def _be_a_rank(layout: Layout, folder: Path) -> int:
     from megarc.config import build
     from megarc.parallel import disconnect
-    from megarc.rank_environment import place_from_environment
+    from megarc.rank_environment import read_rank_environment
     from megarc.science import MAKERS
     from megarc.train import RunConfig, pretrain, start
 
     begun = start(
-        place_from_environment(),
+        read_rank_environment(),
         lambda: build(RunConfig, layout.tree(folder), "faults"),
         timedelta(seconds=60),
     )

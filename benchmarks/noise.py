@@ -20,7 +20,7 @@ from megarc.config import load
 from megarc.data import open_stream
 from megarc.errors import run_script
 from megarc.parallel import connect, disconnect, meet
-from megarc.rank_environment import place_from_environment
+from megarc.rank_environment import read_rank_environment
 from megarc.report import table
 from megarc.science import MAKERS
 from megarc.train import RunConfig, build_engine, resolve, to_tensors
@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=15, help="pairs of steps (15)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    groups = connect(meet(place_from_environment()), "cpu")
+    groups = connect(meet(read_rank_environment()), "cpu")
     facts = {model: measure(model, groups, arguments.repeats) for model in arguments.model or ["1M", "10M"]}
     disconnect()
     columns = ["model", "ms a step", "ms with a measurement", "more, %", "every 10 steps, %"]

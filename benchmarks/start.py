@@ -19,7 +19,7 @@ from megarc.config import load
 from megarc.parallel.meeting import Meeting
 from megarc.parallel.rollcall import code_digest, roll_call
 from megarc.plan import dry_run
-from megarc.rank_environment import Place, free_port
+from megarc.rank_environment import RankEnvironment, free_port
 from megarc.train import RunConfig
 
 RESULTS = Path(__file__).parent / "results" / "start.json"
@@ -55,7 +55,7 @@ def meet_all(ranks: int) -> float:
     address = ("127.0.0.1", free_port())
 
     def one(rank: int) -> None:
-        meeting = Meeting(Place(rank, ranks, rank % 8, "slurm"), address, timedelta(minutes=3))
+        meeting = Meeting(RankEnvironment(rank, ranks, rank % 8, "slurm"), address, timedelta(minutes=3))
         meeting.share(lambda: "configuration" * 100)
         roll_call(meeting, "cpu", ranks)
 

@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     from megarc.config import load
     from megarc.parallel import disconnect
     from megarc.plan import explain_memory, explained_memory
-    from megarc.rank_environment import place_from_environment
+    from megarc.rank_environment import read_rank_environment
     from megarc.science import MAKERS
     from megarc.tiers import makers
     from megarc.train import Ending, RunConfig, RunFolder, pretrain, start
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         return load(RunConfig, arguments.config, arguments.overrides)
 
     try:
-        begun = start(place_from_environment(), read, timedelta(seconds=arguments.patience))
+        begun = start(read_rank_environment(), read, timedelta(seconds=arguments.patience))
         if arguments.check:
             return show(begun)
         with ExitStack() as stack:

@@ -37,11 +37,11 @@ def main() -> int:
 
     from megarc.errors import told_once
     from megarc.parallel import connect, disconnect, meet
-    from megarc.rank_environment import place_from_environment
+    from megarc.rank_environment import read_rank_environment
     from megarc.science import MAKERS
     from megarc.tiers import make_rollouts
 
-    place = place_from_environment()
+    place = read_rank_environment()
     logging.basicConfig(
         level=logging.INFO if place.rank == 0 else logging.WARNING, format="%(message)s", stream=sys.stderr
     )

@@ -11,7 +11,7 @@ from megarc.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RankEnvironment:
     """Rank ``rank`` of ``world``, the ``local_rank``-th on its host."""
 
     rank: int
@@ -20,7 +20,7 @@ class Place:
     launcher: str
 
 
-ALONE = Place(rank=0, world=1, local_rank=0, launcher="python")
+ALONE = RankEnvironment(rank=0, world=1, local_rank=0, launcher="python")
 
 # (launcher, rank, world, local rank): the names under which each tells them. The first that is there counts, so a
 # launcher that was itself started by another comes before it: deepspeed and torchrun before mpirun, mpirun before
@@ -35,7 +35,7 @@ _LAUNCHERS = (
 )
 
 
-def place_from_environment(environment: Mapping[str, str] = os.environ, *, local: bool = True) -> Place:
+def read_rank_environment(environment: Mapping[str, str] = os.environ, *, local: bool = True) -> RankEnvironment:
     """The place that deepspeed, torchrun, mpirun or srun gave this process; alone without any.
 
     Args:
@@ -57,7 +57,7 @@ def place_from_environment(environment: Mapping[str, str] = os.environ, *, local
             )
         local_name = next((name for name in local_names if name in environment), local_names[0])
         local_rank = _number(environment, local_name) if local or local_name in environment else 0
-        return Place(rank, world, local_rank, _named(launcher, environment))
+        return RankEnvironment(rank, world, local_rank, _named(launcher, environment))
     return ALONE
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from megarc.corpus.packing.job_part import this_part
 from megarc.errors import UserError
-from megarc.rank_environment import ALONE, place_from_environment
+from megarc.rank_environment import ALONE, read_rank_environment
 
 TORCH = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
 MPICH = {"PMI_RANK": "3", "PMI_SIZE": "8", "MPI_LOCALRANKID": "1"}
@@ -30,26 +30,26 @@ OPEN_MPI = {
     ],
 )
 def test_every_launcher_says_the_same(environment, launcher):
-    place = place_from_environment(environment)
+    place = read_rank_environment(environment)
     assert (place.rank, place.world, place.local_rank, place.launcher) == (3, 8, 1, launcher)
 
 
 def test_alone():
-    assert place_from_environment({}) == ALONE
+    assert read_rank_environment({}) == ALONE
     # A batch script knows how many tasks its job has; it is not one of them.
-    assert place_from_environment({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"}) == ALONE
+    assert read_rank_environment({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"}) == ALONE
 
 
 def test_a_pod_that_is_one_of_several_packs_its_part():
     pod = {"RANK": "3", "WORLD_SIZE": "8", "MASTER_ADDR": "job-0"}
     assert this_part(None, pod) == (3, 8)
     with pytest.raises(UserError, match="LOCAL_RANK"):
-        place_from_environment(pod)
+        read_rank_environment(pod)
 
 
 @pytest.mark.parametrize("change", [{"RANK": "8"}, {"RANK": "x"}, {"LOCAL_RANK": ""}, {"WORLD_SIZE": "0"}])
 def test_half_an_environment_is_refused(change):
     with pytest.raises(UserError):
-        place_from_environment({**TORCH, **change})
+        read_rank_environment({**TORCH, **change})
     with pytest.raises(UserError):
-        place_from_environment({"RANK": "0"})
+        read_rank_environment({"RANK": "0"})

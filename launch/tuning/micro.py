@@ -15,7 +15,7 @@ from megarc.config import load
 from megarc.errors import UserError
 from megarc.parallel import Groups, disconnect
 from megarc.progress import progress
-from megarc.rank_environment import place_from_environment
+from megarc.rank_environment import read_rank_environment
 from megarc.report import micro_batches, table
 from megarc.science import MAKERS
 from megarc.train import Lengths, start
@@ -27,7 +27,7 @@ def micro(arguments: argparse.Namespace) -> int:
     """Started by a launcher as a run is: each rank calls it."""
     study = load(StudyConfig, arguments.config, arguments.overrides)
     try:
-        begun = start(place_from_environment(), study.run, _PATIENCE)
+        begun = start(read_rank_environment(), study.run, _PATIENCE)
         trials, limit = try_all(study, begun.groups)
         if begun.groups.first:
             tell(study, begun.groups, trials, limit)

@@ -9,12 +9,12 @@ import subprocess
 from collections.abc import Mapping
 
 from megarc.errors import UserError
-from megarc.rank_environment import Place, free_port
+from megarc.rank_environment import RankEnvironment, free_port
 
 Address = tuple[str, int]
 
 
-def address_of(place: Place, environment: Mapping[str, str] = os.environ) -> Address | None:
+def address_of(place: RankEnvironment, environment: Mapping[str, str] = os.environ) -> Address | None:
     """Host and port of the first meeting; None for a process alone.
 
     MASTER_ADDR and MASTER_PORT win, whoever set them. Else srun's step says the

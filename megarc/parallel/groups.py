@@ -12,7 +12,7 @@ import torch.distributed as dist
 from megarc.errors import UserError
 from megarc.parallel.meeting import Meeting
 from megarc.parallel.topology import Dimension, Topology
-from megarc.rank_environment import Place
+from megarc.rank_environment import RankEnvironment
 
 _SECONDS_TO_LET_GO = 0.2
 
@@ -107,7 +107,7 @@ def disconnect() -> None:
         time.sleep(_SECONDS_TO_LET_GO)
 
 
-def choose_device(name: str, place: Place) -> torch.device:
+def choose_device(name: str, place: RankEnvironment) -> torch.device:
     """The device of this process: ``cpu``, ``cuda``, or ``auto`` for CUDA where there is one.
 
     Raises:

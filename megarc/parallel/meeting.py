@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 from megarc.errors import ToldByAnotherRank, UserError
 from megarc.parallel.address import Address, address_of
-from megarc.rank_environment import Place
+from megarc.rank_environment import RankEnvironment
 
 _PATIENCE = timedelta(minutes=5)
 _FAREWELL = timedelta(seconds=5)
@@ -31,7 +31,7 @@ class Meeting:
         patience: how long ranks wait for each other.
     """
 
-    def __init__(self, place: Place, address: Address | None, patience: timedelta) -> None:
+    def __init__(self, place: RankEnvironment, address: Address | None, patience: timedelta) -> None:
         self.place, self.address, self.patience = place, address, patience
         self.store: dist.Store = dist.HashStore() if address is None else _open(place, address, patience)
 
@@ -102,12 +102,12 @@ class Meeting:
         raise error
 
 
-def meet(place: Place, patience: timedelta = _PATIENCE) -> Meeting:
+def meet(place: RankEnvironment, patience: timedelta = _PATIENCE) -> Meeting:
     """Meets the other ranks where the launcher says."""
     return Meeting(place, address_of(place), patience)
 
 
-def _open(place: Place, address: Address, patience: timedelta) -> dist.Store:
+def _open(place: RankEnvironment, address: Address, patience: timedelta) -> dist.Store:
     # torchrun's agent holds the store already, and tells which attempt this is.
     held = place.launcher == "torchrun" and environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     try:
@@ -119,7 +119,7 @@ def _open(place: Place, address: Address, patience: timedelta) -> dist.Store:
     return dist.PrefixStore(f"attempt {environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
-def _no_store(place: Place, address: Address, error: Exception) -> str:
+def _no_store(place: RankEnvironment, address: Address, error: Exception) -> str:
     if "EADDRINUSE" in str(error) or "already in use" in str(error):
         return (
             f"port {address[1]} of this host is in use, so ranks cannot meet there; another run may hold it: "

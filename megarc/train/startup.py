@@ -12,7 +12,7 @@ from datetime import timedelta
 from megarc.config import build, to_dict
 from megarc.errors import told_once
 from megarc.parallel import Groups, Link, Present, check_links, connect, hosts_told, meet, roll_call
-from megarc.rank_environment import Place
+from megarc.rank_environment import RankEnvironment
 from megarc.train.config import RunConfig
 
 log = logging.getLogger("megarc")
@@ -28,7 +28,7 @@ class Start:
     links: list[Link]
 
 
-def start(place: Place, read: Callable[[], RunConfig], patience: timedelta) -> Start:
+def start(place: RankEnvironment, read: Callable[[], RunConfig], patience: timedelta) -> Start:
     """Meets the other ranks, shares the configuration that rank 0 reads, compares and connects all.
 
     Args:
@@ -63,7 +63,7 @@ def start(place: Place, read: Callable[[], RunConfig], patience: timedelta) -> S
     return Start(config, groups, present, links)
 
 
-def speak(place: Place) -> None:
+def speak(place: RankEnvironment) -> None:
     """Rank 0 speaks; others only warn. Each rank's log file has all it says."""
     console = Console(logging.INFO if place.rank == 0 else logging.WARNING)
     console.setFormatter(

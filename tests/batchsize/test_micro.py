@@ -67,12 +67,12 @@ from pathlib import Path
 from megarc.batchsize import Probe, StudyConfig, search
 from megarc.config import load
 from megarc.parallel import connect, disconnect, meet
-from megarc.rank_environment import place_from_environment
+from megarc.rank_environment import read_rank_environment
 from megarc.science import MAKERS
 from datetime import timedelta
 
 study = load(StudyConfig, Path(sys.argv[1]), ["tune.micro.memory_gib=1000"])
-groups = connect(meet(place_from_environment(), timedelta(seconds=60)), "cpu")
+groups = connect(meet(read_rank_environment(), timedelta(seconds=60)), "cpu")
 probe = Probe(study.run(), groups, MAKERS, "none", study.tune.micro)
 probe.attempt(1)
 pages = int(Path("/proc/self/statm").read_text().split()[0])

@@ -8,13 +8,13 @@ import torch
 
 from megarc.errors import UserError, run_script
 from megarc.parallel import check_links, connect, disconnect, meet, roll_call, rollcall, together
-from megarc.rank_environment import place_from_environment
+from megarc.rank_environment import read_rank_environment
 
 
 def main():
     torch.set_num_threads(1)
     job = json.loads(sys.argv[1])
-    place = place_from_environment()
+    place = read_rank_environment()
     if job.get("other") == place.rank:
         rollcall.code_digest = lambda: "changed"
     meeting = meet(place, timedelta(seconds=job["patience"]))

@@ -4,9 +4,9 @@ import pytest
 
 from megarc.errors import UserError
 from megarc.parallel.address import address_of, first_host, port_of_job
-from megarc.rank_environment import ALONE, Place
+from megarc.rank_environment import ALONE, RankEnvironment
 
-SLURM = Place(1, 4, 0, "slurm")
+SLURM = RankEnvironment(1, 4, 0, "slurm")
 STEP = {"SLURM_STEP_NODELIST": "localhost,n[1-2]", "SLURM_JOB_ID": "71", "SLURM_STEP_ID": "0"}
 
 
@@ -44,8 +44,8 @@ def test_jobs_and_steps_of_one_node_do_not_share_a_port():
 @pytest.mark.parametrize(
     ("place", "environment"),
     [
-        (Place(0, 2, 0, "deepspeed"), {"MASTER_ADDR": "h"}),
-        (Place(0, 2, 0, "torchrun"), {"MASTER_ADDR": "h", "MASTER_PORT": "high"}),
+        (RankEnvironment(0, 2, 0, "deepspeed"), {"MASTER_ADDR": "h"}),
+        (RankEnvironment(0, 2, 0, "torchrun"), {"MASTER_ADDR": "h", "MASTER_PORT": "high"}),
         (SLURM, {"SLURM_STEP_NODELIST": ""}),
         (SLURM, {**STEP, "SLURM_STEP_NODELIST": "no-such-host-anywhere"}),
     ],
@@ -59,4 +59,4 @@ def test_an_address_that_nobody_tells(place, environment, monkeypatch):
 def test_mpirun_without_mpi4py_says_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     with pytest.raises(UserError, match="pip install mpi4py"):
-        address_of(Place(0, 2, 0, "mpich"), {})
+        address_of(RankEnvironment(0, 2, 0, "mpich"), {})

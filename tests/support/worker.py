@@ -36,7 +36,7 @@ from megarc.data import open_stream
 from megarc.errors import UserError
 from megarc.parallel import Groups, connect, disconnect, meet
 from megarc.plan import explained_memory
-from megarc.rank_environment import place_from_environment
+from megarc.rank_environment import read_rank_environment
 from megarc.science import MAKERS
 from megarc.tiers import makers
 from megarc.train import RunConfig, pretrain, resolve
@@ -47,7 +47,7 @@ from megarc.train.engine.build import build_engine
 def main() -> None:
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    meeting = meet(place_from_environment())
+    meeting = meet(read_rank_environment())
     # It collects garbage and prints what it finds, six times in every engine with bf16.
     bf16_optimizer.see_memory_usage = lambda *args, **keys: None
     for job in json.loads(Path(sys.argv[1]).read_text()):

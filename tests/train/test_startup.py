@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from megarc.rank_environment import ALONE, Place
+from megarc.rank_environment import ALONE, RankEnvironment
 from megarc.train.startup import speak
 
 
@@ -23,7 +23,7 @@ def test_a_second_run_in_one_process_says_each_line_once(capsys):
 
 
 def test_other_ranks_only_warn(capsys):
-    speak(Place(rank=3, world=4, local_rank=3, launcher="torchrun"))
+    speak(RankEnvironment(rank=3, world=4, local_rank=3, launcher="torchrun"))
     logging.getLogger("megarc").info("a line")
     logging.getLogger("megarc").warning("a warning")
     assert capsys.readouterr().err.splitlines() == ["rank 3: a warning"]

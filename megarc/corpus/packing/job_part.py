@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 from megarc.errors import UserError
-from megarc.rank_environment import place_from_environment
+from megarc.rank_environment import read_rank_environment
 
 
 def this_part(told: str | None, environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
@@ -20,7 +20,7 @@ def this_part(told: str | None, environment: Mapping[str, str] = os.environ) -> 
     if told == "mpi":
         return _from_mpi()
     if told in (None, "auto"):
-        place = place_from_environment(environment, local=False)  # packing asks for no device
+        place = read_rank_environment(environment, local=False)  # packing asks for no device
         return place.rank, place.world
     index, slash, parts = str(told).partition("/")
     if not slash or not index.isdecimal() or not parts.isdecimal() or not int(index) < int(parts):
