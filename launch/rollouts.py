@@ -35,20 +35,20 @@ def main() -> int:
         return 0
     config = load(tree(), arguments.config, arguments.overrides)
 
-    from megarc.errors import told_once
+    from megarc.errors import reported_once
     from megarc.parallel import connect, disconnect, meet
     from megarc.rank_environment import read_rank_environment
     from megarc.science import MAKERS
     from megarc.tiers import make_rollouts
 
-    place = read_rank_environment()
+    process = read_rank_environment()
     logging.basicConfig(
-        level=logging.INFO if place.rank == 0 else logging.WARNING, format="%(message)s", stream=sys.stderr
+        level=logging.INFO if process.rank == 0 else logging.WARNING, format="%(message)s", stream=sys.stderr
     )
     try:
-        with told_once(place.rank == 0):
+        with reported_once(process.rank == 0):
             # A rank waits at the end for the slowest one: as long as a few shards take.
-            groups = connect(meet(place), config.device, timeout=timedelta(hours=12))
+            groups = connect(meet(process), config.device, timeout=timedelta(hours=12))
             make_rollouts(config, groups, MAKERS)
     finally:
         disconnect()

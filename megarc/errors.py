@@ -28,7 +28,7 @@ class ToldByAnotherRank(UserError):
 
 
 @contextmanager
-def told_once(first: bool) -> Iterator[None]:
+def reported_once(first: bool) -> Iterator[None]:
     """For a mistake that every rank meets alike: the first one tells it, the others end quietly."""
     try:
         yield

@@ -131,7 +131,7 @@ class _Lines:
         share = self.estimate.share
         words = [counted(self.estimate.done, self.unit) if share is None else f"{100 * share:.0f} %"]
         words.append(rate_told(self.estimate, self.unit))
-        words.append(f"took {clock(self.last)}" if ended else f"{left_told(self.estimate)} left")
+        words.append(f"took {clock(self.last)}" if ended else f"{describe_time_left(self.estimate)} left")
         words += [f"{key} {value}" for key, value in self.facts.items()]
         print(f"{self.what}: {', '.join(words)}", file=sys.stderr, flush=True)
 
@@ -166,7 +166,7 @@ def _live(what: str, estimate: Estimate, unit: str) -> Iterator[Bar]:
                     task,
                     completed=estimate.done,
                     done=counted(estimate.done, unit),
-                    left=f"{left_told(estimate)} left" if estimate.total else "",
+                    left=f"{describe_time_left(estimate)} left" if estimate.total else "",
                     rate=rate_told(estimate, unit),
                     facts=self.facts,
                 )
@@ -179,7 +179,7 @@ def rate_told(estimate: Estimate, unit: str) -> str:
     return "rate unknown" if estimate.rate is None else f"{counted(estimate.rate, unit)}/s"
 
 
-def left_told(estimate: Estimate) -> str:
+def describe_time_left(estimate: Estimate) -> str:
     """The time to the end, or ``unknown``."""
     return "unknown" if estimate.left is None else clock(estimate.left)
 

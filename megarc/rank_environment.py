@@ -35,7 +35,9 @@ _LAUNCHERS = (
 )
 
 
-def read_rank_environment(environment: Mapping[str, str] = os.environ, *, local: bool = True) -> RankEnvironment:
+def read_rank_environment(
+    environment: Mapping[str, str] = os.environ, *, local: bool = True
+) -> RankEnvironment:
     """The place that deepspeed, torchrun, mpirun or srun gave this process; alone without any.
 
     Args:

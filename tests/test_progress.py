@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from megarc.progress import Estimate, clock, human, human_bytes, left_told, progress
+from megarc.progress import Estimate, clock, describe_time_left, human, human_bytes, progress
 
 
 class Clock:
@@ -42,7 +42,7 @@ def test_work_of_an_earlier_job_counts_in_the_share_and_not_in_the_rate():
     now = Clock()
     estimate = Estimate(total=1000, done=900, clock=now)
     assert (estimate.share, estimate.rate, estimate.left) == (0.9, None, None)
-    assert left_told(estimate) == "unknown"
+    assert describe_time_left(estimate) == "unknown"
     now.now += 10
     estimate.advance(5)  # half a unit a second, not ninety
     assert (estimate.rate, estimate.left) == (0.5, 190)

@@ -66,7 +66,7 @@ def tell(study: StudyConfig, groups: Groups, trials: list[Trial], limit: float) 
         for one in trials
     ]  # fmt: skip
     print(table(["recompute", "micro-batch", "predicted tok/s", "GiB", "ms a micro-batch", ""], rows))
-    print(f"of one rank, with {ranks_told(groups)}; limit {limit / 2**30:.2f} GiB")
+    print(f"of one rank, with {describe_ranks(groups)}; limit {limit / 2**30:.2f} GiB")
     facts = {"trials": [asdict(one) for one in trials], "ranks": groups.world.size,
              "data_ranks": groups.data.size, "limit": limit}  # fmt: skip
     with written_atomically(study.place / "micro.json") as file:
@@ -95,7 +95,7 @@ def read_trials(path: Path) -> tuple[list[Trial], int, int]:
     return [Trial(**one) for one in facts["trials"]], facts["ranks"], facts["data_ranks"]
 
 
-def ranks_told(groups: Groups) -> str:
+def describe_ranks(groups: Groups) -> str:
     size = groups.world.size
     return f"{size} ranks" if size > 1 else "no other beside it"
 

@@ -11,7 +11,7 @@ import torch
 
 from megarc.attention import on_device
 from megarc.errors import UserError
-from megarc.inference.score import Places, Score, stretch_of, stretches
+from megarc.inference.score import Places, Score, block_of, blocks
 from megarc.interval import seen_by
 from megarc.model import Transformer
 from megarc.window import Window
@@ -50,10 +50,10 @@ def evaluate(
     Raises:
         UserError: where the text is too short for that, or of another vocabulary.
     """
-    sums = np.zeros(stretches(targets))
+    sums = np.zeros(blocks(targets))
     for target, nll in _walk(model, tokens, window, targets, documents, batch, None):
         wanted = target < targets.stop
-        np.add.at(sums, stretch_of(target[wanted], targets), nll[wanted])
+        np.add.at(sums, block_of(target[wanted], targets), nll[wanted])
         if progress is not None:
             progress(int(wanted.sum()))
     return Score(targets, tuple(sums.tolist()), bytes_per_token)

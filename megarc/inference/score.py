@@ -20,7 +20,7 @@ class Score:
 
     Attributes:
         targets: positions in the text.
-        sums: negative log-likelihood in nats, summed over each of up to 64 equal stretches of the targets.
+        sums: negative log-likelihood in nats, summed over each of up to 64 equal blocks of the targets.
         bytes_per_token: of the text; None where unknown.
     """
 
@@ -49,7 +49,7 @@ class Score:
     def standard_error(self) -> float:
         """Of ``nats_per_token``, as an estimate for text of this kind; NaN for a single target.
 
-        From the stretches, not from single tokens: neighbours are hard or easy together.
+        From the blocks, not from single tokens: neighbours are hard or easy together.
         """
         return _standard_error(self.targets, self.sums)
 
@@ -65,14 +65,14 @@ class Score:
         return math.fsum(sums) / self.tokens, _standard_error(self.targets, sums)
 
 
-def stretches(targets: range) -> int:
-    """How many stretches the targets are cut into."""
+def blocks(targets: range) -> int:
+    """How many blocks the targets are cut into."""
     return min(_BLOCKS, len(targets))
 
 
-def stretch_of(place: Places, targets: range) -> Places:
-    """The stretch [..] in which each of the positions ``place`` [..] lies."""
-    return (place - targets.start) * stretches(targets) // len(targets)
+def block_of(place: Places, targets: range) -> Places:
+    """The block [..] in which each of the positions ``place`` [..] lies."""
+    return (place - targets.start) * blocks(targets) // len(targets)
 
 
 def _standard_error(targets: range, sums: tuple[float, ...]) -> float:

@@ -19,7 +19,7 @@ from megarc.parallel.collectives import (
 from megarc.parallel.groups import Group, Groups, connect, disconnect
 from megarc.parallel.hostfile import Host, ask_hosts, read_hostfile
 from megarc.parallel.links import Link, check_links
-from megarc.parallel.meeting import Meeting, hosts_told, meet, ranks_told
+from megarc.parallel.meeting import Meeting, describe_hosts, describe_ranks, meet
 from megarc.parallel.rollcall import Present, roll_call
 from megarc.parallel.tensor import TensorParallel
 from megarc.parallel.topology import Dimension, Topology
@@ -43,13 +43,13 @@ __all__ = [
     "check_links",
     "connect",
     "cut",
+    "describe_hosts",
+    "describe_ranks",
     "disconnect",
     "first_to_last",
     "gather_objects",
-    "hosts_told",
     "meet",
     "overlaps",
-    "ranks_told",
     "read_hostfile",
     "roll_call",
     "size",

@@ -14,7 +14,7 @@ from megarc.rank_environment import RankEnvironment, free_port
 Address = tuple[str, int]
 
 
-def address_of(place: RankEnvironment, environment: Mapping[str, str] = os.environ) -> Address | None:
+def address_of(process: RankEnvironment, environment: Mapping[str, str] = os.environ) -> Address | None:
     """Host and port of the first meeting; None for a process alone.
 
     MASTER_ADDR and MASTER_PORT win, whoever set them. Else srun's step says the
@@ -23,17 +23,17 @@ def address_of(place: RankEnvironment, environment: Mapping[str, str] = os.envir
     Raises:
         UserError: where nothing tells it.
     """
-    if place.launcher == "python":
+    if process.launcher == "python":
         return None
     host, port = environment.get("MASTER_ADDR"), environment.get("MASTER_PORT")
     if host and port:
         return host, _as_port(port)
-    if place.launcher == "slurm":
+    if process.launcher == "slurm":
         return (
             host or _reachable(first_host(environment.get("SLURM_STEP_NODELIST", ""))),
             _as_port(port) if port else port_of_job(environment),
         )
-    if place.launcher in ("deepspeed", "torchrun"):
+    if process.launcher in ("deepspeed", "torchrun"):
         raise UserError("RANK is set but MASTER_ADDR or MASTER_PORT is not; start with deepspeed or torchrun")
     return _told_by_mpi()
 

@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from megarc.errors import ToldByAnotherRank, UserError
 from megarc.parallel.groups import Group
-from megarc.parallel.meeting import ranks_told
+from megarc.parallel.meeting import describe_ranks
 from megarc.parallel.rollcall import differences
 
 ObjectT = TypeVar("ObjectT")
@@ -81,7 +81,7 @@ def together(action: Callable[[], ObjectT], group: Group) -> ObjectT:
     failed = [rank for rank, text in enumerate(errors) if text is not None]
     if not failed:
         return value  # type: ignore[return-value]
-    where = f" (rank {ranks_told(failed)} of {group.size})" if len(failed) < group.size else ""
+    where = f" (rank {describe_ranks(failed)} of {group.size})" if len(failed) < group.size else ""
     kind = UserError if group.rank == failed[0] else ToldByAnotherRank
     raise kind(f"{errors[failed[0]]}{where}")
 

@@ -64,18 +64,18 @@ def connect(
         UserError: where CUDA is asked for and absent, there are more ranks than
             GPUs, or the ranks cannot be laid out so.
     """
-    place = meeting.place
-    topology = Topology.fit(place.world, tensor=tensor, pipeline=pipeline, sequence=sequence)
-    chosen = choose_device(device, place)
+    process = meeting.process
+    topology = Topology.fit(process.world, tensor=tensor, pipeline=pipeline, sequence=sequence)
+    chosen = choose_device(device, process)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
         store = dist.PrefixStore("group", meeting.store)
         dist.init_process_group(
-            backend, store=store, rank=place.rank, world_size=place.world, timeout=timeout
+            backend, store=store, rank=process.rank, world_size=process.world, timeout=timeout
         )
-    everyone = Group(place.rank, place.world)
+    everyone = Group(process.rank, process.world)
     return Groups(
         world=everyone,
         data=_group(topology, "data", everyone),
@@ -107,7 +107,7 @@ def disconnect() -> None:
         time.sleep(_SECONDS_TO_LET_GO)
 
 
-def choose_device(name: str, place: RankEnvironment) -> torch.device:
+def choose_device(name: str, process: RankEnvironment) -> torch.device:
     """The device of this process: ``cpu``, ``cuda``, or ``auto`` for CUDA where there is one.
 
     Raises:
@@ -120,10 +120,10 @@ def choose_device(name: str, place: RankEnvironment) -> torch.device:
     if not torch.cuda.is_available():
         raise UserError("device is cuda, but torch sees no GPU here; use device=cpu or device=auto")
     count = torch.cuda.device_count()
-    if count == 1 and place.launcher == "slurm":
+    if count == 1 and process.launcher == "slurm":
         return torch.device("cuda", 0)  # srun may show each rank its own GPU alone; doubles are found later
-    if place.local_rank >= count:
+    if process.local_rank >= count:
         raise UserError(
-            f"local rank {place.local_rank} has no GPU: this host shows {count}; start at most {count} here"
+            f"local rank {process.local_rank} has no GPU: this host shows {count}; start at most {count} here"
         )
-    return torch.device("cuda", place.local_rank)
+    return torch.device("cuda", process.local_rank)

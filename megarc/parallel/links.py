@@ -42,7 +42,7 @@ class Link:
         """Bytes of payload a second."""
         return 4 * _ELEMENTS / self.seconds
 
-    def told(self) -> str:
+    def describe(self) -> str:
         ends = " -> " if self.kind == "send" else ", "
         names = ends.join(f"rank {rank} ({host})" for rank, host in zip(self.ranks, self.hosts, strict=True))
         return f"{self.dimension} {self.kind} {names}: {1e3 * self.seconds:.1f} ms for 1 MiB"

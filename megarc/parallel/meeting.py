@@ -31,13 +31,13 @@ class Meeting:
         patience: how long ranks wait for each other.
     """
 
-    def __init__(self, place: RankEnvironment, address: Address | None, patience: timedelta) -> None:
-        self.place, self.address, self.patience = place, address, patience
-        self.store: dist.Store = dist.HashStore() if address is None else _open(place, address, patience)
+    def __init__(self, process: RankEnvironment, address: Address | None, patience: timedelta) -> None:
+        self.process, self.address, self.patience = process, address, patience
+        self.store: dist.Store = dist.HashStore() if address is None else _open(process, address, patience)
 
     def share(self, make: Callable[[], str]) -> str:
         """What ``make`` gives on rank 0, on every rank; so is a UserError that it raises."""
-        if self.place.rank == 0:
+        if self.process.rank == 0:
             try:
                 text = make()
             except UserError as error:
@@ -52,20 +52,20 @@ class Meeting:
         Raises:
             UserError: on rank 0, and for all, where ranks do not come in time: it names them.
         """
-        self.store.set(f"{name}/{self.place.rank}", json.dumps(value))
-        if self.place.rank > 0:
+        self.store.set(f"{name}/{self.process.rank}", json.dumps(value))
+        if self.process.rank > 0:
             return None
-        keys = [f"{name}/{rank}" for rank in range(self.place.world)]
+        keys = [f"{name}/{rank}" for rank in range(self.process.world)]
         try:
             self.store.wait(keys, self.patience)
         except RuntimeError:
             here = {rank: self._get(key) for rank, key in enumerate(keys) if self.store.check([key])}
-            self._refuse("verdict", UserError(_absence(here, self.place.world, self.patience)), len(here))
+            self._refuse("verdict", UserError(_absence(here, self.process.world, self.patience)), len(here))
         return [json.loads(text) for text in self.store.multi_get(keys)]
 
     def verdict(self, error: str | None) -> None:
         """Rank 0 says whether all may go on; an ``error`` of its is raised on every rank."""
-        if self.place.rank > 0:
+        if self.process.rank > 0:
             self._read("verdict")
         elif error is not None:
             self._refuse("verdict", UserError(error))
@@ -85,7 +85,7 @@ class Meeting:
             text = self.store.get(key).decode()
         except RuntimeError as error:
             raise UserError(
-                f"rank {self.place.rank} met rank 0 at {_shown(self.address)}, then heard nothing for "
+                f"rank {self.process.rank} met rank 0 at {_shown(self.address)}, then heard nothing for "
                 f"{2 * self.patience.total_seconds():.0f} s or lost it ({_first_line(error)})"
             ) from None
         if text.startswith("-"):
@@ -97,52 +97,52 @@ class Meeting:
         """Tells the ranks that are ``here`` (None: all) why they end; this one, which holds the store, stays."""
         self.store.set(key, f"-{error}")
         end = time.monotonic() + _FAREWELL.total_seconds()
-        while self.store.add("heard", 0) < (here or self.place.world) - 1 and time.monotonic() < end:
+        while self.store.add("heard", 0) < (here or self.process.world) - 1 and time.monotonic() < end:
             time.sleep(0.05)
         raise error
 
 
-def meet(place: RankEnvironment, patience: timedelta = _PATIENCE) -> Meeting:
+def meet(process: RankEnvironment, patience: timedelta = _PATIENCE) -> Meeting:
     """Meets the other ranks where the launcher says."""
-    return Meeting(place, address_of(place), patience)
+    return Meeting(process, address_of(process), patience)
 
 
-def _open(place: RankEnvironment, address: Address, patience: timedelta) -> dist.Store:
+def _open(process: RankEnvironment, address: Address, patience: timedelta) -> dist.Store:
     # torchrun's agent holds the store already, and tells which attempt this is.
-    held = place.launcher == "torchrun" and environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    held = process.launcher == "torchrun" and environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     try:
         store: dist.Store = dist.TCPStore(
-            *address, place.world, place.rank == 0 and not held, patience, wait_for_workers=False
+            *address, process.world, process.rank == 0 and not held, patience, wait_for_workers=False
         )
     except (RuntimeError, ValueError) as error:
-        raise UserError(_no_store(place, address, error)) from None
+        raise UserError(_no_store(process, address, error)) from None
     return dist.PrefixStore(f"attempt {environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
-def _no_store(place: RankEnvironment, address: Address, error: Exception) -> str:
+def _no_store(process: RankEnvironment, address: Address, error: Exception) -> str:
     if "EADDRINUSE" in str(error) or "already in use" in str(error):
         return (
             f"port {address[1]} of this host is in use, so ranks cannot meet there; another run may hold it: "
             "choose another with MASTER_PORT (deepspeed: --master_port)"
         )
-    if place.rank == 0:
+    if process.rank == 0:
         return f"rank 0 cannot open {_shown(address)}, where ranks meet: {_first_line(error)}"
     return (
-        f"rank {place.rank} cannot reach rank 0 at {_shown(address)}: {_first_line(error)}; does rank 0 run, "
+        f"rank {process.rank} cannot reach rank 0 at {_shown(address)}: {_first_line(error)}; does rank 0 run, "
         "does its name mean the same address on every host (not 127.0.1.1), is the port open between them?"
     )
 
 
 def _absence(here: dict[int, Any], world: int, patience: timedelta) -> str:
     missing = [rank for rank in range(world) if rank not in here]
-    came = hosts_told([facts["host"] for facts in here.values() if isinstance(facts, dict)])
+    came = describe_hosts([facts["host"] for facts in here.values() if isinstance(facts, dict)])
     return (
         f"{len(missing)} of {world} ranks did not come within {patience.total_seconds():.0f} s: "
-        f"rank {ranks_told(missing)}; there are {came}"
+        f"rank {describe_ranks(missing)}; there are {came}"
     )
 
 
-def hosts_told(hosts: Sequence[str]) -> str:
+def describe_hosts(hosts: Sequence[str]) -> str:
     """``a (8 ranks), b (4 ranks)``, in the order of ranks; the middle of a long list left out."""
     counts: dict[str, int] = {}
     for host in hosts:
@@ -151,7 +151,7 @@ def hosts_told(hosts: Sequence[str]) -> str:
     return ", ".join(told if len(told) <= 16 else [*told[:8], f"... {len(told) - 12} more ...", *told[-4:]])
 
 
-def ranks_told(ranks: Sequence[int]) -> str:
+def describe_ranks(ranks: Sequence[int]) -> str:
     """``0-3, 7``: ascending ``ranks`` in a few words."""
     spans: list[list[int]] = []
     for rank in ranks:

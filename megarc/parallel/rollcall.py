@@ -20,7 +20,7 @@ import torch
 import megarc
 from megarc.errors import UserError
 from megarc.parallel.groups import choose_device
-from megarc.parallel.meeting import Meeting, hosts_told, ranks_told
+from megarc.parallel.meeting import Meeting, describe_hosts, describe_ranks
 
 log = logging.getLogger("megarc")
 
@@ -72,7 +72,7 @@ def differences(told: Sequence[Mapping[str, str]]) -> list[str]:
         for value, _ in others:
             ranks = [rank for rank, own in enumerate(values) if own == value]
             lines.append(
-                f"{name}: rank {ranks_told(ranks)} has {value}, {count} of {len(told)} have {common}"
+                f"{name}: rank {describe_ranks(ranks)} has {value}, {count} of {len(told)} have {common}"
             )
     return lines
 
@@ -89,7 +89,7 @@ def code_digest() -> str:
 def _own_answer(meeting: Meeting, device: str) -> dict[str, Any]:
     error, own = None, "none"
     try:
-        chosen = choose_device(device, meeting.place)
+        chosen = choose_device(device, meeting.process)
         own = _named(chosen)
     except UserError as problem:
         error = str(problem)
@@ -120,7 +120,7 @@ def _version(package: str) -> str:
 
 
 def _objection(present: Sequence[Present], expected: int | None) -> str | None:
-    hosts = hosts_told([one.host for one in present])
+    hosts = describe_hosts([one.host for one in present])
     if expected is not None and expected != len(present):
         return (
             f"{expected} ranks are expected (parallel.world, or tensor x pipeline x data), and {len(present)} "

@@ -11,7 +11,7 @@ import torch
 
 from megarc.errors import UserError
 from megarc.inference import Sampling, Score, continuations
-from megarc.inference.score import stretch_of, stretches
+from megarc.inference.score import block_of, blocks
 from megarc.tiers.draws import draws
 from megarc.tiers.layout import Tags, Tokens
 from megarc.tiers.plan import StackPlan
@@ -98,7 +98,7 @@ class LiveStack:
                 f"the text has {len(tokens)} tokens; the stack's window {window} can score positions "
                 f"{window.first_target} to {len(tokens) - 1}, not {targets.start} to {targets.stop - 1}"
             )
-        sums = np.zeros(stretches(targets))
+        sums = np.zeros(blocks(targets))
         starts = np.arange(
             targets.start - window.first_target, targets.stop - window.first_target, window.stride
         )
@@ -110,7 +110,7 @@ class LiveStack:
             nll = self.losses(text, some // window.stride)
             target = places[:, 1:][:, window.loss_rows]
             wanted = target < targets.stop
-            np.add.at(sums, stretch_of(target[wanted], targets), nll[wanted])
+            np.add.at(sums, block_of(target[wanted], targets), nll[wanted])
             if progress is not None:
                 progress(int(wanted.sum()))
         return Score(targets, tuple(sums.tolist()), bytes_per_token)

@@ -31,7 +31,7 @@ def dry_step(engine: Engine, stream: Stream) -> None:
 
 
 @contextmanager
-def memory_told(
+def memory_errors_explained(
     config: RunConfig, groups: Groups, heartbeat: Heartbeat, folder: RunFolder, explain: Explain | None
 ) -> Iterator[None]:
     """Turns an allocation that fails into words of the user, told by the rank that met it.
@@ -50,7 +50,7 @@ def memory_told(
             f"memory is not enough (while {heartbeat.phase}): rank {world.rank} of {world.size} on "
             f"{socket.gethostname()} held {peak_memory(groups.device) / 2**30:.2f} GiB and got no more ({text})"
         )
-        folder.tell_failure(told)
+        folder.record_failure(told)
         table = f"\n{explain(config, world.size, world.rank)}" if explain else ""
         advice = (
             "\nalso: more ranks with parallel.zero=3 or parallel.tensor, parallel.offload. Give the same command "

@@ -28,7 +28,7 @@ def how_it_ended(ending: Ending, config: RunConfig, total: int) -> str:
 
 
 @contextmanager
-def failure_told(folder: RunFolder, where: Callable[[], str]) -> Iterator[None]:
+def failure_logged(folder: RunFolder, where: Callable[[], str]) -> Iterator[None]:
     """Where the block fails: a line that says where that was and from which checkpoint the same command goes on."""
     try:
         yield

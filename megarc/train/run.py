@@ -18,8 +18,8 @@ from megarc.train.checkpoint import Level, Standing
 from megarc.train.checkpoint.observer import Due
 from megarc.train.checkpoint.resume import resume
 from megarc.train.config import CheckpointConfig, RunConfig
-from megarc.train.dry_step import Explain, dry_step, memory_told
-from megarc.train.ending import failure_told, how_it_ended
+from megarc.train.dry_step import Explain, dry_step, memory_errors_explained
+from megarc.train.ending import failure_logged, how_it_ended
 from megarc.train.engine import build_engine
 from megarc.train.folder import RunFolder, hold
 from megarc.train.health import Signals, alarmed, clear, watched
@@ -63,7 +63,7 @@ def pretrain(
         stack.enter_context(signals.caught())
         _enter(stack, folder, config, groups, stream, heartbeat)
         stack.enter_context(_watched(folder, config, groups, heartbeat, timeline.total))
-        stack.enter_context(memory_told(config, groups, heartbeat, folder, explain))
+        stack.enter_context(memory_errors_explained(config, groups, heartbeat, folder, explain))
         heartbeat.enter("building")
         engine = build_engine(config, groups, heartbeat)
         stack.callback(engine.close)
@@ -143,8 +143,8 @@ def _take(
         def where() -> str:
             return f"step {heartbeat.step}, {heartbeat.phase}"
 
-        stack.enter_context(failure_told(folder, where))
-        stack.enter_context(folder.failures_told(where, known=lambda: alarmed(folder.ranks)))
+        stack.enter_context(failure_logged(folder, where))
+        stack.enter_context(folder.failures_recorded(where, known=lambda: alarmed(folder.ranks)))
     except OSError as problem:
         raise UserError(f"the run folder {folder.path} cannot be made: {problem}") from None
 
@@ -153,7 +153,7 @@ def _watched(
     folder: RunFolder, config: RunConfig, groups: Groups, heartbeat: Heartbeat, total: int
 ) -> AbstractContextManager[None]:
     def tell(headline: str, blamed: list[int]) -> None:
-        folder.tell_failure(headline, reason="hang", culprits=blamed, step=heartbeat.step, total=total)
+        folder.record_failure(headline, reason="hang", culprits=blamed, step=heartbeat.step, total=total)
 
     return watched(heartbeat, folder.ranks, groups.world, config.health.patience, tell)
 

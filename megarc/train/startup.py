@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from megarc.config import build, to_dict
-from megarc.errors import told_once
-from megarc.parallel import Groups, Link, Present, check_links, connect, hosts_told, meet, roll_call
+from megarc.errors import reported_once
+from megarc.parallel import Groups, Link, Present, check_links, connect, describe_hosts, meet, roll_call
 from megarc.rank_environment import RankEnvironment
 from megarc.train.config import RunConfig
 
@@ -28,7 +28,7 @@ class Start:
     links: list[Link]
 
 
-def start(place: RankEnvironment, read: Callable[[], RunConfig], patience: timedelta) -> Start:
+def start(process: RankEnvironment, read: Callable[[], RunConfig], patience: timedelta) -> Start:
     """Meets the other ranks, shares the configuration that rank 0 reads, compares and connects all.
 
     Args:
@@ -37,13 +37,13 @@ def start(place: RankEnvironment, read: Callable[[], RunConfig], patience: timed
     Raises:
         UserError: on every rank alike.
     """
-    speak(place)
-    meeting = meet(place, patience)
+    speak(process)
+    meeting = meet(process, patience)
     tree = json.loads(meeting.share(lambda: json.dumps(to_dict(read()))))
     config = build(RunConfig, tree, "the configuration that rank 0 read")
     layout = config.parallel
     present = roll_call(meeting, config.device, layout.expected)
-    with told_once(place.rank == 0):
+    with reported_once(process.rank == 0):
         groups = connect(
             meeting,
             config.device,
@@ -54,20 +54,20 @@ def start(place: RankEnvironment, read: Callable[[], RunConfig], patience: timed
             timeout=timedelta(seconds=2 * config.health.patience + 900),
         )
     hosts = [one.host for one in present]
-    if place.world > 1 and groups.first:
-        log.info(f"{place.world} ranks by {place.launcher}: {hosts_told(hosts)}")
+    if process.world > 1 and groups.first:
+        log.info(f"{process.world} ranks by {process.launcher}: {describe_hosts(hosts)}")
     links = check_links(groups, hosts)
     for link in links:
         if link.slow:
-            log.warning(f"slow link: {link.told()}")
+            log.warning(f"slow link: {link.describe()}")
     return Start(config, groups, present, links)
 
 
-def speak(place: RankEnvironment) -> None:
+def speak(process: RankEnvironment) -> None:
     """Rank 0 speaks; others only warn. Each rank's log file has all it says."""
-    console = Console(logging.INFO if place.rank == 0 else logging.WARNING)
+    console = Console(logging.INFO if process.rank == 0 else logging.WARNING)
     console.setFormatter(
-        logging.Formatter("%(message)s" if place.rank == 0 else f"rank {place.rank}: %(message)s")
+        logging.Formatter("%(message)s" if process.rank == 0 else f"rank {process.rank}: %(message)s")
     )
     root = logging.getLogger()
     for earlier in [handler for handler in root.handlers if isinstance(handler, Console)]:

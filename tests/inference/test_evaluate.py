@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from megarc.attention import on_device
 from megarc.errors import UserError
 from megarc.inference import Score, evaluate, loss_by_context
-from megarc.inference.score import stretch_of
+from megarc.inference.score import block_of
 from megarc.interval import Intervals
 from megarc.model import ModelConfig, Transformer, initialise
 from megarc.window import Window
@@ -115,7 +115,7 @@ def test_errors_are_those_of_blocks_and_differences_are_paired():
 @given(st.integers(0, 10**6), st.integers(1, 3000))
 def test_stretches_cut_the_targets_evenly(first, count):
     targets = range(first, first + count)
-    which = stretch_of(np.arange(first, first + count), targets)
+    which = block_of(np.arange(first, first + count), targets)
     sizes = np.bincount(which)
     assert len(sizes) == min(64, count) and sizes.max() - sizes.min() <= 1
     assert (np.diff(which) >= 0).all()

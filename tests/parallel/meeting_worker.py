@@ -36,7 +36,7 @@ def main():
     try:
         together(action, groups.world)
         for link in check_links(groups, [one.host for one in present]):
-            print("link", link.told())
+            print("link", link.describe())
     finally:
         disconnect()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from megarc.parallel.meeting import hosts_told, ranks_told
+from megarc.parallel.meeting import describe_hosts, describe_ranks
 from megarc.parallel.rollcall import differences
 from megarc.rank_environment import free_port
 
@@ -103,12 +103,12 @@ def test_nobody_at_the_address():
     ("ranks", "told"), [([], ""), ([4], "4"), ([0, 1, 2, 3, 7], "0-3, 7"), ([1, 3, 4], "1, 3-4")]
 )
 def test_ranks_in_a_few_words(ranks, told):
-    assert ranks_told(ranks) == told
+    assert describe_ranks(ranks) == told
 
 
 def test_hosts_in_a_few_words():
-    assert hosts_told(["a", "a", "b"]) == "a (2 ranks), b (1 rank)"
-    many = hosts_told([f"n{i}" for i in range(1000) for _ in range(8)])
+    assert describe_hosts(["a", "a", "b"]) == "a (2 ranks), b (1 rank)"
+    many = describe_hosts([f"n{i}" for i in range(1000) for _ in range(8)])
     assert "n0 (8 ranks)" in many and "988 more" in many and "n999" in many and len(many) < 300
 
 

@@ -10,7 +10,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from megarc.errors import UserError, told_once
+from megarc.errors import UserError, reported_once
 from megarc.parallel import Groups, gather_objects
 from megarc.train.checkpoint import layout
 from megarc.train.schedule import Interval
@@ -57,14 +57,14 @@ class Level:
                          "Remove them once those runs are done", disk, ", ".join(others[:4]))  # fmt: skip
         except OSError as problem:
             error = f"rank {groups.world.rank}: {problem}"
-        told = gather_objects((error, socket.gethostname(), str(place)), groups.world)
-        errors = [error for error, *_ in told if error]
+        gathered = gather_objects((error, socket.gethostname(), str(place)), groups.world)
+        errors = [error for error, *_ in gathered if error]
         if errors:
-            with told_once(groups.first):
+            with reported_once(groups.first):
                 raise UserError(f"checkpoint.local {folder} cannot be made: {'; '.join(errors[:4])}")
-        mine = told[groups.world.rank][1:]
+        mine = gathered[groups.world.rank][1:]
         return cls(
-            place, tuple(rank for rank, (_, *where) in enumerate(told) if tuple(where) == mine), keep=2
+            place, tuple(rank for rank, (_, *where) in enumerate(gathered) if tuple(where) == mine), keep=2
         )
 
     def publisher(self, rank: int) -> bool:

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from megarc.errors import UserError, told_once
+from megarc.errors import UserError, reported_once
 from megarc.parallel import Box, Group, broadcast_object, gather_objects, overlaps, size, whole
 from megarc.train.checkpoint.fragments import held, refresh, set_steps
 from megarc.train.checkpoint.layout import (
@@ -82,7 +82,7 @@ def _verify(checkpoint: Checkpoint, world: Group) -> None:
     """Every file against its digest, each read by one rank."""
     damaged = [name for name in gather_objects(checkpoint.verify(world.rank, world.size), world) if name]
     if damaged:
-        with told_once(world.rank == 0):
+        with reported_once(world.rank == 0):
             raise checkpoint.damage(damaged[0])
 
 

@@ -124,4 +124,6 @@ class Checkpoints(Observer):
         }
         ranks = gather_objects(own, engine.groups.world)
         if engine.groups.first:
-            self.folder.tell(state, step=moment.step, total=moment.total, skipped=moment.skipped, ranks=ranks)
+            self.folder.write_state(
+                state, step=moment.step, total=moment.total, skipped=moment.skipped, ranks=ranks
+            )

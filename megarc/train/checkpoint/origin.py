@@ -9,7 +9,7 @@ from typing import Any
 
 from megarc.config import differences, to_dict
 from megarc.data import Stream
-from megarc.errors import UserError, told_once
+from megarc.errors import UserError, reported_once
 from megarc.parallel import broadcast_object, together
 from megarc.train.checkpoint.layout import Checkpoint
 from megarc.train.checkpoint.load import load
@@ -34,14 +34,14 @@ def begin_from(path: Path, engine: Engine, stream: Stream) -> Standing:
     found = together(lambda: find_checkpoint(path) if groups.first else None, groups.world)
     found = broadcast_object(found, groups.world)
     assert found is not None
-    with told_once(groups.first):
+    with reported_once(groups.first):
         _check_tokenizer(found, stream)
         standing = standing_from(found.standing, config, stream, found.manifest["config"])
         _check_length(found, standing, config)
     if groups.first:
         taken = "weights and moments" if config.start_with.moments else "weights"
         log.info("begins from %s (step %d): its %s", found.folder, found.standing.step, taken)
-        log.info("%s", _told_of_data(found, standing, config))
+        log.info("%s", _describe_data(found, standing, config))
     load(found, engine, moments=config.start_with.moments)
     return standing
 
@@ -93,7 +93,7 @@ def tokens_of(standing: Standing, window: dict[str, Any]) -> tuple[int, int]:
     )
 
 
-def _told_of_data(found: Checkpoint, standing: Standing, config: RunConfig) -> str:
+def _describe_data(found: Checkpoint, standing: Standing, config: RunConfig) -> str:
     if found.standing.order == standing.order:
         return f"data: goes on in the same order at sample {standing.samples - standing.begin}"
     if not found.standing.order:

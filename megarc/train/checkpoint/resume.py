@@ -6,7 +6,7 @@ import logging
 from dataclasses import asdict, dataclass, replace
 
 from megarc.data import Gaps, Stream
-from megarc.errors import UserError, told_once
+from megarc.errors import UserError, reported_once
 from megarc.parallel import broadcast_object, gather_objects
 from megarc.train import checkpoint
 from megarc.train.checkpoint import Checkpoint, Level, Standing
@@ -64,7 +64,7 @@ def go_back(
     before = _on_rank_0(engine, shared, bad.first - 1)
     first, count = bad.samples(batches)
     if before is None:
-        with told_once(engine.groups.first):
+        with reported_once(engine.groups.first):
             raise UserError(
                 f"steps {bad.first} to {bad.last} were bad: {bad.why}; and {shared.folder} has no checkpoint "
                 "before them to go back to. Start anew in another folder, with a smaller checkpoint.every or "
@@ -96,7 +96,7 @@ def _on_rank_0(engine: Engine, level: Level, at_most: int | None) -> Checkpoint 
             error = str(problem)
     found, error = broadcast_object((found, error), engine.groups.world)
     if error:
-        with told_once(engine.groups.first):
+        with reported_once(engine.groups.first):
             raise UserError(error)
     return found
 

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from megarc.errors import UserError, told_once
+from megarc.errors import UserError, reported_once
 from megarc.parallel import Groups, gather_objects
 from megarc.train.checkpoint import layout
 from megarc.train.checkpoint.fragments import Fragment, buffers, written
@@ -95,7 +95,7 @@ class Saver:
             shutil.rmtree(writing.folder, ignore_errors=True)
         whole = layout.finished(writing.level.folder)
         rest = f"; {whole[-1]} is whole and stays" if whole else "; there is no earlier checkpoint"
-        with told_once(self.groups.first):
+        with reported_once(self.groups.first):
             raise UserError(f"checkpoint {writing.folder} could not be written ({'; '.join(failed)}){rest}")
 
     def _fresh_folder(self, level: Level, step: int) -> Path:
@@ -111,7 +111,7 @@ class Saver:
                 error = str(problem)
         errors = [text for text in gather_objects(error, self.groups.world) if text]
         if errors:
-            with told_once(self.groups.first):
+            with reported_once(self.groups.first):
                 raise UserError(f"the checkpoint folder {folder} cannot be made: {errors[0]}")
         return folder
 

@@ -10,7 +10,7 @@ from megarc.config import Config, Duration, key
 
 
 class StageConfig(Config):
-    """A stretch of the run with steps of its own size."""
+    """A part of the run with steps of its own size."""
 
     at: Duration = key(..., "where it begins: '1M tokens' (predicted), '2M processed tokens', '5k samples'")
     size: int = key(..., "of a step from there on, in batch.unit", ge=1)

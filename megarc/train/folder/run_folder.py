@@ -135,7 +135,7 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"{where} cannot be written on {platform.node()}: {error}") from None
 
-    def tell(self, state: str, **facts: Any) -> None:
+    def write_state(self, state: str, **facts: Any) -> None:
         """Writes state.json: running, saved, finished or failed. Launchers lose exit codes.
 
         Raises:
@@ -170,10 +170,10 @@ class RunFolder:
         why = f": {told['error']}" if "error" in told else ""
         return f"{told['state']}{where}, {told['time']}{why}"
 
-    def tell_failure(self, error: str, **facts: Any) -> None:
+    def record_failure(self, error: str, **facts: Any) -> None:
         """In state.json and log.txt, as far as they can still be written."""
         with suppress(UserError, OSError):
-            self.tell("failed", error=error, **facts)
+            self.write_state("failed", error=error, **facts)
             self.note(f"failed: {error}")
 
     def note(self, text: str) -> None:
@@ -182,7 +182,7 @@ class RunFolder:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     @contextmanager
-    def failures_told(self, where: Callable[[], str], known: Callable[[], bool]) -> Iterator[None]:
+    def failures_recorded(self, where: Callable[[], str], known: Callable[[], bool]) -> Iterator[None]:
         """Tells what ends the block, and where that was; a full or vanished disk is the user's.
 
         Args:
@@ -192,7 +192,7 @@ class RunFolder:
             yield
         except BaseException as error:
             if not known():
-                self.tell_failure(f"{type(error).__name__}: {error}", at=where())
+                self.record_failure(f"{type(error).__name__}: {error}", at=where())
             if isinstance(error, OSError) and error.errno in _DISK_TROUBLE:
                 raise UserError(
                     f"the run folder {self.path} cannot be written any more: {error}; "

@@ -15,7 +15,7 @@ from pathlib import Path
 import orjson
 
 from megarc.atomic_write import written_atomically
-from megarc.parallel import ranks_told
+from megarc.parallel import describe_ranks
 from megarc.train.heartbeat import Heartbeat
 
 _COLLECTIVES = ("/torch/distributed/", "/deepspeed/comm/")
@@ -95,7 +95,9 @@ def report(sights: Sequence[Sight | None], patience: float) -> str:
     """For people: who, where everybody stood, and the stacks that tell."""
     blamed, why = culprits(sights)
     if blamed:
-        lines = [f"hang: rank {ranks_told(blamed)} {'is' if len(blamed) == 1 else 'are'} to blame ({why})"]
+        lines = [
+            f"hang: rank {describe_ranks(blamed)} {'is' if len(blamed) == 1 else 'are'} to blame ({why})"
+        ]
     else:
         lines = [f"hang: {why}"]
     lines.append(f"nothing moved for {patience:g} s (health.patience)")
@@ -124,4 +126,4 @@ def _places(sights: Sequence[Sight | None]) -> list[str]:
             waits = ", in a collective" if sight.waits else ""
             where = f"step {sight.step}, {sight.phase} for {sight.seconds:.0f} s{waits} ({sight.host})"
         places.setdefault(where, []).append(rank)
-    return [f"  rank {ranks_told(ranks)}: {where}" for where, ranks in places.items()]
+    return [f"  rank {describe_ranks(ranks)}: {where}" for where, ranks in places.items()]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from megarc.data import Gaps
-from megarc.errors import UserError, told_once
+from megarc.errors import UserError, reported_once
 from megarc.parallel import Groups, gather_objects
 from megarc.train.config import HealthConfig
 from megarc.train.engine import Engine, StepResult
@@ -88,7 +88,7 @@ class BadSteps:
 
 
 class Numbers(Observer):
-    """Judges a bad step to be left out; after ``health.bad_steps`` in a row, ends the stretch or the run.
+    """Judges a bad step to be left out; after ``health.bad_steps`` in a row, ends this attempt or the run.
 
     The device judges, so that nothing bad reaches the weights; the host hears of it when steps are settled. Where it
     then goes back, steps after the bad ones are done again.
@@ -131,7 +131,7 @@ class Numbers(Observer):
             return None
         if self.config.then == "back" and self.running.backs < self.config.backs:
             return Ending.BACK
-        with told_once(engine.groups.first):
+        with reported_once(engine.groups.first):
             raise UserError(self._report())
 
     def _why(self, done: Done) -> str | None:
@@ -149,12 +149,12 @@ class Numbers(Observer):
 
     def _ask_all(self, done: Done, groups: Groups) -> str:
         """What is bad, and with which samples; where the losses of some ranks only are no numbers, theirs."""
-        told = gather_objects((self._why(done), done.own_nll, done.samples), groups.world)
-        why = next((why for why, *_ in told if why), "a rank judged so")
-        bad = [(rank, samples) for rank, (_, nll, samples) in enumerate(told) if not math.isfinite(nll)]
+        gathered = gather_objects((self._why(done), done.own_nll, done.samples), groups.world)
+        why = next((why for why, *_ in gathered if why), "a rank judged so")
+        bad = [(rank, samples) for rank, (_, nll, samples) in enumerate(gathered) if not math.isfinite(nll)]
         listed = [f"rank {rank}: {spans(samples)}" for rank, samples in bad[:8]]
-        where = f" (not finite on {'; '.join(listed)})" if 0 < len(bad) < len(told) else ""
-        return f"{why}; samples {spans({number for *_, samples in told for number in samples})}{where}"
+        where = f" (not finite on {'; '.join(listed)})" if 0 < len(bad) < len(gathered) else ""
+        return f"{why}; samples {spans({number for *_, samples in gathered for number in samples})}{where}"
 
     def _report(self) -> str:
         assert self.bad is not None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from megarc.errors import UserError, told_once
+from megarc.errors import UserError, reported_once
 from megarc.parallel import gather_objects
 from megarc.train.engine import Engine, MicroBatch, StepResult, unwanted
 from megarc.train.loop import Moment, Observer
@@ -62,11 +62,11 @@ class Replay(Observer):
             if differing
             else None
         )
-        told = [text for text in gather_objects(own, groups.world) if text]
-        if told:
-            with told_once(groups.first):
+        gathered = [text for text in gather_objects(own, groups.world) if text]
+        if gathered:
+            with reported_once(groups.first):
                 raise UserError(
-                    f"step {moment.step} was computed twice with different results on {'; '.join(told[:4])}. "
+                    f"step {moment.step} was computed twice with different results on {'; '.join(gathered[:4])}. "
                     "A memory or a device is damaged, or kernels add up in any order (health.tolerance); leave "
                     "that host out, and give the same command again"
                 )

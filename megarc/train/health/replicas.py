@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import torch
 
-from megarc.errors import UserError, told_once
-from megarc.parallel import gather_objects, ranks_told
+from megarc.errors import UserError, reported_once
+from megarc.parallel import describe_ranks, gather_objects
 from megarc.train.engine import Engine, StepResult
 from megarc.train.loop import Moment, Observer
 from megarc.train.schedule import Interval
@@ -41,12 +41,12 @@ class Replicas(Observer):
             return
         world = engine.groups.world
         own = (world.rank, socket.gethostname(), prints_of(engine))
-        told = gather_objects(own, engine.groups.data)
-        wrong = odd_ones([prints for *_, prints in told])
-        found = [f"{_named(told, ranks)} in {name}" for name, ranks in sorted(wrong.items())]
+        gathered = gather_objects(own, engine.groups.data)
+        wrong = odd_ones([prints for *_, prints in gathered])
+        found = [f"{_named(gathered, ranks)} in {name}" for name, ranks in sorted(wrong.items())]
         everywhere = [text for texts in gather_objects(found, world) for text in texts]
         if everywhere:
-            with told_once(engine.groups.first):
+            with reported_once(engine.groups.first):
                 raise UserError(self._report(sorted(set(everywhere)), moment))
         self._equal_at = moment.step
 
@@ -80,6 +80,6 @@ def odd_ones(prints: Sequence[Prints]) -> dict[str, list[int]]:
     return wrong
 
 
-def _named(told: Sequence[tuple[int, str, Prints]], members: Sequence[int]) -> str:
-    ranks, hosts = [told[one][0] for one in members], sorted({told[one][1] for one in members})
-    return f"rank {ranks_told(ranks)} (on {', '.join(hosts)})"
+def _named(gathered: Sequence[tuple[int, str, Prints]], members: Sequence[int]) -> str:
+    ranks, hosts = [gathered[one][0] for one in members], sorted({gathered[one][1] for one in members})
+    return f"rank {describe_ranks(ranks)} (on {', '.join(hosts)})"

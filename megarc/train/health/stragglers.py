@@ -64,10 +64,10 @@ class Stragglers(Observer):
         now = time.monotonic()
         times = Times(engine.groups.world.rank, socket.gethostname(), own, now - self._clock)
         self._clock = now
-        told = gather_objects(times, engine.groups.world)
+        gathered = gather_objects(times, engine.groups.world)
         if engine.groups.first:
-            self.summary = summary(told)
-            found = slow(told, self.factor)
+            self.summary = summary(gathered)
+            found = slow(gathered, self.factor)
             again = [one for one in found if (one.rank, one.what) in self._suspects]
             self._suspects = {(one.rank, one.what) for one in found}
             for one in again:

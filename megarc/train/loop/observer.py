@@ -23,7 +23,7 @@ class Vote(Flag):
 
 
 class Ending(Enum):
-    """How a stretch of training ended."""
+    """How training ended."""
 
     FINISHED = "finished"
     SAVED = "saved"  # before its end; the same command goes on
@@ -98,7 +98,7 @@ class Observer:
     def settled(self, engine: Engine, moment: Moment, steps: Sequence[Done]) -> Ending | None:
         """These steps are done, the last is that of ``moment``.
 
-        An ending, the same on all ranks, ends the stretch here: later observers are not told of these steps.
+        An ending, the same on all ranks, ends training here: later observers do not see these steps.
         """
         return None
 

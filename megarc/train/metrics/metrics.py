@@ -16,7 +16,7 @@ from megarc.atomic_write import written_atomically
 from megarc.data import Stream
 from megarc.model import Cost
 from megarc.parallel import Groups
-from megarc.progress import Bar, human, left_told, progress
+from megarc.progress import Bar, describe_time_left, human, progress
 from megarc.train.engine import Engine
 from megarc.train.folder import Lines, RunFolder
 from megarc.train.loop import Done, Ending, Moment, Observer
@@ -110,7 +110,7 @@ class Metrics(Observer):
                     for unit, value in values.items()
                 },
             )
-            self._say(moment, {f"held-out loss {name}".strip(): _loss_told(told[name]) for name in told})
+            self._say(moment, {f"held-out loss {name}".strip(): _describe_loss(told[name]) for name in told})
             self._clock += time.perf_counter() - before
 
     def stop(self, engine: Engine, moment: Moment, ending: Ending) -> None:
@@ -153,7 +153,7 @@ class Metrics(Observer):
         }
         self.bar.advance(0, step=f"{moment.step}/{moment.total}", **facts)
         # A bar shows the same.
-        self._say(moment, {**facts, "left": left_told(self.bar.estimate)}, aloud=not self._terminal)
+        self._say(moment, {**facts, "left": describe_time_left(self.bar.estimate)}, aloud=not self._terminal)
         self._clock = time.perf_counter()
 
     def _share_of_peak(self, flops: float) -> float | None:
@@ -200,7 +200,7 @@ class Metrics(Observer):
                     self.board.add_scalar(name, value, moment.step)
 
 
-def _loss_told(values: Mapping[str, float]) -> str:
+def _describe_loss(values: Mapping[str, float]) -> str:
     """``3.214 nats/token, 1.021 bits/byte``, the latter where the text's bytes are known."""
     told = f"{values['nats_per_token']:.3f} nats/token"
     byte = values.get("bits_per_byte")

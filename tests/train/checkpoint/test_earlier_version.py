@@ -1,4 +1,4 @@
-"""A run folder made by an earlier version (commit 7826fd3, before the rooms): it resumes and evaluates to equal numbers.
+"""A run folder made before the rooms (commit 7826fd3): it resumes and evaluates to equal numbers.
 
 ``run_of_0.1.0/run`` is what that version left after 8 of 16 steps (keys: its config.yaml). ``expected.json`` is what
 the same version then gave: metrics of steps 9 to 16, and the cross-entropy of the model of step 8 on ``TOKENS``.
@@ -37,7 +37,9 @@ def groups():
 
 def test_it_resumes_with_equal_numbers(run, groups):
     config = run_config(latest(run / "checkpoints"))
-    config = build(type(config), {**config.model_dump(mode="json"), "folder": str(run), "until": None}, "test")
+    config = build(
+        type(config), {**config.model_dump(mode="json"), "folder": str(run), "until": None}, "test"
+    )
     assert pretrain(config, groups, MAKERS) is Ending.FINISHED
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert {line["step"] for line in lines} == set(range(1, 17)), "what was written before stays"

@@ -47,16 +47,16 @@ def test_metrics_beyond_the_checkpoint_are_cut_and_half_lines_too(tmp_path):
 
 def test_the_cause_of_a_failure_stands_over_its_consequences(tmp_path):
     folder = RunFolder(tmp_path)
-    folder.tell_failure("rank 1 hangs", reason="hang", culprits=[1])
+    folder.record_failure("rank 1 hangs", reason="hang", culprits=[1])
     with (
         pytest.raises(ConnectionError),
-        folder.failures_told(lambda: "step 4, backward", known=lambda: True),
+        folder.failures_recorded(lambda: "step 4, backward", known=lambda: True),
     ):
         raise ConnectionError("closed by rank 1")
     assert json.loads(folder.state.read_bytes())["reason"] == "hang"
     with (
         pytest.raises(ConnectionError),
-        folder.failures_told(lambda: "step 4, backward", known=lambda: False),
+        folder.failures_recorded(lambda: "step 4, backward", known=lambda: False),
     ):
         raise ConnectionError("closed by rank 1")
     assert json.loads(folder.state.read_bytes())["at"] == "step 4, backward"

@@ -6,7 +6,7 @@ import torch
 from megarc.parallel import connect, disconnect, meet
 from megarc.rank_environment import ALONE
 from megarc.train.engine.engine import StepResult
-from megarc.train.loop import pending_steps as ledgers
+from megarc.train.loop import pending_steps
 from megarc.train.loop.observer import Moment, Observer, Vote, judgement
 from megarc.train.loop.pending_steps import PendingSteps
 
@@ -30,12 +30,12 @@ class Voting(Observer):
 
 
 def test_it_tells_what_became_of_each_step(groups):
-    ledger = PendingSteps(groups, due=lambda moment: moment.step == 3)
+    pending = PendingSteps(groups, due=lambda moment: moment.step == 3)
     for step in (1, 2, 3):
         moment = Moment(step, 9, 8 * step, skipped=4)
-        ledger.add(moment, [step], result(float(step), bad=step == 2))
-    assert ledger.due(moment)
-    moment, done = ledger.settle(moment, [Voting(Vote.NOTHING), Voting(Vote.LOOK)])
+        pending.add(moment, [step], result(float(step), bad=step == 2))
+    assert pending.due(moment)
+    moment, done = pending.settle(moment, [Voting(Vote.NOTHING), Voting(Vote.LOOK)])
     assert moment == Moment(3, 9, 24, skipped=5, agreed=Vote.LOOK)
     assert [(one.step, one.samples, one.loss, one.gradient_norm) for one in done] == [
         (1, [1], 1.0, 2.0),
@@ -48,21 +48,21 @@ def test_it_tells_what_became_of_each_step(groups):
 @pytest.mark.parametrize(("step_seconds", "steps"), [(2.0, 2), (30.0, 1), (0.01, 500)])
 def test_a_signal_is_heard_within_seconds(groups, monkeypatch, step_seconds, steps):
     clock = [0.0]
-    monkeypatch.setattr(ledgers.time, "monotonic", lambda: clock[0])
-    ledger = PendingSteps(groups, due=lambda moment: False)
+    monkeypatch.setattr(pending_steps.time, "monotonic", lambda: clock[0])
+    pending = PendingSteps(groups, due=lambda moment: False)
     moment = Moment(1, 9999, 8)
 
     def until_due():
         count = 0
         while True:
             clock[0] += step_seconds
-            ledger.add(moment, [], result(1.0))
+            pending.add(moment, [], result(1.0))
             count += 1
-            if ledger.due(moment):
+            if pending.due(moment):
                 return count
 
     assert until_due() == 1  # the first step tells how long a step takes
-    ledger.settle(moment, [])
+    pending.settle(moment, [])
     assert until_due() == steps
 
 
