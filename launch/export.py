@@ -12,7 +12,8 @@ EXAMPLES = """examples:
   python launch/export.py --run runs/mine --to exported/llama --layout huggingface --dtype bf16
 
 In Hugging Face's layout the model is a LlamaForCausalLM (with model.qk_norm a Qwen3ForCausalLM); config.json
-keeps the window. A model trained with R is another model when it is served as a plain causal one.
+keeps the window. A model trained with R is another model when it is served as a plain causal one. The run's
+tokenizer is copied beside it.
 megarc.inference.load_exported(folder) reads either layout back."""
 
 
@@ -20,8 +21,9 @@ def main() -> int:
     arguments = parser().parse_args()
     import torch
 
+    from megarc.corpus import copy_tokenizer
     from megarc.inference import export
-    from megarc.train import find_checkpoint, full_masters, run_config
+    from megarc.train import find_checkpoint, full_masters, run_config, tokenizer_file
 
     found = find_checkpoint(arguments.run).check()
     config = run_config(found)
@@ -34,6 +36,9 @@ def main() -> int:
         dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[arguments.dtype],
     )
     print(f"{found.folder} -> {arguments.to / 'model.safetensors'}")
+    tokenizer = tokenizer_file(found.folder, config)
+    if tokenizer is not None and tokenizer.exists():
+        print(f"{tokenizer} -> {copy_tokenizer(tokenizer, arguments.to)}")
     return 0
 
 

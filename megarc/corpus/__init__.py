@@ -5,12 +5,19 @@ with our manifest P.json beside them. No torch here.
 """
 
 from megarc.corpus.indexed.corpus import IndexedCorpus, corpus_prefix, dtype_for
-from megarc.corpus.indexed.manifest import Manifest, PackSettings, load_manifest, write_manifest
+from megarc.corpus.indexed.manifest import (
+    Manifest,
+    PackSettings,
+    TokenizerFacts,
+    load_manifest,
+    write_manifest,
+)
 from megarc.corpus.indexed.verify import make_manifest, verify
 from megarc.corpus.indexed.writer import IndexedWriter, Written
 from megarc.corpus.packing.join import join_parts
 from megarc.corpus.packing.pack import PackRequest, pack, pack_and_join
 from megarc.corpus.tokenizer import RESERVED, Tokenizer, load_tokenizer
+from megarc.corpus.tokenizer.find import copy_tokenizer, find_tokenizer_file
 from megarc.corpus.transcript import (
     Marks,
     Segment,
@@ -32,11 +39,14 @@ __all__ = [
     "PackSettings",
     "Segment",
     "Tokenizer",
+    "TokenizerFacts",
     "TranscriptTokenizer",
     "Unbalanced",
     "Written",
+    "copy_tokenizer",
     "corpus_prefix",
     "dtype_for",
+    "find_tokenizer_file",
     "join_parts",
     "load_manifest",
     "load_tokenizer",

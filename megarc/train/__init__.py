@@ -14,6 +14,7 @@ from megarc.train.checkpoint.trained_model import (
     load_model,
     run_config,
     same_tokenizer,
+    tokenizer_file,
 )
 from megarc.train.config import RunConfig
 from megarc.train.engine import Engine, MicroBatch, StepResult, bucket, build_engine, to_tensors
@@ -53,4 +54,5 @@ __all__ = [
     "same_tokenizer",
     "start",
     "to_tensors",
+    "tokenizer_file",
 ]

@@ -21,7 +21,7 @@ from megarc.train.config import CheckpointConfig, RunConfig
 from megarc.train.dry_step import Explain, dry_step, memory_errors_explained
 from megarc.train.ending import failure_logged, how_it_ended
 from megarc.train.engine import build_engine
-from megarc.train.folder import RunFolder, hold
+from megarc.train.folder import RunFolder, hold, keep_tokenizer
 from megarc.train.health import Signals, alarmed, clear, watched
 from megarc.train.health.fault_injection import arm
 from megarc.train.heartbeat import Heartbeat
@@ -139,6 +139,7 @@ def _take(
         folder.enter(config, facts)
         clear(folder.ranks)
         stack.enter_context(folder.logged(log, folder.log))
+        keep_tokenizer(config.data, folder.tokenizer)
 
         def where() -> str:
             return f"step {heartbeat.step}, {heartbeat.phase}"

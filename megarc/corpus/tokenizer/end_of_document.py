@@ -12,7 +12,7 @@ import orjson
 
 from megarc.errors import UserError
 
-_BESIDE = ("tokenizer_config.json", "special_tokens_map.json")  # Hugging Face's; the first that tells counts
+BESIDE = ("tokenizer_config.json", "special_tokens_map.json")  # Hugging Face's; the first that tells counts
 _NAMES = (
     *("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<EOS>"),
     *(
@@ -41,7 +41,7 @@ def named_beside(tokenizer: Path) -> tuple[str, str] | None:
     Raises:
         UserError: where such a file is no JSON.
     """
-    for name in _BESIDE:
+    for name in BESIDE:
         path = tokenizer.parent / name
         try:
             tree = orjson.loads(path.read_bytes())

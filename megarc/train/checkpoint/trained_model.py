@@ -9,13 +9,13 @@ from typing import Protocol
 import torch
 
 from megarc.config import build
-from megarc.corpus import Tokenizer, load_manifest
+from megarc.corpus import Tokenizer, TokenizerFacts, find_tokenizer_file
 from megarc.errors import UserError
 from megarc.model import Transformer
 from megarc.train.checkpoint import Checkpoint, Standing, full_masters, latest, open_checkpoint
-from megarc.train.checkpoint.layout import MANIFEST, digest_of
+from megarc.train.checkpoint.layout import MANIFEST
 from megarc.train.config import RunConfig
-from megarc.train.folder import RunFolder
+from megarc.train.folder import RunFolder, beside_corpora, kept_facts, of_corpora
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +97,18 @@ def same_tokenizer(saved: SavedModel, tokenizer: Vocabulary | None, what: str) -
             f"{what} has a vocabulary of {tokenizer.vocabulary_size}, the model of {saved.checkpoint} one of "
             f"{known}; use the tokenizer that the model was trained with"
         )
-    if (digest := _tokenizer_digest(saved)) not in (None, tokenizer.digest):
+    facts = tokenizer_facts(saved)
+    digest = saved.standing.tokenizer or (facts.digest if facts else None)
+    if digest not in (None, tokenizer.digest):
         raise UserError(
             f"{what} is of another tokenizer than the text which the model of {saved.checkpoint} was trained on "
             f"(SHA-256 {digest}), though of the same size; use that one"
         )
 
 
-def _tokenizer_digest(saved: SavedModel) -> str | None:
-    """Of the tokenizer that it was trained with: the checkpoint says it; a corpus of an earlier megarc's run does."""
-    if saved.standing.tokenizer is not None:
-        return saved.standing.tokenizer
-    for source in saved.config.data.train:
-        manifest = load_manifest(source.path) if source.path is not None else None
-        if manifest is not None and manifest.tokenizer is not None:
-            return manifest.tokenizer.digest
-    return None
+def tokenizer_facts(saved: SavedModel) -> TokenizerFacts | None:
+    """What is known of the tokenizer that it was trained with: the run folder says it, or else the corpora."""
+    return kept_facts(_tokenizer_folder(saved.checkpoint)) or of_corpora(saved.config.data)
 
 
 def end_of_document(saved: SavedModel, tokenizer: Tokenizer) -> int:
@@ -121,26 +117,37 @@ def end_of_document(saved: SavedModel, tokenizer: Tokenizer) -> int:
     Raises:
         UserError: where neither is known.
     """
-    for source in saved.config.data.train:
-        manifest = load_manifest(source.path) if source.path is not None else None
-        facts = manifest.tokenizer if manifest is not None else None
-        if facts is not None and facts.end_of_document is not None:
-            return facts.end_of_document
+    facts = tokenizer_facts(saved)
+    if facts is not None and facts.end_of_document is not None:
+        return facts.end_of_document
     return tokenizer.end_of_document
 
 
 def find_tokenizer(saved: SavedModel) -> Path:
-    """The tokenizer's file: beside a training corpus, with the digest that its manifest names.
+    """The tokenizer's file: in the run folder or beside a training corpus; the word ``bytes`` for that one.
 
     Raises:
         UserError: where none is found.
     """
-    for source in saved.config.data.train:
-        manifest = load_manifest(source.path) if source.path is not None else None
-        if source.path is None or manifest is None or manifest.tokenizer is None:
-            continue
-        folder = source.path.parent
-        for candidate in (*sorted(folder.glob("*.model")), *sorted(folder.glob("*tokenizer*.json"))):
-            if digest_of(candidate) == manifest.tokenizer.digest:
-                return candidate
-    raise UserError("the run's tokenizer does not lie beside its corpora; give it with --tokenizer-model")
+    found = tokenizer_file(saved.checkpoint, saved.config, tokenizer_facts(saved))
+    if found is None:
+        raise UserError(
+            f"the run's tokenizer lies neither in {_tokenizer_folder(saved.checkpoint)} nor beside its corpora; "
+            "copy it there, or give it with --tokenizer-model"
+        )
+    return found
+
+
+def tokenizer_file(checkpoint: Path, config: RunConfig, facts: TokenizerFacts | None = None) -> Path | None:
+    """The same, for a checkpoint's folder; None where none is found."""
+    folder = _tokenizer_folder(checkpoint)
+    facts = facts or kept_facts(folder) or of_corpora(config.data)
+    if facts is None:
+        return None
+    if facts.kind == "bytes":
+        return Path("bytes")
+    return find_tokenizer_file(folder, facts.digest) or beside_corpora(config.data, facts)
+
+
+def _tokenizer_folder(checkpoint: Path) -> Path:
+    return RunFolder(checkpoint.absolute().parents[1]).tokenizer

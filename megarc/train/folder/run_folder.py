@@ -65,6 +65,10 @@ class RunFolder:
         return self.path / "log.txt"
 
     @property
+    def tokenizer(self) -> Path:
+        return self.path / "tokenizer"
+
+    @property
     def ranks(self) -> Path:
         return self.path / "ranks"
 

@@ -1,0 +1,72 @@
+"""The tokenizer of a run's text in the run folder, so that the folder is whole without the corpora."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import orjson
+
+from megarc.atomic_write import written_atomically
+from megarc.config import build, to_dict
+from megarc.corpus import TokenizerFacts, copy_tokenizer, find_tokenizer_file, load_manifest
+from megarc.data import DataConfig
+
+log = logging.getLogger("megarc")
+
+_FACTS = "facts.json"  # what the corpora's manifests say of it
+_NO_FILE = "bytes"  # the kind of tokenizer that needs none
+
+
+def keep_tokenizer(data: DataConfig, folder: Path) -> None:
+    """Copies the tokenizer that lies beside the training corpora into ``folder``, once; says where none is found.
+
+    Raises:
+        UserError: where a manifest is damaged, or the folder cannot be written.
+    """
+    facts = of_corpora(data)
+    if facts is None:
+        return
+    if kept_facts(folder) != facts:
+        with written_atomically(folder / _FACTS) as file:
+            file.write(orjson.dumps(to_dict(facts), option=orjson.OPT_INDENT_2) + b"\n")
+    if facts.kind == _NO_FILE or find_tokenizer_file(folder, facts.digest) is not None:
+        return
+    found = beside_corpora(data, facts)
+    if found is not None:
+        copy_tokenizer(found, folder)
+    else:
+        log.info(
+            "the tokenizer does not lie beside the corpora of data.train (SHA-256 %s): copy it into %s, and the run "
+            "folder is whole", facts.digest, folder,
+        )  # fmt: skip
+
+
+def kept_facts(folder: Path) -> TokenizerFacts | None:
+    """What ``keep_tokenizer`` wrote of the tokenizer.
+
+    Raises:
+        UserError: where it is damaged.
+    """
+    path = folder / _FACTS
+    try:
+        tree = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return None  # it is written again at the next start, and the corpora say it too
+    return build(TokenizerFacts, tree, str(path))
+
+
+def of_corpora(data: DataConfig) -> TokenizerFacts | None:
+    """What the manifests of the training corpora say of their tokenizer: it is one, and compared at the start."""
+    for source in data.train:
+        manifest = load_manifest(source.path) if source.path is not None else None
+        if manifest is not None and manifest.tokenizer is not None:
+            return manifest.tokenizer
+    return None
+
+
+def beside_corpora(data: DataConfig, facts: TokenizerFacts) -> Path | None:
+    """Its file, where it lies beside one of the training corpora."""
+    places = dict.fromkeys(source.path.parent for source in data.train if source.path is not None)
+    found = (find_tokenizer_file(place, facts.digest) for place in places)
+    return next((file for file in found if file is not None), None)
