@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from rich.console import Console
 
 from megarc.corpus import IndexedCorpus, Tokenizer, load_manifest, load_tokenizer
 from megarc.corpus.indexed.show import facts_of, legend, plot_lengths, window_in_colours
 from megarc.errors import UserError, run_script
+from megarc.paths import user_path
 from megarc.window import Window
 
 EXAMPLES = """
@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("corpus", metavar="P", help="P.bin and P.idx, ours or Megatron's")
     parser.add_argument("--tokenizer-model", metavar="T", help="the tokenizer that the corpus was made with")
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="a histogram of the documents' lengths")
+    parser.add_argument("--plot", type=user_path, metavar="PNG", help="a histogram of the documents' lengths")
     parser.add_argument("--document", type=int, metavar="N", help="decode a document")
     parser.add_argument("--window", type=int, metavar="K", help="decode a window, coloured")
     parser.add_argument("--recent", type=int, default=512, metavar="r", help="rows of R (512)")

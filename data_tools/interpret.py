@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
@@ -13,6 +12,7 @@ from megarc.errors import run_script
 from megarc.interpreter.languages import KNOWN, LanguagesConfig, open_languages
 from megarc.interpreter.sandbox import Limits, open_sandbox
 from megarc.interpreter.transcripts import Request, Settings, interpret
+from megarc.paths import user_path
 
 EXAMPLES = """
 examples:
@@ -71,7 +71,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--exclude", nargs="+", default=[], metavar="PATTERN", help="paths to pass over")
     parser.add_argument("--json-key", default="text", metavar="KEY", help="of the text in JSON lines (text)")
-    parser.add_argument("--output", type=Path, required=True, metavar="O", help="JSON lines of marked text")
+    parser.add_argument(
+        "--output", type=user_path, required=True, metavar="O", help="JSON lines of marked text"
+    )
     parser.add_argument(
         "--languages", default="python", metavar="L", help=f"some of {', '.join(KNOWN)}, by commas (python)"
     )
@@ -93,12 +95,19 @@ def parse() -> argparse.Namespace:
     box = parser.add_argument_group("interpreters and sandbox")
     box.add_argument("--seconds", type=float, default=5.0, help="wall time of a piece (5)")
     box.add_argument("--memory", type=positive, default=512, metavar="MIB", help="of each process (512)")
-    box.add_argument("--python", type=Path, metavar="P", help="the system's, unless given")
-    box.add_argument("--coq", type=Path, metavar="P", help="coqtop; the system's, unless given")
-    box.add_argument("--smt", type=Path, metavar="P", help="z3; the system's or the wheel's, unless given")
+    box.add_argument("--python", type=user_path, metavar="P", help="the system's, unless given")
+    box.add_argument("--coq", type=user_path, metavar="P", help="coqtop; the system's, unless given")
+    box.add_argument(
+        "--smt", type=user_path, metavar="P", help="z3; the system's or the wheel's, unless given"
+    )
     box.add_argument("--lean", metavar="COMMAND", help="command that starts Lean's REPL")
     box.add_argument(
-        "--lean-folder", type=Path, action="append", default=[], metavar="D", help="a folder that Lean reads"
+        "--lean-folder",
+        type=user_path,
+        action="append",
+        default=[],
+        metavar="D",
+        help="a folder that Lean reads",
     )
     box.add_argument(
         "--no-sandbox", action="store_true", help="run code with all that you may do, if need be"

@@ -15,6 +15,7 @@ from megarc.corpus.indexed.manifest import Manifest
 from megarc.corpus.inputs.find import FORMATS
 from megarc.corpus.packing.job_part import this_part
 from megarc.errors import UserError, run_script
+from megarc.paths import user_path
 from megarc.progress import human, human_bytes
 
 EXAMPLES = """
@@ -47,7 +48,7 @@ examples:
 
 def main() -> None:
     arguments = parser().parse_args()
-    prefix = Path(arguments.output_prefix)
+    prefix = arguments.output_prefix
     if arguments.merge:
         report(join_parts(prefix, max_bad=arguments.max_bad), prefix)
         return
@@ -188,7 +189,9 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--max-bytes", type=int, metavar="N", help="leave out longer documents")
     what.add_argument("--drop-duplicates", action="store_true", help="of equal documents keep the first")
     out = parser.add_argument_group("what is written")
-    out.add_argument("--output-prefix", required=True, metavar="P", help="P.bin, P.idx, P.json")
+    out.add_argument(
+        "--output-prefix", type=user_path, required=True, metavar="P", help="P.bin, P.idx, P.json"
+    )
     out.add_argument("--tokenizer-model", metavar="T", help="T.model, tokenizer.json or: bytes")
     out.add_argument("--tokenizer-type", help=argparse.SUPPRESS)  # Megatron's; the file itself tells
     out.add_argument(

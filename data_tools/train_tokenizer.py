@@ -11,6 +11,7 @@ from megarc.corpus.inputs.find import FORMATS
 from megarc.corpus.inputs.sample import sampled_texts
 from megarc.corpus.tokenizer.train import train_tokenizer
 from megarc.errors import run_script
+from megarc.paths import user_path
 from megarc.progress import human_bytes
 
 EXAMPLES = """
@@ -54,7 +55,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--exclude", nargs="+", default=[], metavar="PATTERN", help="as preprocess.py's")
     parser.add_argument("--json-keys", default="text", metavar="KEY", help="key or column of the text")
     parser.add_argument("--format", choices=FORMATS, help="how to read every input, whatever its name")
-    parser.add_argument("--output-prefix", required=True, metavar="T", help="T.model is written")
+    parser.add_argument(
+        "--output-prefix", type=user_path, required=True, metavar="T", help="T.model is written"
+    )
     parser.add_argument("--vocab-size", type=int, required=True, metavar="V", help="reserved tokens included")
     parser.add_argument("--algorithm", choices=("bpe", "unigram"), default="bpe", help="(bpe)")
     parser.add_argument(

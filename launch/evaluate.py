@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from megarc.errors import UserError, run_script
+from megarc.paths import user_path
 
 if TYPE_CHECKING:
     from megarc.corpus import IndexedCorpus
@@ -232,16 +233,20 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--run",
-        type=Path,
+        type=user_path,
         action="append",
         default=[],
         help="run folder, or checkpoint; again for more",
     )
     parser.add_argument(
-        "--tiers", type=Path, action="append", default=[], help="folder of a stack of tiers; again for more"
+        "--tiers",
+        type=user_path,
+        action="append",
+        default=[],
+        help="folder of a stack of tiers; again for more",
     )
     parser.add_argument(
-        "--corpus", type=Path, required=True, metavar="P", help="prefix of P.bin, P.idx, P.json"
+        "--corpus", type=user_path, required=True, metavar="P", help="prefix of P.bin, P.idx, P.json"
     )
     parser.add_argument("--stride", type=positive, help="tokens that a window scores")
     parser.add_argument(
@@ -252,7 +257,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--tokens", type=positive, help="score so many tokens only")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(cpu)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores there too")
+    parser.add_argument("--json", type=user_path, metavar="FILE", help="write the scores there too")
     return parser
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from megarc.errors import run_script
+from megarc.paths import user_path
 
 EXAMPLES = """examples:
   python launch/export.py --run runs/mine --to exported/mine
@@ -46,8 +46,8 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--run", type=Path, required=True, help="run folder, or a checkpoint in it")
-    parser.add_argument("--to", type=Path, required=True, help="folder that is written")
+    parser.add_argument("--run", type=user_path, required=True, help="run folder, or a checkpoint in it")
+    parser.add_argument("--to", type=user_path, required=True, help="folder that is written")
     parser.add_argument("--layout", choices=("megarc", "huggingface"), default="megarc", help="(megarc)")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="(fp32)")
     return parser

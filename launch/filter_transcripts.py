@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from pathlib import Path
 
 from megarc.errors import UserError, run_script
+from megarc.paths import user_path
 
 EXAMPLES = """examples:
   python launch/filter_transcripts.py --run runs/mine --input transcripts.jsonl --output helpful.jsonl
@@ -57,13 +57,13 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--run", type=Path, required=True, help="run folder, or a checkpoint in it")
+    parser.add_argument("--run", type=user_path, required=True, help="run folder, or a checkpoint in it")
     parser.add_argument(
-        "--input", type=Path, required=True, metavar="F", help="what data_tools/interpret.py wrote"
+        "--input", type=user_path, required=True, metavar="F", help="what data_tools/interpret.py wrote"
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="O", help="the same, filtered")
+    parser.add_argument("--output", type=user_path, required=True, metavar="O", help="the same, filtered")
     parser.add_argument("--threshold", type=float, default=0.1, metavar="NATS", help="a token (0.1)")
-    parser.add_argument("--tokenizer-model", type=Path, metavar="T", help="T.model or tokenizer.json")
+    parser.add_argument("--tokenizer-model", type=user_path, metavar="T", help="T.model or tokenizer.json")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(cpu)")
     return parser.parse_args()
 

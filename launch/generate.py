@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from megarc.errors import UserError, run_script
+from megarc.paths import user_path
 
 if TYPE_CHECKING:
     from megarc.corpus import Tokenizer
@@ -160,11 +161,11 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--run", type=Path, help="run folder, or a checkpoint in it")
-    model.add_argument("--tiers", type=Path, help="folder of a stack of tiers, or its YAML file")
+    model.add_argument("--run", type=user_path, help="run folder, or a checkpoint in it")
+    model.add_argument("--tiers", type=user_path, help="folder of a stack of tiers, or its YAML file")
     prompt = parser.add_mutually_exclusive_group(required=True)
     prompt.add_argument("--prompt", help="text to go on from; - reads standard input")
-    prompt.add_argument("--prompt-file", type=Path, metavar="FILE", help="a file with that text")
+    prompt.add_argument("--prompt-file", type=user_path, metavar="FILE", help="a file with that text")
     parser.add_argument("--tokens", type=int, default=200, help="at most so many more (200)")
     parser.add_argument("--temperature", type=float, default=0.8, help="0: always the likeliest (0.8)")
     parser.add_argument("--top-k", type=int, default=0, help="draw among so many likeliest; 0: all (0)")
@@ -174,7 +175,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--refresh", type=int, help="tokens after which the window moves (its stride)")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (0)")
     parser.add_argument("--no-stop", action="store_true", help="go on beyond the end of a document")
-    parser.add_argument("--tokenizer-model", type=Path, metavar="T", help="T.model or tokenizer.json")
+    parser.add_argument("--tokenizer-model", type=user_path, metavar="T", help="T.model or tokenizer.json")
     machine = parser.add_argument_group("with an interpreter")
     machine.add_argument("--interpreter", metavar="LANGUAGES", help="python, coq, smt, lean; some, by commas")
     machine.add_argument(
@@ -183,7 +184,12 @@ def parser() -> argparse.ArgumentParser:
     machine.add_argument("--seconds", type=float, default=5.0, help="wall time of a piece (5)")
     machine.add_argument("--lean", metavar="COMMAND", help="command that starts Lean's REPL")
     machine.add_argument(
-        "--lean-folder", type=Path, action="append", default=[], metavar="D", help="a folder that Lean reads"
+        "--lean-folder",
+        type=user_path,
+        action="append",
+        default=[],
+        metavar="D",
+        help="a folder that Lean reads",
     )
     machine.add_argument(
         "--no-sandbox", action="store_true", help="run code with all that you may do, if need be"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from megarc.errors import UserError, run_script
+from megarc.paths import user_path
 
 EXAMPLES = """examples:
   python launch/hosts.py hostfile
@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("hostfile", type=Path, help="lines like: node-1 slots=8; see hostfile.example")
+    parser.add_argument("hostfile", type=user_path, help="lines like: node-1 slots=8; see hostfile.example")
     parser.add_argument("--world", type=int, metavar="N", help="ranks that the slots must add up to")
     parser.add_argument(
         "--patience", type=float, default=60, metavar="S", help="seconds to wait for a host (60)"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from megarc.command import resources
 from megarc.errors import UserError, run_script
+from megarc.paths import user_path
 
 EXAMPLES = """examples:
   megarc init                 into the current folder
@@ -52,7 +53,9 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", nargs="?", type=Path, default=Path(), help="where to (the current folder)")
+    parser.add_argument(
+        "folder", nargs="?", type=user_path, default=Path(), help="where to (the current folder)"
+    )
     parser.add_argument("--force", action="store_true", help="replace files that differ")
     return parser
 

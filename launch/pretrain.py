@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from contextlib import ExitStack
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megarc.errors import EXIT_SAVED, run_script
+from megarc.paths import user_path
 
 if TYPE_CHECKING:
     from megarc.train import RunConfig, RunFolder, Start
@@ -121,7 +121,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", type=Path, help="YAML file; see configs/runs")
+    parser.add_argument("--config", type=user_path, help="YAML file; see configs/runs")
     parser.add_argument("--keys", action="store_true", help="print every key with type, default, meaning")
     parser.add_argument("--dry-run", action="store_true", help="what one rank would hold and tell others")
     parser.add_argument("--world-size", type=int, default=1, metavar="N", help="ranks of the dry run")

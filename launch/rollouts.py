@@ -6,10 +6,10 @@ import argparse
 import logging
 import sys
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megarc.errors import run_script
+from megarc.paths import user_path
 
 if TYPE_CHECKING:
     from megarc.tiers import RolloutsConfig
@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", type=Path, help="YAML file of one job")
+    parser.add_argument("--config", type=user_path, help="YAML file of one job")
     parser.add_argument("--keys", action="store_true", help="print every key with type, default, meaning")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys that win over the file's")
     # The deepspeed launcher adds this; the place is read from the environment.

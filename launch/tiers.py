@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megarc.errors import run_script
+from megarc.paths import user_path
 
 if TYPE_CHECKING:
     from megarc.tiers import StackConfig, StackPlan
@@ -112,7 +113,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", type=Path, help="YAML file; see configs/tiers")
+    parser.add_argument("--config", type=user_path, help="YAML file; see configs/tiers")
     parser.add_argument("--keys", action="store_true", help="print every key with type, default, meaning")
     parser.add_argument("--stages", action="store_true", help="print each stage's command and end")
     parser.add_argument("--controls", action="store_true", help="then train and score the controls")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megarc.errors import run_script
+from megarc.paths import user_path
 
 if TYPE_CHECKING:
     from megarc.batchsize import StudyConfig
@@ -113,13 +113,13 @@ def parser() -> argparse.ArgumentParser:
     sweep = commands.add_parser("steps", help="the critical batch by steps to a held-out loss")
     sweep.set_defaults(run=steps)
     for command in (both, branch):
-        command.add_argument("--checkpoint", type=Path, metavar="RUN",
+        command.add_argument("--checkpoint", type=user_path, metavar="RUN",
                              help="run or checkpoint that branches leave; else a trunk is trained")  # fmt: skip
     for command in (both, branch, sweep):
         command.add_argument("--launcher", default="", metavar="WORDS",
                              help="how ranks are started; {port}: a free one (this Python, one rank)")  # fmt: skip
     for command in (both, fits, branch, sweep):
-        command.add_argument("--config", type=Path, help="a run's YAML file; see configs/runs")
+        command.add_argument("--config", type=user_path, help="a run's YAML file; see configs/runs")
         command.add_argument(
             "overrides", nargs="*", metavar="key=value", help="keys that win over the file's"
         )
@@ -129,7 +129,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_critical(fit: argparse.ArgumentParser) -> None:
     fit.set_defaults(run=critical)
-    fit.add_argument("--table", type=Path, action="append", required=True, metavar="FILE.csv",
+    fit.add_argument("--table", type=user_path, action="append", required=True, metavar="FILE.csv",
                      help="columns batch,steps; again for more")  # fmt: skip
     fit.add_argument("--optimal-batch", type=float, required=True, metavar="B",
                      help="linear scaling is counted from it, in the table's unit")  # fmt: skip

@@ -16,10 +16,19 @@ from typing import Annotated, Any, TypeVar, get_args
 
 import orjson
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+)
 from pydantic.fields import FieldInfo
 
 from megarc.errors import UserError
+from megarc.paths import found_from, user_path
 from megarc.quantity import Quantity
 
 
@@ -45,6 +54,19 @@ Duration = Annotated[Quantity, BeforeValidator(_parse_quantity), PlainSerializer
 """A key that holds an amount of training, such as ``2B tokens``."""
 
 
+def _filled_in(path: Path) -> Path:
+    try:
+        return user_path(path)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
+PathKey = Annotated[Path, AfterValidator(_filled_in)]
+"""A key that holds a path: relative to the working folder; ``~`` and ``$NAME`` are filled in."""
+
+WORKING_FOLDER = "working_folder"  # in a kept file, beside the tree: where its relative paths are from
+
+
 def key(default: Any = ..., meaning: str = "", *, circumstance: bool = False, **limits: Any) -> Any:
     """Declares a key: its default (``...`` for required), what it means, its limits (``ge=1``).
 
@@ -67,19 +89,38 @@ def load(kind: type[ConfigT], path: Path | None, overrides: Sequence[str] = ()) 
         UserError: for a file that is none, a key that is none, a value of the wrong type.
     """
     tree = read_yaml(path) if path else {}
+    folder = tree.pop(WORKING_FOLDER, None)
     for override in overrides:
         _apply_override(tree, override)
-    return build(kind, tree, str(path or "command line"))
+    config = build(kind, tree, str(path or "command line"))
+    return config if folder is None else found_again(config, Path(folder))
 
 
 def build(kind: type[ConfigT], tree: Mapping[str, Any], place: str) -> ConfigT:
     """The tree ``kind`` from plain dictionaries; ``place`` names their origin in errors."""
+    if (name := _too_large(tree)) is not None:
+        raise UserError(f"{place}: '{name}' is a whole number beyond 64 bits")
     try:
         # Through JSON, so that strict types still take a list for a tuple, a string for a path.
         return kind.model_validate_json(orjson.dumps(tree, default=str))
     except ValidationError as error:
         problems = [_explain(kind, problem, place) for problem in error.errors()]
         raise UserError("\n       ".join(problems)) from None
+
+
+def found_again(config: ConfigT, folder: Path) -> ConfigT:
+    """``config``, which was given in the working folder ``folder``, for use in this one: see ``paths.found_from``."""
+
+    def again(value: Any) -> Any:
+        if isinstance(value, Config):
+            names = type(value).model_fields
+            return value.model_copy(update={name: again(getattr(value, name)) for name in names})
+        if isinstance(value, list):
+            return [again(item) for item in value]
+        return found_from(value, folder) if isinstance(value, Path) else value
+
+    found: ConfigT = again(config)
+    return found
 
 
 def overlaid(config: ConfigT, keys: Mapping[str, Any], place: str) -> ConfigT:
@@ -111,6 +152,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def to_yaml(config: Config) -> str:
     """The resolved tree as YAML, every key present."""
     return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def to_kept_yaml(config: Config) -> str:
+    """The same for a file that is read again, perhaps in another working folder: with the present one's name."""
+    return to_yaml(config) + yaml.safe_dump({WORKING_FOLDER: str(Path.cwd())}, allow_unicode=True)
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -231,6 +277,15 @@ def dotted_keys(kind: type[Config], prefix: str = "") -> Iterator[str]:
         inner = inner_config(field)
         if inner is not None:
             yield from dotted_keys(inner, f"{prefix}{name}.")
+
+
+def _too_large(tree: Any, name: str = "") -> str | None:
+    """The dotted name of a whole number that no file of ours can hold."""
+    if isinstance(tree, Mapping | list):
+        items = tree.items() if isinstance(tree, Mapping) else enumerate(tree)
+        found = (_too_large(value, f"{name}.{part}".lstrip(".")) for part, value in items)
+        return next((place for place in found if place is not None), None)
+    return name if isinstance(tree, int) and not -(2**63) <= tree < 2**64 else None
 
 
 def _explain(kind: type[Config], problem: Any, place: str) -> str:

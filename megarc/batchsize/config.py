@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from megarc.config import Config, Duration, key
+from megarc.config import Config, Duration, PathKey, key
 from megarc.quantity import Quantity
 from megarc.train import RunConfig
 
@@ -74,7 +74,7 @@ class StepsConfig(Config):
 class TuneConfig(Config):
     """How the batch is studied."""
 
-    folder: Path | None = key(None, "where the study lives; null: the run's folder, with -batch behind it")
+    folder: PathKey | None = key(None, "where the study lives; null: the run's folder, with -batch behind it")
     micro: MicroConfig = key(MicroConfig, "the micro-batch that fits and is fastest")
     branches: BranchConfig = key(BranchConfig, "the critical batch by branched training")
     steps: StepsConfig = key(StepsConfig, "the critical batch by steps to a loss")

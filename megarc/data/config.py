@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import model_validator
 
-from megarc.config import Config, key
+from megarc.config import Config, PathKey, key
 from megarc.window import Window
 
 
@@ -30,7 +29,7 @@ class SourceConfig(Config):
         "corpus",
         "corpus, transcripts (a corpus with weights by segment), or another kind of source that the run knows",
     )
-    path: Path | None = key(None, "of a corpus: the prefix P of P.bin and P.idx", circumstance=True)
+    path: PathKey | None = key(None, "of a corpus: the prefix P of P.bin and P.idx", circumstance=True)
     weight: float = key(1.0, "its part of the blend; what it counts stands under data.blend", gt=0)
     part: tuple[float, float] = key((0.0, 1.0), "of a corpus: from where to where, as shares of its tokens")
     windows: int | None = key(None, "only this many windows, a fixed random choice; empty: all", ge=1)

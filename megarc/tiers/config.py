@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from megarc.config import Config, key
+from megarc.config import Config, PathKey, key
 from megarc.data import SourceConfig, WindowConfig
 from megarc.train import RunConfig
 
@@ -46,7 +46,7 @@ class ReadingConfig(ReadsConfig):
 
     of: SourceConfig = key(SourceConfig, "the source whose windows are read")
     window: WindowConfig = key(WindowConfig, "its window: the history that there is, and C")
-    rollouts: list[Path] = key([], "prefixes P of P.bin, P.idx, P.rollouts.json, lowest tier first")
+    rollouts: list[PathKey] = key([], "prefixes P of P.bin, P.idx, P.rollouts.json, lowest tier first")
     arm: Literal["read", "shuffled", "filler"] = key(
         "read", "a control: roll-outs of other windows, or of a filler token alone"
     )
@@ -57,14 +57,16 @@ class ReadingConfig(ReadsConfig):
 class RolloutsConfig(Config):
     """One job: a tier's roll-outs at every boundary of a source."""
 
-    writer: Path = key(meaning="run folder or checkpoint, or, with huggingface, a folder of that library")
+    writer: PathKey = key(meaning="run folder or checkpoint, or, with huggingface, a folder of that library")
     huggingface: bool = key(False, "the writer is a Hugging Face causal model")
     tier: int = key(0, "the writer's number in its stack, 0 at the bottom", ge=0)
     of: SourceConfig = key(SourceConfig, "the source at whose boundaries they are made")
     window: WindowConfig = key(WindowConfig, "its window: the history that there is, and C")
-    reads: list[Path] = key([], "roll-outs at the same boundaries that the writer reads, lowest tier first")
+    reads: list[PathKey] = key(
+        [], "roll-outs at the same boundaries that the writer reads, lowest tier first"
+    )
     writes: WritesConfig = key(WritesConfig, "how many, how long, how drawn")
-    to: Path = key(meaning="prefix P that is written", circumstance=True)
+    to: PathKey = key(meaning="prefix P that is written", circumstance=True)
     seed: int = key(0, "of the draws", ge=0)
     device: Literal["auto", "cpu", "cuda"] = key("auto", "auto: CUDA where there is one", circumstance=True)
 
@@ -76,7 +78,7 @@ class TierConfig(Config):
         {}, "keys of its run that differ from the stack's `run`; see pretrain.py --keys"
     )
     data: SourceConfig = key(SourceConfig, "its split: no other tier's overlaps it")
-    huggingface: Path | None = key(
+    huggingface: PathKey | None = key(
         None,
         "bottom only: a trained Hugging Face causal model with the corpus's tokenizer, in place of a run",
     )
@@ -94,7 +96,7 @@ class ControlsConfig(Config):
 class StackConfig(Config):
     """A stack: everything that `launch/tiers.py` reads."""
 
-    folder: Path = key(
+    folder: PathKey = key(
         Path("runs/stack"), "where it lives; the same command goes on there", circumstance=True
     )
     launcher: str = key(

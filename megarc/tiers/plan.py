@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from megarc.atomic_write import written_atomically
-from megarc.config import Config, load, overlaid, to_dict, to_yaml
+from megarc.config import Config, load, overlaid, to_dict, to_kept_yaml
 from megarc.data import SourceConfig
 from megarc.errors import UserError
 from megarc.tiers.config import ReadingConfig, RolloutsConfig, StackConfig, TierConfig
@@ -138,7 +138,7 @@ class StackPlan:
 def write_keys(file: Path, config: Config) -> None:
     """Keeps a configuration as a YAML file."""
     with written_atomically(file) as out:
-        out.write(to_yaml(config).encode())
+        out.write(to_kept_yaml(config).encode())
 
 
 def open_stack(path: Path) -> StackPlan:

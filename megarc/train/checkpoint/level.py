@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import shutil
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 from megarc.errors import UserError, reported_once
-from megarc.parallel import Groups, gather_objects
+from megarc.parallel import Groups, gather_objects, together
+from megarc.paths import user_path
 from megarc.train.checkpoint import layout
 from megarc.train.schedule import Interval
 
@@ -45,7 +45,8 @@ class Level:
         Raises:
             UserError: on every rank, where one cannot make its folder.
         """
-        disk = Path(os.path.expandvars(folder))
+        # On this host: another may have another disk. The key itself is not filled in before.
+        disk = together(lambda: user_path(folder), groups.world)
         of_run = hashlib.sha256(f"{run.resolve()}\n{identity}".encode()).hexdigest()
         place = disk / f"{run.name}-{of_run[:8]}"
         error = None

@@ -7,8 +7,10 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+from megarc.config import WORKING_FOLDER
 from megarc.errors import UserError
 from megarc.parallel import gather_objects
 from megarc.train.checkpoint import Level, Saver, Standing
@@ -90,9 +92,13 @@ class Checkpoints(Observer):
             log.warning("%s; tried once more at the end", error)
             self._saved = None
         if self._saved != moment.step:
-            self.saver.save(engine, self.standing_of(moment), {"config": self.config}, shared)
+            self.saver.save(engine, self.standing_of(moment), self._facts(), shared)
             self.saver.wait()
         self._tell(engine, ending.value, moment)
+
+    def _facts(self) -> dict[str, Any]:
+        """What a manifest says beside where the run stands; relative paths are of this working folder."""
+        return {"config": self.config, WORKING_FOLDER: str(Path.cwd())}
 
     def _save(self, engine: Engine, moment: Moment, level: Level) -> None:
         patient = self.on_error == "stop" or moment.last
@@ -101,7 +107,7 @@ class Checkpoints(Observer):
                 log.warning("step %d is not saved: the disk is still busy with the last one", moment.step)
             return
         engine.heartbeat.enter("saving")
-        self.saver.save(engine, self.standing_of(moment), {"config": self.config}, level)
+        self.saver.save(engine, self.standing_of(moment), self._facts(), level)
         if level is self.levels[0].level:
             self._saved = moment.step
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 
-from megarc.config import build
+from megarc.config import WORKING_FOLDER, build, found_again
 from megarc.corpus import Tokenizer, TokenizerFacts, find_tokenizer_file
 from megarc.errors import UserError
 from megarc.model import Transformer
@@ -44,8 +44,10 @@ def find_checkpoint(path: Path) -> Checkpoint:
 
 
 def run_config(checkpoint: Checkpoint) -> RunConfig:
-    """The configuration of the run that saved it."""
-    return build(RunConfig, checkpoint.manifest["config"], str(checkpoint.folder / MANIFEST))
+    """The configuration of the run that saved it; its relative paths are found from other working folders too."""
+    config = build(RunConfig, checkpoint.manifest["config"], str(checkpoint.folder / MANIFEST))
+    folder = checkpoint.manifest.get(WORKING_FOLDER)
+    return config if folder is None else found_again(config, Path(folder))
 
 
 def load_model(

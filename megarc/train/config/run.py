@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from pydantic import model_validator
 
-from megarc.config import Config, Duration, key
+from megarc.config import Config, Duration, PathKey, key
 from megarc.data import DataConfig, WindowConfig
 from megarc.model import ExecutionConfig, ModelConfig
 from megarc.quantity import Quantity
@@ -27,7 +27,7 @@ from megarc.train.config.validation import ValidationConfig
 class RunConfig(Config):
     """A run: everything that `launch/pretrain.py` reads."""
 
-    folder: Path = key(
+    folder: PathKey = key(
         Path("runs/run"), "where the run lives; the same command goes on there", circumstance=True
     )
     length: Duration = key(
@@ -36,7 +36,7 @@ class RunConfig(Config):
     until: Duration | None = key(
         None, "stop there, though the learning rate goes on to length; null: run to length", circumstance=True
     )
-    start_from: Path | None = key(
+    start_from: PathKey | None = key(
         None,
         "a run folder or checkpoint that a new run begins from, with what start_with says",
         circumstance=True,

@@ -19,7 +19,7 @@ import torch
 
 import megarc
 from megarc.atomic_write import written_atomically
-from megarc.config import differences, identity, load, to_yaml
+from megarc.config import differences, identity, load, to_kept_yaml
 from megarc.errors import UserError
 from megarc.train.config import RunConfig
 from megarc.train.folder.append_only import LogFile
@@ -112,7 +112,7 @@ class RunFolder:
                 )
             environment = {"run": self.run or uuid.uuid4().hex, **_environment(), **facts}
             with written_atomically(self.config) as file:
-                file.write(to_yaml(config).encode())
+                file.write(to_kept_yaml(config).encode())
             with written_atomically(self.environment) as file:
                 file.write(orjson.dumps(environment, option=orjson.OPT_INDENT_2))
             self.checkpoints.mkdir(exist_ok=True)
