@@ -9,7 +9,6 @@ causal window allows 0.5.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -18,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from options import options
 from torch.nn import functional
 from torch.nn.attention.bias import causal_lower_right
 
@@ -33,11 +33,8 @@ Call = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__, "attention.json")
     parser.add_argument("--rows", type=int, nargs="+", default=[256, 512, 1024, 2048, 4096])
-    parser.add_argument("--out", type=Path, default=RESULTS / "attention.json")
     arguments = parser.parse_args()
     found = {rows: measure(rows, rows // 2) for rows in arguments.rows}
     columns = ["rows", *next(iter(found.values()))]

@@ -9,7 +9,6 @@ one of the default configuration spills.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import subprocess
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import triton
+from options import options
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -49,9 +49,7 @@ class Footprint:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__)
     parser.add_argument("--out", type=Path, help="where the JSON goes; none: print only")
     parser.add_argument("--quick", action="store_true", help="bfloat16 and one recent only, as CI does")
     args = parser.parse_args()

@@ -9,7 +9,6 @@ same run. Written to benchmarks/results/checkpoint.json.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -18,6 +17,7 @@ import time
 from pathlib import Path
 
 import torch
+from options import options
 
 from megarc.config import load
 from megarc.data import open_stream
@@ -37,9 +37,7 @@ REPEATS = 5
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__)
     parser.add_argument("--model", default="35M", help="a file of configs/models (35M)")
     parser.add_argument("--folder", type=Path, help="where to write (a temporary folder)")
     arguments = parser.parse_args()

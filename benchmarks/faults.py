@@ -31,6 +31,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
+from options import options  # noqa: E402
 from support.runs import config, full_state  # noqa: E402
 
 from megarc.errors import UserError, run_script  # noqa: E402
@@ -79,14 +80,11 @@ class Round:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__, "faults.json")
     parser.add_argument("--kills", type=int, default=100, help="in all (100)")
     parser.add_argument("--each", type=int, default=5, help="kills of one run (5)")
     parser.add_argument("--layouts", default=",".join([*list(LAYOUTS)[1:], CHANGING]), help="by comma")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "faults.json")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         rounds = campaign(Path(scratch), arguments)

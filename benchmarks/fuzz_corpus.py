@@ -10,7 +10,6 @@ character in a page without checksum) counts as the file's own content.
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 import random
@@ -24,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import zstandard
+from options import options
 
 from megarc.corpus import IndexedCorpus, PackRequest, PackSettings, join_parts, pack, verify
 from megarc.errors import UserError, run_script
@@ -35,12 +35,9 @@ Check = Callable[[Path], str]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__, "fuzz_corpus.json")
     parser.add_argument("--mutations", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/fuzz_corpus.json"))
     arguments = parser.parse_args()
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

@@ -9,7 +9,6 @@ undisturbed run; a killed worker must be reported. Now and then a round runs to 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -22,6 +21,7 @@ from collections import Counter
 from pathlib import Path
 
 import psutil
+from options import options
 
 from megarc.corpus import load_manifest
 from megarc.errors import UserError, run_script
@@ -32,12 +32,9 @@ SUFFIXES = (".bin", ".idx", ".json")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__, "kill_packers.json")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "kill_packers.json")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         counts, failures = campaign(Path(folder), arguments.kills, random.Random(arguments.seed))

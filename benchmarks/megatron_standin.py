@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from options import options
 
 MEGATRON = importlib.util.find_spec("megatron") is not None
 TRANSFORMERS = importlib.util.find_spec("transformers") is not None
@@ -30,9 +31,7 @@ ENCODER: Any = None  # of a pool's process, as in the original
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__)
     parser.add_argument("--input", required=True)
     parser.add_argument("--output-prefix", required=True)
     parser.add_argument("--tokenizer-model", required=True)

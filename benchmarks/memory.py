@@ -9,7 +9,6 @@ its own. Printed, and written to benchmarks/results/memory.json (memory_blocks.j
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import subprocess
@@ -21,6 +20,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
+from options import options  # noqa: E402
 from support.allocations import allocations  # noqa: E402
 
 from megarc.errors import run_script  # noqa: E402
@@ -42,9 +42,7 @@ SHOWN = {"activations, as the backward pass begins": "activations", "at its most
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__)
     parser.add_argument("--blocks", action="store_true", help="bytes that one block keeps alone")
     if parser.parse_args().blocks:
         return blocks()

@@ -9,12 +9,12 @@ no part, the least of each. Written to benchmarks/results/noise.json.
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from pathlib import Path
 
 import torch
+from options import options
 
 from megarc.config import load
 from megarc.data import open_stream
@@ -39,9 +39,7 @@ KEYS = [
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__)
     parser.add_argument("--model", action="append", help="a file of configs/models (1M and 10M)")
     parser.add_argument("--repeats", type=int, default=15, help="pairs of steps (15)")
     arguments = parser.parse_args()

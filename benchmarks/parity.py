@@ -12,7 +12,6 @@ tests/support/mixes.py; `tests/train/engine/test_parity.py` takes two steps of e
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
+from options import options  # noqa: E402
 from support.mixes import COMPARED, Mix, all_mixes, differences, mixes, run_mixes  # noqa: E402
 
 from megarc.errors import run_script  # noqa: E402
@@ -31,9 +31,7 @@ COLUMNS = ["tensor", "pipeline", "data", "ZeRO", "sequence", "precision", "varia
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__)
     parser.add_argument("--ranks", type=int, default=8, help="at most so many (8)")
     parser.add_argument("--all", action="store_true", help="every layout; nothing is written")
     arguments = parser.parse_args()

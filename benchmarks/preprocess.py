@@ -29,6 +29,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from options import options
+
 from megarc.corpus import IndexedCorpus
 from megarc.corpus.tokenizer.train import train_tokenizer
 from megarc.errors import run_script
@@ -346,8 +348,7 @@ def plot(result: dict[str, object], path: Path) -> None:
 
 
 def parse() -> argparse.Namespace:
-    as_it_is = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_it_is)
+    parser = options(__doc__)
     parser.add_argument("--megabytes", type=int, default=160, help="of text (160)")
     parser.add_argument("--megatron", type=Path, help="a checkout of Megatron-LM, to time its own tools")
     parser.add_argument(

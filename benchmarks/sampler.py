@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from options import options
 
 from megarc.data import DataConfig, LocalityConfig, SourceConfig, Stream, open_stream
 from megarc.errors import run_script
@@ -241,7 +242,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--tokens", default="300M", help="of the corpus that is written and read")
     parser.add_argument("--folder", default=None, help="where; default: the system's folder for such things")
     parser.add_argument("--sparse-folder", default="/dev/shm", help="where a file of 30 TB of nothing may be")

@@ -8,12 +8,13 @@ so a cluster, where each has its own, is faster. The part of the model is built 
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+
+from options import options
 
 from megarc.config import load
 from megarc.parallel.meeting import Meeting
@@ -26,9 +27,7 @@ RESULTS = Path(__file__).parent / "results" / "start.json"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__)
     parser.add_argument("--ranks", type=int, default=1024)
     parser.add_argument("--config", type=Path, default=Path("configs/clusters/175B-1024.yaml"))
     parser.add_argument("--json", type=Path, default=RESULTS)

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from options import options
 
 from megarc.config import load
 from megarc.data import Facts, Sample
@@ -48,9 +49,7 @@ SWITCHES = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__, "step.json")
     parser.add_argument("--model", default="10M", help="a file of configs/models (10M)")
     parser.add_argument("--half", type=int, default=128, metavar="R", help="rows of R and of C (128)")
     parser.add_argument("--samples", type=int, default=8, help="of a step (8)")
@@ -58,7 +57,6 @@ def main() -> int:
     parser.add_argument("--zero", type=int, default=1, help="ZeRO stage (1)")
     parser.add_argument("--compile", action="store_true", help="both compiled")
     parser.add_argument("--switches", action="store_true", help="a bare step under each switch too")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "step.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     groups = connect(meet(ALONE), "cpu")

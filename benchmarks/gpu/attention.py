@@ -22,9 +22,10 @@ from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import torch  # noqa: E402
+from options import gpu_options, need_gpu  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.nn import functional  # noqa: E402
 from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
@@ -39,16 +40,10 @@ TARGETS = {512: 350, 1024: 450, 2048: 530, 4096: 570}  # useful TFLOP/s, hd 128,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--toy", action="store_true", help="tiny shapes, two repeats")
+    parser = gpu_options(__doc__, "gpu-attention.json", toy="tiny shapes, two repeats")
     parser.add_argument("--tiles", action="store_true", help="time tile plans of the Triton kernel")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "gpu-attention.json")
     arguments = parser.parse_args()
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        sys.exit("no GPU here; --device cpu --toy shows that the script runs")
+    need_gpu(arguments.device)
     dtype = torch.bfloat16 if arguments.device == "cuda" else torch.float32
     report = {
         "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu",

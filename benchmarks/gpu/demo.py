@@ -18,6 +18,10 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from options import gpu_options, need_gpu  # noqa: E402
+
 ARMS = {
     "chase, [R|C]": ("chase", []),
     "chase, causal": ("chase", ["window.recent=0", "window.causal=40"]),
@@ -34,17 +38,11 @@ TOLD = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--toy", action="store_true", help="a few steps in fp32, no tests")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "gpu-demo.json")
+    parser = gpu_options(__doc__, "gpu-demo.json", toy="a few steps in fp32, no tests")
     arguments = parser.parse_args()
     import torch
 
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        sys.exit("no GPU here; --device cpu --toy shows that the script runs")
+    need_gpu(arguments.device)
     name = torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu"
     report = {"device": name, "torch": torch.__version__, "arms": {}}
     with tempfile.TemporaryDirectory() as scratch:

@@ -12,7 +12,6 @@ benchmarks/results/gpu-train.json with the device's name.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
@@ -21,9 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import torch  # noqa: E402
+from options import gpu_options, need_gpu  # noqa: E402
 
 from megarc.config import load  # noqa: E402
 from megarc.model import Transformer, cost_of, initialise  # noqa: E402
@@ -38,18 +38,12 @@ TARGET = 0.55  # MFU, exact mask, 1.3B on one H100 or H200
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--toy", action="store_true", help="the 1M preset, a few rows, fp32, eager")
+    parser = gpu_options(__doc__, "gpu-train.json", toy="the 1M preset, a few rows, fp32, eager")
     parser.add_argument("--models", nargs="+", default=["124M", "350M", "1.3B"])
     parser.add_argument("--fp8", action="store_true", help="time fp8 products too")
     parser.add_argument("--profile", action="store_true", help="table and trace of the last shape's step")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "gpu-train.json")
     arguments = parser.parse_args()
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        sys.exit("no GPU here; --device cpu --toy shows that the script runs")
+    need_gpu(arguments.device)
     groups = connect(meet(ALONE), arguments.device)
     name = torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu"
     report = {"device": name, "torch": torch.__version__, "target_mfu": TARGET, "rows": []}

@@ -1,6 +1,7 @@
 """Some hundreds of the fuzz campaign's mutations; ``benchmarks/fuzz_corpus.py`` runs ten thousand."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ CAMPAIGN = Path(__file__).parents[3] / "benchmarks" / "fuzz_corpus.py"
 
 @pytest.fixture(scope="module")
 def fuzz():
+    sys.path.insert(0, str(CAMPAIGN.parent))  # as for a script
     spec = importlib.util.spec_from_file_location("fuzz_corpus", CAMPAIGN)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    sys.path.remove(str(CAMPAIGN.parent))
     return module
 
 
