@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from megarc.command_line import parsed
 from megarc.errors import EXIT_SAVED, run_script
 from megarc.paths import user_path
 
@@ -26,7 +27,7 @@ The same command goes on from the newest checkpoint of its run folder."""
 
 
 def main() -> int:
-    arguments = parser().parse_intermixed_args()
+    arguments = parsed(parser())
     from megarc.config import load
     from megarc.reference import reference
     from megarc.train import RunConfig, RunFolder
@@ -56,18 +57,23 @@ def tree() -> type[RunConfig]:
 def run(arguments: argparse.Namespace) -> int:
     """One rank of the run, or of the check of its start."""
     from megarc.config import load
-    from megarc.parallel import disconnect
-    from megarc.plan import explain_memory, explained_memory
     from megarc.rank_environment import read_rank_environment
-    from megarc.science import MAKERS
-    from megarc.tiers import makers
-    from megarc.train import Ending, RunConfig, RunFolder, pretrain, start
+    from megarc.train import RunConfig, RunFolder, first_look
 
     def read() -> RunConfig:
         return load(RunConfig, arguments.config, arguments.overrides)
 
+    place = read_rank_environment()
+    first_look(place, read)  # before torch is imported below
+
+    from megarc.parallel import disconnect
+    from megarc.plan import explain_memory, explained_memory
+    from megarc.science import MAKERS
+    from megarc.tiers import makers
+    from megarc.train import Ending, pretrain, start
+
     try:
-        begun = start(read_rank_environment(), read, timedelta(seconds=arguments.patience))
+        begun = start(place, read, timedelta(seconds=arguments.patience))
         if arguments.check:
             return show(begun)
         with ExitStack() as stack:

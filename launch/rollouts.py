@@ -8,6 +8,7 @@ import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from megarc.command_line import parsed
 from megarc.errors import run_script
 from megarc.paths import user_path
 
@@ -26,7 +27,7 @@ the tokens up to and including the boundary's: P.bin, P.idx, P.logp.npy, and P.r
 
 
 def main() -> int:
-    arguments = parser().parse_intermixed_args()
+    arguments = parsed(parser())
     from megarc.config import load
     from megarc.reference import reference
 

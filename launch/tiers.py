@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from megarc.command_line import parsed
 from megarc.errors import run_script
 from megarc.paths import user_path
 
@@ -26,17 +27,19 @@ The same command goes on where it stopped: in the stage, at its newest checkpoin
 
 
 def main() -> int:
-    arguments = parser().parse_intermixed_args()
+    arguments = parsed(parser())
     from megarc.config import load
     from megarc.reference import reference
-    from megarc.tiers import StackPlan, command, run_stack
+    from megarc.tiers import StackPlan, command, run_stack, write_keys
 
     if arguments.keys:
         print(reference(tree()), end="")
         return 0
     plan = StackPlan(load(tree(), arguments.config, arguments.overrides))
     if arguments.stages:
+        write_keys(plan.folder / "stack.yaml", plan.config)
         for stage in plan.stages():
+            write_keys(stage.file, stage.config)  # so that its command can be typed
             words = command(plan, stage, SCRIPTS)
             print(
                 f"{stage.name}:\n  {shlex.join(['python' if 'python' in words[0] else words[0], *words[1:]])}"
@@ -115,7 +118,9 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", type=user_path, help="YAML file; see configs/tiers")
     parser.add_argument("--keys", action="store_true", help="print every key with type, default, meaning")
-    parser.add_argument("--stages", action="store_true", help="print each stage's command and end")
+    parser.add_argument(
+        "--stages", action="store_true", help="print each stage's command, write its keys, and end"
+    )
     parser.add_argument("--controls", action="store_true", help="then train and score the controls")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys that win over the file's")
     return parser

@@ -88,10 +88,17 @@ def load(kind: type[ConfigT], path: Path | None, overrides: Sequence[str] = ()) 
     Raises:
         UserError: for a file that is none, a key that is none, a value of the wrong type.
     """
-    tree = read_yaml(path) if path else {}
+    bases = [override for override in overrides if override.startswith("base=")]
+    below: dict[str, Any] | None = None
+    for override in bases:
+        given: dict[str, Any] = {}
+        _apply_override(given, override)
+        below = _of_bases(given["base"], Path())
+    tree = read_yaml(path, below) if path else below or {}
     folder = tree.pop(WORKING_FOLDER, None)
     for override in overrides:
-        _apply_override(tree, override)
+        if override not in bases:
+            _apply_override(tree, override)
     config = build(kind, tree, str(path or "command line"))
     return config if folder is None else found_again(config, Path(folder))
 
@@ -128,8 +135,8 @@ def overlaid(config: ConfigT, keys: Mapping[str, Any], place: str) -> ConfigT:
     return build(type(config), _merge(to_dict(config), keys), place)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file's tree, with the files that it names under ``base`` merged beneath it."""
+def read_yaml(path: Path, below: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A YAML file's tree, with the files that it names under ``base`` merged beneath it, or with ``below``."""
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
@@ -143,10 +150,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise UserError(f"{path}: expected keys and values at the top, found a {type(tree).__name__}")
     bases = tree.pop("base", [])
+    return _merge(_of_bases(bases, path.parent) if below is None else below, tree)
+
+
+def _of_bases(bases: str | list[str], place: Path) -> dict[str, Any]:
+    """The trees of files named under ``base``, the later over the earlier; paths are relative to ``place``."""
     merged: dict[str, Any] = {}
     for base in [bases] if isinstance(bases, str) else bases:
-        merged = _merge(merged, read_yaml(path.parent / base))
-    return _merge(merged, tree)
+        merged = _merge(merged, read_yaml(place / base))
+    return merged
 
 
 def to_yaml(config: Config) -> str:
@@ -296,6 +308,9 @@ def _explain(kind: type[Config], problem: Any, place: str) -> str:
         # The right leaf in another group is as likely as a slip of the finger.
         near = near or [path for path in known if path.split(".")[-1] == name.split(".")[-1]][:1]
         hint = f"; did you mean '{near[0]}'?" if near else "; see --keys for all keys"
+        word, colon, value = name.split(".")[-1].partition(":")
+        if colon:
+            hint = f"; a space belongs after the colon: {{{word}: {value}}}"
         return f"{place}: unknown key '{name}'{hint}"
     if problem["type"] == "missing":
         return f"{place}: the key '{name}' is required and missing"

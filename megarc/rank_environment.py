@@ -34,6 +34,11 @@ _LAUNCHERS = (
     ("slurm", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", ("SLURM_LOCALID",)),
 )
 
+_LOCAL_SIZES = (
+    *("LOCAL_WORLD_SIZE", "LOCAL_SIZE"),  # torchrun, deepspeed
+    *("OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"),
+)
+
 
 def read_rank_environment(
     environment: Mapping[str, str] = os.environ, *, local: bool = True
@@ -61,6 +66,12 @@ def read_rank_environment(
         local_rank = _number(environment, local_name) if local or local_name in environment else 0
         return RankEnvironment(rank, world, local_rank, _named(launcher, environment))
     return ALONE
+
+
+def on_one_host(place: RankEnvironment, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether the launcher says that all ranks are on this host; not where it says nothing."""
+    counts = [environment[name] for name in _LOCAL_SIZES if name in environment]
+    return str(place.world) in counts[:1] or (not counts and environment.get("SLURM_STEP_NUM_NODES") == "1")
 
 
 def free_port() -> int:

@@ -90,3 +90,22 @@ def test_reference_names_every_key_and_is_yaml():
     import yaml
 
     assert yaml.safe_load(text)["inner"]["width"] == 8
+
+
+def test_a_base_of_the_command_line_takes_the_place_of_the_files_own(tmp_path):
+    class Inner(Config):
+        wide: int = key(1, "how wide", ge=1)
+        deep: int = key(1, "how deep", ge=1)
+
+    class Outer(Config):
+        model: Inner = key(Inner, "the model")
+
+    for name, deep in (("small", 2), ("large", 9)):
+        (tmp_path / f"{name}.yaml").write_text(f"model: {{deep: {deep}, wide: {deep}}}\n")
+    run = tmp_path / "run.yaml"
+    run.write_text("base: small.yaml\nmodel: {wide: 5}\n")
+    assert load(Outer, run).model == Inner(wide=5, deep=2)
+    assert load(Outer, run, [f"base={tmp_path}/large.yaml"]).model == Inner(wide=5, deep=9)
+    assert load(Outer, None, [f"base={tmp_path}/large.yaml", "model.deep=3"]).model == Inner(wide=9, deep=3)
+    with pytest.raises(UserError, match=r"no such configuration file: .*none\.yaml"):
+        load(Outer, run, [f"base={tmp_path}/none.yaml"])

@@ -29,7 +29,7 @@ from megarc.config import load  # noqa: E402
 from megarc.model import Transformer, cost_of, initialise  # noqa: E402
 from megarc.parallel import connect, disconnect, meet  # noqa: E402
 from megarc.rank_environment import ALONE  # noqa: E402
-from megarc.train import MicroBatch, RunConfig, build_engine  # noqa: E402
+from megarc.train import MicroBatch, RunConfig, build_engine, dtype_of  # noqa: E402
 from megarc.train.engine.optimizer import adamw  # noqa: E402
 from megarc.train.metrics.device_limits import peak_flops  # noqa: E402
 
@@ -126,13 +126,13 @@ def transformers(config: RunConfig, groups) -> tuple[Callable, Callable]:
         vocab_size=keys.padded_vocabulary, hidden_size=keys.hidden, num_hidden_layers=keys.layers,
         intermediate_size=keys.width_of_ffn, num_attention_heads=keys.heads, num_key_value_heads=keys.groups,
         tie_word_embeddings=keys.tied, attn_implementation="sdpa", max_position_embeddings=window.rows,
-    )).to(groups.device, config.dtype)  # fmt: skip
+    )).to(groups.device, dtype_of(config))  # fmt: skip
     model = torch.compile(model) if config.execution.compile else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     tokens = batch(config, groups.device)
     rows = torch.arange(window.rows, device=groups.device)
     allowed = window.allow(rows[:, None], rows[None, :])
-    mask = torch.zeros(allowed.shape, dtype=config.dtype, device=groups.device).masked_fill_(
+    mask = torch.zeros(allowed.shape, dtype=dtype_of(config), device=groups.device).masked_fill_(
         ~allowed, -torch.inf
     )
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, model_validator
 
 from megarc.config import Config, PathKey, key
 from megarc.window import Window
@@ -31,7 +31,11 @@ class SourceConfig(Config):
     )
     path: PathKey | None = key(None, "of a corpus: the prefix P of P.bin and P.idx", circumstance=True)
     weight: float = key(1.0, "its part of the blend; what it counts stands under data.blend", gt=0)
-    part: tuple[float, float] = key((0.0, 1.0), "of a corpus: from where to where, as shares of its tokens")
+    part: tuple[float, float] = key(
+        (0.0, 1.0),
+        "of a corpus: from where to where, as shares of its tokens",
+        strict=False,  # a list will do: what has passed a validator is no JSON any more
+    )
     windows: int | None = key(None, "only this many windows, a fixed random choice; empty: all", ge=1)
     options: dict[str, Any] = key({}, "what this kind of source wants to know besides")
 
@@ -40,6 +44,20 @@ class SourceConfig(Config):
         if not 0 <= self.part[0] < self.part[1] <= 1:
             raise ValueError(f"part is {list(self.part)}; it must be [from, to] with 0 <= from < to <= 1")
         return self
+
+
+def _sources(given: Any) -> Any:
+    """A prefix, or a list with prefixes in it, as sources."""
+    if not isinstance(given, str | list):
+        return given
+    return [
+        {"path": one} if isinstance(one, str) else one
+        for one in ([given] if isinstance(given, str) else given)
+    ]
+
+
+Sources = Annotated[list[SourceConfig], BeforeValidator(_sources)]
+"""A key that holds sources; the prefix of a corpus stands for ``{path: PREFIX}``, alone or in a list."""
 
 
 class LocalityConfig(Config):
@@ -52,8 +70,8 @@ class LocalityConfig(Config):
 class DataConfig(Config):
     """What a run reads."""
 
-    train: list[SourceConfig] = key([], "sources to train on, blended and shuffled")
-    valid: list[SourceConfig] = key([], "held-out sources, each window read once, in order")
+    train: Sources = key([], "sources to train on, blended and shuffled")
+    valid: Sources = key([], "held-out sources, each window read once, in order")
     blend: Literal["tokens", "documents", "epochs"] = key(
         "tokens",
         "what a weight counts: a share of the predicted tokens, a share of the documents, "

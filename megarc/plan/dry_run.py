@@ -59,8 +59,12 @@ def dry_run(config: RunConfig, world: int, rank: int) -> DryRun:
         config: with ``model.vocabulary`` given, or resolved.
 
     Raises:
-        UserError: where the topology does not fit.
+        UserError: where the topology does not fit, or the vocabulary is unknown.
     """
+    if config.model.vocabulary is None:
+        raise UserError(
+            "a dry run reads no corpora, so it does not know the vocabulary; give model.vocabulary=50257, for instance"
+        )
     parallel = config.parallel
     if not 0 <= rank < world:
         raise UserError(f"rank {rank} of {world} ranks: it must lie between 0 and {world - 1}")

@@ -24,7 +24,7 @@ import torch
 
 from megarc.model import Transformer, footprint, layers, stage_bounds
 from megarc.parallel import Group, TensorParallel, Topology
-from megarc.train import RunConfig, bucket
+from megarc.train import RunConfig, bucket, dtype_of
 
 _PERSISTENT = 100_000  # DeepSpeed's stage3_param_persistence_threshold
 
@@ -67,7 +67,7 @@ def predict(config: RunConfig, topology: Topology, rank: int = 0) -> Memory:
     n = sum({layer.name: layer.parameters for layer in stage}.values()) / topology.tensor
     state = _state(config, n, n / topology.data, topology.data)
     one = footprint(
-        config.model, config.execution, window, micro_batch, config.dtype, _device(config), tensor
+        config.model, config.execution, window, micro_batch, dtype_of(config), _device(config), tensor
     )
     blocks = sum(layer.name.startswith("blocks.") for layer in stage) / config.model.layers
     flying = min(topology.pipeline - place["pipeline"], config.batch.size // (topology.data * micro_batch))

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from megarc.model import Beside, Head, Layer, default_dtype, head_loss, is_costly, layers, stage_bounds
 from megarc.parallel import Groups, TensorParallel
-from megarc.train import RunConfig
+from megarc.train import RunConfig, dtype_of
 
 
 class Stage(NamedTuple):
@@ -80,11 +80,11 @@ def _hidden(config: RunConfig, tensor: TensorParallel, micro_batch: int) -> torc
     """What enters a block: [micro-batch, rows (or this rank's part of them), hidden]."""
     rows = config.window.build().rows // (tensor.size if tensor.sequence else 1)
     shape = (micro_batch, rows, config.model.hidden)
-    return torch.zeros(shape, dtype=config.dtype, requires_grad=True)
+    return torch.zeros(shape, dtype=dtype_of(config), requires_grad=True)
 
 
 def _built(layer: Layer, config: RunConfig) -> torch.nn.Module:
-    with default_dtype(config.dtype):
+    with default_dtype(dtype_of(config)):
         return layer.build()
 
 

@@ -13,7 +13,7 @@ from megarc.tiers.controls import Controls, run_controls
 from megarc.tiers.leaks import check_leaks
 from megarc.tiers.live import LiveStack
 from megarc.tiers.making import make_rollouts
-from megarc.tiers.plan import StackPlan, open_stack
+from megarc.tiers.plan import StackPlan, open_stack, write_keys
 from megarc.tiers.running import command, run_stack
 from megarc.tiers.score import score_tiers
 from megarc.tiers.source import RolloutSource, makers
@@ -36,4 +36,5 @@ __all__ = [
     "run_controls",
     "run_stack",
     "score_tiers",
+    "write_keys",
 ]

@@ -5,25 +5,33 @@ metrics, checkpoints, plots' data). ``pretrain`` is the door; the same call on
 the same folder goes on where it stopped.
 """
 
-from megarc.train.checkpoint import Checkpoint, full_masters, held
-from megarc.train.checkpoint.trained_model import (
-    SavedModel,
-    end_of_document,
-    find_checkpoint,
-    find_tokenizer,
-    load_model,
-    run_config,
-    same_tokenizer,
-    tokenizer_file,
-)
-from megarc.train.config import RunConfig
-from megarc.train.engine import Engine, MicroBatch, StepResult, bucket, build_engine, to_tensors
-from megarc.train.folder import RunFolder, hold
-from megarc.train.loop import Ending, Moment, Observer
-from megarc.train.resolve import resolve
-from megarc.train.run import pretrain
-from megarc.train.schedule import Lengths, Timeline
-from megarc.train.startup import Start, start
+from typing import TYPE_CHECKING
+
+from megarc.doors import open_when_used
+
+if TYPE_CHECKING:
+    from megarc.train.checkpoint import Checkpoint, full_masters, held
+    from megarc.train.checkpoint.trained_model import (
+        SavedModel,
+        end_of_document,
+        find_checkpoint,
+        find_tokenizer,
+        load_model,
+        run_config,
+        same_tokenizer,
+        tokenizer_file,
+    )
+    from megarc.train.config import RunConfig
+    from megarc.train.engine import Engine, MicroBatch, StepResult, bucket, build_engine, dtype_of, to_tensors
+    from megarc.train.first_look import first_look
+    from megarc.train.folder import RunFolder, hold
+    from megarc.train.loop import Ending, Moment, Observer
+    from megarc.train.resolve import resolve
+    from megarc.train.run import pretrain
+    from megarc.train.schedule import Lengths, Timeline
+    from megarc.train.startup import Start, start
+
+open_when_used(__name__, __file__)
 
 __all__ = [
     "Checkpoint",
@@ -41,9 +49,11 @@ __all__ = [
     "Timeline",
     "bucket",
     "build_engine",
+    "dtype_of",
     "end_of_document",
     "find_checkpoint",
     "find_tokenizer",
+    "first_look",
     "full_masters",
     "held",
     "hold",

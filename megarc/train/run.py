@@ -20,7 +20,7 @@ from megarc.train.checkpoint.resume import resume
 from megarc.train.config import CheckpointConfig, RunConfig
 from megarc.train.dry_step import Explain, dry_step, memory_errors_explained
 from megarc.train.ending import failure_logged, how_it_ended
-from megarc.train.engine import build_engine
+from megarc.train.engine import build_engine, dtype_of
 from megarc.train.folder import RunFolder, hold, keep_tokenizer
 from megarc.train.health import Signals, alarmed, clear, watched
 from megarc.train.health.fault_injection import arm
@@ -175,7 +175,7 @@ def _announce(
     log.info(f"window {window}; {sizes}, vocabulary {config.model.tokens}")
     log.info(f"{total} steps of {batches}: {predicted} predicted, {processed} processed tokens; {step}")
     log.info(f"{groups.world.size} ranks, ZeRO {config.parallel.zero}, {config.precision}, {groups.device}")
-    choose_attention(config.execution.attention, groups.device, config.dtype, config.model.width_of_head)
+    choose_attention(config.execution.attention, groups.device, dtype_of(config), config.model.width_of_head)
     for line in stream.describe(samples - standing.begin):
         log.info(line)
     if standing.step:

@@ -123,6 +123,11 @@ def test_dry_run_of_a_thousand_ranks():
         ([*PRETRAIN, "data.train=[{path: no/where}]"], "no/where"),
         ([*PRETRAIN, "widnow.recent=3"], "did you mean 'window'"),
         ([*PRETRAIN, "window.stride=65"], "stride is 65"),
+        ([*PRETRAIN, "--model.layers", "2"], "without dashes: model.layers=VALUE"),
+        (
+            ["launch/pretrain.py", "--config", "configs/runs/talk.yaml", "--dry-run"],
+            "give model.vocabulary=50257",
+        ),
         ([*PRETRAIN, "device=cuda"], "torch sees no GPU"),
         (["launch/pretrain.py", "--config", "no.yaml"], "no such configuration file: no.yaml"),
         (["launch/evaluate.py", "--run", "no/run", "--corpus", "no/where"], "no/where"),

@@ -37,6 +37,10 @@ def find_checkpoint(path: Path) -> Checkpoint:
     if (path / MANIFEST).exists() or path.name.startswith("step-"):
         return open_checkpoint(path)
     newest = latest(RunFolder(path).checkpoints)
+    if newest is None and (path / "model.safetensors").exists():
+        raise UserError(
+            f"{path} holds an exported model, not a run; give the folder of the run that it was made from"
+        )
     if newest is None:
         what = "has no whole checkpoint; has the run saved yet?" if path.is_dir() else "does not exist"
         raise UserError(f"the run folder {path} {what}")

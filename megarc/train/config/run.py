@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import model_validator
 
 from megarc.config import Config, Duration, PathKey, key
 from megarc.data import DataConfig, WindowConfig
-from megarc.model import ExecutionConfig, ModelConfig
+from megarc.model.config import ExecutionConfig, ModelConfig
 from megarc.quantity import Quantity
 from megarc.train.config import combinations
 from megarc.train.config.batch import BatchConfig
@@ -88,11 +87,6 @@ class RunConfig(Config):
     def _parts_fit(self) -> RunConfig:
         combinations.check(self.model, self.window, self.data, self.parallel, self.precision)
         return self
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of weights and activations."""
-        return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
 
 def _whole_windows(tokens: int, width: int, unit: str) -> int:

@@ -8,6 +8,7 @@ from megarc.train.engine.build import build_engine
 from megarc.train.engine.deepspeed_settings import bucket
 from megarc.train.engine.engine import Engine, GradientWatcher, StepResult, unwanted
 from megarc.train.engine.micro_batch import MicroBatch, to_tensors
+from megarc.train.engine.precision import dtype_of
 
 __all__ = [
     "Engine",
@@ -16,6 +17,7 @@ __all__ = [
     "StepResult",
     "bucket",
     "build_engine",
+    "dtype_of",
     "to_tensors",
     "unwanted",
 ]

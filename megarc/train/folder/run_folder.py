@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import torch
 
 import megarc
 from megarc.atomic_write import written_atomically
@@ -232,6 +231,8 @@ def _passing(name: str) -> bool:
 
 
 def _environment() -> dict[str, Any]:
+    import torch  # here alone: to read how a run stands it is not needed
+
     packages = ("torch", "deepspeed", "numpy", "sentencepiece", "safetensors", "triton")
     return {
         "megarc": megarc.__version__,

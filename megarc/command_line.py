@@ -1,0 +1,25 @@
+"""A page's arguments, where keys of a configuration stand among its flags."""
+
+from __future__ import annotations
+
+import argparse
+
+from megarc.errors import UserError
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments, ``key=value`` words among flags in any order.
+
+    Raises:
+        UserError: for a key that is written like a flag (``--model.layers 2``), with how it is written.
+    """
+    arguments, unknown = parser.parse_known_intermixed_args()
+    if unknown:
+        name, _, value = unknown[0].lstrip("-").partition("=")
+        if not unknown[0].startswith("--") or not name:
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        raise UserError(
+            f"there is no flag --{name}; keys of the configuration are written without dashes: "
+            f"{name}={value or 'VALUE'} (--help shows the flags, --keys the keys)"
+        )
+    return arguments

@@ -1,0 +1,39 @@
+"""Rooms that open when they are used hold the same as ever, and reading keys imports no torch."""
+
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+import megarc.model
+import megarc.train
+
+HEAVY = ("torch", "deepspeed", "transformers", "matplotlib")
+
+
+@pytest.mark.parametrize("room", [megarc.model, megarc.train])
+def test_every_door_opens_and_is_what_its_file_holds(room):
+    for name in room.__all__:
+        door = getattr(room, name)
+        assert not isinstance(door, ModuleType), f"{name} is the file of that name"
+        assert door.__module__.startswith("megarc."), name
+    with pytest.raises(AttributeError, match="no_such_door"):
+        _ = room.no_such_door
+
+
+def test_a_file_imported_first_does_not_hide_the_door_of_its_name():
+    script = "import megarc.model.layers; from megarc.model import layers; assert callable(layers)"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_keys_are_read_and_a_run_is_looked_at_without_torch():
+    script = (
+        "import sys\n"
+        "from megarc.config import load\n"
+        "from megarc.train import RunConfig, RunFolder, first_look\n"
+        "load(RunConfig, None, ['model.vocabulary=300', 'data.train=my/train'])\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
