@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from megarc.data import DataConfig, WindowConfig
-from megarc.model import ModelConfig
+from megarc.model.config import ModelConfig
 from megarc.train.config.parallel import ParallelConfig
 
 
