@@ -2,13 +2,14 @@
 # make test    set-up, then all tests
 # make test-system   SLURM, ssh, MPI, the sandbox and Coq for real; installs Debian's packages where it may
 # make check   format, types and floors only
+# make docs    the documentation as a site in site/; fails on a dead link
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-system check format clean
+.PHONY: install demo test test-system check format docs clean
 
 install: $(STAMP)
 
@@ -44,9 +45,12 @@ test-system: install
 	tests/system/install.sh
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -rs -o addopts= -q --import-mode=importlib --timeout=300 tests/system tests/data_tools/test_launchers.py tests/interpreter/test_probes.py tests/interpreter/test_languages.py
 
+docs: install
+	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf demo runs build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf demo runs build site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -195,7 +195,7 @@ def identity(config: Config) -> dict[str, Any]:
     """The tree without its circumstances: what makes a run this run and no other."""
     kept: dict[str, Any] = {}
     for name, field in type(config).model_fields.items():
-        if _is_circumstance(field):
+        if is_circumstance(field):
             continue
         kept[name] = _identity_of(getattr(config, name), to_dict(config)[name])
     return kept
@@ -277,7 +277,8 @@ def inner_config(field: FieldInfo) -> type[Config] | None:
     return None
 
 
-def _is_circumstance(field: FieldInfo) -> bool:
+def is_circumstance(field: FieldInfo) -> bool:
+    """Whether the key may change when a run is resumed."""
     extra = field.json_schema_extra
     return isinstance(extra, dict) and bool(extra.get("circumstance"))
 

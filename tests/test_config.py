@@ -8,7 +8,7 @@ import pytest
 from megarc.config import Config, Duration, build, differences, identity, key, load, to_dict
 from megarc.errors import UserError
 from megarc.quantity import Quantity
-from megarc.reference import reference
+from megarc.reference import every_key, reference
 
 
 class Inner(Config):
@@ -109,3 +109,13 @@ def test_a_base_of_the_command_line_takes_the_place_of_the_files_own(tmp_path):
     assert load(Outer, None, [f"base={tmp_path}/large.yaml", "model.deep=3"]).model == Inner(wide=9, deep=3)
     with pytest.raises(UserError, match=r"no such configuration file: .*none\.yaml"):
         load(Outer, run, [f"base={tmp_path}/none.yaml"])
+
+
+def test_reference_marks_what_may_change_on_resume():
+    lines = reference(Tree).splitlines()
+    assert lines[0].startswith("# Keys marked [resume]")
+    marked = {key.path for key in every_key(Tree) if key.resume}
+    assert marked == {"where", "inner.workers"}
+    for one in every_key(Tree):
+        (line,) = [line for line in lines if line.strip().startswith(f"{one.path.split('.')[-1]}:")]
+        assert line.endswith("[resume]") == one.resume, line
