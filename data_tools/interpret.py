@@ -29,7 +29,7 @@ then. A killed job goes on from O.cache with the same command; O.report.json cou
 
 
 def main() -> None:
-    arguments = parse()
+    arguments = parser().parse_args()
     config = LanguagesConfig(
         python=arguments.python, coq=arguments.coq, smt=arguments.smt,
         lean=arguments.lean, lean_folders=arguments.lean_folder,
@@ -58,7 +58,7 @@ def main() -> None:
         print(f"  {report.rejects} bad lines passed over")
 
 
-def parse() -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -112,7 +112,7 @@ def parse() -> argparse.Namespace:
     box.add_argument(
         "--no-sandbox", action="store_true", help="run code with all that you may do, if need be"
     )
-    return parser.parse_args()
+    return parser
 
 
 def positive(text: str) -> int:

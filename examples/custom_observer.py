@@ -14,7 +14,7 @@ from pathlib import Path
 
 from megarc.config import build
 from megarc.parallel import disconnect
-from megarc.rank_environment import place_from_environment
+from megarc.rank_environment import read_rank_environment
 from megarc.science import MAKERS
 from megarc.train import Ending, Engine, Moment, Observer, RunConfig, pretrain, start
 from megarc.train.loop.observer import Done
@@ -56,7 +56,7 @@ def main(folder: Path = Path("runs/observed")) -> Path:
     """Trains a small model; returns the file that the observer wrote."""
     config = build(RunConfig, {**CONFIG, "folder": str(folder)}, "examples/custom_observer.py")
     norms = folder.with_suffix(".csv")
-    begun = start(place_from_environment(), lambda: config, timedelta(minutes=5))
+    begun = start(read_rank_environment(), lambda: config, timedelta(minutes=5))
     try:
         pretrain(begun.config, begun.groups, MAKERS, watch=[GradientNorms(norms)])
     finally:

@@ -14,7 +14,7 @@ import numpy as np
 from megarc.config import build
 from megarc.data import Facts, Sample, SourceConfig
 from megarc.parallel import disconnect
-from megarc.rank_environment import place_from_environment
+from megarc.rank_environment import read_rank_environment
 from megarc.train import Ending, RunConfig, load_model, pretrain, start
 from megarc.window import Window
 
@@ -60,7 +60,7 @@ CONFIG = {
 def main(folder: Path = Path("runs/reversed")) -> float:
     """Trains the model; returns its held-out accuracy."""
     config = build(RunConfig, {**CONFIG, "folder": str(folder)}, "examples/custom_source.py")
-    begun = start(place_from_environment(), lambda: config, timedelta(minutes=5))
+    begun = start(read_rank_environment(), lambda: config, timedelta(minutes=5))
     try:
         ending = pretrain(begun.config, begun.groups, {"reversed": make_reversed})
     finally:

@@ -18,7 +18,7 @@ transcripts, whole or unfiltered: one that has never met an output makes nothing
 
 
 def main() -> None:
-    arguments = parse()
+    arguments = parser().parse_args()
     import orjson
 
     from megarc.atomic_write import written_atomically
@@ -53,7 +53,7 @@ def main() -> None:
     print(f"{arguments.output}: {counts['helps']} pieces help, {counts['dropped']} do not and are text now")
 
 
-def parse() -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -65,7 +65,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threshold", type=float, default=0.1, metavar="NATS", help="a token (0.1)")
     parser.add_argument("--tokenizer-model", type=user_path, metavar="T", help="T.model or tokenizer.json")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(cpu)")
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

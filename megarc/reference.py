@@ -45,7 +45,8 @@ def every_key(kind: type[Config], prefix: str = "", resume: bool = False) -> Ite
         if inner is None:
             yield Key(prefix + name, _type(field.annotation), _default(field), field.description or "", free)
             continue
-        below = {list: "[].", dict: ".NAME."}.get(get_origin(field.annotation) or object, ".")
+        origin = get_origin(field.annotation)
+        below = "[]." if origin is list else ".NAME." if origin is dict else "."
         yield from every_key(inner, f"{prefix}{name}{below}", free)
 
 
