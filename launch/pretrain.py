@@ -129,22 +129,24 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", type=user_path, help="YAML file; see configs/runs")
     parser.add_argument("--keys", action="store_true", help="print every key with type, default, meaning")
-    parser.add_argument("--dry-run", action="store_true", help="what one rank would hold and tell others")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what one rank would hold and communicate"
+    )
     parser.add_argument("--world-size", type=int, default=1, metavar="N", help="ranks of the dry run")
     parser.add_argument("--rank", type=int, default=0, metavar="R", help="the rank that it is (0)")
     parser.add_argument(
         "--explain-memory",
         action="store_true",
-        help="print where memory goes, told and seen, after the first step",
+        help="print where memory goes, predicted and measured, after the first step",
     )
     parser.add_argument("--check", action="store_true", help="only meet, compare ranks and time their links")
-    parser.add_argument("--fate", action="store_true", help="only tell how the run in the folder ended")
+    parser.add_argument("--fate", action="store_true", help="only print how the run in the folder ended")
     parser.add_argument(
         "--since",
         type=float,
         default=0.0,
         metavar="T",
-        help="with --fate: of a job begun then, Unix seconds (0)",
+        help="with --fate: of a job that began at this time, in Unix seconds (0)",
     )
     parser.add_argument(
         "--patience",

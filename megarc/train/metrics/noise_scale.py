@@ -87,8 +87,9 @@ class NoiseScale(Observer):
                 self._measured.append(Estimate.of(float(small), self.micro_batch, large, batch))
             elif not self._told:
                 self._told = True
-                log.info("batch/noise_scale is undefined: one micro-batch on one data rank is all of a step, "
-                         "and two groups of samples are needed; a smaller batch.micro makes them")  # fmt: skip
+                log.info("batch/noise_scale (the gradient noise scale, docs/batch.md) is undefined: it compares "
+                         "groups of samples, and here a step is one micro-batch on one data rank. Training is "
+                         "not affected. A smaller batch.micro makes groups; batch.noise_every=0 turns it off")  # fmt: skip
         self._unread.clear()
 
     def stop(self, engine: Engine, moment: Moment, ending: Ending) -> None:

@@ -120,7 +120,7 @@ def test_the_scale_is_a_ratio_of_averages_and_goes_on_after_a_stop(runs):
 def test_one_group_a_step_is_said_to_be_undefined(runs):
     assert [line["batch/noise_scale"] for line in lines(runs / "one group")] == [None, None]
     said = (runs / "one group" / "log.txt").read_text()
-    assert said.count("batch/noise_scale is undefined: one micro-batch") == 1
+    assert said.count("a step is one micro-batch on one data rank") == 1
 
 
 def test_off_it_tells_nothing(runs):
