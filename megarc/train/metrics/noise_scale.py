@@ -89,7 +89,7 @@ class NoiseScale(Observer):
                 self._told = True
                 log.info("batch/noise_scale (the gradient noise scale, docs/batch.md) is undefined: it compares "
                          "groups of samples, and here a step is one micro-batch on one data rank. Training is "
-                         "not affected. A smaller batch.micro makes them, batch.noise_every=0 turns it off")  # fmt: skip
+                         "not affected. With a smaller batch.micro there are groups.")  # fmt: skip
         self._unread.clear()
 
     def stop(self, engine: Engine, moment: Moment, ending: Ending) -> None:
