@@ -5,6 +5,7 @@ with our manifest P.json beside them. No torch here.
 """
 
 from megarc.corpus.indexed.corpus import IndexedCorpus, corpus_prefix, dtype_for
+from megarc.corpus.indexed.digest import cheap_digest
 from megarc.corpus.indexed.manifest import (
     Manifest,
     PackSettings,
@@ -43,6 +44,7 @@ __all__ = [
     "TranscriptTokenizer",
     "Unbalanced",
     "Written",
+    "cheap_digest",
     "copy_tokenizer",
     "corpus_prefix",
     "dtype_for",

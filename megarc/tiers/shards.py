@@ -11,7 +11,7 @@ import orjson
 
 from megarc.atomic_write import cannot_write, written_atomically
 from megarc.config import to_dict
-from megarc.corpus import IndexedWriter, dtype_for
+from megarc.corpus import IndexedWriter, cheap_digest, dtype_for
 from megarc.errors import UserError
 from megarc.tiers.store import RolloutFacts, Rollouts, Written, log_probability_file, sidecar
 
@@ -73,7 +73,9 @@ class Shards:
             for _, logp in self._read():
                 file.write(logp.astype("<f4").tobytes())
         with written_atomically(sidecar(self.prefix)) as file:
-            told = to_dict(facts.model_copy(update={"content": content}))
+            told = to_dict(
+                facts.model_copy(update={"content": content, "sampled": cheap_digest(self.prefix)})
+            )
             file.write(orjson.dumps(told, option=orjson.OPT_INDENT_2) + b"\n")
         shutil.rmtree(self.folder, ignore_errors=True)
         return Rollouts(self.prefix)

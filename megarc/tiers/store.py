@@ -17,13 +17,14 @@ import numpy.typing as npt
 import orjson
 
 from megarc.config import Config, build, key, to_dict
-from megarc.corpus import IndexedCorpus
+from megarc.corpus import IndexedCorpus, cheap_digest
 from megarc.data import Source
 from megarc.errors import UserError
 from megarc.tiers.config import WritesConfig
 from megarc.window import Window
 
 FORMAT = "megarc roll-outs"
+_FOUND = ("content", "sampled")  # told by the files, not planned
 
 Written: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 """Tokens and log-probabilities, both [boundaries, K, m]."""
@@ -48,10 +49,11 @@ class RolloutFacts(Config):
     top_p: float = key(meaning="drawn among the likeliest of this share")
     seed: int = key(meaning="of the draws")
     content: str | None = key(None, "digest of the .bin and .idx")
+    sampled: str | None = key(None, "of the .idx and pages of the .bin, compared at every opening")
 
     def plan(self) -> str:
         """A digest of everything that decides the tokens."""
-        tree = {name: value for name, value in to_dict(self).items() if name != "content"}
+        tree = {name: value for name, value in to_dict(self).items() if name not in _FOUND}
         return hashlib.sha256(orjson.dumps(tree, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
@@ -93,6 +95,11 @@ class Rollouts:
         if len(corpus.tokens) != int(np.prod(shape)):
             raise UserError(
                 f"{prefix}.bin holds {len(corpus.tokens)} tokens where {prefix}.rollouts.json tells of {shape}"
+            )
+        if self.facts.sampled not in (None, cheap_digest(prefix)):
+            raise UserError(
+                f"{prefix}.bin and .idx are not the roll-outs that {sidecar(prefix)} tells of; bring these back, or "
+                "remove the sidecar and make them again"
             )
         self.tokens: npt.NDArray[Any] = np.asarray(corpus.tokens).reshape(shape)
         self._shape = shape
@@ -146,7 +153,7 @@ def exists(prefix: Path, facts: RolloutFacts) -> bool:
     other = [
         f"{name} {theirs[name]!r} there, {mine[name]!r} now"
         for name in mine
-        if name != "content" and mine[name] != theirs[name]
+        if name not in _FOUND and mine[name] != theirs[name]
     ]
     raise UserError(
         f"{prefix} holds other roll-outs: {'; '.join(other)}. Remove {prefix}.* to make them anew, or give another name"

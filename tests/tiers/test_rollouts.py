@@ -176,6 +176,11 @@ def test_damaged_files_are_refused(built, groups, tmp_path):
         with pytest.raises(UserError, match=said):
             Rollouts(job.to)
         path.write_bytes(whole)
+    tokens = np.fromfile(tmp_path / "copy.bin", np.uint16)
+    tokens[::-1].tofile(tmp_path / "copy.bin")
+    with pytest.raises(UserError, match="are not the roll-outs that"):
+        Rollouts(job.to)
+    tokens.tofile(tmp_path / "copy.bin")
     (tmp_path / "copy.logp.npy").write_bytes(b"rubbish")
     with pytest.raises(UserError, match="make the roll-outs again"):
         _ = Rollouts(job.to).log_probabilities
