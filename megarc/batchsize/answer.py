@@ -49,6 +49,14 @@ def _branched(config: RunConfig, decision: Decision) -> list[Choice]:
     losses = ", ".join(f"{k:g} times: {loss:.4f}" for k, loss in decision.losses.items())
     bound = "" if decision.bounded else "; the largest that was tried, so it may be larger still"
     why = f"{multiple:g} times is the last within {decision.tolerance:g} nats of every smaller one{bound} ({losses})"
+    at = str(Quantity(decision.samples, "samples"))
+    if config.batch.stages or config.batch.measured:
+        # What came before stays, and the rate goes on by batch.rate from batch.size, as the branches' did.
+        before = [one for one in Lengths(config).batches.stages if 0 < one.sample < decision.samples]
+        listed = [{"at": str(Quantity(one.sample, "samples")), "size": one.size} for one in before]
+        stages = [*listed, {"at": at, "size": decision.size}]
+        measured = Choice("batch.measured", [], "batch.stages says where it grows")
+        return [Choice("batch.stages", stages, why), measured, *_lengths(config)]
     if multiple < 1:
         rate = config.optimizer.lr * multiple**0.5
         return [
@@ -59,7 +67,7 @@ def _branched(config: RunConfig, decision: Decision) -> list[Choice]:
     found = [Choice("batch.size", size, "as it was, until the place where branches left the run")]
     if multiple == 1:
         return [Choice("batch.size", size, f"larger ones are worse: {why}")]
-    stage = {"at": str(Quantity(float(decision.samples), "samples")), "size": decision.size}
+    stage = {"at": at, "size": decision.size}
     found.append(Choice("batch.stages", [stage], why))
     found.append(
         Choice("batch.rate", "sqrt", "as in the branches: the learning rate times sqrt of the factor")

@@ -18,7 +18,7 @@ from megarc.batchsize.config import BranchConfig, StudyConfig
 from megarc.batchsize.jobs import Job
 from megarc.errors import UserError
 from megarc.quantity import Quantity
-from megarc.train import Checkpoint, Lengths, RunConfig, Timeline, find_checkpoint, run_config
+from megarc.train import Checkpoint, Lengths, RunConfig, Timeline, find_checkpoint, peak, run_config
 
 _SMOOTHING = 0.5  # of the exponential average over a branch's losses, as theirs
 
@@ -154,7 +154,8 @@ def _branch(
     batch = trunk.batch.model_copy(
         update={"size": size, "micro": study.batch.micro, "stages": [], "measured": []}
     )
-    rate = trunk.optimizer.lr * math.sqrt(multiple)
+    # Of the trunk's steps here, which may be larger than its first ones; then by the branch's own size.
+    rate = peak(trunk, round(size / multiple)) * math.sqrt(multiple)
     # The schedule of the learning rate is one of samples, so it goes on as the trunk's would.
     total = Lengths(trunk).in_samples(trunk.length)
     config = trunk.model_copy(

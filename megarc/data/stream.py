@@ -15,6 +15,7 @@ from megarc.data.draws import digest_of
 from megarc.data.order import Order
 from megarc.data.recent import ShortRecent
 from megarc.data.source import Facts, Indices, Samples, Segments, Source, Weights, read_many
+from megarc.data.windows import StridedCorpus
 from megarc.errors import UserError
 from megarc.progress import human
 from megarc.window import Window
@@ -134,6 +135,29 @@ class Stream:
     def _row_numbers(self, count: int) -> Segments:
         rows: Segments = np.arange(self.window.rows, dtype=np.int32)
         return np.broadcast_to(rows, (count, self.window.rows)).copy()
+
+    def check_ids(self, batch: Batch, vocabulary: int) -> None:
+        """That all token ids of a batch of this stream lie below ``vocabulary``.
+
+        Raises:
+            UserError: naming the source, the sample, the place in it and the id.
+        """
+        if batch.tokens.max() < vocabulary and batch.tokens.min() >= 0:
+            return
+        row, column = np.argwhere((batch.tokens >= vocabulary) | (batch.tokens < 0))[0]
+        sample = int(batch.samples[row])
+        source, number = self._order.places(sample, 1)
+        which, window = self.sources[int(source[0])], int(number[0])
+        token = (
+            f", token {which.first(window) + column} of the corpus"
+            if isinstance(which, StridedCorpus)
+            else ""
+        )
+        raise UserError(
+            f"{which.facts.name}: sample {sample} of the order (its window {window}) holds the id "
+            f"{batch.tokens[row, column]} at place {column}{token}; the model's ids are 0 to {vocabulary - 1}. Set "
+            "model.vocabulary to what the data was packed with, or pack the data again"
+        )
 
     # ---- telling
 

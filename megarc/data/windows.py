@@ -59,6 +59,10 @@ class StridedCorpus:
     def __len__(self) -> int:
         return len(self._windows)
 
+    def first(self, k: int) -> int:
+        """The number of window k's first token in the whole corpus."""
+        return self._begin + k * self._window.stride
+
     def before(self, k: int, count: int) -> Tokens:
         """Up to ``count`` tokens of this part that lie before window k."""
         start = k * self._window.stride

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from megarc.train.loop import Ending, Moment, Observer
     from megarc.train.resolve import resolve
     from megarc.train.run import pretrain
-    from megarc.train.schedule import Lengths, Timeline
+    from megarc.train.schedule import Lengths, Timeline, peak
     from megarc.train.startup import Start, start
 
 open_when_used(__name__, __file__)
@@ -58,6 +58,7 @@ __all__ = [
     "held",
     "hold",
     "load_model",
+    "peak",
     "pretrain",
     "resolve",
     "run_config",

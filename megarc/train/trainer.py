@@ -100,7 +100,7 @@ class Trainer:
         begin = Moment(standing.step, timeline.last, standing.samples, standing.without_update)
         feed = steps(
             self.stream, groups, timeline, config.batch.micro_batch, gaps, self.engine.heartbeat,
-            first=begin.step, total=timeline.last,
+            vocabulary=self.config.model.tokens, first=begin.step, total=timeline.last,
         )  # fmt: skip
         return train(self.engine, feed, timeline, observers, begin)
 

@@ -21,6 +21,7 @@ class Annotated(PointerChase):
     """The task, with what a source may say of a sample, each by its number: any of ``says``.
 
     weights: fractions, some 0, also of rows that are no answers; row_weights: of all n rows; uniform: none;
+    empty: all 0; beyond: in some an id that is none;
     recent: rows of R, fewer in some; documents; positions.
     """
 
@@ -39,6 +40,12 @@ class Annotated(PointerChase):
             read = replace(read, weights=weights)
         if "row_weights" in self.says:
             read = replace(read, weights=((k + rows) % 5 / 4).astype(np.float32))
+        if "empty" in self.says:
+            read = replace(read, weights=np.zeros_like(read.weights))
+        if "beyond" in self.says:  # in the padded part of the vocabulary
+            tokens = read.tokens.copy()
+            tokens[k[:, 0] % 9 == 0, 7] = self.vocabulary + 2
+            read = replace(read, tokens=tokens)
         if "recent" in self.says:
             recent = np.where(k % 3 == 0, 24, (k * 7) % 24).astype(np.int32)
             read = replace(read, recent=recent[:, 0])
@@ -64,7 +71,15 @@ def take_steps(config: RunConfig, groups: Groups, count: int, folder: Path) -> N
     engine, timeline = build_engine(config, groups), Timeline.of(config)
     batches, rate = timeline.batches, timeline.learning_rate
     feed = steps(
-        train, groups, timeline, config.batch.micro_batch, Gaps(), engine.heartbeat, first=0, total=count
+        train,
+        groups,
+        timeline,
+        config.batch.micro_batch,
+        Gaps(),
+        engine.heartbeat,
+        vocabulary=config.model.tokens,
+        first=0,
+        total=count,
     )
     done = [engine.step(micro_batches, rate(number)) for number, micro_batches in enumerate(feed)]
     numbers = {

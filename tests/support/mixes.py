@@ -137,7 +137,7 @@ def differences(folder, mix):
     found = {}
     for name, values in ours.items():
         here, there = torch.tensor(values), torch.tensor(theirs[name])
-        found[name] = ((here - there).abs() / here.abs()).max().item()
+        found[name] = ((here - there).abs() / here.abs().clamp_min(1e-12)).max().item()
     ours, theirs = (full_state(folder / str(one)) for one in (mix.one, mix))
     assert ours.keys() == theirs.keys()
     for column, part in (("gradients", "/exp_avg"), ("weights", "/master")):

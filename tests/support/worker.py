@@ -28,7 +28,7 @@ from pathlib import Path
 import psutil
 import torch
 from deepspeed.runtime import bf16_optimizer
-from few_steps import take_steps
+from few_steps import make_annotated, take_steps
 from layers import check
 
 from megarc.config import build
@@ -91,7 +91,8 @@ def attempt(config: RunConfig, groups: Groups, job) -> None:
     try:
         with explained as watch:
             ending = pretrain(
-                config, groups, makers(MAKERS), lambda *who: f"the table of weights of {who[1:]}",
+                config, groups, makers({**MAKERS, "annotated": make_annotated}),
+                lambda *who: f"the table of weights of {who[1:]}",
                 [watch] if watch else [],
             )  # fmt: skip
         print(ending)

@@ -5,17 +5,22 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict, dataclass, replace
 
+from megarc.config import differences, to_dict
 from megarc.data import Gaps, Stream
 from megarc.errors import UserError, reported_once
 from megarc.parallel import broadcast_object, gather_objects
 from megarc.train import checkpoint
 from megarc.train.checkpoint import Checkpoint, Level, Standing
 from megarc.train.checkpoint.origin import begin_from
+from megarc.train.checkpoint.trained_model import run_config
+from megarc.train.config import RunConfig
 from megarc.train.engine import Engine
 from megarc.train.health import BadSteps, Running
-from megarc.train.schedule import BatchSchedule
+from megarc.train.schedule import BatchSchedule, Timeline
 
 log = logging.getLogger("megarc")
+
+_JUMP = 1.1  # a learning rate that changes by more at a resume is named
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,7 @@ def resume(engine: Engine, levels: list[Level], stream: Stream) -> Resumed:
             _check_same_data(found, stream)
             if engine.groups.first:
                 log.info("step %d lies on the hosts' own disks, in %s", found.standing.step, level.folder)
+                _say_jump(found, engine.config)
             return Resumed(checkpoint.load(found, engine, level), shared=False)
     if newest is None:
         if engine.config.start_from is not None:
@@ -47,7 +53,32 @@ def resume(engine: Engine, levels: list[Level], stream: Stream) -> Resumed:
         fresh = Standing(0, 0, order=stream.order, sources=stream.digests, tokenizer=stream.tokenizer_digest)
         return Resumed(fresh, shared=False)
     _check_same_data(newest, stream)
+    if engine.groups.first:
+        _say_jump(newest, engine.config)
     return Resumed(checkpoint.load(newest, engine), shared=True)
+
+
+def _say_jump(found: Checkpoint, config: RunConfig) -> None:
+    """Warns where today's keys give the next step another learning rate than those the run had until now."""
+    step = found.standing.step
+    try:
+        earlier = run_config(found)
+        before = Timeline.of(earlier, found.standing).learning_rate(step)
+    except UserError:
+        return  # keys of an earlier megarc
+    after = Timeline.of(config, found.standing).learning_rate(step)
+    if max(before, after) <= _JUMP * min(before, after):
+        return
+    changed = [
+        f"{name} {old} -> {new}"
+        for name, old, new in differences(to_dict(earlier), to_dict(config))
+        if name.split(".")[0] in ("length", "schedule", "optimizer", "batch")
+    ]
+    log.warning(
+        "the learning rate jumps from %.3g to %.3g at step %d, because keys changed (%s). A run that may be made "
+        "longer later wants schedule.kind=wsd, whose rate stays until the decay",
+        before, after, step + 1, ", ".join(changed),
+    )  # fmt: skip
 
 
 def go_back(

@@ -30,6 +30,7 @@ class StepResult:
         gradient_norm: of the whole gradient, before clipping.
         own_nll: the sum of this data rank's weighted losses, in nats.
         bad: bool; the update was left out, on every rank alike.
+        empty: bool; no row of the whole batch has a weight above 0, so there was nothing to learn. Bad too.
     """
 
     loss: Tensor
@@ -37,6 +38,7 @@ class StepResult:
     learning_rate: float
     own_nll: Tensor
     bad: Tensor
+    empty: Tensor
 
 
 def welcome(loss: Tensor, gradient_norm: Tensor) -> Tensor:
@@ -107,6 +109,9 @@ class Engine:
         for watcher in self._watchers:
             watcher.begin(micro_batches)
         total = self._total_weight(micro_batches)
+        empty = total <= 0
+        # A sum over no row is 0, whatever it is divided by.
+        total = torch.where(empty, 1.0, total)
         factor = self.groups.data.size * len(micro_batches) / total
         for group in self.deepspeed.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -116,11 +121,11 @@ class Engine:
         def decide() -> Verdict:
             nonlocal loss, norm
             loss, norm = self._whole_nll() / total, self._gradient_norm()
-            return Verdict(judge(loss, norm), self._divisor(norm))
+            return Verdict(judge(loss, norm) | empty, self._divisor(norm))
 
         with self._gate.deciding(decide):
             self._update(micro_batches, factor)
-        return StepResult(loss, norm, learning_rate, self.nll, self._gate.verdict().bad)
+        return StepResult(loss, norm, learning_rate, self.nll, self._gate.verdict().bad, empty)
 
     @torch.no_grad()
     def evaluate(self, batch: MicroBatch) -> Tensor:
@@ -178,10 +183,12 @@ class Engine:
             engine.micro_steps = 0
             engine.optimizer.gradient_accumulation_steps = micro_batches
 
-    def _total_weight(self, micro_batches: Sequence[MicroBatch]) -> Tensor | float:
+    def _total_weight(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
+        """Of the whole batch, on all data ranks."""
         if micro_batches[0].weights is None:
             samples = sum(len(batch.tokens) for batch in micro_batches) * self.groups.data.size
-            return float(samples * (self.loss_rows.stop - self.loss_rows.start))
+            rows = samples * (self.loss_rows.stop - self.loss_rows.start)
+            return torch.full((), float(rows), device=self.groups.device)
         own = torch.stack([batch.weights.sum() for batch in micro_batches if batch.weights is not None]).sum()
         return all_reduce_sum(own, self.groups.data)
 

@@ -118,6 +118,12 @@ class Numbers(Observer):
     def settled(self, engine: Engine, moment: Moment, steps: Sequence[Done]) -> Ending | None:
         self.running = self._statistics.read()
         for done in steps:
+            if done.empty:  # neither good nor bad
+                if engine.groups.first:
+                    log.warning(
+                        "step %d has no row with a weight above 0: nothing to learn, no update", done.step
+                    )
+                continue
             if not done.left_out:
                 self.bad = None
                 continue

@@ -24,6 +24,7 @@ def steps(
     gaps: Gaps,
     heartbeat: Heartbeat,
     *,
+    vocabulary: int,
     first: int,
     total: int,
 ) -> Iterator[list[MicroBatch]]:
@@ -31,6 +32,7 @@ def steps(
 
     Args:
         gaps: samples that are left out.
+        vocabulary: of the model; an id beyond it ends the run before its step, with its place.
         heartbeat: told while this waits for the data, and when the thread reads.
     """
     data, batches = groups.data, timeline.batches
@@ -54,8 +56,11 @@ def steps(
         heartbeat.pass_by("reading")
         runs = gaps.runs(begin, length)
         if len(runs) == 1:
-            return stream.read(*runs[0], out=slots.next())
+            batch = stream.read(*runs[0], out=slots.next())
+            stream.check_ids(batch, vocabulary)
+            return batch
         batch, slot = read_around(begin, length), slots.next()
+        stream.check_ids(batch, vocabulary)
         slot[:] = batch.tokens
         return replace(batch, tokens=slot)
 

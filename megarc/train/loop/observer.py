@@ -69,6 +69,7 @@ class Done:
     gradient_norm: float
     own_nll: float
     left_out: bool
+    empty: bool = False  # no row bore loss; then it was left out too
 
 
 class Observer:

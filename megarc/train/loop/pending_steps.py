@@ -48,8 +48,8 @@ class PendingSteps:
         for vote, wanted in zip(_VOTES, shared, strict=False):
             agreed |= vote if wanted else Vote.NOTHING
         done = [
-            Done(at.step, samples, result.learning_rate, loss, norm, nll, bool(bad))
-            for (at, samples, result), (loss, norm, nll, bad) in zip(self._unread, values, strict=True)
+            Done(at.step, samples, result.learning_rate, loss, norm, nll, bool(bad), bool(empty))
+            for (at, samples, result), (loss, norm, nll, bad, empty) in zip(self._unread, values, strict=True)
         ]
         self._unread.clear()
         self._most = max(1, int(_MOST_SECONDS / max(shared[-1], 1e-6)))
@@ -58,12 +58,14 @@ class PendingSteps:
         return replace(moment, skipped=skipped, agreed=agreed), done
 
     def _read(self, own: list[float]) -> tuple[list[float], list[list[float]]]:
-        """The largest of ``own`` over all ranks, and loss, norm, own nll and badness of each step."""
+        """The largest of ``own`` over all ranks, and loss, norm, own nll, badness and emptiness of each step."""
         shared = torch.tensor(own, device=self.groups.device)
         rows = [
-            torch.stack([value.float() for value in (one.loss, one.gradient_norm, one.own_nll, one.bad)])
+            torch.stack(
+                [value.float() for value in (one.loss, one.gradient_norm, one.own_nll, one.bad, one.empty)]
+            )
             for *_, one in self._unread
         ]
         together = torch.cat([all_reduce_max(shared, self.groups.world), *rows]).tolist()
         count = len(own)
-        return together[:count], [together[at : at + 4] for at in range(count, len(together), 4)]
+        return together[:count], [together[at : at + 5] for at in range(count, len(together), 5)]

@@ -88,6 +88,7 @@ def _loss_of(engine: Engine, stream: Stream, begin: int, windows: int) -> tuple[
     for first in range(0, windows, micro_batch * ranks):
         start = first + rank * micro_batch
         batch = _some(stream, begin + start, min(micro_batch, windows - start), micro_batch)
+        stream.check_ids(batch, engine.config.model.tokens)
         weights = torch.as_tensor(batch.weights)
         total[0] += engine.evaluate(to_tensors(batch, groups.device))
         total[1] += weights.sum()

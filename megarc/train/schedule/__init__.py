@@ -4,8 +4,8 @@ In: a ``RunConfig`` and where the run stands. Out: a ``Timeline``, worked out on
 """
 
 from megarc.train.schedule.batch_schedule import BatchSchedule, Interval, Stage, doubling
-from megarc.train.schedule.learning_rate import LearningRate
+from megarc.train.schedule.learning_rate import LearningRate, peak
 from megarc.train.schedule.lengths import Lengths
 from megarc.train.schedule.timeline import Timeline
 
-__all__ = ["BatchSchedule", "Interval", "LearningRate", "Lengths", "Stage", "Timeline", "doubling"]
+__all__ = ["BatchSchedule", "Interval", "LearningRate", "Lengths", "Stage", "Timeline", "doubling", "peak"]

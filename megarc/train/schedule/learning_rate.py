@@ -24,11 +24,10 @@ def learning_rate(config: RunConfig, whole: Lengths, here: Lengths) -> LearningR
         whole: lengths of the run as its keys say, from its start.
         here: the same where it stands; they differ in a run that began from another's checkpoint.
     """
-    batches, schedule, peak = here.batches, config.schedule, config.optimizer.lr
+    batches, schedule = here.batches, config.schedule
     total = batches.samples_before(here.total)
     warmup, decay = whole.in_samples(schedule.warmup), whole.in_samples(schedule.decay)
-    if warmup > total:
-        raise UserError(f"schedule.warmup is {warmup} samples, longer than the run's {total}")
+    _check(config, warmup, decay, total)
 
     def cosine(sample: int) -> float:
         done = min(1.0, (sample - warmup) / max(1, total - warmup))
@@ -39,13 +38,33 @@ def learning_rate(config: RunConfig, whole: Lengths, here: Lengths) -> LearningR
         return schedule.final + (1 - schedule.final) * min(1.0, max(0.0, left))
 
     shape = {"cosine": cosine, "wsd": stable_then_decay, "constant": lambda _: 1.0}[schedule.kind]
-    power = {"sqrt": 0.5, "linear": 1.0, "none": 0.0}[config.batch.rate]
 
     def rate(step: int) -> float:
         sample, size = batches.samples_before(step), batches.size(step)
-        height = peak * (size / config.batch.size) ** power
+        height = peak(config, size)
         if sample < warmup:
             return height * min(1.0, (sample + size) / warmup)
         return height * shape(sample)
 
     return rate
+
+
+def peak(config: RunConfig, size: int) -> float:
+    """The highest learning rate of steps of ``size`` samples: ``optimizer.lr`` by ``batch.rate``."""
+    power = {"sqrt": 0.5, "linear": 1.0, "none": 0.0}[config.batch.rate]
+    return config.optimizer.lr * (size / config.batch.size) ** power
+
+
+def _check(config: RunConfig, warmup: int, decay: int, total: int) -> None:
+    """Raises a UserError where the parts of a schedule overlap: the rate would fall at once, by a step."""
+    schedule = config.schedule
+    if warmup > total:
+        raise UserError(
+            f"schedule.warmup is {warmup} samples, longer than the run's {total}; make it shorter, or length longer"
+        )
+    if schedule.kind == "wsd" and warmup + decay > total:
+        raise UserError(
+            f"schedule.warmup ({schedule.warmup}) and schedule.decay ({schedule.decay}) are {warmup} and {decay} "
+            f"samples, together more than the run's {total}: the learning rate would fall by a step, in the middle "
+            "of the decay; make one of them shorter, or length longer"
+        )

@@ -22,7 +22,9 @@ ALONE = Groups(*[Group(0, 1)] * 4, Topology(1, 1, 1), torch.device("cpu"))
 def read(gaps):
     config = build(RunConfig, TREE, "test")
     stream = open_stream(config.data, "train", config.window.build(), 0, makers=MAKERS)
-    return stream, list(steps(stream, ALONE, Timeline.of(config), 2, gaps, Heartbeat(), first=1, total=6))
+    return stream, list(
+        steps(stream, ALONE, Timeline.of(config), 2, gaps, Heartbeat(), vocabulary=25, first=1, total=6)
+    )
 
 
 def test_tokens_are_the_stream_s_though_their_memory_is_used_again():

@@ -18,7 +18,14 @@ def groups():
 
 
 def result(loss, bad=False):
-    return StepResult(torch.tensor(loss), torch.tensor(2 * loss), 0.1, torch.tensor(loss), torch.tensor(bad))
+    return StepResult(
+        torch.tensor(loss),
+        torch.tensor(2 * loss),
+        0.1,
+        torch.tensor(loss),
+        torch.tensor(bad),
+        torch.tensor(False),
+    )
 
 
 class Voting(Observer):

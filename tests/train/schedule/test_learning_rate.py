@@ -40,5 +40,14 @@ def test_durations_in_any_unit_mean_the_same_steps():
 
 
 def test_a_warmup_longer_than_the_run_is_refused():
-    with pytest.raises(UserError, match="warmup is 3200 samples, longer than the run's 1600"):
+    with pytest.raises(
+        UserError, match="warmup is 3200 samples, longer than the run's 1600; make it shorter"
+    ):
         rates(warmup="200 steps")
+
+
+@pytest.mark.parametrize(("warmup", "decay"), [("2 steps", "400 steps"), ("0.5 of run", "0.8 of run")])
+def test_a_warmup_and_a_decay_that_overlap_are_refused(warmup, decay):
+    with pytest.raises(UserError, match=r"together more than the run's 1600.*make one of them shorter"):
+        rates(kind="wsd", warmup=warmup, decay=decay)
+    assert len(rates(kind="wsd", warmup="20 steps", decay="0.8 of run")) == 100  # side by side they fit
