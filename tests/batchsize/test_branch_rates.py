@@ -1,0 +1,57 @@
+"""A branch from a trunk in a later stage of its batch takes the rate that the trunk has there."""
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from megarc.batchsize.answer import choices
+from megarc.batchsize.branches import Decision, branch_jobs
+from megarc.batchsize.config import StudyConfig
+from megarc.config import build, to_dict
+from megarc.train import Lengths, Timeline
+from megarc.train.standing import Standing
+
+TREE = {
+    "length": "4096 windows",
+    "window": {"recent": 24, "causal": 16, "stride": 16},
+    "data": {"train": [{"kind": "pointer_chase"}]},
+    "batch": {"size": 8, "micro": 4, "stages": [{"at": "256 windows", "size": 32}]},
+    "optimizer": {"lr": 3e-3},
+    "schedule": {"kind": "constant", "warmup": "2 steps"},
+    "tune": {"branches": {"length": "512 windows", "lines": 4, "multiples": [0.5, 1, 2]}},
+}
+
+
+def study_at(samples, **batch):
+    """The study, and a checkpoint of its run at ``samples``."""
+    study = build(StudyConfig, {**TREE, "batch": {**TREE["batch"], **batch}}, "test")
+    run = study.run()
+    standing = Standing(Lengths(run).batches.step_of(samples), samples)
+    manifest = {"files": [], "config": to_dict(run)}
+    return study, run, SimpleNamespace(folder=Path("nowhere"), manifest=manifest, standing=standing)
+
+
+@pytest.mark.parametrize("rule", ["sqrt", "linear", "none"])
+@pytest.mark.parametrize("samples", [128, 512])
+def test_the_branch_of_the_same_batch_takes_the_trunk_s_rate(rule, samples):
+    study, run, checkpoint = study_at(samples, rate=rule)
+    trunk = Timeline.of(run).learning_rate(checkpoint.standing.step)
+    jobs = branch_jobs(checkpoint, study)
+    assert jobs[1].config.batch.size == (8 if samples == 128 else 32)
+    for multiple, job in jobs.items():
+        timeline = Timeline.of(job.config, checkpoint.standing)
+        rate = timeline.learning_rate(checkpoint.standing.step)
+        assert rate == pytest.approx(trunk * math.sqrt(multiple))
+
+
+def test_the_answer_keeps_the_stages_before_the_branches():
+    _, run, checkpoint = study_at(512)
+    decision = Decision({1: 3.0, 2: 3.0}, 2, False, False, 64, checkpoint.standing.samples, 0.01)
+    chosen = {choice.key: choice.value for choice in choices(run, None, 1, decision)}
+    assert chosen["batch.stages"] == [
+        {"at": "256 samples", "size": 32},
+        {"at": "512 samples", "size": 64},
+    ]
+    assert "optimizer.lr" not in chosen and "batch.size" not in chosen
