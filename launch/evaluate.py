@@ -22,6 +22,7 @@ EXAMPLES = """examples:
   python launch/evaluate.py --run runs/a --run runs/b --corpus corpora/heldout --tokens 100000 --json s.json
   python launch/evaluate.py --run runs/mine/checkpoints/step-000001000 --corpus corpora/heldout --stride 64
   python launch/evaluate.py --run runs/mine --corpus corpora/heldout --recent 0,8,64
+  python launch/evaluate.py --run runs/mine --corpus corpora/transcripts --segments
   python launch/evaluate.py --tiers runs/tiers/two --run runs/tiers/two/bottom --corpus corpora/heldout --tokens 20000
 
 Windows overlap: each scores --stride tokens (half of the window's rows unless given, or its stride where
@@ -33,7 +34,10 @@ scores c tokens behind it. bits/byte takes the whole corpus's bytes a token.
 --recent asks what a model makes of R. It scores the same targets again with other numbers of rows of R that
 are seen both ways (0 and the model's own are always among them), and with other text in R, shows how much
 more that costs (with the standard error of the difference; by row behind R too), and says in words whether
-the model uses R's text and whether it uses seeing R both ways."""
+the model uses R's text and whether it uses seeing R both ways.
+
+--segments tells text, code and output of transcripts apart, and gives the mean by the weights that the run was
+trained with (docs/interpreter.md)."""
 
 
 def main() -> int:
@@ -61,6 +65,9 @@ def main() -> int:
         last = min(first + arguments.tokens, last)
     if arguments.recent:
         probe_all(models, windows, corpus, range(first, last), arguments)
+        return 0
+    if arguments.segments:
+        segment_all(models, stacks, windows, corpus, range(first, last), arguments)
         return 0
     scores = score_all(models, stacks, windows, corpus, range(first, last))
     print(f"{last - first} targets of {arguments.corpus}, +- one standard error")
@@ -124,6 +131,52 @@ def probe_all(
     print("\n" + probe_words(probes))
     if arguments.json:
         save(arguments.json, {name: probe_facts(found) for name, found in probes.items()})
+
+
+def segment_all(
+    models: dict[str, SavedModel],
+    stacks: dict[str, LiveStack],
+    windows: dict[str, Window],
+    corpus: IndexedCorpus,
+    targets: range,
+    arguments: argparse.Namespace,
+) -> None:
+    """Scores each model on text, code and output of transcripts, prints that."""
+    import numpy as np
+
+    from megarc.corpus import load_manifest
+    from megarc.data import SEGMENT_KINDS, SegmentsOf, weights_of
+    from megarc.inference import window_losses
+    from megarc.progress import progress
+    from megarc.report import table
+    from megarc.train import same_tokenizer
+
+    if stacks:
+        raise UserError("--segments scores single models, and --tiers is a stack; give --run alone")
+    manifest = load_manifest(corpus.prefix)
+    facts = manifest.tokenizer if manifest else None
+    told = SegmentsOf.of(facts and facts.reserved, facts and facts.end_of_document, str(corpus.prefix))
+    kinds = told.whole(corpus.tokens[: targets.stop])[targets.start :]
+    counts = [int((kinds == kind).sum()) for kind in range(len(SEGMENT_KINDS))]
+    rows, found = [], {}
+    for name, saved in models.items():
+        same_tokenizer(saved, facts, str(corpus.prefix))
+        documents = corpus.documents_of if saved.config.data.documents == "isolate" else None
+        with progress(name, len(targets), unit="tokens") as bar:
+            losses = window_losses(
+                saved.model, corpus.tokens, windows[name], targets, documents=documents, progress=bar.advance
+            )
+        nll = losses[~np.isnan(losses)]
+        means = [float(nll[kinds == kind].mean()) if count else math.nan for kind, count in enumerate(counts)]
+        weights = np.asarray(weights_of(saved.config.data.train))[kinds]
+        weighted = float((weights * nll).sum() / weights.sum()) if weights.any() else math.nan
+        rows.append([name, *map(number, means), number(weighted)])
+        found[name] = {**dict(zip(SEGMENT_KINDS, means, strict=True)), "by the run's weights": weighted}
+    print(f"{len(targets)} targets of {arguments.corpus}, nats/token: "
+          + ", ".join(f"{count} {kind}" for kind, count in zip(SEGMENT_KINDS, counts, strict=True)))  # fmt: skip
+    print(table(["run", *SEGMENT_KINDS, "by the run's weights"], rows))
+    if arguments.json:
+        save(arguments.json, found)
 
 
 def open_live(path: Path, corpus: IndexedCorpus, device: str) -> LiveStack:
@@ -248,6 +301,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--corpus", type=user_path, required=True, metavar="P", help="prefix of P.bin, P.idx, P.json"
     )
+    parser.add_argument("--segments", action="store_true", help="of transcripts: text, code and output apart")
     parser.add_argument("--stride", type=positive, help="tokens that a window scores")
     parser.add_argument(
         "--recent",

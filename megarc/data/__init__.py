@@ -15,9 +15,13 @@ from megarc.data.gaps import Gaps, around
 from megarc.data.opening import Maker, open_source, open_stream
 from megarc.data.source import BulkSource, Facts, Sample, Samples, Source
 from megarc.data.stream import Share, Stream
+from megarc.data.transcripts import KINDS as SEGMENT_KINDS
+from megarc.data.transcripts import Segments as SegmentsOf
+from megarc.data.transcripts import weights_of
 from megarc.data.windows import StridedCorpus
 
 __all__ = [
+    "SEGMENT_KINDS",
     "Ahead",
     "Batch",
     "BulkSource",
@@ -28,6 +32,7 @@ __all__ = [
     "Maker",
     "Sample",
     "Samples",
+    "SegmentsOf",
     "Share",
     "Source",
     "SourceConfig",
@@ -38,4 +43,5 @@ __all__ = [
     "open_source",
     "open_stream",
     "part_of_step",
+    "weights_of",
 ]

@@ -7,7 +7,7 @@ stored beside the corpus. A window that begins within a segment looks back for t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -15,13 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from megarc.config import Config, key
+from megarc.config import Config, build, key
 from megarc.corpus import Marks
+from megarc.data.config import SourceConfig
 from megarc.data.source import Facts, Indices, Sample, Samples, Tokens, Weights
 from megarc.data.windows import StridedCorpus
 from megarc.window import Window
 
 KINDS = ("text", "code", "output")
+_PART = 1 << 20  # tokens told apart at once
 _LOOK_BACK = 4096  # tokens at first, then twice as many
 
 SegmentKinds: TypeAlias = npt.NDArray[np.int8]
@@ -39,6 +41,17 @@ class TranscriptsConfig(Config):
     """Options of a source of kind transcripts."""
 
     weights: SegmentWeights = key(SegmentWeights, "loss weights by segment")
+
+
+def weights_of(sources: Sequence[SourceConfig]) -> list[float]:
+    """The weights of ``KINDS`` that a run trains with: of its first source of transcripts; 1 where it has none."""
+    for source in sources:
+        if source.kind == "transcripts":
+            weights = build(
+                TranscriptsConfig, source.options, "options of a source of kind transcripts"
+            ).weights
+            return [getattr(weights, kind) for kind in KINDS]
+    return [1.0] * len(KINDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +84,17 @@ class Segments:
         kinds[tokens == self.marks.end_of_code] = 1
         kinds[tokens == self.marks.end_of_output] = 2
         return kinds
+
+    def whole(self, tokens: Tokens) -> SegmentKinds:
+        """Of each of a corpus's first ``tokens`` [n] what it is in: text before any mark."""
+        parts: list[SegmentKinds] = []
+        inside = 0
+        for begin in range(0, len(tokens), _PART):
+            part = np.asarray(tokens[begin : begin + _PART])
+            parts.append(self.kinds(part[None], np.asarray([inside], dtype=np.int8))[0])
+            after = self.last(part)
+            inside = inside if after is None else after
+        return np.concatenate([np.empty(0, np.int8), *parts])
 
     def last(self, tokens: Tokens) -> int | None:
         """What a token behind ``tokens`` [n] is in; None where they tell nothing."""

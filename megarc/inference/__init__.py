@@ -4,7 +4,7 @@ In: a ``Transformer`` in evaluation mode, tokens. Out: exact cross-entropies,
 sampled tokens, a model in one file.
 """
 
-from megarc.inference.evaluate import evaluate, loss_by_context
+from megarc.inference.evaluate import evaluate, loss_by_context, window_losses
 from megarc.inference.exchange import export, load_exported
 from megarc.inference.generate import Sampling, continuations, generate, look_up, opening
 from megarc.inference.layouts import Layout
@@ -28,4 +28,5 @@ __all__ = [
     "opening",
     "probe",
     "probe_window",
+    "window_losses",
 ]

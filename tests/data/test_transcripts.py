@@ -9,7 +9,7 @@ import pytest
 
 from megarc.corpus import PackRequest, PackSettings, load_tokenizer, pack_and_join, parse_marked
 from megarc.corpus.indexed.corpus import IndexedCorpus
-from megarc.data import DataConfig, SourceConfig, open_source, open_stream
+from megarc.data import DataConfig, SegmentsOf, SourceConfig, open_source, open_stream
 from megarc.errors import UserError
 from megarc.window import Window
 
@@ -43,8 +43,13 @@ def expected(weights: dict[str, float]) -> list[float]:
     return found
 
 
+@pytest.mark.parametrize("part", [1 << 20, 7])
 @pytest.mark.parametrize("window", [Window(4, 8, 8), Window(0, 40, 7), Window(16, 16, 3)])
-def test_weights_are_those_of_the_segments(prefix: Path, window: Window) -> None:
+def test_weights_are_those_of_the_segments(
+    prefix: Path, window: Window, part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("megarc.data.transcripts._PART", part)
+    monkeypatch.setattr("megarc.data.transcripts._LOOK_BACK", part)
     weights = {"text": 1.0, "code": 0.5, "output": 0.25}
     source = open_source(SourceConfig(kind="transcripts", path=prefix, options={"weights": weights}), window)
     corpus = IndexedCorpus(prefix)
@@ -54,6 +59,9 @@ def test_weights_are_those_of_the_segments(prefix: Path, window: Window) -> None
     read = source.read_many(k)  # type: ignore[attr-defined]
     places = (k * window.stride)[:, None] + 1 + np.arange(window.rows)[window.loss_rows]
     assert (read.weights == by_token[places]).all()
+    segments = SegmentsOf.of(load_tokenizer("bytes").reserved, 256, "bytes")
+    by_kind = np.asarray(list(weights.values()), dtype=np.float32)
+    assert (by_kind[segments.whole(corpus.tokens)] == by_token).all()
     one = source.read(len(source) // 2)
     assert one.weights is not None and (one.weights == read.weights[len(source) // 2]).all()
 

@@ -34,8 +34,11 @@ class Unbalanced(ValueError):
     """Marks that do not fit together, and where."""
 
 
-def write_marked(segments: Iterable[Segment]) -> str:
+def write_marked(segments: Iterable[Segment], *, strict: bool = True) -> str:
     """Segments as one marked text; ``parse_marked`` gives them back.
+
+    Args:
+        strict: False: writes whatever a model made, for people to read; what is no name becomes ``unknown``.
 
     Raises:
         Unbalanced: for an output that follows no code, a language that is no name.
@@ -45,11 +48,14 @@ def write_marked(segments: Iterable[Segment]) -> str:
     for segment in segments:
         text = _ESCAPABLE.sub(r"<\\\1\2>", segment.text)
         if segment.kind == "code":
-            if not re.fullmatch(_NAME, segment.language):
-                raise Unbalanced(f"'{segment.language}' cannot be the name of a language")
-            parts.append(f"<in:{segment.language}>{text}</in>")
+            language = segment.language
+            if not re.fullmatch(_NAME, language):
+                if strict:
+                    raise Unbalanced(f"'{language}' cannot be the name of a language")
+                language = "unknown"
+            parts.append(f"<in:{language}>{text}</in>")
         elif segment.kind == "output":
-            if before != "code":
+            if strict and before != "code":
                 raise Unbalanced("an output follows no code")
             parts.append(f"<out>{text}</out>")
         else:

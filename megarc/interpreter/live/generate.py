@@ -75,7 +75,7 @@ class Written:
 
     def marked(self, tokenizer: Tokenizer) -> str:
         """As marked text. An ``<out>`` behind the prompt is the machine's: the model can't draw that token."""
-        return write_marked(read_ids(self.ids, tokenizer))
+        return write_marked(read_ids(self.ids, tokenizer), strict=False)
 
 
 def write_together(

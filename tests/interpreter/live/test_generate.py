@@ -12,7 +12,7 @@ from megarc.corpus import Marks, Segment, TranscriptTokenizer, load_tokenizer, r
 from megarc.errors import UserError
 from megarc.inference import Sampling, generate
 from megarc.interpreter.languages import Language
-from megarc.interpreter.live import Machine, write_together
+from megarc.interpreter.live import Machine, Part, Written, write_together
 from megarc.interpreter.sandbox import Sandbox
 from megarc.model import ModelConfig, Transformer, initialise
 from megarc.window import Window
@@ -153,6 +153,23 @@ def test_limits_and_unknown_languages(sandbox: Sandbox, language: Callable[[str]
     outputs = [segment.text for segment in read_ids(python.ids, TOKENIZER) if segment.kind == "output"]
     assert len(outputs) == 2 and "characters more" in outputs[0]
     assert "there is no interpreter of 'perl'" in perl.marked(TOKENIZER)
+
+
+def test_whatever_a_model_writes_can_be_shown() -> None:
+    odd = [
+        MARKS.output,
+        49,
+        MARKS.end_of_output,
+        MARKS.end_of_code,
+        *coded("1"),
+        MARKS.code,
+        0,
+        32,
+        MARKS.output,
+    ]
+    assert Written([Part("prompt", odd)]).marked(TOKENIZER) == (
+        "<out>1</out><in:python>1</in><in:unknown></in><out></out>"
+    )
 
 
 def test_bad_prompts(sandbox: Sandbox, language: Callable[[str], Language]) -> None:
