@@ -16,7 +16,7 @@ from megarc.train.checkpoint.load import load
 from megarc.train.checkpoint.trained_model import find_checkpoint
 from megarc.train.config import RunConfig
 from megarc.train.engine import Engine
-from megarc.train.schedule import Timeline
+from megarc.train.schedule import Lengths
 from megarc.train.standing import Standing
 
 log = logging.getLogger("megarc")
@@ -119,7 +119,7 @@ def _check_tokenizer(found: Checkpoint, stream: Stream) -> None:
 
 
 def _check_length(found: Checkpoint, standing: Standing, config: RunConfig) -> None:
-    if standing.step >= (last := Timeline.of(config, standing).last):
+    if standing.step >= (last := Lengths(config, standing.step, standing.samples).end):
         raise UserError(
             f"start_from {found.folder} stands at step {standing.step}, and this run ends at step {last}: there is "
             "nothing to train. Make length (or until) longer, or count from 0 with start_with.step=false"

@@ -19,12 +19,13 @@ class Lengths:
     """
 
     def __init__(self, config: RunConfig, step: int = 0, samples: int = 0) -> None:
-        self.length, self._window = config.length, config.window.build()
+        self.length, self.until = config.length, config.until
+        self._step, self._window = step, config.window.build()
         self.batches = self._batches(config).standing_at(step, samples)
 
     @property
     def total(self) -> int:
-        """Optimizer steps of the whole run.
+        """Optimizer steps of the whole run; those taken already, where its length was made shorter since.
 
         Raises:
             UserError: where the length is a share of itself.
@@ -33,7 +34,12 @@ class Lengths:
             raise UserError(
                 f"length is '{self.length}', a share of the run, so it cannot say how long the run is"
             )
-        return self.steps(self.length)
+        return max(self._step, self.steps(self.length))
+
+    @property
+    def end(self) -> int:
+        """The step at which ``length`` and ``until`` end this job; it may lie before where the run stands."""
+        return min(self.steps(amount) for amount in (self.length, self.until) if amount is not None)
 
     def samples(self, amount: Quantity) -> int:
         """``amount`` (of tokens or samples) in samples, rounded up."""

@@ -62,7 +62,7 @@ class Timeline:
         total, saving, health = here.total, config.checkpoint, config.health
         return cls(
             total=total,
-            last=total if config.until is None else min(total, here.steps(config.until)),
+            last=max(standing.step, here.end),
             batches=here.batches,
             learning_rate=learning_rate(config, whole, here),
             logging=Interval(steps=config.logging.every),

@@ -69,3 +69,12 @@ def test_lengths_are_samples_of_whole_steps():
     for text, samples in {"100 samples": 104, "13 steps": 104, "0.25 of run": 104, "801 tokens": 104}.items():
         amount = build(RunConfig, {**KEYS, "length": text}, "test").length
         assert lengths.in_samples(amount) == samples, text
+
+
+@pytest.mark.parametrize("length", ["10 steps", "80 samples", "640 tokens"])
+def test_a_run_beyond_its_length_is_over(length):
+    """``length`` and ``until`` may be made shorter at any resume; the steps that were taken stay."""
+    here = timeline(20, 160, length=length)
+    assert (here.total, here.last, here.samples) == (20, 20, 160)
+    here = timeline(20, 160, until=length)
+    assert (here.total, here.last, here.samples) == (50, 20, 160)
