@@ -39,7 +39,19 @@ else
     pretrain=("${python[@]}" -m megarc pretrain "$@")
 fi
 if [[ -n ${MEGARC_SWEEP:-} ]]; then
-    read -r -a more <<<"$(sed -n "${SLURM_ARRAY_TASK_ID:?MEGARC_SWEEP needs sbatch --array}p" "$MEGARC_SWEEP")"
+    # Words as a shell has them, so that quotes hold a value together; a task without a line of its own is no run.
+    mapfile -t more < <("${python[@]}" - "$MEGARC_SWEEP" "${SLURM_ARRAY_TASK_ID:?MEGARC_SWEEP needs sbatch --array}" <<'END'
+import shlex, sys
+
+file, task = sys.argv[1], int(sys.argv[2])
+lines = open(file, encoding="utf-8").read().splitlines()
+words = shlex.split(lines[task - 1], comments=True) if 1 <= task <= len(lines) else []
+if not words:
+    sys.exit(f"error: {file} has no keys for task {task}: it has {len(lines)} lines, counted from 1")
+print("\n".join(words))
+END
+    )
+    [[ ${#more[@]} -gt 0 ]] || exit 2
     pretrain+=("${more[@]}")
 fi
 

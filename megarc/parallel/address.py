@@ -95,13 +95,16 @@ def _own_address() -> str:
     """This host's name where it means an address that others can reach, else that address."""
     name = socket.gethostname()
     try:
-        if not socket.gethostbyname(name).startswith("127."):
+        if any(not str(entry[4][0]).startswith(("127.", "::1")) for entry in socket.getaddrinfo(name, None)):
             return name
     except OSError:
         pass
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    # Nothing is sent: it asks which interface leads out.
+    for family, outside in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
         try:
-            probe.connect(("192.0.2.1", 9))  # nothing is sent: it asks which interface leads out
-            return probe.getsockname()[0]
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect((outside, 9))
+                return str(probe.getsockname()[0])
         except OSError:
-            return "127.0.0.1"
+            continue
+    return "127.0.0.1"

@@ -17,12 +17,22 @@ from typing import Any
 from megarc.errors import UserError
 from megarc.parallel.rollcall import CLOCK_SECONDS
 
-_ENTRY = re.compile(r"(\S+)\s+slots=(\d+)$")
-_PROBE = (
-    "import json, socket, time, torch; from megarc.parallel.rollcall import code_digest; name = socket.gethostname(); "
-    "print(json.dumps({'name': name, 'address': socket.gethostbyname(name), 'gpus': torch.cuda.device_count(), "
-    "'torch': torch.__version__, 'code': code_digest(), 'time': time.time()}))"
-)
+# As deepspeed takes it: what follows the slots (max_slots=8, a comment) does not matter.
+_ENTRY = re.compile(r"(\S+)\s+slots=(\d+)(?:\s+\w+=\S+)*\s*(?:#.*)?$")
+_ANSWER = "megarc's answer: "  # a login shell may print before it and after it
+_PROBE = f"""
+import json, socket, time, torch
+from megarc.parallel.rollcall import code_digest
+name = socket.gethostname()
+try:
+    addresses = [entry[4][0] for entry in socket.getaddrinfo(name, None)]  # IPv4 or IPv6
+except OSError:
+    addresses = []
+print("\\n" + {_ANSWER!r} + json.dumps(dict(
+    name=name, addresses=addresses, gpus=torch.cuda.device_count(),
+    torch=torch.__version__, code=code_digest(), time=time.time())))
+"""
+_LOOPBACK = ("127.", "::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +101,10 @@ def _ask(host: str, seconds: float) -> dict[str, Any]:
         lines = (done.stderr or done.stdout).strip().splitlines() or [f"ssh ended with {done.returncode}"]
         return {"error": lines[-1]}
     # Its clock was read at some moment between sending and now.
-    answer = json.loads(done.stdout.splitlines()[-1])
+    lines = [line for line in done.stdout.splitlines() if line.startswith(_ANSWER)]
+    if not lines:
+        return {"error": f"no answer; it printed: {done.stdout.strip()[:100] or 'nothing'}"}
+    answer = json.loads(lines[-1].removeprefix(_ANSWER))
     return {**answer, "clock": answer["time"] - min(max(answer["time"], sent), time.time())}
 
 
@@ -103,9 +116,10 @@ def _problems(name: str, slots: int, answer: dict[str, Any], code: str | None, h
         found.append(f"slots={slots}, but it has {answer['gpus']} GPUs")
     if answer["code"] != code:
         found.append("its copy of megarc differs from the others'")
-    if hosts > 1 and answer["address"].startswith("127."):
+    if hosts > 1 and all(address.startswith(_LOOPBACK) for address in answer["addresses"]):
+        means = answer["addresses"][0] if answer["addresses"] else "nothing"
         found.append(
-            f"its name {answer['name']} means {answer['address']} there, so others cannot answer it; mend /etc/hosts"
+            f"its name {answer['name']} means {means} there, so others cannot answer it; mend /etc/hosts"
         )
     if abs(answer["clock"]) > CLOCK_SECONDS:
         found.append(f"its clock is {answer['clock']:+.0f} s off this host's")
