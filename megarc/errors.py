@@ -36,6 +36,17 @@ def reported_once(first: bool) -> Iterator[None]:
         raise error if first else ToldByAnotherRank(str(error)) from None
 
 
+def shortened(text: str, most: int = 2000) -> str:
+    """``text`` of whatever length, for a small file or a line of a log: its beginning and its end where it is longer.
+
+    A compiler's or a library's message may hold a whole program.
+    """
+    if len(text) <= most:
+        return text
+    kept = most // 2
+    return f"{text[:kept]} [{len(text) - 2 * kept} characters left out] {text[-kept:]}"
+
+
 def run_script(main: Callable[[], int | None]) -> None:
     """Runs a script's ``main`` and exits: the last line of every script.
 

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from megarc.errors import shortened
+
 SCRIPT = """
 import sys
 from megarc.errors import UserError, run_script
@@ -43,3 +45,10 @@ def test_a_closed_pipe_ends_quietly():
 def test_import_costs_nothing():
     code = "import megarc, sys; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_long_text_is_bounded_and_keeps_both_ends():
+    assert shortened("x" * 2000) == "x" * 2000
+    text = shortened("begin " + "x" * 240_000 + " end")
+    assert text.startswith("begin ") and text.endswith(" end") and len(text) < 2100
+    assert "238010 characters left out" in text

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from megarc.atomic_write import written_atomically
 from megarc.batchsize.jobs import Job
-from megarc.errors import UserError
+from megarc.errors import UserError, shortened
 
 
 def submit(jobs: Sequence[Job], script: Path, options: Sequence[str], place: Path) -> str:
@@ -47,5 +47,5 @@ def submit(jobs: Sequence[Job], script: Path, options: Sequence[str], place: Pat
             f"there is no sbatch here; {command_file} is written: start it where SLURM is, or leave --submit out"
         ) from None
     if done.returncode:
-        raise UserError(f"sbatch refused: {done.stderr.strip()}; the command is in {command_file}")
+        raise UserError(f"sbatch refused: {shortened(done.stderr.strip())}; the command is in {command_file}")
     return done.stdout.strip().split(";")[0]

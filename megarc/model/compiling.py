@@ -8,7 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch._functorch.config
 from torch._dynamo.exc import TorchDynamoException
+
+from megarc.errors import shortened
 
 _log = logging.getLogger("megarc")
 
@@ -33,10 +36,11 @@ def no_compiler(device: torch.device) -> str | None:
 
 
 class Compiled:
-    """``function``, compiled whole (no graph break) at its first call.
+    """``function``, compiled whole (no graph break) at its first call, its backward pass with it.
 
     Where that fails the log says why, once, and from then on the function runs
-    as it is: slower, the same numbers.
+    as it is: slower, the same numbers. Left to itself torch compiles a backward pass when
+    it first runs; a failure there comes too late, in the middle of a step.
     """
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
@@ -48,10 +52,12 @@ class Compiled:
             # Not before: a model may be built while DeepSpeed has functions of torch replaced (ZeRO 3).
             self._best = torch.compile(self.function, fullgraph=True)
         try:
-            return self._best(*arguments)
+            with torch._functorch.config.patch(force_non_lazy_backward_lowering=True):
+                return self._best(*arguments)
         except TorchDynamoException as error:
             # Raised while it compiles, so before anything has run.
             self._best = self.function
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            _log.warning("%s is not compiled and runs eagerly: %s", self.name, reason)
+            # The first line names the backend, the second what it met.
+            reason = " ".join(str(error).split("\n", 2)[:2]).strip() or type(error).__name__
+            _log.warning("%s is not compiled and runs eagerly: %s", self.name, shortened(reason, 300))
             return self.function(*arguments)

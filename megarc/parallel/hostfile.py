@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from megarc.errors import UserError
+from megarc.errors import UserError, shortened
 from megarc.parallel.rollcall import CLOCK_SECONDS
 
 # As deepspeed takes it: what follows the slots (max_slots=8, a comment) does not matter.
@@ -99,7 +99,7 @@ def _ask(host: str, seconds: float) -> dict[str, Any]:
         return {"error": f"no answer within {seconds:.0f} s"}
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines() or [f"ssh ended with {done.returncode}"]
-        return {"error": lines[-1]}
+        return {"error": shortened(lines[-1], 300)}
     # Its clock was read at some moment between sending and now.
     lines = [line for line in done.stdout.splitlines() if line.startswith(_ANSWER)]
     if not lines:

@@ -19,7 +19,7 @@ import orjson
 import megarc
 from megarc.atomic_write import written_atomically
 from megarc.config import differences, identity, load, to_kept_yaml
-from megarc.errors import UserError
+from megarc.errors import UserError, shortened
 from megarc.train.config import RunConfig
 from megarc.train.folder.append_only import LogFile
 
@@ -175,6 +175,7 @@ class RunFolder:
 
     def record_failure(self, error: str, **facts: Any) -> None:
         """In state.json and log.txt, as far as they can still be written."""
+        error = shortened(error)
         with suppress(UserError, OSError):
             self.write_state("failed", error=error, **facts)
             self.note(f"failed: {error}")

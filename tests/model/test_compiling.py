@@ -1,0 +1,35 @@
+"""What cannot be compiled runs as it is, its backward pass too."""
+
+import logging
+
+import pytest
+import torch
+import torch._inductor.compile_fx as compile_fx
+
+from megarc.model.compiling import Compiled, no_compiler
+
+
+def function(x):
+    return (x.sin() * x).sum()
+
+
+@pytest.mark.skipif(no_compiler(torch.device("cpu")) is not None, reason="there is no compiler")
+@pytest.mark.parametrize("part", ["compile_fx_backward", "compile_fx_forward"])
+def test_a_pass_that_cannot_be_compiled_runs_eagerly(monkeypatch, caplog, part):
+    def fails(*args, **keys):
+        raise RuntimeError("g++ ended by signal 15; " + "its output " * 30_000)
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(compile_fx, part, fails)
+    compiled = Compiled(function, "the block")
+    x = torch.linspace(0, 1, 7, requires_grad=True)
+    with caplog.at_level(logging.WARNING, "megarc"):
+        for _ in range(2):
+            x.grad = None
+            loss = compiled(x)
+            loss.backward()
+    assert torch.equal(loss, function(x))
+    assert torch.allclose(x.grad, x.detach().cos() * x.detach() + x.detach().sin())
+    said = [record.getMessage() for record in caplog.records if "runs eagerly" in record.getMessage()]
+    assert len(said) == 1 and "signal 15" in said[0] and len(said[0]) < 500
+    torch._dynamo.reset()
