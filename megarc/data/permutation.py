@@ -24,7 +24,7 @@ Numbers: TypeAlias = npt.NDArray[np.int64]
 
 _ROUNDS = words(0, range(6))
 _LARGEST = 2**62
-_RANKED = 31  # up to here by ranks; pairs of places are uniform from about 20 on either way
+RANKED = 31  # up to here by ranks; pairs of places are uniform from about 20 on either way
 _PLACE = np.uint64(0xFF)
 
 
@@ -49,7 +49,7 @@ class Permutation:
         if start.size and not (start.min() >= 0 and start.max() < self.size):
             raise ValueError(f"a number outside 0..{self.size - 1} would walk for ever")
         secret = np.broadcast_to(words(self._key, tweak), start.shape)
-        if self.size <= _RANKED:
+        if self.size <= RANKED:
             return self._ranked(start, secret)
         cell = self._shuffle(start.astype(np.uint64), secret)
         # A walk leaves 0..size-1 for at most as many steps as there are cells outside.

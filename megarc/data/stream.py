@@ -13,6 +13,7 @@ import numpy.typing as npt
 from megarc.data.batches import Batch
 from megarc.data.draws import digest_of
 from megarc.data.order import Order
+from megarc.data.permutation import RANKED
 from megarc.data.recent import ShortRecent
 from megarc.data.source import Facts, Indices, Samples, Segments, Source, Weights, read_many
 from megarc.data.windows import StridedCorpus
@@ -170,6 +171,11 @@ class Stream:
     def order(self) -> str:
         """A digest of all that decides which tokens sample k of a phase holds; another one, another sample k."""
         return digest_of(self._order.digest, self.window.rows, self.window.stride)
+
+    @property
+    def reordered(self) -> list[str]:
+        """Names of the sources that runs without an order's digest, of an earlier megarc, read in another order."""
+        return [source.facts.name for source in self.sources if len(source) <= RANKED]
 
     @property
     def vocabulary(self) -> int | None:

@@ -146,3 +146,8 @@ def _check_same_data(found: Checkpoint, stream: Stream) -> None:
             f"{found.folder} has read the same sources in another order (of another seed, blend or window, or by "
             f"another megarc); train on in another folder, with start_from={found.folder}"
         )
+    if not found.standing.order and stream.reordered:
+        log.warning(
+            "%s was saved by an earlier megarc, which shuffled small sources in another order: %s go on in the new one",
+            found.folder, ", ".join(stream.reordered),
+        )  # fmt: skip

@@ -17,8 +17,9 @@ from megarc.errors import UserError
 from megarc.parallel import connect, disconnect, meet
 from megarc.rank_environment import ALONE
 from megarc.train import Observer, RunConfig, pretrain
-from megarc.train.checkpoint import Standing, latest
+from megarc.train.checkpoint import Checkpoint, Standing, latest
 from megarc.train.checkpoint.origin import standing_from
+from megarc.train.checkpoint.resume import _check_same_data
 
 DOCUMENTS = 1000
 
@@ -124,6 +125,23 @@ def test_tokens_are_counted_on_in_windows_of_another_kind(text):
     assert standing.samples * 7 + standing.more_predicted == 5000 * 1 + 3
     assert standing.samples * 16 + standing.more_processed == 5000 * 2 + 5
     assert 0 <= standing.more_predicted < 7
+
+
+def test_a_run_of_an_earlier_version_says_that_its_small_sources_are_reordered(text, tmp_path, caplog):
+    found = Checkpoint(
+        tmp_path, {"standing": {"step": 1, "samples": 8, "sources": stream_of(keys(text)).digests}}
+    )
+    _check_same_data(found, stream_of(keys(text)))
+    assert not caplog.records
+    few = [{"path": str(text / "new"), "windows": 31}]
+    stream = stream_of(keys(text, data__train=few))
+    found.manifest["standing"]["sources"] = stream.digests
+    _check_same_data(found, stream)
+    assert "new [31 windows] go on in the new one" in caplog.text
+    caplog.clear()
+    found.manifest["standing"]["order"] = stream.order
+    _check_same_data(found, stream)
+    assert not caplog.records
 
 
 # ---- real runs, on one rank
