@@ -55,7 +55,7 @@ def study(arguments: argparse.Namespace) -> int:
 def search_micro(keys: StudyConfig, arguments: argparse.Namespace) -> None:
     """In a process of its own, so that memory is counted from nothing and given back."""
     if (keys.place / "micro.json").exists():
-        print(f"{keys.place / 'micro.json'} is there already (remove it to search anew)")
+        print(f"{keys.place / 'micro.json'} exists already (remove it to search again)")
         return
     words = [*command(arguments.launcher, "tune_batch.py"), "micro"]
     words += ["--config", str(arguments.config)] if arguments.config else []

@@ -36,7 +36,7 @@ class BranchConfig(Config):
     multiples: list[float] = key([1.0, 2.0, 4.0, 8.0], "of the batch, one branch each")
     tolerance: float = key(0.01, "nats a token by which a larger batch may end above a smaller one", gt=0)
     lines: int = key(
-        16, "losses that a branch tells, each over the same samples; the last are averaged", ge=2
+        16, "losses that a branch reports, each over the same samples; the last are averaged", ge=2
     )
     at_once: int = key(2, "branches that train at the same time on this machine", ge=1)
 
@@ -60,7 +60,7 @@ class StepsConfig(Config):
         "sqrt", "how the rate follows the batch, from batch.size on"
     )
     floor: int = key(100, "steps that a run has beside the samples of length: what no batch saves", ge=0)
-    heldout: int = key(40, "held-out losses that a run tells", ge=4)
+    heldout: int = key(40, "held-out losses that a run reports", ge=4)
     target: float | None = key(
         None, "held-out nats a token to be reached; null: the lowest that some run of every batch reached"
     )

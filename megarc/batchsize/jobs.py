@@ -69,7 +69,7 @@ class Job:
         if self.file.exists() and load(RunConfig, self.file) != self.config:
             raise UserError(
                 f"{self.file} is of a study with other keys; use another tune.folder, or remove "
-                f"{self.file.parent} to begin anew"
+                f"{self.file.parent} to start again"
             )
         with written_atomically(self.file) as file:
             file.write(to_yaml(self.config).encode())

@@ -37,7 +37,7 @@ class SourceConfig(Config):
         strict=False,  # a list will do: what has passed a validator is no JSON any more
     )
     windows: int | None = key(None, "only this many windows, a fixed random choice; empty: all", ge=1)
-    options: dict[str, Any] = key({}, "what this kind of source wants to know besides")
+    options: dict[str, Any] = key({}, "further options of this kind of source")
 
     @model_validator(mode="after")
     def _part_is_one(self) -> SourceConfig:

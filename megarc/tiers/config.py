@@ -97,7 +97,7 @@ class StackConfig(Config):
     """A stack: everything that `launch/tiers.py` reads."""
 
     folder: PathKey = key(
-        Path("runs/stack"), "where it lives; the same command goes on there", circumstance=True
+        Path("runs/stack"), "its folder; the same command on the same folder resumes it", circumstance=True
     )
     launcher: str = key(
         "python", "what starts a stage: python, 'torchrun --standalone --nproc-per-node 8', srun, ...",

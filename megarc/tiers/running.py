@@ -122,10 +122,10 @@ def _call(words: Sequence[str], name: str) -> None:
     except OSError as error:
         raise UserError(f"{name}: cannot start {words[0]}: {error.strerror}; see the key launcher") from None
     if code == EXIT_SAVED:
-        raise UserError(f"{name} was stopped and is saved; the same command goes on there")
+        raise UserError(f"{name} was stopped and saved; the same command resumes there")
     if code:
         raise UserError(
-            f"{name} ended with code {code}; what it said stands above. The same command goes on there"
+            f"{name} ended with code {code}; its message is above. The same command resumes there"
         )
 
 

@@ -156,7 +156,8 @@ def exists(prefix: Path, facts: RolloutFacts) -> bool:
         if name not in _FOUND and mine[name] != theirs[name]
     ]
     raise UserError(
-        f"{prefix} holds other roll-outs: {'; '.join(other)}. Remove {prefix}.* to make them anew, or give another name"
+        f"{prefix} holds other roll-outs: {'; '.join(other)}. "
+        f"Remove {prefix}.* to make them again, or give another name"
     )
 
 

@@ -49,7 +49,7 @@ def _vocabulary(config: RunConfig, stream: Stream) -> int:
     asked, there = config.model.vocabulary, stream.vocabulary
     if asked is None and there is None:
         raise UserError(
-            "model.vocabulary is not given and the data has no manifest that tells it; set the key"
+            "model.vocabulary is not given and the data has no manifest that states it; set the key"
         )
     if asked is not None and there is not None and asked != there:
         raise UserError(

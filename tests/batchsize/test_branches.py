@@ -152,7 +152,7 @@ def test_the_same_command_uses_what_is_there(studied, place, keys):
     before = {path: path.stat().st_mtime_ns for path in (place / "study").rglob("rank-*.safetensors")}
     shutil.rmtree(place / "study" / "times-4")  # as if that branch had never run
     again = tune(*keys)
-    assert "is there already" in again
+    assert "exists already" in again
     after = {path: path.stat().st_mtime_ns for path in (place / "study").rglob("rank-*.safetensors")}
     assert {path for path in before if before[path] != after.get(path)} == {
         path for path in before if "times-4" in path.parts

@@ -60,7 +60,7 @@ def pack(request: PackRequest) -> list[Manifest]:
     try:
         return _pack(request)
     except EngineError as error:
-        request.say(f"{error}; beginning again with the plain library")
+        request.say(f"{error}; starting again with the plain library")
         return _pack(replace(request, engine="plain"), anew=True)
 
 
@@ -156,7 +156,7 @@ def _work(job: Job, todo: Sequence[int], request: PackRequest) -> None:
     """Packs the pieces that are not whole yet."""
     left = [piece for piece in todo if not job.shards(piece)]
     if len(left) < len(todo):
-        request.say(f"going on: {len(todo) - len(left)} of {len(todo)} pieces are whole already")
+        request.say(f"going on: {len(todo) - len(left)} of {len(todo)} pieces are complete already")
     spans = [span for piece in left for span in job.pieces[piece]]
     unsized = not all(job.inputs[span.input].sized for span in spans)
     size = None if unsized else sum(span.stop - span.start for span in spans)

@@ -140,9 +140,7 @@ class Shard:
         self.dtype = np.dtype(self.facts.dtype)
         self._records_at = self.facts.tokens * self.dtype.itemsize
         if self._records_at + self.facts.documents * RECORD.itemsize + length + _END.size != size:
-            raise UserError(
-                f"{path} is damaged: its size is not what its facts tell; remove it and pack again"
-            )
+            raise UserError(f"{path} is damaged: its size is not the recorded one; remove it and pack again")
 
     def records(self, first: int = 0, count: int = -1) -> npt.NDArray[Any]:
         """Some documents' records, ``[count]``."""

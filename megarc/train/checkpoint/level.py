@@ -101,7 +101,7 @@ def make_room(folder: Path) -> None:
     if (folder / layout.MANIFEST).exists() and not layout.undamaged([folder]):
         aside = layout.aside(folder)
         folder.rename(aside)
-        log.warning("%s is damaged; it lies in %s now", folder, aside)
+        log.warning("%s is damaged; it was moved to %s", folder, aside)
     elif folder.exists():
         remove(folder)
 

@@ -120,7 +120,7 @@ class Checkpoints(Observer):
             if self.on_error == "stop":
                 raise
             if self.saver.groups.first:
-                log.warning("%s; training goes on, the next checkpoint is tried when it is due", error)
+                log.warning("%s; training continues, and the next checkpoint is tried when it is due", error)
 
     def _tell(self, engine: Engine, state: str, moment: Moment) -> None:
         own = {

@@ -98,7 +98,7 @@ def go_back(
         with reported_once(engine.groups.first):
             raise UserError(
                 f"steps {bad.first} to {bad.last} were bad: {bad.why}; and {shared.folder} has no checkpoint "
-                "before them to go back to. Start anew in another folder, with a smaller checkpoint.every or "
+                "before them to go back to. Start again in another folder, with a smaller checkpoint.every or "
                 "optimizer.lr"
             )
     standing = checkpoint.load(before, engine)

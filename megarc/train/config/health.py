@@ -18,10 +18,12 @@ class HealthConfig(Config):
         "null: only those",
         gt=0,
     )
-    bad_steps: int = key(3, "bad steps in a row that are left out, before `then`", circumstance=True, ge=1)
+    bad_steps: int = key(
+        3, "bad steps in a row that are skipped before `then` applies", circumstance=True, ge=1
+    )
     then: Literal["back", "stop"] = key(
         "back",
-        "go back to the last checkpoint before them and leave their samples out for good, or stop with a report",
+        "back: return to the last checkpoint before them and skip their samples for good; stop: end with a report",
         circumstance=True,
     )
     backs: int = key(3, "times that a run goes back before it stops", circumstance=True, ge=0)
@@ -40,7 +42,10 @@ class HealthConfig(Config):
         circumstance=True, ge=0,
     )  # fmt: skip
     slow: float = key(
-        1.5, "a rank this many times slower than the median is named in the log", circumstance=True, gt=1
+        1.5,
+        "a rank that is this many times slower than the median is named in the log",
+        circumstance=True,
+        gt=1,
     )
     dry_step: bool = key(
         True, "before the first step, one of full size without an update, to find out whether memory is enough",

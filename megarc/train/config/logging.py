@@ -6,7 +6,7 @@ from megarc.config import Config, key
 
 
 class LoggingConfig(Config):
-    """What a run tells while it goes on."""
+    """What a run reports while it trains."""
 
     every: int = key(10, "steps between lines of metrics", circumstance=True, ge=1)
     tensorboard: bool = key(True, "write tensorboard/ too", circumstance=True)

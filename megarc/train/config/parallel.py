@@ -35,7 +35,10 @@ class ParallelConfig(Config):
         circumstance=True, ge=1,
     )  # fmt: skip
     world: int | None = key(
-        None, "ranks that this run expects; another number is refused. null: any", circumstance=True, ge=1
+        None,
+        "ranks that this run expects; with another number the run is refused. null: any",
+        circumstance=True,
+        ge=1,
     )
 
     @property

@@ -27,13 +27,17 @@ class RunConfig(Config):
     """A run: everything that `launch/pretrain.py` reads."""
 
     folder: PathKey = key(
-        Path("runs/run"), "where the run lives; the same command goes on there", circumstance=True
+        Path("runs/run"),
+        "the run's folder; the same command on the same folder resumes the run",
+        circumstance=True,
     )
     length: Duration = key(
         Quantity(300, "steps"), "of the run: tokens (predicted), samples or steps", circumstance=True
     )
     until: Duration | None = key(
-        None, "stop there, though the learning rate goes on to length; null: run to length", circumstance=True
+        None,
+        "stop there; the learning-rate schedule still ends at length. null: run to length",
+        circumstance=True,
     )
     start_from: PathKey | None = key(
         None,
@@ -53,11 +57,11 @@ class RunConfig(Config):
     optimizer: OptimizerConfig = key(OptimizerConfig, "AdamW and the loss's extras")
     schedule: ScheduleConfig = key(ScheduleConfig, "learning rate over the run")
     execution: ExecutionConfig = key(ExecutionConfig, "how the same numbers are computed")
-    parallel: ParallelConfig = key(ParallelConfig, "who holds what")
+    parallel: ParallelConfig = key(ParallelConfig, "how the model is divided over ranks")
     checkpoint: CheckpointConfig = key(CheckpointConfig, "when the state is saved")
     health: HealthConfig = key(HealthConfig, "bad numbers, hangs, damaged memory, slow ranks")
     validation: ValidationConfig = key(ValidationConfig, "held-out loss")
-    logging: LoggingConfig = key(LoggingConfig, "what the run tells")
+    logging: LoggingConfig = key(LoggingConfig, "what the run reports")
     deepspeed: dict[str, Any] = key({}, "passed to DeepSpeed as it is, for experts", circumstance=True)
 
     @model_validator(mode="after")

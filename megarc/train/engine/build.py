@@ -66,7 +66,7 @@ def _compilable(config: RunConfig, groups: Groups) -> RunConfig:
     if reason is None:
         return config
     if groups.first:
-        log.warning("execution.compile is on, but %s; the run goes on eagerly", reason)
+        log.warning("execution.compile is on, but %s; the run continues without it", reason)
     execution = config.execution.model_copy(update={"compile": False})
     return config.model_copy(update={"execution": execution})
 

@@ -41,7 +41,11 @@ class Lines:
             if not self.patient:
                 raise
             if len(self._kept) == 1:
-                log.warning("%s cannot be written (%s): its lines are kept until it can", self.path, error)
+                log.warning(
+                    "%s cannot be written (%s): its lines are kept in memory until it can be written",
+                    self.path,
+                    error,
+                )
             del self._kept[:-_MOST_KEPT]
 
     def close(self) -> None:

@@ -200,7 +200,7 @@ class RunFolder:
             if isinstance(error, OSError) and error.errno in _DISK_TROUBLE:
                 raise UserError(
                     f"the run folder {self.path} cannot be written any more: {error}; "
-                    "make room and give the same command again: it goes on from the newest checkpoint"
+                    "free some space and run the same command again: it resumes from the newest checkpoint"
                 ) from None
             raise
 

@@ -130,7 +130,7 @@ class Numbers(Observer):
             first = self.bad.first if self.bad else done.step
             self.bad = BadSteps(first, done.step, self._ask_all(done, engine.groups), self.running.backs)
             if engine.groups.first:
-                log.warning("step %d is left out, %d in a row: %s", done.step, self.bad.count, self.bad.why)
+                log.warning("step %d is skipped, %d in a row: %s", done.step, self.bad.count, self.bad.why)
             if self.bad.count == self.config.bad_steps:
                 break
         else:

@@ -94,8 +94,8 @@ def test_a_step_is_left_out_on_all_ranks_alike(runs, name):
     assert skipped == [0, 0, 1, 1, 2, 2, 2, 2]
     standing = latest(runs / name / "checkpoints").standing
     assert (standing.step, standing.without_update, standing.updates) == (STEPS, 2, STEPS - 2)
-    assert "step 3 is left out, 1 in a row: the loss is nan" in log_of(runs / name)
-    assert "step 5 is left out, 1 in a row: the gradient's norm is" in log_of(runs / name)
+    assert "step 3 is skipped, 1 in a row: the loss is nan" in log_of(runs / name)
+    assert "step 5 is skipped, 1 in a row: the gradient's norm is" in log_of(runs / name)
     tolerance = 2e-2 if "bf16" in name else 1e-5
     one, other = (
         metrics(runs / "one-z0", "train/nats_per_token"),
@@ -177,7 +177,7 @@ def test_a_spike_is_judged_by_the_losses_before():
 def test_a_spike_is_left_out_by_a_run_that_was_stopped_before_it_too(runs):
     """What it is judged by, the running mean and deviation, is part of the checkpoint."""
     for name in ("spike", "spike-stopped"):
-        assert re.search("step 24 is left out, 1 in a row: the loss .* is a spike", log_of(runs / name))
+        assert re.search("step 24 is skipped, 1 in a row: the loss .* is a spike", log_of(runs / name))
         assert metrics(runs / name, "train/skipped").tolist()[-3:] == [1, 1, 1]
     one, other = (latest(runs / name / "checkpoints").standing for name in ("spike", "spike-stopped"))
     assert one == other and one.losses["count"] == 25
