@@ -40,7 +40,9 @@ Call = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 def main() -> int:
     parser = options(__doc__, "attention.json")
     parser.add_argument("--rows", type=int, nargs="+", default=[256, 512, 1024, 2048, 4096])
-    parser.add_argument("--intervals", action="store_true", help="packed documents, and the plain window's overhead")
+    parser.add_argument(
+        "--intervals", action="store_true", help="packed documents, and the plain window's overhead"
+    )
     arguments = parser.parse_args()
     if arguments.intervals:
         return intervals(arguments.rows, arguments.out.with_name("attention_intervals.json"))
@@ -110,10 +112,10 @@ def measure(rows: int, recent: int) -> dict[str, dict[str, float | None]]:
 
 
 class Bare(torch.autograd.Function):
-    """The column split as two calls of torch's flash attention and nothing else: what a plain window cannot undercut."""
+    """The column split as two calls of torch's flash attention and nothing else: a plain window's lower bound."""
 
     @staticmethod
-    def forward(ctx, q, k, v, recent):  # noqa: ANN001, ANN205
+    def forward(ctx, q, k, v, recent):
         scale = HEAD_DIM**-0.5
         out, lse = FLASH(q, k[:, :, :recent], v[:, :, :recent], 0.0, False, scale=scale)
         tail = slice(recent, None)
@@ -124,7 +126,7 @@ class Bare(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx, grad):  # noqa: ANN001, ANN205
+    def backward(ctx, grad):
         q, k, v, out, lse = ctx.saved_tensors
         head, tail, scale = slice(ctx.recent), slice(ctx.recent, None), ctx.scale
         grad = grad.contiguous()
@@ -136,7 +138,10 @@ class Bare(torch.autograd.Function):
 
 
 def intervals(counts: list[int], out: Path) -> int:
-    """CPU time, forward and backward: a plain window over its two bare calls, packed documents over a dense mask."""
+    """CPU time, forward and backward, least of several turns.
+
+    A plain window over its two bare calls; packed documents over a dense mask of the same.
+    """
     found = {}
     for rows in counts:
         batch = max(1, 2048 // rows)
@@ -147,22 +152,25 @@ def intervals(counts: list[int], out: Path) -> int:
             "plain": lambda q, k, v, r=rows // 2: attend(q, k, v, r, engine="split_cpu"),
             "bare": lambda q, k, v, r=rows // 2: Bare.apply(q, k, v, r),
             "packed": lambda q, k, v, seen=seen: attend(q, k, v, seen, engine="split_cpu"),
-            "dense": lambda q, k, v, mask=dense: functional.scaled_dot_product_attention(q, k, v, attn_mask=mask),
+            "dense": lambda q, k, v, mask=dense: functional.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask
+            ),
         }
         inputs = [torch.randn(batch, HEADS, rows, HEAD_DIM) for _ in range(3)]
         spent: dict[str, list[float]] = {name: [] for name in calls}
-        for turn in range(3 * REPEATS + 1):
+        for turn in range(REPEATS + 1):
             for name, call in calls.items():
                 cost = timed(call, inputs, backward=True, clock=time.process_time)
                 if turn:
                     spent[name].append(cost)
-        best = {name: statistics.median(times) for name, times in spent.items()}
+        best = {name: min(times) for name, times in spent.items()}
         found[rows] = {
             "plain window / its two calls alone": best["plain"] / best["bare"],
             "8 documents / dense mask": best["packed"] / best["dense"],
         }
     print("CPU time, forward and backward")
-    print(table(["rows", *next(iter(found.values()))], [[rows, *map(cell, row.values())] for rows, row in found.items()]))
+    columns = ["rows", *next(iter(found.values()))]
+    print(table(columns, [[rows, *map(cell, row.values())] for rows, row in found.items()]))
     facts = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__,
              "heads": HEADS, "head_dim": HEAD_DIM, "ratios": found}  # fmt: skip
     out.write_text(json.dumps(facts, indent=1) + "\n")

@@ -7,7 +7,7 @@ recomputation is not useful work and is never counted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from megarc.model.config import ModelConfig
 from megarc.model.feed_forward import feed_forward_of
@@ -36,6 +36,14 @@ class Cost:
     def training_flops_full_square(self) -> int:
         """The same with all n * n pairs counted, the convention of many published MFUs."""
         return 3 * (self.matrix_flops + self.head_flops + self.full_square_flops)
+
+    def of_work(self, pairs: float, loss_rows: float) -> Cost:
+        """Of a window with other pairs or loss rows, both as shares of this one's."""
+        return replace(
+            self,
+            head_flops=round(self.head_flops * loss_rows),
+            attention_flops=round(self.attention_flops * pairs),
+        )
 
 
 def cost_of(config: ModelConfig, window: Window) -> Cost:

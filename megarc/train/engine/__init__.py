@@ -6,7 +6,7 @@ loss, gradient norm and learning rate. DeepSpeed's settings, optimizer and pipel
 
 from megarc.train.engine.build import build_engine
 from megarc.train.engine.deepspeed_settings import bucket
-from megarc.train.engine.engine import Engine, GradientWatcher, StepResult, unwanted
+from megarc.train.engine.engine import Engine, GradientWatcher, StepResult, Work, unwanted
 from megarc.train.engine.micro_batch import MicroBatch, to_tensors
 from megarc.train.engine.precision import dtype_of
 
@@ -15,6 +15,7 @@ __all__ = [
     "GradientWatcher",
     "MicroBatch",
     "StepResult",
+    "Work",
     "bucket",
     "build_engine",
     "dtype_of",

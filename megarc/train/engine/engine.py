@@ -51,6 +51,21 @@ def unwanted(loss: Tensor, gradient_norm: Tensor) -> Tensor:
     return torch.ones_like(loss, dtype=torch.bool)
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What FLOPs depend on beside the model: samples, the (query, key) pairs that they allow, and loss rows."""
+
+    samples: int = 0
+    pairs: int = 0
+    loss_rows: int = 0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.samples + other.samples, self.pairs + other.pairs, self.loss_rows + other.loss_rows)
+
+    def __sub__(self, other: Work) -> Work:
+        return Work(self.samples - other.samples, self.pairs - other.pairs, self.loss_rows - other.loss_rows)
+
+
 class GradientWatcher(Protocol):
     """Sees gradients while backward passes run."""
 
@@ -76,6 +91,7 @@ class Engine:
         self.loss_rows = config.window.build().loss_rows
         self._watchers: list[GradientWatcher] = []
         self.nll = torch.zeros((), device=groups.device)  # sum of w * nll of this rank's step
+        self.work = Work()  # of this rank's steps
         self.samples: list[int] = []  # of this rank's step, their numbers in the order
         self._norm = self.nll
         optimizer = deepspeed_engine.optimizer
@@ -115,6 +131,7 @@ class Engine:
         factor = self.groups.data.size * len(micro_batches) / total
         for group in self.deepspeed.optimizer.param_groups:
             group["lr"] = learning_rate
+        self.work += self._work_of(micro_batches)
         self.samples = [int(number) for batch in micro_batches for number in batch.samples]
         loss = norm = self.nll = torch.zeros((), device=self.groups.device)
 
@@ -162,6 +179,15 @@ class Engine:
             self._norm = self._own_norm()
         self.heartbeat.enter("update")
         self.deepspeed.step()
+
+    def _work_of(self, micro_batches: Sequence[MicroBatch]) -> Work:
+        """Known on the host: no device is waited for."""
+        given = self.loss_rows.stop - self.loss_rows.start
+        rows = [
+            len(batch.tokens) * given if batch.rows is None else len(batch.rows) for batch in micro_batches
+        ]
+        samples = sum(len(batch.tokens) for batch in micro_batches)
+        return Work(samples, sum(batch.pairs for batch in micro_batches), sum(rows))
 
     def _rows(self, batch: MicroBatch) -> slice | Tensor:
         """The rows that the head runs on."""

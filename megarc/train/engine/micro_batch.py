@@ -11,7 +11,7 @@ from torch import Tensor
 
 from megarc.attention import on_device
 from megarc.data import Batch
-from megarc.interval import Seen
+from megarc.interval import Seen, pairs_of
 
 
 class MicroBatch(NamedTuple):
@@ -24,6 +24,7 @@ class MicroBatch(NamedTuple):
         samples: [b], on the host: their numbers in the order.
         positions: [b, n]; None: rows stand where their numbers say.
         rows: [k], the rows that bear loss, of 0 .. b * n - 1; None: those of the window.
+        pairs: (query, key) pairs that the b samples allow; known on the host, for counting FLOPs.
     """
 
     tokens: Tensor
@@ -32,6 +33,7 @@ class MicroBatch(NamedTuple):
     samples: npt.NDArray[np.int64]
     positions: Tensor | None = None
     rows: Tensor | None = None
+    pairs: int = 0
 
 
 def to_tensors(batch: Batch, device: torch.device) -> MicroBatch:
@@ -40,14 +42,16 @@ def to_tensors(batch: Batch, device: torch.device) -> MicroBatch:
     def move(array: object) -> Tensor:
         return torch.as_tensor(array).to(device, non_blocking=True)
 
+    seen = batch.seen()
     rows, weights = (None, None) if batch.weights is None else _weighted_rows(batch)
     return MicroBatch(
         tokens=move(batch.tokens).long(),
-        seen=on_device(batch.seen(), device),
+        seen=on_device(seen, device),
         weights=None if weights is None else move(weights),
         rows=None if rows is None else move(rows),
         positions=None if batch.positions is None else move(batch.positions),
         samples=batch.samples,
+        pairs=pairs_of(seen, batch.tokens.shape[1] - 1, len(batch.tokens)),
     )
 
 

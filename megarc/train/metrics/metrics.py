@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
+import torch
 
 from megarc.atomic_write import written_atomically
 from megarc.data import Stream
 from megarc.model import Cost
-from megarc.parallel import Groups
+from megarc.parallel import Groups, all_reduce_sum
 from megarc.progress import Bar, describe_time_left, human, progress
-from megarc.train.engine import Engine
+from megarc.train.engine import Engine, Work
 from megarc.train.folder import Lines, RunFolder
 from megarc.train.loop import Done, Ending, Moment, Observer
 from megarc.train.metrics.device_limits import peak_memory
@@ -65,6 +66,7 @@ class Metrics(Observer):
         self.bar: Bar | None = None
         self._bar_context: Any = None
         self._losses: list[float] = []  # of the steps since the last line that counted
+        self._work = Work()  # of this rank, up to the last line
         self._samples = 0  # before the steps of the next line
         self._clock = 0.0
         self._shown = 0  # samples on the bar
@@ -95,7 +97,7 @@ class Metrics(Observer):
         self._shown = moment.samples
         self._losses += [done.loss for done in steps if not done.left_out]
         if moment.every(self.timeline.logging):
-            self._log(moment, steps[-1])
+            self._log(moment, steps[-1], self._cost_of_work(engine))
         every = self.timeline.heldout
         if self.heldout is not None and every is not None and moment.every(every):
             before = time.perf_counter()
@@ -120,15 +122,27 @@ class Metrics(Observer):
         if self.board is not None:
             self.board.close()
 
-    def _log(self, moment: Moment, last: Done) -> None:
+    def _cost_of_work(self, engine: Engine) -> Cost:
+        """The mean sample's since the last line: packed rows allow fewer pairs, and weights may be 0."""
+        work, self._work = engine.work - self._work, engine.work
+        counts = torch.tensor([work.samples, work.pairs, work.loss_rows], dtype=torch.float64)
+        counts = all_reduce_sum(counts.to(self.groups.device), self.groups.data)
+        samples, pairs, loss_rows = counts.tolist()
+        if samples <= 0:  # the engine was built anew
+            return self.cost
+        return self.cost.of_work(
+            pairs / (samples * self.window.pairs()), loss_rows / (samples * self.window.stride)
+        )
+
+    def _log(self, moment: Moment, last: Done, cost: Cost) -> None:
         assert self.bar is not None
         loss = statistics.fmean(self._losses) if self._losses else math.nan
         elapsed = time.perf_counter() - self._clock
         samples = (moment.samples - self._samples) / elapsed
         self._samples = moment.samples
         self._losses.clear()
-        flops = samples * self.cost.training_flops
-        full_square = samples * self.cost.training_flops_full_square
+        flops = samples * cost.training_flops
+        full_square = samples * cost.training_flops_full_square
         values = {
             **self._in_units("train", loss),
             "train/learning_rate": last.learning_rate,

@@ -53,7 +53,7 @@ def runs(tmp_path_factory):
             jobs.append(pretrain(folder / "resumed", 1, STEPS, until="2 steps", **keys))
         if world == 2:
             jobs.append(pretrain(folder / "resumed", 2, STEPS, **keys))
-        run_jobs(jobs, world, folder)
+        run_jobs(jobs, world, folder, timeout=400)
     return folder
 
 
@@ -88,3 +88,33 @@ def test_the_loss_is_that_of_documents_alone(runs):
             weight += float(weights.sum())
     assert isinstance(to_tensors(batch, torch.device("cpu")).seen, Intervals)
     assert metrics(runs / "one", "train/nats_per_token")[1].item() == pytest.approx(total / weight, rel=1e-5)
+
+
+def test_flops_count_the_pairs_and_loss_rows_of_packed_rows(runs):
+    """From the batches themselves: every allowed pair, every row with weight, whatever the ranks."""
+    saved = load_model(runs / "one" / "checkpoints" / "step-000000001")
+    config, window = saved.config, saved.config.window.build()
+    batch = open_stream(config.data, "train", window, config.seed).read(8, 8)
+    pairs = sum(int(end - begin) for begin, end in zip(*spans(batch), strict=True)) / 8
+    rows, heads, width = float((batch.weights > 0).sum()) / 8, 4, 8
+    hidden, layers, kv = 32, 2, 2
+    matrices = layers * (2 * hidden * width * (heads + kv) + 3 * hidden * config.model.width_of_ffn)
+    flops = 2 * matrices * window.rows + 2 * config.model.padded_vocabulary * hidden * rows
+    flops += layers * 4 * heads * width * pairs
+    for name in ("one", "dp2-z2", "pp2"):
+        mfu, speed = (
+            metrics(runs / name, f"speed/{what}")[1]
+            for what in ("mfu_exact_mask", "processed_tokens_per_second")
+        )
+        ranks = 1 if name == "one" else 2
+        assert (mfu / speed).item() * window.rows * 1e12 * ranks == pytest.approx(3 * flops, rel=1e-3), name
+
+
+def spans(batch):
+    """First key and the one behind the last, of every row, from its document and its R."""
+    begins, ends = [], []
+    for documents, behind in zip(batch.documents, batch.recent_end, strict=True):
+        for row, document in enumerate(documents):
+            begins.append(int(np.flatnonzero(documents == document)[0]))
+            ends.append(max(int(behind[row]), row + 1))
+    return begins, ends
