@@ -1,6 +1,7 @@
 # make demo    set-up, then the main job on real text (about 6 minutes on 2 cores after set-up)
 # make test    set-up, then all tests
 # make test-system   SLURM, ssh, MPI, the sandbox and Coq for real; installs Debian's packages where it may
+# make stale   the tables of the docs whose code has changed since they were made
 # make check   format, types and floors only
 # make docs    the documentation as a site in site/; fails on a dead link
 
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-system check format docs clean
+.PHONY: stale install demo test test-system check format docs clean
 
 install: $(STAMP)
 
@@ -47,6 +48,9 @@ test-system: install
 
 docs: install
 	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+stale: install
+	$(BIN)/python benchmarks/stale.py
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from options import options  # noqa: E402
+from stale import mark_of  # noqa: E402
 from support.mixes import COMPARED, Mix, all_mixes, differences, mixes, run_mixes  # noqa: E402
 
 from megarc.errors import run_script  # noqa: E402
@@ -76,7 +77,9 @@ def write(found: dict[Mix, dict[str, float]]) -> None:
         f"fp32, worst of all rows: {worst(found, 'fp32')}.\n"
         f"bf16, worst of all rows: {worst(found, 'bf16')}.\n"
         "Allowed: 1e-5 in fp32; in bf16 1e-3 for losses, 5e-3 for norms, .08 for gradients, .04 for weights. A\n"
-        "gradient that gets lost differs by 1.\n\n" + table(COLUMNS, rows, markdown=True) + "\n"
+        f"gradient that gets lost differs by 1.\n\n{mark_of('benchmarks/parity.py')}\n\n"
+        + table(COLUMNS, rows, markdown=True)
+        + "\n"
     )
 
 
