@@ -6,6 +6,7 @@ import argparse
 
 from rich.console import Console
 
+from megarc.command import examples
 from megarc.corpus import IndexedCorpus, Tokenizer, load_manifest, load_tokenizer
 from megarc.corpus.indexed.show import facts_of, legend, plot_lengths, window_in_colours
 from megarc.errors import UserError, run_script
@@ -53,7 +54,7 @@ def tokenizer_for(corpus: IndexedCorpus, path: str | None) -> Tokenizer:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, epilog=examples(EXAMPLES), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("corpus", metavar="P", help="P.bin and P.idx, ours or Megatron's")
     parser.add_argument("--tokenizer-model", metavar="T", help="the tokenizer that the corpus was made with")

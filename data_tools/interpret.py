@@ -8,6 +8,7 @@ import sys
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from megarc.command import examples
 from megarc.errors import run_script
 from megarc.interpreter.languages import KNOWN, LanguagesConfig, open_languages
 from megarc.interpreter.sandbox import Limits, open_sandbox
@@ -60,7 +61,7 @@ def main() -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, epilog=examples(EXAMPLES), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--input",

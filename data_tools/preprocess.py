@@ -10,6 +10,7 @@ from pathlib import Path
 # numpy's linear algebra, which packing never calls, would start a thread a core; each spins for a while.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from megarc.command import examples
 from megarc.corpus import PackRequest, PackSettings, join_parts, pack, pack_and_join
 from megarc.corpus.indexed.manifest import Manifest
 from megarc.corpus.inputs.find import FORMATS
@@ -149,7 +150,7 @@ def report(manifests: list[Manifest], prefix: Path) -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, epilog=examples(EXAMPLES), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     what = parser.add_argument_group("what is read")
     what.add_argument(

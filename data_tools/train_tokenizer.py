@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 
+from megarc.command import examples
 from megarc.corpus import RESERVED
 from megarc.corpus.inputs.find import FORMATS
 from megarc.corpus.inputs.sample import sampled_texts
@@ -48,7 +49,7 @@ def main() -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, epilog=examples(EXAMPLES), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     sample = int(100e6)
     parser.add_argument("--input", nargs="+", required=True, metavar="F", help="as preprocess.py's")

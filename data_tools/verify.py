@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from megarc.command import examples
 from megarc.corpus import corpus_prefix, load_manifest, load_tokenizer, make_manifest, verify
 from megarc.errors import UserError, run_script
 
@@ -48,7 +49,7 @@ def main() -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, epilog=examples(EXAMPLES), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("corpus", nargs="+", metavar="P", help="P.bin, P.idx and P.json")
     parser.add_argument("--make-manifest", action="store_true", help="write P.json for a corpus without one")

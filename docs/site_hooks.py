@@ -130,14 +130,16 @@ def commands_page() -> str:
     """The help of every command."""
     parts = ["# All commands\n", "This page is made from the commands' own `--help`.\n"]
     os.environ["COLUMNS"] = "110"
-    before = list(sys.path)
+    before, word = list(sys.path), sys.argv[0]
     for name, path in pages().items():
         sys.path[0] = str(path if path.is_dir() else path.parent)
-        parser = runpy.run_path(str(path), run_name="page")["parser"]()
+        make = runpy.run_path(str(path), run_name="page")["parser"]
+        sys.argv[0] = f"megarc {name}"  # examples are those of the command
+        parser = make()
         parser.prog = f"megarc {name}"
         text = parser.format_help().rstrip()
         parts.append(f"## megarc {name}\n\n{_plain(summary(path))}\n\n```text\n{text}\n```\n")
-    sys.path[:] = before
+    sys.path[:], sys.argv[0] = before, word
     return "\n".join(parts)
 
 

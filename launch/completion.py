@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from megarc.command import pages, summary
+from megarc.command import examples, pages, summary
 from megarc.config import Config, dotted_keys
 from megarc.errors import UserError, run_script
 
@@ -84,7 +84,7 @@ def _complete_keys(parser: argparse.ArgumentParser, keys: list[str]) -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, epilog=examples(EXAMPLES), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("shell", choices=("bash", "zsh", "fish", "tcsh"))
     return parser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from megarc.command import examples
 from megarc.errors import run_script
 from megarc.paths import user_path
 
@@ -44,7 +45,7 @@ def main() -> int:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, epilog=examples(EXAMPLES), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--run", type=user_path, required=True, help="run folder, or a checkpoint in it")
     parser.add_argument("--to", type=user_path, required=True, help="folder that is written")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 
+from megarc.command import examples
 from megarc.errors import UserError, run_script
 from megarc.paths import user_path
 
@@ -55,7 +56,7 @@ def main() -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, epilog=examples(EXAMPLES), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--run", type=user_path, required=True, help="run folder, or a checkpoint in it")
     parser.add_argument(

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from megarc.command import examples
 from megarc.errors import UserError, run_script
 from megarc.paths import user_path
 
@@ -158,7 +159,7 @@ def read_prompt(arguments: argparse.Namespace) -> str:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, epilog=examples(EXAMPLES), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--run", type=user_path, help="run folder, or a checkpoint in it")

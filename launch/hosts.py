@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from megarc.command import examples
 from megarc.errors import UserError, run_script
 from megarc.paths import user_path
 
@@ -40,7 +41,7 @@ def main() -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, epilog=examples(EXAMPLES), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("hostfile", type=user_path, help="lines like: node-1 slots=8; see hostfile.example")
     parser.add_argument("--world", type=int, metavar="N", help="ranks that the slots must add up to")

@@ -6,7 +6,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from megarc.command import resources
+from megarc.command import examples, resources
 from megarc.errors import UserError, run_script
 from megarc.paths import user_path
 
@@ -51,7 +51,7 @@ def _hostfile(root: Path) -> Path:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, epilog=examples(EXAMPLES), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "folder", nargs="?", type=user_path, default=Path(), help="where to (the current folder)"

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from megarc.command import examples
 from megarc.command_line import parsed
 from megarc.errors import EXIT_SAVED, run_script
 from megarc.paths import user_path
@@ -20,10 +21,10 @@ EXAMPLES = """examples:
   torchrun --nproc-per-node 8 launch/pretrain.py --config configs/runs/talk.yaml precision=bf16
   python launch/pretrain.py --config configs/runs/tiny.yaml optimizer.lr=3e-4 folder=runs/lower
   srun -N 2 --ntasks-per-node 8 python launch/pretrain.py --config FILE --check      who comes, how fast links are
-  python launch/pretrain.py --config configs/runs/tiny.yaml --explain-memory     where memory goes, told and seen
+  python launch/pretrain.py --config configs/runs/tiny.yaml --explain-memory     where memory goes, predicted and measured
   python launch/pretrain.py --keys            every key: type, default, meaning
 
-The same command goes on from the newest checkpoint of its run folder."""
+The same command resumes from the newest checkpoint of its run folder."""
 
 
 def main() -> int:
@@ -125,7 +126,7 @@ def draw(folder: RunFolder) -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, epilog=examples(EXAMPLES), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", type=user_path, help="YAML file; see configs/runs")
     parser.add_argument("--keys", action="store_true", help="print every key with type, default, meaning")

@@ -8,6 +8,7 @@ import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from megarc.command import examples
 from megarc.command_line import parsed
 from megarc.errors import run_script
 from megarc.paths import user_path
@@ -65,7 +66,7 @@ def tree() -> type[RolloutsConfig]:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, epilog=examples(EXAMPLES), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", type=user_path, help="YAML file of one job")
     parser.add_argument("--keys", action="store_true", help="print every key with type, default, meaning")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from megarc.command import examples
 from megarc.command_line import parsed
 from megarc.errors import run_script
 from megarc.paths import user_path
@@ -114,7 +115,7 @@ def heading(words: str) -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, epilog=examples(EXAMPLES), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", type=user_path, help="YAML file; see configs/tiers")
     parser.add_argument("--keys", action="store_true", help="print every key with type, default, meaning")

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from megarc.command import examples
 from megarc.errors import run_script
 from megarc.paths import user_path
 
@@ -95,7 +96,7 @@ def critical(arguments: argparse.Namespace) -> int:
 
 def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, epilog=examples(EXAMPLES), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     whole.add_argument("--keys", action="store_true", help="print every key with type, default, meaning")
     whole.set_defaults(run=lambda _: whole.error("give a command, or --config FILE for both halves"))

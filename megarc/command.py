@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import re
 import sys
 import types
 from pathlib import Path
@@ -80,6 +81,21 @@ def usage() -> str:
     found = {name: summary(path) for name, path in pages().items()}
     width = max(map(len, found))
     return _USAGE.format(commands="\n".join(f"  {name:<{width}}  {words}" for name, words in found.items()))
+
+
+def examples(text: str) -> str:
+    """A page's examples as its reader types them: ``megarc NAME`` where the page runs as a command of megarc."""
+    if not sys.argv[0].startswith("megarc "):
+        return text
+    script = r"(?:launch|data_tools)/(\w+)(?:\.py)?\b"
+
+    def command(found: re.Match[str]) -> str:
+        launcher, options, name = found[1], found[2], found[3].replace("_", "-")
+        if launcher == "python":
+            return f"megarc {name}"
+        return f"{launcher}{options} {'--module' if launcher == 'deepspeed' else '-m'} megarc {name}"
+
+    return re.sub(rf"\b(python|deepspeed|torchrun)((?: -\S+(?: \d+)?)*) {script}", command, text)
 
 
 def summary(page: Path) -> str:

@@ -26,7 +26,9 @@ def test_every_page_is_a_command_with_a_summary():
 
 def test_a_page_gets_its_words_and_its_exit_code(tmp_path):
     # deepspeed --module puts --local_rank before the command.
-    assert "usage: megarc verify" in megarc("--local_rank=0", "verify", "--help")
+    shown = megarc("--local_rank=0", "verify", "--help")
+    assert "usage: megarc verify" in shown and "megarc verify corpora/web_train" in shown
+    assert "data_tools/" not in shown
     assert "error: " in megarc("verify", tmp_path / "nothing", code=2)
     assert "did you mean 'pretrain'?" in megarc("pretrian", code=2)
     assert "megarc --help lists them" in megarc("sing", code=2)

@@ -15,7 +15,7 @@ from scripts import cores, resource
 from show import pictures, sample, score, text_scores, what_next, what_they_make_of_r, who_is_right
 from text import prepare
 
-from megarc.command import resources
+from megarc.command import examples, resources
 from megarc.errors import run_script
 from megarc.progress import clock
 
@@ -81,7 +81,7 @@ def heading(words: str) -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, epilog=examples(EXAMPLES), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--text", action="store_true", help="make the text, tokenizer and corpora only")
     return parser
