@@ -21,7 +21,7 @@ EXAMPLES = """examples:
   torchrun --nproc-per-node 8 launch/pretrain.py --config configs/runs/talk.yaml precision=bf16
   python launch/pretrain.py --config configs/runs/tiny.yaml optimizer.lr=3e-4 folder=runs/lower
   srun -N 2 --ntasks-per-node 8 python launch/pretrain.py --config FILE --check      who comes, how fast links are
-  python launch/pretrain.py --config configs/runs/tiny.yaml --explain-memory     where memory goes, predicted and measured
+  python launch/pretrain.py --config configs/runs/tiny.yaml --explain-memory     predicted and measured memory
   python launch/pretrain.py --keys            every key: type, default, meaning
 
 The same command resumes from the newest checkpoint of its run folder."""
