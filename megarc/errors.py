@@ -1,4 +1,4 @@
-"""Mistakes of the user, told without a traceback."""
+"""Mistakes of the user, shown without a traceback."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 EXIT_USER_ERROR = 2
 EXIT_SAVED = 75  # the run stopped early and is saved: give the same command again
 EXIT_INTERRUPTED = 130
-_SECONDS_FOR_THE_TELLER = 1.0  # launchers end all ranks as soon as one is gone: not before it is told why
+_SECONDS_TO_REPORT = 1.0  # launchers end all ranks as soon as one is gone: not before it has said why
 
 
 class UserError(Exception):
@@ -58,7 +58,7 @@ def run_script(main: Callable[[], int | None]) -> None:
         sys.stdout.flush()
     except UserError as error:
         if isinstance(error, ToldByAnotherRank):
-            time.sleep(_SECONDS_FOR_THE_TELLER)
+            time.sleep(_SECONDS_TO_REPORT)
         else:
             print(f"error: {error}", file=sys.stderr)
         code = EXIT_USER_ERROR

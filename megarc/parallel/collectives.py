@@ -92,8 +92,8 @@ def agree(facts: dict[str, str], group: Group) -> None:
     Raises:
         UserError: on all ranks, naming the fact and the ranks that differ from most.
     """
-    told = gather_objects(facts, group)
-    differing = differences(told)
+    gathered = gather_objects(facts, group)
+    differing = differences(gathered)
     if differing:
         kind = UserError if group.rank == 0 else ToldByAnotherRank
         raise kind("ranks do not agree:\n         " + "\n         ".join(differing))

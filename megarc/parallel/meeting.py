@@ -147,8 +147,10 @@ def describe_hosts(hosts: Sequence[str]) -> str:
     counts: dict[str, int] = {}
     for host in hosts:
         counts[host] = counts.get(host, 0) + 1
-    told = [f"{host} ({count} rank{'s' if count > 1 else ''})" for host, count in counts.items()]
-    return ", ".join(told if len(told) <= 16 else [*told[:8], f"... {len(told) - 12} more ...", *told[-4:]])
+    named = [f"{host} ({count} rank{'s' if count > 1 else ''})" for host, count in counts.items()]
+    return ", ".join(
+        named if len(named) <= 16 else [*named[:8], f"... {len(named) - 12} more ...", *named[-4:]]
+    )
 
 
 def describe_ranks(ranks: Sequence[int]) -> str:

@@ -63,16 +63,16 @@ def roll_call(meeting: Meeting, device: str, expected: int | None) -> list[Prese
     return present
 
 
-def differences(told: Sequence[Mapping[str, str]]) -> list[str]:
-    """For each fact on which ranks (the places in ``told``) differ, a line that names them."""
+def differences(gathered: Sequence[Mapping[str, str]]) -> list[str]:
+    """For each fact on which ranks (the places in ``gathered``) differ, a line that names them."""
     lines = []
-    for name in sorted({name for facts in told for name in facts}):
-        values = [facts.get(name, "absent") for facts in told]
+    for name in sorted({name for facts in gathered for name in facts}):
+        values = [facts.get(name, "absent") for facts in gathered]
         (common, count), *others = Counter(values).most_common()
         for value, _ in others:
             ranks = [rank for rank, own in enumerate(values) if own == value]
             lines.append(
-                f"{name}: rank {describe_ranks(ranks)} has {value}, {count} of {len(told)} have {common}"
+                f"{name}: rank {describe_ranks(ranks)} has {value}, {count} of {len(gathered)} have {common}"
             )
     return lines
 

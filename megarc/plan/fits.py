@@ -11,12 +11,12 @@ from megarc.train import RunConfig
 def explain_memory(config: RunConfig, world: int, rank: int) -> str:
     """The rank's table and what would need less."""
     try:
-        return told(config, world, rank)
+        return explain(config, world, rank)
     except Exception as error:  # whatever it is, the error that is being explained must not be lost
         return f"(no table: {type(error).__name__}: {error})"
 
 
-def told(config: RunConfig, world: int, rank: int) -> str:
+def explain(config: RunConfig, world: int, rank: int) -> str:
     """The same; its errors come through."""
     lines = [
         memory_table(predict(config, _topology(config, world), rank)),

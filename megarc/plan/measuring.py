@@ -32,7 +32,7 @@ def explained_memory() -> Iterator[Measuring]:
 
 
 class Measuring(Observer):
-    """Watches a run's first step, then says what was told beforehand and what was seen."""
+    """Watches a run's first step, then says what was predicted and what was measured."""
 
     def __init__(self, recorded: profile) -> None:
         self.recorded = recorded
@@ -49,8 +49,8 @@ class Measuring(Observer):
         self.recorded.stop()
         groups = engine.groups
         seen = measured(engine, _timeline(self.recorded, groups.device.type))
-        told = predict(engine.config, groups.topology, groups.world.rank)
-        self.table = memory_table(told, seen)
+        predicted = predict(engine.config, groups.topology, groups.world.rank)
+        self.table = memory_table(predicted, seen)
         if groups.first:
             print(self.table)
 

@@ -144,11 +144,11 @@ _ROWS = {
 }
 
 
-def memory_table(told: Memory, seen: Memory | None = None) -> str:
+def memory_table(prediction: Memory, seen: Memory | None = None) -> str:
     """MiB of each part as predicted and, where a step was watched, as measured."""
     lines = [f"{'MiB of a rank':<44}{'predicted':>11}" + (f"{'measured':>11}{'ratio':>8}" if seen else "")]
     for name, meaning in _ROWS.items():
-        predicted = getattr(told, name)
+        predicted = getattr(prediction, name)
         line = f"{meaning:<44}{predicted / 2**20:>11.2f}"
         if seen is not None:
             measured = getattr(seen, name)

@@ -37,7 +37,7 @@ def dry_step(engine: Engine, stream: Stream) -> None:
 def memory_errors_explained(
     config: RunConfig, groups: Groups, heartbeat: Heartbeat, folder: RunFolder, explain: Explain | None
 ) -> Iterator[None]:
-    """Turns an allocation that fails into words of the user, told by the rank that met it.
+    """Explains an allocation that fails, on the rank that met it.
 
     Raises:
         UserError: with ``explain``'s table.
@@ -49,14 +49,14 @@ def memory_errors_explained(
             raise
         text = str(error).splitlines()[0] if str(error) else "no more memory"
         world = groups.world
-        told = (
+        problem = (
             f"memory is not enough (while {heartbeat.phase}): rank {world.rank} of {world.size} on "
             f"{socket.gethostname()} held {peak_memory(groups.device) / 2**30:.2f} GiB and got no more ({text})"
         )
-        folder.record_failure(told)
+        folder.record_failure(problem)
         table = f"\n{explain(config, world.size, world.rank)}" if explain else ""
         advice = (
             "\nalso: more ranks with parallel.zero=3 or parallel.tensor, parallel.offload. Give the same command "
             "with one of these"
         )
-        raise UserError(told + table + advice) from None
+        raise UserError(problem + table + advice) from None

@@ -49,7 +49,7 @@ class State:
 
 
 def write(writing: Writing, state: State, passing: Callable[[str], None]) -> None:
-    """Writes; errors lie in ``writing.error`` for the main thread. ``passing`` is told the points passed."""
+    """Writes; errors lie in ``writing.error`` for the main thread. ``passing`` is called at the points passed."""
     try:
         _write_own(writing.folder, state, passing)
     except Exception as error:

@@ -30,7 +30,7 @@ def build_engine(config: RunConfig, groups: Groups, heartbeat: Heartbeat | None 
 
     Args:
         config: resolved: vocabulary and micro-batch are known.
-        heartbeat: told by the engine where it is; None: nobody listens.
+        heartbeat: where the engine says which phase it is in; None: nobody listens.
     """
     config = _compilable(config, groups)
     if config.execution.fp8 and (reason := no_fp8(groups.device)):

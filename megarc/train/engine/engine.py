@@ -200,7 +200,7 @@ class Engine:
     # ---- helpers
 
     def _accumulate_over(self, micro_batches: int) -> None:
-        """DeepSpeed counts micro-batches to know when a step ends: told anew where a batch has another size."""
+        """DeepSpeed counts micro-batches to know when a step ends; it is set anew where a batch has another size."""
         engine = self.deepspeed
         if engine.gradient_accumulation_steps() != micro_batches:
             engine.set_train_batch_size(

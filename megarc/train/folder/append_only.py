@@ -53,7 +53,7 @@ class Lines:
 
 
 class LogFile(logging.FileHandler):
-    """A log that cannot be written is told once, and never ends a run."""
+    """A log that cannot be written is reported once, and never ends a run."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8")

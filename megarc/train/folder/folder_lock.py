@@ -43,7 +43,7 @@ def hold(
 
     Args:
         beat: seconds between signs of life.
-        lost: told, on another thread, when another job has taken the lock; by default this process ends.
+        lost: called, on another thread, when another job has taken the lock; by default this process ends.
 
     Raises:
         UserError: where a living job holds it, naming that job.

@@ -154,24 +154,24 @@ class RunFolder:
         """How the run stands, by state.json, in words that begin with the state.
 
         Args:
-            since: Unix time; what was told before it is of an earlier job.
+            since: Unix time; what was written before it is of an earlier job.
 
         Raises:
             UserError: where there is no run, or no job since then got so far.
         """
         try:
-            told = orjson.loads(self.state.read_bytes())
+            state = orjson.loads(self.state.read_bytes())
         except FileNotFoundError:
             raise UserError(f"{self.path} holds no run that began: no state.json") from None
         except (OSError, orjson.JSONDecodeError) as error:
             raise UserError(f"{self.state} cannot be read: {error}") from None
-        if time.mktime(time.strptime(told["time"], _TIME)) < int(since):
+        if time.mktime(time.strptime(state["time"], _TIME)) < int(since):
             raise UserError(
-                f"{self.path}: this job did not begin; before it, {told['state']}, {told['time']}"
+                f"{self.path}: this job did not begin; before it, {state['state']}, {state['time']}"
             )
-        where = f" at step {told['step']} of {told['total']}" if "step" in told else ""
-        why = f": {told['error']}" if "error" in told else ""
-        return f"{told['state']}{where}, {told['time']}{why}"
+        where = f" at step {state['step']} of {state['total']}" if "step" in state else ""
+        why = f": {state['error']}" if "error" in state else ""
+        return f"{state['state']}{where}, {state['time']}{why}"
 
     def record_failure(self, error: str, **facts: Any) -> None:
         """In state.json and log.txt, as far as they can still be written."""

@@ -33,7 +33,7 @@ def steps(
     Args:
         gaps: samples that are left out.
         vocabulary: of the model; an id beyond it ends the run before its step, with its place.
-        heartbeat: told while this waits for the data, and when the thread reads.
+        heartbeat: where this says that it waits for data, and the thread that it reads.
     """
     data, batches = groups.data, timeline.batches
 

@@ -103,16 +103,19 @@ class Metrics(Observer):
             before = time.perf_counter()
             sources = heldout_losses(engine, self.heldout, self.heldout_windows)
             losses = {"": together_of(sources)} | ({one.name: one for one in sources} if sources[1:] else {})
-            told = {name: one.in_units() for name, one in losses.items()}
+            values_of = {name: one.in_units() for name, one in losses.items()}
             self._write(
                 moment,
                 {
                     "/".join(filter(None, ("heldout", name, unit))): value
-                    for name, values in told.items()
+                    for name, values in values_of.items()
                     for unit, value in values.items()
                 },
             )
-            self._say(moment, {f"held-out loss {name}".strip(): _describe_loss(told[name]) for name in told})
+            self._say(
+                moment,
+                {f"held-out loss {name}".strip(): _describe_loss(values_of[name]) for name in values_of},
+            )
             self._clock += time.perf_counter() - before
 
     def stop(self, engine: Engine, moment: Moment, ending: Ending) -> None:
@@ -185,8 +188,8 @@ class Metrics(Observer):
     def _say(self, moment: Moment, facts: Mapping[str, str], *, aloud: bool = True) -> None:
         """A line for people in log.txt and, ``aloud``, on the console."""
         if self.groups.first:
-            told = ", ".join(f"{name} {value}" for name, value in facts.items())
-            (log.info if aloud else self.folder.note)(f"step {moment.step} of {moment.total}: {told}")
+            text = ", ".join(f"{name} {value}" for name, value in facts.items())
+            (log.info if aloud else self.folder.note)(f"step {moment.step} of {moment.total}: {text}")
 
     def _in_units(self, name: str, nats: float) -> dict[str, float]:
         """A loss in nats and bits a token and, where the text's bytes are known, bits a byte."""
@@ -216,9 +219,9 @@ class Metrics(Observer):
 
 def _describe_loss(values: Mapping[str, float]) -> str:
     """``3.214 nats/token, 1.021 bits/byte``, the latter where the text's bytes are known."""
-    told = f"{values['nats_per_token']:.3f} nats/token"
+    text = f"{values['nats_per_token']:.3f} nats/token"
     byte = values.get("bits_per_byte")
-    return told if byte is None else f"{told}, {byte:.3f} bits/byte"
+    return text if byte is None else f"{text}, {byte:.3f} bits/byte"
 
 
 def cut_metrics(folder: RunFolder, step: int) -> None:

@@ -98,7 +98,7 @@ class NoiseScale(Observer):
     def values(self) -> dict[str, float | None]:
         """For a line of metrics: of the steps since the last one, and the scale from the running averages.
 
-        The scale is null where it is undefined, or where the gradient is lost in noise. Nothing is told
+        The scale is null where it is undefined, or where the gradient is lost in noise. Nothing is written
         where nothing was measured.
         """
         if not self._measured:
@@ -182,7 +182,7 @@ def _rows(tokens: Tensor, record: Record) -> Tensor:
 
 
 def _earlier(folder: RunFolder, step: int) -> list[Estimate]:
-    """What a run that goes on has told up to ``step``."""
+    """What a run that goes on has written up to ``step``."""
     found = []
     for line in folder.metrics.read_bytes().splitlines() if folder.metrics.exists() else []:
         try:
