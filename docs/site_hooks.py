@@ -69,6 +69,7 @@ def _from_root(name: str) -> str:
     """A page of the repository's top, with links as seen from docs/."""
     text = (ROOT / name).read_text(encoding="utf-8")
     text = re.sub(r"\]\(docs/", "](", text)
+    text = re.sub(r"\[([^\]]+)\]\((LICENSE|CITATION\.cff)\)", r"\1", text)  # not pages
     for page in ("CONTRIBUTING", "CHANGELOG"):
         text = text.replace(f"]({page}.md)", f"]({page.lower()}.md)")
     return text
