@@ -7,7 +7,7 @@
 Accumulation, clipping, weighted losses and z-loss are at work. Printed and written to docs/parity.md and
 benchmarks/results/parity.json: the largest relative difference to one rank of the same precision, of losses,
 gradient norms, held-out losses, every parameter's gradient and every final weight. The rows themselves stand in
-tests/support/mixes.py; `tests/train/engine/test_parity.py` takes two steps of each whenever the tests run.
+tests/support/mixes.py; `tests/train/engine/test_parity.py` takes the same steps whenever the tests run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from support.mixes import COMPARED, Mix, all_mixes, differences, mixes, run_mixe
 from megarc.errors import run_script  # noqa: E402
 from megarc.report import table  # noqa: E402
 
-STEPS = 5
+STEPS = 2
 COLUMNS = ["tensor", "pipeline", "data", "ZeRO", "sequence", "precision", "variant", *COMPARED]
 
 
@@ -69,7 +69,7 @@ def write(found: dict[Mix, dict[str, float]]) -> None:
         f"`python benchmarks/parity.py` wrote this page: a tiny [R | C] model, {STEPS} steps, against one\n"
         "rank of the same precision (fp32: ZeRO 0, bf16: ZeRO 1). Each figure is the largest relative difference over\n"
         "steps, or over parameters by name: the norm of the difference over the norm. Gradients are Adam's first\n"
-        "moments, the mean of the steps' clipped gradients. `make test` takes two steps of every row again\n"
+        "moments, the mean of the steps' clipped gradients. `make test` takes the same steps of every row again\n"
         "(`tests/train/engine/test_parity.py`).\n\n"
         "Variants: head and embedding tied or untied; and, tied, samples of which a share has fewer rows of R\n"
         "(short_recent), without weights (uniform), with fractional weights, of all rows too (row_weights), and with\n"

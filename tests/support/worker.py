@@ -50,7 +50,9 @@ def main() -> None:
     meeting = meet(read_rank_environment())
     # It collects garbage and prints what it finds, six times in every engine with bf16.
     bf16_optimizer.see_memory_usage = lambda *args, **keys: None
-    for job in json.loads(Path(sys.argv[1]).read_text()):
+    jobs = json.loads(Path(sys.argv[1]).read_text())
+    connections = connect_all(meeting, jobs)
+    for job in jobs:
         if job["do"] == "limit file size":
             resource.setrlimit(resource.RLIMIT_FSIZE, (job["bytes"], job["bytes"]))
             continue
@@ -65,13 +67,10 @@ def main() -> None:
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
             continue
         if job["do"] == "layers":
-            check(connect(meeting, "cpu", tensor=meeting.place.world), job["sequence"])
+            check(connect(meeting, "cpu", tensor=meeting.process.world), job["sequence"])
             continue
         config = build(RunConfig, job["config"], "job")
-        layout = config.parallel
-        groups = connect(
-            meeting, "cpu", tensor=layout.tensor, pipeline=layout.pipeline, sequence=layout.sequence
-        )
+        groups = connections[layout_of(config)]
         os.environ["MEGARC_FAULTS"] = json.dumps(job.get("faults", []))
         os.environ["MEGARC_SAMPLES"] = job.get("samples", "")
         if job["do"] == "steps":
@@ -83,6 +82,24 @@ def main() -> None:
         else:
             resave(config, groups, Path(job["from"]), Path(job["to"]))
     disconnect()
+
+
+def layout_of(config: RunConfig) -> tuple[int, int, bool]:
+    return config.parallel.tensor, config.parallel.pipeline, config.parallel.sequence
+
+
+def connect_all(meeting, jobs) -> dict[tuple[int, int, bool], Groups]:
+    """The groups of all jobs, before any of them runs.
+
+    torch names a group by its ranks and by how many groups a process has. DeepSpeed makes groups of a tied
+    embedding's stages: afterwards ranks have unequal numbers, would give a group unequal names, and wait for
+    each other for ever.
+    """
+    layouts = {layout_of(build(RunConfig, job["config"], "job")) for job in jobs if "config" in job}
+    return {
+        layout: connect(meeting, "cpu", tensor=layout[0], pipeline=layout[1], sequence=layout[2])
+        for layout in sorted(layouts)
+    }
 
 
 def attempt(config: RunConfig, groups: Groups, job) -> None:
