@@ -11,7 +11,7 @@ import pytest
 from megarc.corpus import IndexedCorpus, load_manifest
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = ["preprocess", "train_tokenizer", "verify", "inspect_corpus"]
+SCRIPTS = ["preprocess", "train_tokenizer", "verify", "inspect_corpus", "interpret"]
 
 
 def run(name: str, *arguments: object, code: int = 0, **options) -> subprocess.CompletedProcess:
