@@ -12,10 +12,10 @@ import torch
 
 from megarc.batchsize.config import MicroConfig
 from megarc.batchsize.micro import Trial
-from megarc.data import Maker, open_stream
+from megarc.data import Maker
 from megarc.memory import give_back
 from megarc.parallel import Groups, gather_objects
-from megarc.train import Lengths, MicroBatch, RunConfig, build_engine, resolve, to_tensors
+from megarc.train import Lengths, MicroBatch, RunConfig, build_engine, open_train, resolve, to_tensors
 from megarc.train.metrics import no_memory, peak_memory
 
 _MICRO_BATCHES = 8  # at most, of a step that is timed: enough for the update to weigh little
@@ -34,7 +34,7 @@ class Probe:
         keys: MicroConfig,
     ) -> None:
         self.keys, self.groups, self.recompute = keys, groups, recompute
-        self.stream = open_stream(config.data, "train", config.window.build(), config.seed, makers=makers)
+        self.stream = open_train(config, makers)
         self.share = Lengths(config).batches.size(0) // groups.data.size  # a rank's samples of a step
         execution = config.execution.model_copy(update={"recompute": recompute})
         batch = config.batch.model_copy(

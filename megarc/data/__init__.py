@@ -10,9 +10,17 @@ Nothing is stored and nothing is consumed: resuming is asking for another number
 
 from megarc.data.ahead import Ahead
 from megarc.data.batches import Batch, part_of_step
-from megarc.data.config import DataConfig, LocalityConfig, SourceConfig, WindowConfig
+from megarc.data.config import (
+    DataConfig,
+    LocalityConfig,
+    ObjectiveConfig,
+    RecentLossConfig,
+    SourceConfig,
+    WindowConfig,
+)
 from megarc.data.gaps import Gaps, around
 from megarc.data.opening import Maker, open_source, open_stream
+from megarc.data.shapes import Mixed, Shapes, predicted_by, processed_by
 from megarc.data.source import BulkSource, Facts, Sample, Samples, Source
 from megarc.data.stream import Share, Stream
 from megarc.data.transcripts import KINDS as SEGMENT_KINDS
@@ -30,9 +38,13 @@ __all__ = [
     "Gaps",
     "LocalityConfig",
     "Maker",
+    "Mixed",
+    "ObjectiveConfig",
+    "RecentLossConfig",
     "Sample",
     "Samples",
     "SegmentsOf",
+    "Shapes",
     "Share",
     "Source",
     "SourceConfig",
@@ -43,5 +55,7 @@ __all__ = [
     "open_source",
     "open_stream",
     "part_of_step",
+    "predicted_by",
+    "processed_by",
     "weights_of",
 ]

@@ -26,6 +26,7 @@ class Batch:
         positions: [B, n], where each row stands; None: its number. The same for every batch.
         recent_end: [B, n], the row behind R of each row's document; None: ``recent`` says it. The same for every
             batch.
+        inputs: [B, n], what the rows hold where some of it is hidden; None: ``tokens[:, :-1]``.
     """
 
     tokens: npt.NDArray[np.int32]
@@ -35,6 +36,7 @@ class Batch:
     documents: Segments | None = None
     positions: Segments | None = None
     recent_end: Segments | None = None
+    inputs: npt.NDArray[np.int32] | None = None
 
     def seen(self) -> Seen:
         """What rows see: one number where all samples have one plain window, else intervals [B, n]."""

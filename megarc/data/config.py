@@ -1,13 +1,49 @@
-"""The keys of the data: the window, the sources, how they are blended and shuffled."""
+"""The keys of the data: the window, what is hidden in R, the sources, how they are blended and shuffled."""
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, model_validator
 
-from megarc.config import Config, PathKey, key
+from megarc.config import Config, Duration, PathKey, key
 from megarc.window import Window
+
+
+def _parse_share(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(Fraction(value.replace(" ", "")))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{value!r} is no share; write it like 0.25 or 1/64") from None
+
+
+Share = Annotated[float, BeforeValidator(_parse_share)]
+"""A key that holds a share, such as ``0.25`` or ``1/64``."""
+
+
+class MixConfig(Config):
+    """A share of the samples with another R in windows of the same rows."""
+
+    share: Share = key(..., "of the samples, drawn by their numbers", gt=0, le=1)
+    recent: int = key(..., "their rows of R; 0: causal. All rows behind R are predicted", ge=0)
+
+
+class WindowStageConfig(Config):
+    """The window from some point of the run on."""
+
+    at: Duration = key(
+        ..., "where it begins: '0.8 of run', '1M tokens', '5k samples', '300 steps'; the first at 0"
+    )
+    recent: int = key(..., "rows of R from there on", ge=0)
+    causal: int = key(..., "rows of C from there on", ge=1)
+    stride: int | None = key(None, "predictions a window makes from there on; empty: all of C", ge=1)
+
+    def build(self) -> Window:
+        """The window itself."""
+        return Window(self.recent, self.causal, self.causal if self.stride is None else self.stride)
 
 
 class WindowConfig(Config):
@@ -16,10 +52,95 @@ class WindowConfig(Config):
     recent: int = key(512, "rows of R, which all see each other and are not predicted; 0: causal", ge=0)
     causal: int = key(512, "rows of C, which see R and what came before in C", ge=1)
     stride: int | None = key(None, "predictions a window makes, the last rows of C; empty: all of C", ge=1)
+    mix: list[MixConfig] = key(
+        [],
+        "shares of the training samples with another R; the rest, held-out data and generation have this one",
+    )
+    stages: list[WindowStageConfig] = key(
+        [], "windows that follow each other in the run; recent, causal and stride are then those of the last"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _window_of_the_last_stage(cls, given: Any) -> Any:
+        """The window of a run with stages is the last one's: that is how the model is used afterwards."""
+        stages = given.get("stages") if isinstance(given, dict) else None
+        last = stages[-1] if isinstance(stages, list) and stages else None
+        if not isinstance(last, dict):
+            return given
+        own = {name: last.get(name) for name in ("recent", "causal", "stride") if last.get(name) is not None}
+        for name in ("recent", "causal", "stride"):
+            if given.get(name) is not None and given[name] != last.get(name):
+                raise ValueError(
+                    f"window.{name} is {given[name]}, and that of the last of window.stages {last.get(name)}; "
+                    f"leave window.{name} out"
+                )
+        return {**given, **own}
+
+    @model_validator(mode="after")
+    def _mix_fits(self) -> WindowConfig:
+        rows, total = self.recent + self.causal, sum(part.share for part in self.mix)
+        if total > 1 + 1e-9:
+            raise ValueError(f"the shares of window.mix sum to {total:g}; they may sum to 1 at most")
+        for part in self.mix:
+            if part.recent >= rows:
+                raise ValueError(
+                    f"window.mix has an R of {part.recent} rows in windows of {rows}; give {rows - 1} at most"
+                )
+        if self.mix and self.stages:
+            raise ValueError("window.mix together with window.stages is not supported; give one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> WindowConfig:
+        if self.stages and self.stages[0].at.amount != 0:
+            raise ValueError(
+                f"the first of window.stages begins at '{self.stages[0].at}'; it must begin at '0 samples'"
+            )
+        strides = [stage.build().stride for stage in self.stages]
+        for stride in strides:
+            if max(strides) % stride:
+                raise ValueError(
+                    f"window.stages has strides {strides}: each must divide the largest, {max(strides)}, so that "
+                    "no token is predicted twice or never where one stage follows another"
+                )
+        return self
 
     def build(self) -> Window:
-        """The window itself."""
+        """The window itself: of a run with stages the last."""
         return Window(self.recent, self.causal, self.causal if self.stride is None else self.stride)
+
+    def all(self) -> list[Window]:
+        """Every window of the run: of its stages, or of its mix."""
+        own = self.build()
+        mixed = [Window(part.recent, own.rows - part.recent, own.rows - part.recent) for part in self.mix]
+        return [stage.build() for stage in self.stages] or [own, *mixed]
+
+    def largest(self) -> Window:
+        """The window that takes the most memory."""
+        return max(self.all(), key=lambda window: (window.rows, window.stride))
+
+    @property
+    def changes(self) -> bool:
+        """Whether there is more than one window in the run."""
+        return bool(self.mix or self.stages)
+
+
+class RecentLossConfig(Config):
+    """A loss on R: in some samples, some tokens of R are hidden and predicted by the row before them."""
+
+    share: Share = key(1 / 64, "of the samples in which tokens of R are hidden", gt=0, le=1)
+    mask: Share = key(0.15, "of the tokens of R in those samples", gt=0, le=1)
+    weight: float = key(1.0, "of a hidden token's loss, where a token of C has 1", gt=0)
+    token: str | int = key(
+        "<spare0>", "what stands in their place: a reserved token of the tokenizer, or an id"
+    )
+
+
+class ObjectiveConfig(Config):
+    """What is predicted beside C."""
+
+    recent: RecentLossConfig | None = key(None, "a loss on R; empty: R bears none")
 
 
 class SourceConfig(Config):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from megarc.data.batches import Batch
+from megarc.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,11 @@ def joined(batches: list[Batch]) -> Batch:
     """One batch of all their samples."""
     if len(batches) == 1:
         return batches[0]
+    if any(batch.tokens.shape[1] != batches[0].tokens.shape[1] for batch in batches):
+        raise UserError(
+            "window.stages: samples that were left out make a micro-batch of two windows; start anew from an "
+            "earlier checkpoint in another folder (start_from), with the stage some steps later"
+        )
     weights = [batch.weights for batch in batches if batch.weights is not None]
     documents = [batch.documents for batch in batches if batch.documents is not None]
     positions = [batch.positions for batch in batches if batch.positions is not None]
@@ -85,4 +91,9 @@ def joined(batches: list[Batch]) -> Batch:
         documents=np.concatenate(documents) if documents else None,
         positions=np.concatenate(positions) if positions else None,
         recent_end=np.concatenate(recent_ends) if recent_ends else None,
+        inputs=np.concatenate(
+            [batch.tokens[:, :-1] if batch.inputs is None else batch.inputs for batch in batches]
+        )
+        if any(batch.inputs is not None for batch in batches)
+        else None,
     )

@@ -8,11 +8,13 @@ from typing import Literal
 from megarc.config import build
 from megarc.corpus import IndexedCorpus, Manifest
 from megarc.data.blend import BLOCK, quotas
-from megarc.data.config import DataConfig, SourceConfig
+from megarc.data.config import DataConfig, RecentLossConfig, SourceConfig
+from megarc.data.hidden import HiddenRecent
 from megarc.data.locality import Locality
 from megarc.data.order import Sequential, Shuffled
 from megarc.data.packed import PackedCorpus
 from megarc.data.recent import ShortRecent
+from megarc.data.shapes import MixedRecent, Shapes
 from megarc.data.source import Facts, Source
 from megarc.data.stream import Stream, one_tokenizer
 from megarc.data.subset import Subset
@@ -33,11 +35,15 @@ def open_stream(
     *,
     phase: int = 0,
     makers: Mapping[str, Maker] | None = None,
+    shapes: Shapes | None = None,
+    hide: RecentLossConfig | None = None,
 ) -> Stream:
     """The training samples of a phase, blended and shuffled without end, or the held-out ones, each once.
 
     Args:
         makers: for kinds of source beside ``corpus``.
+        shapes: the windows of the samples, where they differ; None: ``window`` for all.
+        hide: a loss on R, in training.
 
     Raises:
         UserError: for no source, an unknown kind, a corpus that is none or too short, one source given twice.
@@ -45,10 +51,18 @@ def open_stream(
     configs = config.train if which == "train" else config.valid
     if not configs:
         raise UserError(f"data.{which} names no source; add one, for instance {{kind: corpus, path: PREFIX}}")
+    shapes = shapes or Shapes.one(window)
+    if which == "valid" and shapes.mix:
+        shapes = Shapes.one(shapes.own)
     isolate = config.documents == "isolate"
     sources = [
         open_source(
-            source, window, makers, isolate=isolate, packing=config.packing, place=f"data.{which}[{number}]"
+            source,
+            shapes.grid,
+            makers,
+            isolate=isolate,
+            packing=config.packing,
+            place=f"data.{which}[{number}]",
         )
         for number, source in enumerate(configs)
     ]
@@ -57,7 +71,7 @@ def open_stream(
     sizes = [len(source) for source in sources]
     if which == "valid":
         shares = [size / sum(sizes) for size in sizes]
-        return Stream(sources, Sequential(sizes), window, shares=shares)
+        return Stream(sources, Sequential(sizes), window, shares=shares, shapes=shapes)
     parts = quotas(_shares(config.blend, configs, sources))
     locality = Locality(config.locality.block, config.locality.mixed) if config.locality else None
     digests = [source.digest for source in sources]
@@ -68,6 +82,9 @@ def open_stream(
         shares=[part / BLOCK for part in parts],
         short_recent=ShortRecent(config.short_recent, seed, phase) if config.short_recent else None,
         most_epochs=config.most_epochs,
+        shapes=shapes,
+        mixed=MixedRecent(shapes.own.recent, shapes.mix, seed, phase) if shapes.mix else None,
+        hidden=HiddenRecent.of(hide, sources, seed, phase) if hide else None,
     )
 
 

@@ -102,11 +102,12 @@ def read_many(source: Source, k: Indices, window: Window) -> Samples:
         return source.read_many(k)
     samples = [source.read(int(number)) for number in k]
     recent = [window.recent if sample.recent is None else sample.recent for sample in samples]
+    own = any(sample.recent is not None for sample in samples)
     return Samples(
         tokens=np.stack([sample.tokens for sample in samples]),
         weights=_stacked([sample.weights for sample in samples]),
         documents=_stacked([sample.documents for sample in samples]),
-        recent=np.asarray(recent, dtype=np.int32),
+        recent=np.asarray(recent, dtype=np.int32) if own else None,
         positions=_stacked([sample.positions for sample in samples]),
         recent_end=_stacked([sample.recent_end for sample in samples]),
     )

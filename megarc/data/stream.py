@@ -12,9 +12,11 @@ import numpy.typing as npt
 
 from megarc.data.batches import Batch
 from megarc.data.draws import digest_of
-from megarc.data.order import Order
+from megarc.data.hidden import HiddenRecent
+from megarc.data.order import ENDLESS, Order
 from megarc.data.permutation import RANKED
 from megarc.data.recent import ShortRecent
+from megarc.data.shapes import MixedRecent, Piece, Shapes
 from megarc.data.source import Facts, Indices, Samples, Segments, Source, Weights, read_many
 from megarc.data.windows import StridedCorpus
 from megarc.errors import UserError
@@ -52,7 +54,15 @@ class Stream:
     """The samples of a phase (or of the held-out data), by number.
 
     Args:
+        window: that the sources were made for.
         shares: each source's part of the samples [sources].
+        shapes: the windows of the samples; None: ``window`` for all.
+        mixed: draws each sample's R, for a mix.
+        hidden: hides tokens of R, for a loss on them.
+
+    Attributes:
+        window: the one in which the model is used.
+        shapes: the window of each sample.
     """
 
     def __init__(
@@ -64,18 +74,32 @@ class Stream:
         shares: Sequence[float],
         short_recent: ShortRecent | None = None,
         most_epochs: float = math.inf,
+        shapes: Shapes | None = None,
+        mixed: MixedRecent | None = None,
+        hidden: HiddenRecent | None = None,
     ) -> None:
-        self.window = window
+        self.shapes = shapes or Shapes.one(window)
+        self.window = self.shapes.own
         self.sources = list(sources)
         self._order, self._shares = order, list(shares)
-        self._short_recent = short_recent if window.recent and short_recent else None
+        self._short_recent, self._mixed, self._hidden = short_recent, mixed, hidden
         self._most_epochs = most_epochs
-        first = [read_many(source, np.zeros(1, dtype=np.int64), window) for source in self.sources]
+        first = [read_many(source, np.zeros(1, dtype=np.int64), self.shapes.grid) for source in self.sources]
         for source, samples in zip(self.sources, first, strict=True):
-            _fits(source, samples, window)
+            _fits(source, samples, self.shapes.grid)
+            own = samples.recent is not None or samples.recent_end is not None
+            if own and (self.shapes.mix or len(self.shapes.pieces) > 1):
+                raise UserError(
+                    f"{source.facts.name} gives samples or documents an R of their own, and the run's windows "
+                    "change; leave window.stages and window.mix out"
+                )
         # The same for every batch of the stream, so that all ranks agree without asking each other.
         widths = [samples.weights.shape[1] for samples in first if samples.weights is not None]
-        self.weighted = max(widths, default=0)  # rows that weights are given of: none, s or n
+        if mixed or hidden or len(self.shapes.pieces) > 1:
+            widths.append(self.shapes.grid.stride)
+        self.weighted = max(
+            widths, default=0
+        )  # rows of the grid's window that weights are given of: none, s or n
         self.isolated = any(samples.documents is not None for samples in first)
         self.placed = any(samples.positions is not None for samples in first)
         self.split = any(samples.recent_end is not None for samples in first)
@@ -84,58 +108,146 @@ class Stream:
 
     def __len__(self) -> int:
         """How many samples: the windows of held-out data; 2**62, so no end, where it is trained on."""
-        return len(self._order)
+        return min(len(self._order) * self.shapes.pieces[0].parts, ENDLESS)
+
+    @property
+    def heaviest(self) -> int:
+        """The first sample of the stage whose windows are largest: what memory must hold."""
+        return max(self.shapes.pieces, key=lambda piece: (piece.window.rows, piece.window.stride)).sample
+
+    @property
+    def sizes(self) -> list[int]:
+        """Samples of each source, an epoch long, in the first stage's windows."""
+        return [len(source) * self.shapes.pieces[0].parts for source in self.sources]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest window."""
+        return max(piece.window.tokens for piece in self.shapes.pieces)
+
+    def held_out(self, sample: int) -> Stream:
+        """This held-out stream with the windows of the stage that sample ``sample`` of the run lies in."""
+        view = copy.copy(self)
+        view.shapes = self.shapes.held_out(sample)
+        view.window = view.shapes.own
+        return view
 
     def in_phase(self, phase: int) -> Stream:
         """The same sources in the order of another phase, which begins at sample 0."""
         other = copy.copy(self)
         other._order = self._order.in_phase(phase)
         other._short_recent = self._short_recent and replace(self._short_recent, phase=phase)
+        other._mixed = self._mixed and replace(self._mixed, phase=phase)
+        other._hidden = self._hidden and replace(self._hidden, phase=phase)
         return other
 
     def read(self, first: int, count: int, out: npt.NDArray[np.int32] | None = None) -> Batch:
         """Samples first .. first + count - 1.
 
         Args:
-            out: [count, n + 1], where the tokens shall lie (page-locked memory, say); None: a new array.
+            out: [count, rows + 1], where the tokens shall lie (page-locked memory, say), its rows at least as
+                many as the window's: the first are used; None: a new array.
+
+        Raises:
+            UserError: where the samples lie in two stages.
         """
         if first < 0 or count < 1 or first + count > len(self):
             raise IndexError(f"{count} samples from {first} on, of {len(self)}")
-        window = self.window
-        source, number = self._order.places(first, count)
+        piece = self.shapes.piece(first)
+        if first + count > self.shapes.end(piece):
+            raise UserError(
+                f"samples {first} to {first + count - 1} lie in two of window.stages; let a stage begin where a "
+                "step does"
+            )
         samples: Indices = np.arange(first, first + count, dtype=np.int64)
+        if out is not None and out.shape[1] > piece.window.tokens:
+            out = out[:, : piece.window.tokens]
+        if piece.window == self.shapes.grid:
+            batch = self._read_grid(first - piece.sample + piece.place, samples, out)
+        else:
+            batch = self._read_part(piece, samples, out)
+        return self._with_loss_on_recent(self._with_mix(batch, piece.window), piece.window)
+
+    def _read_grid(self, place: int, samples: Indices, out: npt.NDArray[np.int32] | None) -> Batch:
+        """The windows of the grid from ``place`` on, as samples ``samples`` [B]."""
+        grid, count = self.shapes.grid, len(samples)
+        source, number = self._order.places(place, count)
+        row_numbers: Segments = np.arange(grid.rows, dtype=np.int32)
         batch = Batch(
-            tokens=np.empty((count, window.tokens), dtype=np.int32) if out is None else out,
-            recent=self._recent(samples),
+            tokens=np.empty((count, grid.tokens), dtype=np.int32) if out is None else out,
+            recent=self._recent(samples, grid),
             samples=samples,
             weights=self._plain_weights(count) if self.weighted else None,
-            documents=np.zeros((count, window.rows), dtype=np.int32) if self.isolated else None,
-            positions=self._row_numbers(count) if self.placed else None,
+            documents=np.zeros((count, grid.rows), dtype=np.int32) if self.isolated else None,
+            positions=np.broadcast_to(row_numbers, (count, grid.rows)).copy() if self.placed else None,
             recent_end=self._recent_ends(samples) if self.split else None,
         )
         for which in np.unique(source) if len(self.sources) > 1 else [0]:
             rows = np.nonzero(source == which)[0]
-            _fill(batch, rows, read_many(self.sources[which], number[rows], window))
+            _fill(batch, rows, read_many(self.sources[which], number[rows], grid))
         return batch
 
-    def _recent(self, samples: Indices) -> Segments:
-        if self._short_recent:
-            return self._short_recent.draw(samples, self.window.recent)
-        return np.full(len(samples), self.window.recent, dtype=np.int32)
+    def _read_part(self, piece: Piece, samples: Indices, out: npt.NDArray[np.int32] | None) -> Batch:
+        """Windows of a stage, each a part of a window of the grid."""
+        grid, window = self.shapes.grid, piece.window
+        passed, part = np.divmod(samples - piece.sample, piece.parts)
+        whole = self._read_grid(
+            piece.place + int(passed[0]), np.arange(passed[0], passed[-1] + 1, dtype=np.int64), None
+        )
+        which = (passed - passed[0])[:, None]
+        behind = part[:, None] * window.stride + np.arange(window.stride)  # [B, s], of the grid's loss rows
+        begin = (grid.first_target + part * window.stride - window.first_target)[:, None]
+        tokens = whole.tokens[which, begin + np.arange(window.tokens)]
+        if out is not None:
+            out[:] = tokens
+        rows = begin + np.arange(window.rows)
+        return Batch(
+            tokens=tokens if out is None else out,
+            recent=self._recent(samples, window),
+            samples=samples,
+            weights=None if whole.weights is None else whole.weights[:, -grid.stride :][which, behind],
+            documents=None if whole.documents is None else whole.documents[which, rows],
+            positions=None if whole.positions is None else whole.positions[which, rows],
+        )
+
+    def _recent(self, samples: Indices, window: Window) -> Segments:
+        if self._mixed:
+            return self._mixed.draw(samples)
+        if self._short_recent and window.recent:
+            return self._short_recent.draw(samples, window.recent)
+        return np.full(len(samples), window.recent, dtype=np.int32)
+
+    def _with_mix(self, batch: Batch, window: Window) -> Batch:
+        """Rows inside a sample's own R bear no loss; nor do those of C that the own window leaves out."""
+        if self._mixed is None or batch.weights is None:
+            return batch
+        own = self.shapes.own
+        first = np.where(batch.recent == own.recent, own.loss_rows.start, batch.recent)
+        rows = np.arange(window.rows)[-batch.weights.shape[1] :]
+        batch.weights[rows[None, :] < first[:, None]] = 0.0
+        return batch
 
     def _recent_ends(self, samples: Indices) -> Segments:
         """Of samples whose source gives none: the end of R of the whole window."""
-        return np.repeat(self._recent(samples)[:, None], self.window.rows, axis=1)
+        grid = self.shapes.grid
+        return np.repeat(self._recent(samples, grid)[:, None], grid.rows, axis=1)
 
     def _plain_weights(self, count: int) -> Weights:
         """Of samples whose source gives none: 1 on the window's loss rows."""
         weights: Weights = np.zeros((count, self.weighted), dtype=np.float32)
-        weights[:, -self.window.stride :] = 1.0
+        weights[:, -self.shapes.grid.stride :] = 1.0
         return weights
 
-    def _row_numbers(self, count: int) -> Segments:
-        rows: Segments = np.arange(self.window.rows, dtype=np.int32)
-        return np.broadcast_to(rows, (count, self.window.rows)).copy()
+    def _with_loss_on_recent(self, batch: Batch, window: Window) -> Batch:
+        """Some tokens of R are hidden from the rows, and predicted by the row before them."""
+        if self._hidden is None or batch.weights is None:
+            return batch
+        hide = self._hidden.draw(batch.samples, window.rows) & _in_recent(batch)
+        weights: Weights = np.zeros((len(batch.samples), window.rows), dtype=np.float32)
+        weights[:, -batch.weights.shape[1] :] = batch.weights
+        weights[:, :-1][hide[:, 1:]] = self._hidden.weight
+        inputs = np.where(hide, np.int32(self._hidden.token), batch.tokens[:, :-1]) if hide.any() else None
+        return replace(batch, weights=weights, inputs=inputs)
 
     def check_ids(self, batch: Batch, vocabulary: int) -> None:
         """That all token ids of a batch of this stream lie below ``vocabulary``.
@@ -147,7 +259,7 @@ class Stream:
             return
         row, column = np.argwhere((batch.tokens >= vocabulary) | (batch.tokens < 0))[0]
         sample = int(batch.samples[row])
-        source, number = self._order.places(sample, 1)
+        source, number = self._order.places(int(self.shapes.place(sample)), 1)
         which, window = self.sources[int(source[0])], int(number[0])
         token = (
             f", token {which.first(window) + column} of the corpus"
@@ -170,7 +282,11 @@ class Stream:
     @property
     def order(self) -> str:
         """A digest of all that decides which tokens sample k of a phase holds; another one, another sample k."""
-        return digest_of(self._order.digest, self.window.rows, self.window.stride)
+        grid, pieces = self.shapes.grid, self.shapes.pieces
+        stages = [
+            number for piece in pieces for number in (piece.sample, piece.window.rows, piece.window.stride)
+        ]
+        return digest_of(self._order.digest, grid.rows, grid.stride, *(stages if len(pieces) > 1 else []))
 
     @property
     def reordered(self) -> list[str]:
@@ -221,7 +337,7 @@ class Stream:
         """What each source contributes to a run of ``samples``, with a warning where it repeats much."""
         rows = []
         for source, share in zip(self.sources, self._shares, strict=True):
-            epochs = samples * share / len(source)
+            epochs = self.shapes.place(samples) * share / len(source)
             warning = f"repeated {epochs:.1f} times" if epochs > self._most_epochs else ""
             facts = source.facts
             rows.append(Share(facts.name, facts.tokens, len(source), share, epochs, warning, facts.note))
@@ -242,6 +358,18 @@ def one_tokenizer(sources: Sequence[Facts]) -> str | None:
                 "text in each; pack one of them again with the other's"
             )
     return known[0].tokenizer_digest if known else None
+
+
+def _in_recent(batch: Batch) -> npt.NDArray[np.bool_]:
+    """The tokens of R that a row of the same document comes before: [B, n]."""
+    row = np.arange(batch.tokens.shape[1] - 1)[None, :]
+    found: npt.NDArray[np.bool_] = row < (
+        batch.recent[:, None] if batch.recent_end is None else batch.recent_end
+    )
+    found[:, 0] = False
+    if batch.documents is not None:
+        found[:, 1:] &= batch.documents[:, 1:] == batch.documents[:, :-1]
+    return found
 
 
 def _fill(batch: Batch, rows: Indices, samples: Samples) -> None:

@@ -50,6 +50,7 @@ class Transformer(nn.Module):
         positions: Tensor | None = None,
         weights: Tensor | None = None,
         z_loss: float = 0.0,
+        inputs: Tensor | None = None,
     ) -> Loss:
         """Losses of some rows of windows ``tokens`` [batch, n + 1]: a ``Loss`` of [batch, s], or of [k].
 
@@ -59,8 +60,9 @@ class Transformer(nn.Module):
             positions: [batch, n], where each row stands; None: its number.
             weights: of those rows, [batch, s] or [k]; None: all 1.
             z_loss: weight of log_z^2.
+            inputs: [batch, n], what the rows hold where some tokens are hidden; None: ``tokens[:, :-1]``.
         """
-        hidden = self._last(tokens[:, :-1], rows, seen, None, positions)
+        hidden = self._last(tokens[:, :-1] if inputs is None else inputs, rows, seen, None, positions)
         targets = pick_rows(tokens[:, 1:], rows)
         return head_loss(self._head, hidden, self._table(), targets, weights, z_loss)
 

@@ -60,7 +60,7 @@ def predict(config: RunConfig, topology: Topology, rank: int = 0) -> Memory:
         config: resolved.
     """
     tensor = TensorParallel(Group(0, topology.tensor), topology.sequence)
-    window, micro_batch = config.window.build(), config.batch.micro_batch
+    window, micro_batch = config.window.largest(), config.batch.micro_batch
     listed = layers(config.model, config.execution, tensor)
     bounds, place = stage_bounds(listed, topology.pipeline), topology.place(rank)
     stage = listed[bounds[place["pipeline"]] : bounds[place["pipeline"] + 1]]

@@ -25,7 +25,7 @@ class Stage(NamedTuple):
 
 def run_stage(config: RunConfig, groups: Groups, micro_batch: int, counting: Counting) -> Stage:
     """Forward and backward of one micro-batch."""
-    window, tensor = config.window.build(), TensorParallel.of(groups)
+    window, tensor = config.window.largest(), TensorParallel.of(groups)
     listed = _layers(config, tensor)
     bounds = stage_bounds(listed, groups.topology.pipeline)
     first, last = bounds[groups.pipeline.rank], bounds[groups.pipeline.rank + 1]
@@ -56,7 +56,7 @@ def one_block(config: RunConfig, groups: Groups, micro_batch: int) -> int:
     module = _built(block, config)
     held = _Held(list(module.parameters()))
     with torch.autograd.graph.saved_tensors_hooks(held.keep, lambda tensor: tensor):
-        window = config.window.build()
+        window = config.window.largest()
         beside = Beside(_loss(config, tensor, micro_batch), window.loss_rows, window.recent)
         block.run(module, _hidden(config, tensor, micro_batch), beside)
     return held.bytes
@@ -70,7 +70,7 @@ def _loss(config: RunConfig, tensor: TensorParallel, micro_batch: int) -> Callab
     head = Head.of(config.model, config.execution, tensor)
 
     def loss(hidden: Tensor, weight: Tensor) -> Tensor:
-        targets = torch.zeros(micro_batch, config.window.build().stride, dtype=torch.long)
+        targets = torch.zeros(micro_batch, config.window.largest().stride, dtype=torch.long)
         return head_loss(head, hidden, weight, targets).objective
 
     return loss
@@ -78,7 +78,7 @@ def _loss(config: RunConfig, tensor: TensorParallel, micro_batch: int) -> Callab
 
 def _hidden(config: RunConfig, tensor: TensorParallel, micro_batch: int) -> torch.Tensor:
     """What enters a block: [micro-batch, rows (or this rank's part of them), hidden]."""
-    rows = config.window.build().rows // (tensor.size if tensor.sequence else 1)
+    rows = config.window.largest().rows // (tensor.size if tensor.sequence else 1)
     shape = (micro_batch, rows, config.model.hidden)
     return torch.zeros(shape, dtype=dtype_of(config), requires_grad=True)
 

@@ -35,6 +35,18 @@ class StackPlan:
         self.config, self.folder = config, config.folder
         self.names = list(config.tiers)
         self.window = config.run.window
+        for keys in (
+            config.run.window,
+            *(tier.window for tier in config.tiers.values() if hasattr(tier, "window")),
+        ):
+            if keys.changes:
+                raise UserError(
+                    "run.window: a stack's windows do not change in a run; leave mix and stages out"
+                )
+        if config.run.objective.recent is not None:
+            raise UserError(
+                "run.objective.recent: a stack's R holds roll-outs, and they are not predicted; leave it out"
+            )
         window = self.window.build()
         if window.stride != window.causal:
             raise UserError(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from megarc.train.folder import RunFolder, hold
     from megarc.train.loop import Ending, Moment, Observer
     from megarc.train.resolve import resolve
-    from megarc.train.run import pretrain
+    from megarc.train.run import open_heldout, open_train, pretrain
     from megarc.train.schedule import Lengths, Timeline, peak
     from megarc.train.startup import Start, start
 
@@ -58,6 +58,8 @@ __all__ = [
     "held",
     "hold",
     "load_model",
+    "open_heldout",
+    "open_train",
     "peak",
     "pretrain",
     "resolve",

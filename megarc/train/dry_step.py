@@ -26,7 +26,8 @@ def dry_step(engine: Engine, stream: Stream) -> None:
     config, data = engine.config, engine.groups.data
     parts = part_of_step(0, config.batch.size, data.rank, data.size, config.batch.micro_batch)
     make_state(engine)
-    batches = [stream.read(*part) for part in parts]
+    heaviest = stream.heaviest
+    batches = [stream.read(heaviest + first, count) for first, count in parts]
     for batch in batches:
         stream.check_ids(batch, config.model.tokens)
     micro_batches = [to_tensors(batch, engine.groups.device) for batch in batches]

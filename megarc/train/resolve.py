@@ -28,10 +28,13 @@ def resolve(config: RunConfig, stream: Stream, topology: Topology) -> RunConfig:
 def _check_tensor(config: RunConfig, topology: Topology) -> None:
     """What is split over the tensor group must divide evenly."""
     size = topology.tensor
-    rows = config.window.recent + config.window.causal
     for split in (
         *splits(config.model),
-        *([Split("the window's rows, with parallel.sequence,", rows)] if topology.sequence else []),
+        *(
+            Split("the window's rows, with parallel.sequence,", window.rows)
+            for window in config.window.all()
+            if topology.sequence
+        ),
     ):
         if split.fits(size):
             continue

@@ -27,7 +27,7 @@ from megarc.train.health.fault_injection import arm
 from megarc.train.heartbeat import Heartbeat
 from megarc.train.loop import Ending, Observer
 from megarc.train.resolve import resolve
-from megarc.train.schedule import Timeline
+from megarc.train.schedule import Lengths, Timeline
 from megarc.train.trainer import Trainer
 
 log = logging.getLogger("megarc")
@@ -97,11 +97,8 @@ def _opened(
     config: RunConfig, groups: Groups, makers: Mapping[str, Maker]
 ) -> tuple[RunConfig, Stream, Stream | None, Timeline]:
     """The resolved configuration, the training stream, the held-out one, and the timeline from the start."""
-    window = config.window.build()
-    stream = open_stream(config.data, "train", window, config.seed, makers=makers)
-    heldout = (
-        open_stream(config.data, "valid", window, config.seed, makers=makers) if config.data.valid else None
-    )
+    stream = open_train(config, makers)
+    heldout = open_heldout(config, makers) if config.data.valid else None
     if heldout is not None:
         heldout.check_same_tokenizer(stream)
     if stream.placed and groups.topology.pipeline > 1:
@@ -111,6 +108,22 @@ def _opened(
         )
     timeline = Timeline.of(config)  # what is wrong with lengths is said before anything is built
     return resolve(config, stream, groups.topology), stream, heldout, timeline
+
+
+def open_train(config: RunConfig, makers: Mapping[str, Maker] | None = None) -> Stream:
+    """The training samples of the run, each with its window and with what is hidden in R.
+
+    Raises:
+        UserError: as ``open_stream``.
+    """
+    window, shapes, hide = config.window.build(), Lengths(config).shapes, config.objective.recent
+    return open_stream(config.data, "train", window, config.seed, makers=makers, shapes=shapes, hide=hide)
+
+
+def open_heldout(config: RunConfig, makers: Mapping[str, Maker] | None = None) -> Stream:
+    """The held-out samples, each window once."""
+    window, shapes = config.window.build(), Lengths(config).shapes
+    return open_stream(config.data, "valid", window, config.seed, makers=makers, shapes=shapes)
 
 
 def _enter(
@@ -164,15 +177,19 @@ def _announce(
 ) -> None:
     if not groups.first:
         return
-    window, batches = timeline.window, timeline.batches
+    shapes, batches = timeline.shapes, timeline.batches
     total, size = timeline.total, batches.size(standing.step)
     samples = batches.samples_before(total)
-    cost = cost_of(config.model, window)
+    cost = cost_of(config.model, shapes.own)
     sizes = f"{human(cost.parameters)} parameters ({human(cost.embedding_parameters)} of them embeddings)"
     predicted = human(timeline.predicted_tokens(samples))
     processed = human(timeline.processed_tokens(samples))
-    step = f"{human(size * window.stride)} predicted, {human(size * window.rows)} processed tokens a step"
-    log.info(f"window {window}; {sizes}, vocabulary {config.model.tokens}")
+    begin = batches.samples_before(standing.step)
+    step = (
+        f"{human(shapes.predicted(begin + size) - shapes.predicted(begin))} predicted, "
+        f"{human(shapes.processed(begin + size) - shapes.processed(begin))} processed tokens a step"
+    )
+    log.info(f"window {shapes}; {sizes}, vocabulary {config.model.tokens}")
     log.info(f"{total} steps of {batches}: {predicted} predicted, {processed} processed tokens; {step}")
     log.info(f"{groups.world.size} ranks, ZeRO {config.parallel.zero}, {config.precision}, {groups.device}")
     choose_attention(config.execution.attention, groups.device, dtype_of(config), config.model.width_of_head)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 from megarc.config import to_dict
 from megarc.data import Gaps, Stream
@@ -110,7 +111,7 @@ class Trainer:
             self.folder,
             self.engine.groups,
             timeline,
-            cost_of(config.model, timeline.window),
+            partial(cost_of, config.model),
             peak=config.logging.peak_flops or peak_flops(device, config.precision),
             tensorboard=config.logging.tensorboard,
             patient=config.checkpoint.on_error == "continue",

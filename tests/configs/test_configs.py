@@ -8,12 +8,13 @@ import yaml
 
 from megarc.config import load, to_dict
 from megarc.model import cost_of
+from megarc.science.recipes import CompareConfig, arm_config, budget_of, flops_of
 from megarc.tiers import StackConfig, StackPlan
 from megarc.train import Lengths, RunConfig
 
 ROOT = Path(__file__).parents[2] / "configs"
 SUFFIX = {"M": 1e6, "B": 1e9, "T": 1e12}
-FILES = sorted(path for path in ROOT.rglob("*.yaml") if path.parent.name != "tiers")
+FILES = sorted(path for path in ROOT.rglob("*.yaml") if path.parent.name not in ("tiers", "recipes"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -21,6 +22,18 @@ def test_builds(path):
     config = load(RunConfig, path)
     config.window.build()
     assert Lengths(config).total > 0
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_arm_of_a_comparison_has_the_same_flops(path):
+    comparison = load(CompareConfig, path)
+    vocabulary = {"vocabulary": comparison.run.model.vocabulary or 2048}
+    run = comparison.run.model_copy(update={"model": comparison.run.model.model_copy(update=vocabulary)})
+    comparison = comparison.model_copy(update={"run": run})
+    for arm in comparison.arms:
+        config = arm_config(comparison, arm)
+        step = flops_of(config) / Lengths(config).total
+        assert 0 <= budget_of(comparison) - flops_of(config) < 1.5 * step, arm
 
 
 def keys_with_comments(path):

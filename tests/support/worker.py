@@ -32,14 +32,13 @@ from few_steps import make_annotated, take_steps
 from layers import check
 
 from megarc.config import build
-from megarc.data import open_stream
 from megarc.errors import UserError
 from megarc.parallel import Groups, connect, disconnect, meet
 from megarc.plan import explained_memory
 from megarc.rank_environment import read_rank_environment
 from megarc.science import MAKERS
 from megarc.tiers import makers
-from megarc.train import RunConfig, pretrain, resolve
+from megarc.train import RunConfig, open_train, pretrain, resolve
 from megarc.train.checkpoint import Level, Saver, load, open_checkpoint
 from megarc.train.engine.build import build_engine
 
@@ -120,7 +119,7 @@ def attempt(config: RunConfig, groups: Groups, job) -> None:
 
 
 def resave(config: RunConfig, groups: Groups, source: Path, target: Path) -> None:
-    stream = open_stream(config.data, "train", config.window.build(), config.seed, makers=MAKERS)
+    stream = open_train(config, MAKERS)
     config = resolve(config, stream, groups.topology)
     engine = build_engine(config, groups)
     standing = load(open_checkpoint(source), engine)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from megarc.config import differences, to_dict
+from megarc.config import build, differences, to_dict
 from megarc.data import Stream
 from megarc.errors import UserError, reported_once
 from megarc.parallel import broadcast_object, together
@@ -55,8 +55,15 @@ def standing_from(there: Standing, config: RunConfig, stream: Stream, keys: dict
     Args:
         keys: the configuration of the run that saved the checkpoint.
     """
-    own, kept = stream.window, config.start_with
-    same = there.order == stream.order
+    shapes, kept = Lengths(config).shapes, config.start_with
+    staged = len(shapes.pieces) > 1
+    if staged and kept.step:
+        raise UserError(
+            "start_from into window.stages: where its stages begin is counted from the run's own start; use "
+            "start_with.step=false, or a window without stages"
+        )
+    # Stages begin at samples of the order, so a run with stages reads an order from its start.
+    same = there.order == stream.order and not staged
     standing = Standing(
         step=0,
         samples=0,
@@ -68,33 +75,32 @@ def standing_from(there: Standing, config: RunConfig, stream: Stream, keys: dict
         sources=stream.digests,
     )
     if kept.step:
-        predicted, processed = tokens_of(there, keys["window"])
-        samples = predicted // own.stride
+        predicted, processed = tokens_of(there, keys)
+        samples = max(0, shapes.samples_of(predicted + 1, lambda window: window.stride) - 1)
         standing = replace(
             standing,
             step=there.step,
             samples=samples,
             begin=standing.begin + samples,
             without_update=there.without_update,
-            more_predicted=predicted - samples * own.stride,
-            more_processed=processed - samples * own.rows,
+            more_predicted=predicted - shapes.predicted(samples),
+            more_processed=processed - shapes.processed(samples),
             losses=there.losses if same else {},  # other data have another mean
         )
     return replace(standing, more_updates=(there.updates if kept.moments else 0) - standing.updates)
 
 
-def tokens_of(standing: Standing, window: dict[str, Any]) -> tuple[int, int]:
-    """Predicted and processed tokens until ``standing``, in a run with the keys ``window``."""
-    rows = window["recent"] + window["causal"]
-    stride = window["causal"] if window["stride"] is None else window["stride"]
+def tokens_of(standing: Standing, keys: dict[str, Any]) -> tuple[int, int]:
+    """Predicted and processed tokens until ``standing``, in a run with the configuration ``keys``."""
+    shapes = Lengths(build(RunConfig, keys, "the checkpoint")).shapes
     return (
-        standing.samples * stride + standing.more_predicted,
-        standing.samples * rows + standing.more_processed,
+        shapes.predicted(standing.samples) + standing.more_predicted,
+        shapes.processed(standing.samples) + standing.more_processed,
     )
 
 
 def _describe_data(found: Checkpoint, standing: Standing, config: RunConfig) -> str:
-    if found.standing.order == standing.order:
+    if found.standing.order == standing.order and found.standing.phase == standing.phase:
         return f"data: goes on in the same order at sample {standing.samples - standing.begin}"
     if not found.standing.order:
         why = f"{found.folder} was saved by an earlier megarc and does not say its order"

@@ -10,12 +10,14 @@ import torch
 
 from megarc.config import WORKING_FOLDER, build, found_again
 from megarc.corpus import Tokenizer, TokenizerFacts, find_tokenizer_file
+from megarc.data import WindowConfig
 from megarc.errors import UserError
 from megarc.model import Transformer
 from megarc.train.checkpoint import Checkpoint, Standing, full_masters, latest, open_checkpoint
 from megarc.train.checkpoint.layout import MANIFEST
 from megarc.train.config import RunConfig
 from megarc.train.folder import RunFolder, beside_corpora, kept_facts, of_corpora
+from megarc.train.schedule import Lengths
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +68,21 @@ def load_model(
         raise UserError("device cuda is asked for, but torch sees no GPU here; use cpu")
     found = find_checkpoint(path).check()
     config = run_config(found)
+    if config.window.stages:
+        config = _as_it_stood(config, found.standing.samples)
     model = Transformer(config.model)
     with torch.no_grad():
         for name, values in full_masters(found):
             parameter = model.get_parameter(name)
             parameter.copy_(values.view(parameter.shape))
     return SavedModel(model.to(device, dtype).eval(), config, found.standing, found.folder)
+
+
+def _as_it_stood(config: RunConfig, samples: int) -> RunConfig:
+    """``config`` with the window of the stage that the run stood in after ``samples`` samples, and no stages."""
+    window = Lengths(config).shapes.piece(max(0, samples - 1)).window
+    own = WindowConfig(recent=window.recent, causal=window.causal, stride=window.stride)
+    return config.model_copy(update={"window": own})
 
 
 class Vocabulary(Protocol):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from megarc.data import DataConfig, WindowConfig
+from megarc.data import DataConfig, ObjectiveConfig, WindowConfig
 from megarc.model.config import ModelConfig
+from megarc.train.config.batch import BatchConfig
 from megarc.train.config.parallel import ParallelConfig
 
 
@@ -22,8 +23,67 @@ def check(
     _precision_fits(precision, parallel)
 
 
+def check_windows(
+    window: WindowConfig, data: DataConfig, batch: BatchConfig, objective: ObjectiveConfig
+) -> None:
+    """Windows that change, and a loss on R.
+
+    Raises:
+        ValueError: where they do not go with the data or the batch.
+    """
+    _objective_fits(objective, window, data)
+    _changes_fit(window, data)
+    _stages_fit(window, batch)
+
+
+def _objective_fits(objective: ObjectiveConfig, window: WindowConfig, data: DataConfig) -> None:
+    longest = max(one.recent for one in window.all())
+    if objective.recent is None:
+        return
+    if data.packs:
+        raise ValueError(
+            f"objective.recent with data.packing {data.packing} is not supported: it was never seen right; leave it out"
+        )
+    if longest < 2:
+        raise ValueError(
+            f"objective.recent is a loss on R, and no window of the run has 2 rows of R (the most: {longest}); "
+            "leave it out, or give window.recent"
+        )
+
+
+def _changes_fit(window: WindowConfig, data: DataConfig) -> None:
+    if window.changes and data.packs:
+        raise ValueError(
+            f"window.stages and window.mix with data.packing {data.packing} are not supported: each document has an "
+            "R of its own; leave them out"
+        )
+    if window.mix and data.short_recent:
+        raise ValueError(
+            "data.short_recent together with window.mix is not supported; give the smaller R a share of the mix"
+        )
+
+
+def _stages_fit(window: WindowConfig, batch: BatchConfig) -> None:
+    if not window.stages:
+        return
+    marks = [*(stage.at for stage in batch.stages), *(point.at for point in batch.measured)]
+    if any(at.unit != "samples" for at in marks):
+        raise ValueError(
+            "with window.stages, batch.stages and batch.measured begin at samples, since tokens a sample change"
+        )
+    largest = max(stage.build().stride for stage in window.stages)
+    for stage in window.stages:
+        parts = largest // stage.build().stride
+        for size in {batch.size, *(later.size for later in batch.stages)}:
+            if size % parts:
+                raise ValueError(
+                    f"window.stages: where the stride is {stage.build().stride}, {parts} windows predict what one "
+                    f"does in another stage, so each batch must be a multiple of {parts}, and one is {size}"
+                )
+
+
 def _positions_reach(model: ModelConfig, window: WindowConfig) -> None:
-    positions, rows = model.learned_positions, window.recent + window.causal
+    positions, rows = model.learned_positions, max(one.rows for one in window.all())
     if positions is not None and positions < rows:
         raise ValueError(f"model.learned_positions is {positions}, fewer than the window's {rows} rows")
 

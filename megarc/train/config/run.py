@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from megarc.config import Config, Duration, PathKey, key
-from megarc.data import DataConfig, WindowConfig
+from megarc.data import DataConfig, ObjectiveConfig, WindowConfig
 from megarc.model.config import ExecutionConfig, ModelConfig
 from megarc.quantity import Quantity
 from megarc.train.config import combinations
@@ -52,6 +52,7 @@ class RunConfig(Config):
     )
     window: WindowConfig = key(WindowConfig, "the window [R | C]")
     model: ModelConfig = key(ModelConfig, "the language model")
+    objective: ObjectiveConfig = key(ObjectiveConfig, "what is predicted beside C")
     data: DataConfig = key(DataConfig, "what is read")
     batch: BatchConfig = key(BatchConfig, "samples of a step")
     optimizer: OptimizerConfig = key(OptimizerConfig, "AdamW and the loss's extras")
@@ -70,6 +71,11 @@ class RunConfig(Config):
         unit = self.batch.unit
         if unit == "samples":
             return self
+        if self.window.changes:
+            raise ValueError(
+                f"batch.unit is '{unit}', and the window changes in the run, so a step has no fixed number of "
+                "tokens; use batch.unit=samples"
+            )
         window = self.window.build()
         width = window.stride if unit == "predicted tokens" else window.rows
         batch = self.batch.model_copy(
@@ -90,6 +96,7 @@ class RunConfig(Config):
     @model_validator(mode="after")
     def _parts_fit(self) -> RunConfig:
         combinations.check(self.model, self.window, self.data, self.parallel, self.precision)
+        combinations.check_windows(self.window, self.data, self.batch, self.objective)
         return self
 
 

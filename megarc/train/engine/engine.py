@@ -168,7 +168,7 @@ class Engine:
         for batch in micro_batches:
             self.heartbeat.enter("forward")
             loss = self.deepspeed(
-                batch.tokens, self._rows(batch), batch.seen, batch.positions, batch.weights, z_loss,
+                batch.tokens, self._rows(batch), batch.seen, batch.positions, batch.weights, z_loss, batch.inputs,
             )  # fmt: skip
             self.nll += weighted_sum(loss.nll, batch.weights)
             self.heartbeat.enter("backward")
@@ -248,6 +248,7 @@ class PipelinedEngine(Engine):
     ) -> None:
         super().__init__(config, groups, deepspeed_engine, heartbeat)
         self._head = Head.of(config.model, config.execution, TensorParallel.of(groups))
+        self._flowing: tuple[int, ...] | None = None  # the shape of the micro-batches that flowed last
 
     @torch.no_grad()
     def evaluate(self, batch: MicroBatch) -> Tensor:
@@ -280,11 +281,21 @@ class PipelinedEngine(Engine):
         Only the first stage takes inputs, tokens. Labels are none: the targets stand beside the last stage's
         hidden rows. The sum of w * nll is added to ``nll``, there.
         """
+        self._flow(micro_batches[0])
         self.deepspeed.module.expect(
             Beside(partial(self._loss, batch, factor, nll), self._rows(batch), batch.seen, batch.positions)
             for batch in micro_batches
         )
-        return iter([(batch.tokens[:, :-1], ()) for batch in micro_batches])
+        return iter(
+            [(batch.tokens[:, :-1] if batch.inputs is None else batch.inputs, ()) for batch in micro_batches]
+        )
+
+    def _flow(self, batch: MicroBatch) -> None:
+        """Buffers between stages are made anew where windows of another length come."""
+        shape = tuple(batch.tokens.shape)
+        if self._flowing not in (None, shape):
+            self.deepspeed.reset_activation_shape()
+        self._flowing = shape
 
     def _loss(
         self, batch: MicroBatch, factor: Tensor | float, nll: Tensor, hidden: Tensor, weight: Tensor

@@ -25,6 +25,7 @@ class MicroBatch(NamedTuple):
         positions: [b, n]; None: rows stand where their numbers say.
         rows: [k], the rows that bear loss, of 0 .. b * n - 1; None: those of the window.
         pairs: (query, key) pairs that the b samples allow; known on the host, for counting FLOPs.
+        inputs: [b, n] int64, what the rows hold where some of it is hidden; None: ``tokens[:, :-1]``.
     """
 
     tokens: Tensor
@@ -34,6 +35,7 @@ class MicroBatch(NamedTuple):
     positions: Tensor | None = None
     rows: Tensor | None = None
     pairs: int = 0
+    inputs: Tensor | None = None
 
 
 def to_tensors(batch: Batch, device: torch.device) -> MicroBatch:
@@ -52,6 +54,7 @@ def to_tensors(batch: Batch, device: torch.device) -> MicroBatch:
         positions=None if batch.positions is None else move(batch.positions),
         samples=batch.samples,
         pairs=pairs_of(seen, batch.tokens.shape[1] - 1, len(batch.tokens)),
+        inputs=None if batch.inputs is None else move(batch.inputs).long(),
     )
 
 

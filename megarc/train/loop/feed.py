@@ -49,7 +49,7 @@ def steps(
     )
     depth = max((count(step) for step in (first, total - 1) if first < total), default=1)
     # One is being read, ``depth`` are ready, one is being copied to the device.
-    slots = Slots(depth + 2, (micro_batch, stream.window.tokens), groups.device)
+    slots = Slots(depth + 2, (micro_batch, stream.longest), groups.device)
     read_around = around(stream.read, gaps)
 
     def read(begin: int, length: int) -> Batch:
@@ -59,7 +59,8 @@ def steps(
             batch = stream.read(*runs[0], out=slots.next())
             stream.check_ids(batch, vocabulary)
             return batch
-        batch, slot = read_around(begin, length), slots.next()
+        batch = read_around(begin, length)
+        slot = slots.next()[:, : batch.tokens.shape[1]]
         stream.check_ids(batch, vocabulary)
         slot[:] = batch.tokens
         return replace(batch, tokens=slot)

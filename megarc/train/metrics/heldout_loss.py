@@ -45,7 +45,7 @@ def together_of(sources: Sequence[HeldOut]) -> HeldOut:
 
 def heldout_losses(engine: Engine, stream: Stream, windows: int) -> list[HeldOut]:
     """Each source's loss on its first windows, of ``windows`` in all; the same on every rank."""
-    sizes = [len(source) for source in stream.sources]
+    sizes = stream.sizes
     begin, found = 0, []
     for source, name, size, count in zip(
         stream.sources, short_names(stream), sizes, share_out(windows, sizes), strict=True

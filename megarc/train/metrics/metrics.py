@@ -8,13 +8,14 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
 import torch
 
 from megarc.atomic_write import written_atomically
-from megarc.data import Stream
+from megarc.data import Stream, predicted_by, processed_by
 from megarc.model import Cost
 from megarc.parallel import Groups, all_reduce_sum
 from megarc.progress import Bar, describe_time_left, human, progress
@@ -24,6 +25,7 @@ from megarc.train.loop import Done, Ending, Moment, Observer
 from megarc.train.metrics.device_limits import peak_memory
 from megarc.train.metrics.heldout_loss import heldout_losses, together_of
 from megarc.train.schedule import Timeline
+from megarc.window import Window
 
 log = logging.getLogger("megarc")
 
@@ -39,7 +41,7 @@ class Metrics(Observer):
         folder: RunFolder,
         groups: Groups,
         timeline: Timeline,
-        cost: Cost,
+        cost: Callable[[Window], Cost],
         *,
         peak: float | None,
         tensorboard: bool,
@@ -51,7 +53,7 @@ class Metrics(Observer):
     ) -> None:
         """
         Args:
-            cost: of the model on the timeline's window.
+            cost: of the model on a window.
             peak: FLOP/s of one device, where it is known.
             patient: whether the run goes on where a line cannot be written.
             extra: what others measured since the last line.
@@ -60,7 +62,6 @@ class Metrics(Observer):
         self.tensorboard, self.patient = tensorboard, patient
         self.heldout, self.heldout_windows = heldout, heldout_windows
         self.bytes_a_token, self.extra = bytes_a_token, extra
-        self.window = timeline.window
         self.file: Lines | None = None
         self.board: Any = None
         self.bar: Bar | None = None
@@ -97,11 +98,13 @@ class Metrics(Observer):
         self._shown = moment.samples
         self._losses += [done.loss for done in steps if not done.left_out]
         if moment.every(self.timeline.logging):
-            self._log(moment, steps[-1], self._cost_of_work(engine))
+            self._log(moment, steps[-1], self._cost_of_work(engine, moment))
         every = self.timeline.heldout
         if self.heldout is not None and every is not None and moment.every(every):
             before = time.perf_counter()
-            sources = heldout_losses(engine, self.heldout, self.heldout_windows)
+            # The steps that were just taken say which window: a stage begins with the next one.
+            heldout = self.heldout.held_out(moment.before)
+            sources = heldout_losses(engine, heldout, self.heldout_windows)
             losses = {"": together_of(sources)} | ({one.name: one for one in sources} if sources[1:] else {})
             values_of = {name: one.in_units() for name, one in losses.items()}
             self._write(
@@ -125,36 +128,51 @@ class Metrics(Observer):
         if self.board is not None:
             self.board.close()
 
-    def _cost_of_work(self, engine: Engine) -> Cost:
+    def _cost_of_work(self, engine: Engine, moment: Moment) -> Cost:
         """The mean sample's since the last line: packed rows allow fewer pairs, and weights may be 0."""
         work, self._work = engine.work - self._work, engine.work
         counts = torch.tensor([work.samples, work.pairs, work.loss_rows], dtype=torch.float64)
         counts = all_reduce_sum(counts.to(self.groups.device), self.groups.data)
         samples, pairs, loss_rows = counts.tolist()
+        since, taken = self._samples, moment.samples - self._samples
+
+        def mean(of: Callable[[Window], float]) -> float:
+            return self._between(since, moment.samples, of) / taken
+
+        cost = replace(
+            self.cost(self.timeline.shapes.own),
+            matrix_flops=round(mean(lambda window: self.cost(window).matrix_flops)),
+            head_flops=round(mean(lambda window: self.cost(window).head_flops)),
+            attention_flops=round(mean(lambda window: self.cost(window).attention_flops)),
+            full_square_flops=round(mean(lambda window: self.cost(window).full_square_flops)),
+        )
         if samples <= 0:  # the engine was built anew
-            return self.cost
-        return self.cost.of_work(
-            pairs / (samples * self.window.pairs()), loss_rows / (samples * self.window.stride)
+            return cost
+        return cost.of_work(
+            pairs / (samples * mean(lambda window: window.pairs())),
+            loss_rows / (samples * mean(predicted_by)),
         )
 
     def _log(self, moment: Moment, last: Done, cost: Cost) -> None:
         assert self.bar is not None
         loss = statistics.fmean(self._losses) if self._losses else math.nan
         elapsed = time.perf_counter() - self._clock
-        samples = (moment.samples - self._samples) / elapsed
-        self._samples = moment.samples
+        since, self._samples = self._samples, moment.samples
         self._losses.clear()
-        flops = samples * cost.training_flops
-        full_square = samples * cost.training_flops_full_square
+        samples = (moment.samples - since) / elapsed
+        flops, full_square = samples * cost.training_flops, samples * cost.training_flops_full_square
+        predicted, processed = (
+            self._between(since, moment.samples, of) / elapsed for of in (predicted_by, processed_by)
+        )
         values = {
             **self._in_units("train", loss),
             "train/learning_rate": last.learning_rate,
             "train/gradient_norm": last.gradient_norm,
             "train/skipped": moment.skipped,
-            **self._batch(moment.samples - moment.before),
+            **self._batch(moment),
             **self.extra(),
-            "speed/predicted_tokens_per_second": samples * self.window.stride,
-            "speed/processed_tokens_per_second": samples * self.window.rows,
+            "speed/predicted_tokens_per_second": predicted,
+            "speed/processed_tokens_per_second": processed,
             "speed/mfu_exact_mask": self._share_of_peak(flops),
             "speed/mfu_full_square": self._share_of_peak(full_square),
             "memory/peak_gib": peak_memory(self.groups.device) / 2**30,
@@ -163,8 +181,8 @@ class Metrics(Observer):
         facts = {
             "loss": f"{loss:.3f}",
             "gradient norm": f"{last.gradient_norm:.3g}",
-            "predicted": f"{human(samples * self.window.stride)} tok/s",
-            "processed": f"{human(samples * self.window.rows)} tok/s",
+            "predicted": f"{human(predicted)} tok/s",
+            "processed": f"{human(processed)} tok/s",
             "MFU": "unknown" if (mfu := self._share_of_peak(flops)) is None else f"{100 * mfu:.1f} %",
             **({"skipped": str(moment.skipped)} if moment.skipped else {}),
         }
@@ -177,12 +195,18 @@ class Metrics(Observer):
         """MFU of a rate in FLOP/s; None where nobody knows the device's peak."""
         return flops / (self.peak * self.groups.world.size) if self.peak else None
 
-    def _batch(self, samples: int) -> dict[str, float]:
+    def _between(self, first: int, end: int, amount: Callable[[Window], float]) -> float:
+        """The sum of ``amount`` over the samples ``first .. end - 1``."""
+        shapes = self.timeline.shapes
+        return shapes.before(end, amount) - shapes.before(first, amount)
+
+    def _batch(self, moment: Moment) -> dict[str, float]:
         """The size of the last step, in each unit."""
+        step = (moment.before, moment.samples)
         return {
-            "batch/samples": samples,
-            "batch/predicted_tokens": samples * self.window.stride,
-            "batch/processed_tokens": samples * self.window.rows,
+            "batch/samples": moment.samples - moment.before,
+            "batch/predicted_tokens": self._between(*step, lambda window: window.stride),
+            "batch/processed_tokens": self._between(*step, lambda window: window.rows),
         }
 
     def _say(self, moment: Moment, facts: Mapping[str, str], *, aloud: bool = True) -> None:

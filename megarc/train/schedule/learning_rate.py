@@ -26,7 +26,7 @@ def learning_rate(config: RunConfig, whole: Lengths, here: Lengths) -> LearningR
     """
     batches, schedule = here.batches, config.schedule
     total = batches.samples_before(here.total)
-    warmup, decay = whole.in_samples(schedule.warmup), whole.in_samples(schedule.decay)
+    warmup, decay = whole.in_samples(schedule.warmup), whole.at_the_end(schedule.decay, total)
     _check(config, warmup, decay, total)
 
     def cosine(sample: int) -> float:

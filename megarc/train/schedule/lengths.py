@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
+from megarc.data import Mixed, Shapes, WindowConfig, predicted_by, processed_by
 from megarc.errors import UserError
 from megarc.quantity import Quantity
 from megarc.train.config import RunConfig
@@ -19,9 +21,14 @@ class Lengths:
     """
 
     def __init__(self, config: RunConfig, step: int = 0, samples: int = 0) -> None:
-        self.length, self.until = config.length, config.until
-        self._step, self._window = step, config.window.build()
-        self.batches = self._batches(config).standing_at(step, samples)
+        self.length, self.until, self._step = config.length, config.until, step
+        window = config.window
+        mix = [Mixed(part.share, part.recent) for part in window.mix]
+        self.shapes = Shapes.mixed(window.build(), mix) if mix else Shapes.one(window.build())
+        self.batches = self._batches(config)
+        if window.stages:
+            self.shapes = self._stages(window)
+        self.batches = self.batches.standing_at(step, samples)
 
     @property
     def total(self) -> int:
@@ -42,8 +49,8 @@ class Lengths:
         return min(self.steps(amount) for amount in (self.length, self.until) if amount is not None)
 
     def samples(self, amount: Quantity) -> int:
-        """``amount`` (of tokens or samples) in samples, rounded up."""
-        return amount.in_samples(stride=self._window.stride, rows=self._window.rows)
+        """``amount`` (of tokens or samples, from the run's start on) in samples, rounded up."""
+        return _in_samples(amount, self.shapes)
 
     def steps(self, amount: Quantity) -> int:
         """``amount`` in optimizer steps, counted from the run's start, rounded up."""
@@ -59,6 +66,13 @@ class Lengths:
         """The samples of the steps that ``amount`` comes to."""
         return self.batches.samples_before(self.steps(amount))
 
+    def at_the_end(self, amount: Quantity, total: int) -> int:
+        """The samples of the steps that ``amount`` comes to at the end of a run of ``total`` samples."""
+        if amount.unit not in ("tokens", "processed") or len(self.shapes.pieces) == 1:
+            return self.in_samples(amount)
+        whole = self.shapes.predicted(total) if amount.unit == "tokens" else self.shapes.processed(total)
+        return total - self.in_samples(Quantity(max(Fraction(0), whole - amount.amount), amount.unit))
+
     def interval(self, amount: Quantity) -> Interval:
         """``amount`` as the time between two events: in steps where it is a whole number of steps of one size."""
         if amount.unit == "steps":
@@ -66,11 +80,33 @@ class Lengths:
         if amount.unit == "run":
             samples = amount.amount * self.batches.samples_before(self.total)
         else:
-            samples = amount.in_windows(stride=self._window.stride, rows=self._window.rows)
+            # Where windows change, those of the run's beginning say how many samples lie between two events.
+            stride, rows = (round(self.shapes.average(0, of)) for of in (predicted_by, processed_by))
+            samples = amount.in_windows(stride=stride, rows=rows)
         steps = samples / self.batches.stages[0].size
         if len(self.batches.stages) == 1 and steps.denominator == 1:
             return Interval(steps=steps.numerator)
         return Interval(samples=samples)
+
+    def _stages(self, window: WindowConfig) -> Shapes:
+        begun = [(0, window.stages[0].build())]
+        for number, stage in enumerate(window.stages[1:], start=1):
+            sample = self._begin(stage.at, Shapes.staged(begun))
+            if sample <= begun[-1][0]:
+                raise UserError(
+                    f"window.stages[{number}] at '{stage.at}' begins at sample {sample}, no later than the one "
+                    f"before it (sample {begun[-1][0]}); a stage has one step at least"
+                )
+            begun.append((sample, stage.build()))
+        return Shapes.staged(begun)
+
+    def _begin(self, at: Quantity, earlier: Shapes) -> int:
+        """The first sample of the first step at or beyond ``at``."""
+        if at.unit == "run":
+            at = Quantity(at.amount * self.length.amount, self.length.unit)
+        if at.unit == "steps":
+            return self.batches.samples_before(math.ceil(at.amount))
+        return self.batches.samples_before(self.batches.steps_until(_in_samples(at, earlier)))
 
     def _batches(self, config: RunConfig) -> BatchSchedule:
         batch = config.batch
@@ -79,3 +115,14 @@ class Lengths:
             return BatchSchedule(doubling(batch.size, points))
         later = [Stage(self.samples(stage.at), stage.size) for stage in batch.stages]
         return BatchSchedule([*([] if any(at == 0 for at, _ in later) else [Stage(0, batch.size)]), *later])
+
+
+def _in_samples(amount: Quantity, shapes: Shapes) -> int:
+    """Samples (rounded up) from the run's start on that are ``amount``."""
+    if len(shapes.pieces) == 1 and not shapes.mix:
+        return amount.in_samples(stride=shapes.own.stride, rows=shapes.own.rows)
+    if amount.unit == "samples":
+        return math.ceil(amount.amount)
+    if amount.unit not in ("tokens", "processed"):
+        raise ValueError(f"'{amount}' is no amount of samples or tokens")
+    return shapes.samples_of(amount.amount, predicted_by if amount.unit == "tokens" else processed_by)

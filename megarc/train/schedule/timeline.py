@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from megarc.data import Shapes
 from megarc.train.config import RunConfig
 from megarc.train.schedule.batch_schedule import BatchSchedule, Interval
 from megarc.train.schedule.learning_rate import LearningRate, learning_rate
 from megarc.train.schedule.lengths import Lengths
 from megarc.train.standing import Standing
-from megarc.window import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Timeline:
         kept_for_good: the first checkpoint at or beyond each multiple of this stays; None: none does.
         replicas: between comparisons of weights that ranks hold alike; None: never.
         replay: between steps that are computed twice; None: never.
-        window: of every step.
+        shapes: the window of each sample.
         more_predicted, more_processed: tokens of earlier phases, beyond those that samples of this window make.
     """
 
@@ -46,7 +46,7 @@ class Timeline:
     kept_for_good: Interval | None
     replicas: Interval | None
     replay: Interval | None
-    window: Window
+    shapes: Shapes
     more_predicted: int = 0
     more_processed: int = 0
 
@@ -72,7 +72,7 @@ class Timeline:
             kept_for_good=whole.interval(saving.keep_every) if saving.keep_every else None,
             replicas=whole.interval(health.replicas) if health.replicas else None,
             replay=whole.interval(health.replay) if health.replay else None,
-            window=config.window.build(),
+            shapes=whole.shapes,
             more_predicted=standing.more_predicted,
             more_processed=standing.more_processed,
         )
@@ -90,8 +90,8 @@ class Timeline:
 
     def predicted_tokens(self, samples: int) -> int:
         """Tokens that the run's first ``samples`` samples predict."""
-        return samples * self.window.stride + self.more_predicted
+        return self.shapes.predicted(samples) + self.more_predicted
 
     def processed_tokens(self, samples: int) -> int:
         """Tokens that the run's first ``samples`` samples read."""
-        return samples * self.window.rows + self.more_processed
+        return self.shapes.processed(samples) + self.more_processed

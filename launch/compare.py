@@ -1,0 +1,204 @@
+"""Trains causal and [R | C] recipes on a corpus at equal FLOPs, and says which to use."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from megarc.errors import EXIT_SAVED, run_script
+
+if TYPE_CHECKING:
+    from megarc.parallel import Groups
+    from megarc.science.recipes import Campaign, Result
+    from megarc.train import RunConfig
+
+EXAMPLES = """examples:
+  python launch/compare.py --config configs/recipes/text.yaml
+  python launch/compare.py --config configs/recipes/text.yaml folder=runs/mine \\
+      'run.data.train=[{path: my/train}]' 'run.data.valid=[{path: my/heldout}]' run.length='2000 steps'
+  deepspeed launch/compare.py --config FILE run.precision=bf16      on all GPUs of this machine
+  python launch/compare.py --config FILE --report                   only what is there so far
+  python launch/compare.py --keys                                   every key
+
+Every arm has the FLOPs of run.length of a causal model that predicts every row, counted by the exact mask with
+attention, embedding's head and loss rows; each tries the same learning rates and warm-ups on one seed, and its best
+is trained on more seeds. All are scored on the same held-out targets with no less context. The same command goes
+on where it was stopped."""
+
+
+def main() -> int:
+    arguments = parser().parse_args()
+    from megarc.config import load
+    from megarc.reference import reference
+    from megarc.science import MAKERS
+    from megarc.science.recipes import Campaign, CompareConfig
+
+    if arguments.keys:
+        print(reference(CompareConfig), end="")
+        return 0
+    config = load(CompareConfig, arguments.config, arguments.overrides)
+    if arguments.report:
+        report(Campaign(config, MAKERS, lambda run: None))
+        return 0
+    return compare(config.run, lambda train, groups: Campaign(
+        config, MAKERS, train, first=groups.first, wait=lambda: meet_again(groups)
+    ))  # fmt: skip
+
+
+def compare(run: RunConfig, campaign_of: object) -> int:
+    """One rank of all runs of the comparison, one after the other."""
+    from megarc.parallel import disconnect
+    from megarc.plan import explain_memory
+    from megarc.rank_environment import read_rank_environment
+    from megarc.science import MAKERS
+    from megarc.train import Ending, pretrain, start
+
+    assert callable(campaign_of)
+    try:
+        begun = start(read_rank_environment(), lambda: run, timedelta(seconds=120))
+        logging.getLogger("megarc").setLevel(logging.WARNING)
+
+        def train(config: RunConfig) -> None:
+            if pretrain(config, begun.groups, MAKERS, explain_memory) is Ending.SAVED:
+                sys.exit(EXIT_SAVED)  # a signal: the same command goes on with this run
+
+        campaign = campaign_of(train, begun.groups)
+        for one in campaign.run():
+            if begun.groups.first:
+                print(f"{len(campaign.results) + 1}: {one.name}", flush=True)
+        if begun.groups.first:
+            report(campaign)
+    finally:
+        disconnect()
+    return 0
+
+
+def meet_again(groups: Groups) -> None:
+    """No rank goes on before the first has scored and written."""
+    from megarc.parallel import gather_objects
+
+    gather_objects(None, groups.world)
+
+
+def report(campaign: Campaign) -> None:
+    """The tables, the picture and the verdict."""
+    from megarc.errors import UserError
+    from megarc.report import loss_curves
+
+    if not campaign.results:
+        raise UserError(f"{campaign.file} has no result yet; run the same command without --report")
+    print(tries_table(campaign))
+    print("\n" + finals_table(campaign))
+    curves = {
+        arm: campaign.config.folder / "runs" / best.key.name / "metrics.jsonl"
+        for arm, best in list(campaign.best().items())[:6]
+    }
+    present = {arm: path for arm, path in curves.items() if path.exists()}
+    if present:
+        picture = campaign.config.folder / "loss.png"
+        loss_curves(present, picture)
+        print(f"\n{picture}: training loss of each arm's best")
+    print("\n" + words(campaign))
+
+
+def tries_table(campaign: Campaign, *, markdown: bool = False) -> str:
+    """Every try."""
+    from megarc.report import table
+
+    columns = [
+        "arm",
+        "rate",
+        "warm-up",
+        "seed",
+        "steps",
+        "FLOPs",
+        "nats/target",
+        "+-",
+        "R both ways",
+        "+- of it",
+    ]
+    return table(columns, [_row(result) for result in campaign.results], markdown=markdown)
+
+
+def finals_table(campaign: Campaign, *, markdown: bool = False) -> str:
+    """Each arm's best rate and warm-up, over its seeds, beside the best causal arm."""
+    from megarc.report import table
+    from megarc.science.recipes import CAUSAL, paired
+
+    finals = {arm: runs for arm, runs in campaign.finalists().items() if runs}
+    means = {arm: sum(one.nats for one in runs) / len(runs) for arm, runs in finals.items()}
+    base = min((arm for arm in means if arm in CAUSAL), key=means.__getitem__, default=None)
+    rows: list[list[object]] = []
+    for arm, runs in finals.items():
+        rate = f"{runs[0].rate:g}" + (" (edge)" if campaign.at_the_edge(arm) else "")
+        row: list[object] = [arm, rate, runs[0].warmup, len(runs), _number(means[arm])]
+        if base is None or arm == base:
+            row += [None, None, None]
+        else:
+            theirs = {one.seed: one.nats for one in finals[base]}
+            both = [one for one in runs if one.seed in theirs]
+            found = paired([one.nats for one in both], [theirs[one.seed] for one in both])
+            row += [f"{found.mean:+.4f}", _number(found.error), _number(found.p)]
+        rows.append([*row, _number(sum(one.both_ways for one in runs) / len(runs))])
+    columns = [
+        "arm",
+        "rate",
+        "warm-up",
+        "seeds",
+        "nats/target",
+        f"below {base}",
+        "+- of it",
+        "p",
+        "R both ways",
+    ]
+    return table(columns, rows, markdown=markdown)
+
+
+def words(campaign: Campaign) -> str:
+    """What follows from it, in plain words."""
+    from megarc.science.recipes import verdict
+
+    found = verdict(campaign)
+    if found is None:
+        return "There is no verdict yet: a causal arm and another one need their whole grid."
+    base, best, difference = found
+    side = "below" if difference.mean >= 0 else "above"
+    figure = f"{abs(difference.mean):.4f} nats a target {side} the best causal arm, {base}, at equal FLOPs"
+    if math.isnan(difference.p):
+        return f"{best} lies {figure}. One seed shows no difference: give more seeds."
+    figure += f" (n = {difference.pairs} seeds, +- {difference.error:.4f}, two-sided p = {difference.p:.2g})"
+    if abs(difference.mean) > 2 * difference.error and difference.p < 0.05:
+        return f"Use {best if difference.mean > 0 else base}: {best} lies {figure}."
+    return f"Neither is clearly ahead: {best} lies {figure}. Causal is the simpler choice."
+
+
+def _row(result: Result) -> list[object]:
+    return [
+        result.arm, f"{result.rate:g}", result.warmup, result.seed, result.steps, f"{result.flops:.4g}",
+        _number(result.nats), _number(result.error), _number(result.both_ways), _number(result.both_ways_error),
+    ]  # fmt: skip
+
+
+def _number(value: float) -> str | None:
+    return None if math.isnan(value) else f"{value:.4f}"
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="keys in YAML")
+    parser.add_argument("--report", action="store_true", help="print what is there so far")
+    parser.add_argument("--keys", action="store_true", help="print every key")
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="keys that win over the file's")
+    return parser
+
+
+if __name__ == "__main__":
+    run_script(main)

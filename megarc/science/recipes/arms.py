@@ -1,0 +1,114 @@
+"""The arms of a comparison: one run, with other windows and losses, as long as the same FLOPs allow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from megarc.config import build, to_dict
+from megarc.data import Maker
+from megarc.errors import UserError
+from megarc.model import cost_of
+from megarc.quantity import Quantity
+from megarc.train import Lengths, RunConfig, open_train
+from megarc.window import Window
+
+if TYPE_CHECKING:
+    from megarc.science.recipes.config import CompareConfig
+
+CAUSAL = ("causal", "causal-c")
+"""The causal arms: every row predicted; only the rows of C, as in [R | C]."""
+ARMS = (*CAUSAL, "rc", "late", "mix", "rc+loss", "late+loss", "mix+loss")
+"""All arms: from the start [R | C]; causal, then [R | C]; both by sample; each of these with a loss on R."""
+
+
+def arm_config(comparison: CompareConfig, arm: str) -> RunConfig:
+    """The run of ``arm``: its windows, and as many steps as the budget's FLOPs allow.
+
+    Raises:
+        UserError: where that is not one step.
+    """
+    tree = to_dict(comparison.run)
+    tree |= {"window": _window(comparison, arm), "objective": {}}
+    if arm.endswith("+loss"):
+        tree["objective"] = {"recent": to_dict(comparison.loss)}
+    base = build(RunConfig, tree, f"arm {arm}")
+    budget, low, high = budget_of(comparison), 0, 1
+
+    def flops(steps: int) -> float:
+        return flops_of(_of_length(base, steps))
+
+    while flops(high) <= budget:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if flops(middle) <= budget else (low, middle)
+    if low < 2:
+        raise UserError(f"arm {arm}: the FLOPs of run.length are not two steps of it; make run.length longer")
+    return _of_length(base, low)
+
+
+def with_vocabulary(comparison: CompareConfig, makers: Mapping[str, Maker]) -> CompareConfig:
+    """``comparison`` with the vocabulary of its data, which FLOPs depend on.
+
+    Raises:
+        UserError: as a run does, where there is no data, or it does not know its vocabulary.
+    """
+    run = comparison.run
+    if run.model.vocabulary is None:
+        known = open_train(run, makers).vocabulary
+        if known is None:
+            raise UserError(
+                "run.model.vocabulary is not given, and run.data.train does not know it; set the key"
+            )
+        run = run.model_copy(update={"model": run.model.model_copy(update={"vocabulary": known})})
+    return comparison.model_copy(update={"run": run})
+
+
+def budget_of(comparison: CompareConfig) -> float:
+    """FLOPs of the run, were it causal with every row predicted."""
+    rows = comparison.run.window.build().rows
+    window = {"recent": 0, "causal": rows, "stride": rows}
+    if "causal" not in comparison.arms:
+        window = _window(comparison, comparison.arms[0])
+    return flops_of(build(RunConfig, to_dict(comparison.run) | {"window": window}, "the budget"))
+
+
+def flops_of(config: RunConfig) -> float:
+    """Forward and backward of the whole run by the exact mask: matrices, attention, head on predicted rows."""
+    lengths, hidden = Lengths(config), config.objective.recent
+    table = config.model.padded_vocabulary * config.model.hidden
+    share = 0.0 if hidden is None else hidden.share * hidden.mask
+
+    def of(window: Window) -> float:
+        on_recent = share * max(0, window.recent - 1)  # hidden tokens' rows, on average
+        return cost_of(config.model, window).training_flops + 3 * 2 * table * on_recent
+
+    return lengths.shapes.before(lengths.batches.samples_before(lengths.total), of)
+
+
+def targets_window(comparison: CompareConfig, config: RunConfig) -> Window:
+    """The window in which an arm is scored: its own mask, and the last rows of every arm's C."""
+    own, base = config.window.build(), comparison.run.window.build()
+    return Window(own.recent, own.causal, base.stride)
+
+
+def _of_length(config: RunConfig, steps: int) -> RunConfig:
+    return config.model_copy(update={"length": Quantity(float(steps), "steps")})
+
+
+def _window(comparison: CompareConfig, arm: str) -> dict[str, Any]:
+    base = comparison.run.window.build()
+    split = {"recent": base.recent, "causal": base.causal, "stride": base.stride}
+    causal = {"recent": 0, "causal": base.rows, "stride": base.rows}
+    kind = arm.removesuffix("+loss")
+    if kind == "causal":
+        return causal
+    if kind == "causal-c":
+        return {**causal, "stride": base.stride}
+    if kind == "late":
+        later = f"{comparison.late!r} of run"
+        return {"stages": [{"at": "0 samples", **causal}, {"at": later, **split}]}
+    if kind == "mix":
+        return {**split, "mix": [{"share": comparison.mixed, "recent": 0}]}
+    return split

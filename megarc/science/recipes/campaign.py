@@ -1,0 +1,195 @@
+"""Every try of a comparison: a grid of rates and warm-ups for each arm on one seed, then seeds of each arm's best."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from megarc.data import Maker
+from megarc.science.recipes.arms import CAUSAL, arm_config, flops_of, targets_window, with_vocabulary
+from megarc.science.recipes.config import CompareConfig
+from megarc.science.recipes.score import score
+from megarc.science.recipes.statistics import Difference, paired
+from megarc.train import Lengths, RunConfig, load_model
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One run of the comparison."""
+
+    arm: str
+    rate: float
+    warmup: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.arm}-lr{self.rate:g}-w{self.warmup.replace(' ', '')}-s{self.seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a try. Losses in nats a held-out target; NaN where the run ended badly."""
+
+    arm: str
+    rate: float
+    warmup: str
+    seed: int
+    steps: int
+    flops: float
+    nats: float
+    error: float
+    both_ways: float
+    both_ways_error: float
+    seconds: float
+
+    @property
+    def key(self) -> Try:
+        return Try(self.arm, self.rate, self.warmup, self.seed)
+
+
+class Campaign:
+    """Runs what is not there yet; ``results.jsonl`` in the comparison's folder has a line for each try.
+
+    Args:
+        train: trains one run to its end, on all ranks.
+        first: whether this rank scores and writes.
+        wait: all ranks meet.
+    """
+
+    def __init__(
+        self,
+        config: CompareConfig,
+        makers: Mapping[str, Maker],
+        train: Callable[[RunConfig], None],
+        *,
+        first: bool = True,
+        wait: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.config, self.makers, self.train = with_vocabulary(config, makers), makers, train
+        self.first, self.wait = first, wait
+        self.file = config.folder / "results.jsonl"
+
+    @property
+    def results(self) -> list[Result]:
+        """All tries so far; a line that a killed process left half written counts for nothing."""
+        found = []
+        for line in self.file.read_bytes().splitlines() if self.file.exists() else []:
+            try:
+                tree: dict[str, Any] = orjson.loads(line)
+                tree = {name: math.nan if value is None else value for name, value in tree.items()}
+                found.append(Result(**tree))
+            except (orjson.JSONDecodeError, TypeError):
+                continue
+        return found
+
+    def grid(self) -> list[Try]:
+        """Every arm with every rate and warm-up, on the first seed."""
+        warmups = [str(warmup) for warmup in self.config.warmups] or [str(self.config.run.schedule.warmup)]
+        seed = self.config.run.seed
+        return [
+            Try(arm, rate, warmup, seed)
+            for arm in self.config.arms
+            for rate in self.config.rates
+            for warmup in warmups
+        ]
+
+    def finals(self) -> list[Try]:
+        """The other seeds of each arm's best."""
+        seed = self.config.run.seed
+        return [
+            Try(arm, best.rate, best.warmup, seed + number)
+            for number in range(1, self.config.seeds)
+            for arm, best in self.best().items()
+        ]
+
+    def best(self) -> dict[str, Result]:
+        """Each arm's best try of the grid, where that is whole."""
+        done = {result.key: result for result in self.results}
+        grid = self.grid()
+        found: dict[str, Result] = {}
+        for arm in self.config.arms:
+            mine = [
+                done[one] for one in grid if one.arm == arm and one in done and not math.isnan(done[one].nats)
+            ]
+            if mine and all(one in done for one in grid if one.arm == arm):
+                found[arm] = min(mine, key=lambda result: result.nats)
+        return found
+
+    def finalists(self) -> dict[str, list[Result]]:
+        """The runs of each arm's best rate and warm-up, by seed."""
+        best = self.best()
+        return {
+            arm: sorted(
+                (one for one in self.results
+                 if (one.arm, one.rate, one.warmup) == (arm, chosen.rate, chosen.warmup) and not math.isnan(one.nats)),
+                key=lambda one: one.seed,
+            )
+            for arm, chosen in best.items()
+        }  # fmt: skip
+
+    def at_the_edge(self, arm: str) -> bool:
+        """Whether the arm's best rate is the smallest or the largest that was tried."""
+        best = self.best().get(arm)
+        return best is not None and len(self.config.rates) > 1 and best.rate in (
+            min(self.config.rates), max(self.config.rates)
+        )  # fmt: skip
+
+    def run(self) -> Iterator[Try]:
+        """Trains and scores what is missing; yields each try before it begins."""
+        for plan in (self.grid, self.finals):
+            for one in plan():
+                if one in {result.key for result in self.results}:
+                    continue
+                yield one
+                self._try(one)
+
+    def _try(self, one: Try) -> None:
+        config = arm_config(self.config, one.arm)
+        folder = self.config.folder / "runs" / one.name
+        schedule = config.schedule.model_dump(mode="json") | {"warmup": one.warmup}
+        config = config.model_copy(
+            update={
+                "folder": folder,
+                "seed": one.seed,
+                "optimizer": config.optimizer.model_copy(update={"lr": config.optimizer.lr * one.rate}),
+                "schedule": type(config.schedule).model_validate_json(orjson.dumps(schedule)),
+            }
+        )
+        begun = time.monotonic()
+        self.train(config)
+        if self.first:
+            self._keep(one, config, time.monotonic() - begun)
+        self.wait()
+
+    def _keep(self, one: Try, config: RunConfig, seconds: float) -> None:
+        saved = load_model(config.folder)
+        found = score(self.config, saved, targets_window(self.config, config), self.makers)
+        steps, flops = Lengths(config).total, flops_of(config)
+        result = Result(**asdict(one), steps=steps, flops=flops, **asdict(found), seconds=round(seconds, 1))
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.open("ab") as file:
+            file.write(orjson.dumps(asdict(result)) + b"\n")
+        shutil.rmtree(Path(config.folder) / "checkpoints", ignore_errors=True)
+
+
+def verdict(campaign: Campaign) -> tuple[str, str, Difference] | None:
+    """The best causal arm, the best other one, and how much lower that is, paired by seed; None: too early."""
+    finals = campaign.finalists()
+    means = {arm: sum(one.nats for one in runs) / len(runs) for arm, runs in finals.items() if runs}
+    causal = [arm for arm in means if arm in CAUSAL]
+    others = [arm for arm in means if arm not in CAUSAL]
+    if not causal or not others:
+        return None
+    base, best = (min(some, key=lambda arm: means[arm]) for some in (causal, others))
+    by_seed = [{one.seed: one.nats for one in finals[arm]} for arm in (best, base)]
+    seeds = sorted(by_seed[0].keys() & by_seed[1].keys())
+    return base, best, paired([by_seed[0][seed] for seed in seeds], [by_seed[1][seed] for seed in seeds])
