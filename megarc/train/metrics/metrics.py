@@ -90,6 +90,7 @@ class Metrics(Observer):
         self._bar_context = progress(name, total, done=moment.samples, unit="samples", quiet=quiet)
         self.bar = self._bar_context.__enter__()
         self._samples = self._shown = moment.samples
+        self._work = engine.work  # a dry step is behind it
         self._clock = time.perf_counter()
 
     def settled(self, engine: Engine, moment: Moment, steps: Sequence[Done]) -> None:
