@@ -116,7 +116,7 @@ def probe_all(
     manifest, recents, probes = load_manifest(corpus.prefix), arguments.recent, {}
     for name, saved in models.items():
         same_tokenizer(saved, manifest and manifest.tokenizer, str(corpus.prefix))
-        documents = corpus.documents_of if saved.config.data.documents == "isolate" else None
+        documents = corpus.documents_of if saved.config.data.isolates else None
         with progress(name, len(targets) * work(windows[name], recents), unit="tokens") as bar:
             probes[name] = probe(
                 saved.model,
@@ -162,7 +162,7 @@ def segment_all(
     rows, found = [], {}
     for name, saved in models.items():
         same_tokenizer(saved, facts, str(corpus.prefix))
-        documents = corpus.documents_of if saved.config.data.documents == "isolate" else None
+        documents = corpus.documents_of if saved.config.data.isolates else None
         with progress(name, len(targets), unit="tokens") as bar:
             losses = window_losses(
                 saved.model, corpus.tokens, windows[name], targets, documents=documents, progress=bar.advance
@@ -210,7 +210,7 @@ def score_all(
         same_tokenizer(saved, manifest and manifest.tokenizer, str(corpus.prefix))
     scores = {}
     for name, saved in models.items():
-        isolated = saved.config.data.documents == "isolate"
+        isolated = saved.config.data.isolates
         with progress(name, len(targets), unit="tokens") as bar:
             if name in stacks:
                 scores[name] = stacks[name].evaluate(

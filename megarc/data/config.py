@@ -213,6 +213,11 @@ class DataConfig(Config):
     most_epochs: float = key(4.0, "warn where a source is repeated more often", circumstance=True, gt=0)
 
     @property
+    def isolates(self) -> bool:
+        """Whether attention stays inside a document."""
+        return self.documents == "isolate" or self.packs
+
+    @property
     def packs(self) -> bool:
         """Whether samples of corpora are whole documents."""
         return self.packing != "windows"

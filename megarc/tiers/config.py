@@ -118,6 +118,11 @@ class StackConfig(Config):
         names = list(self.tiers)
         if len(names) < 2:
             raise ValueError(f"a stack has two tiers or more; tiers names {len(names)}")
+        if self.run.data.packs:
+            raise ValueError(
+                f"run.data.packing is {self.run.data.packing}, and roll-outs stand at the boundaries of windows; "
+                "use run.data.packing=windows"
+            )
         for number, (name, tier) in enumerate(self.tiers.items()):
             unknown = [other for other in tier.reads.tiers or () if other not in names[:number]]
             if unknown:
