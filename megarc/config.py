@@ -124,6 +124,8 @@ def found_again(config: ConfigT, folder: Path) -> ConfigT:
             return value.model_copy(update={name: again(getattr(value, name)) for name in names})
         if isinstance(value, list):
             return [again(item) for item in value]
+        if isinstance(value, dict):
+            return {name: again(item) for name, item in value.items()}
         return found_from(value, folder) if isinstance(value, Path) else value
 
     found: ConfigT = again(config)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from megarc.config import build, found_again, load, to_kept_yaml
+from megarc.config import Config, PathKey, build, found_again, key, load, to_kept_yaml
 from megarc.data import DataConfig
 from megarc.errors import UserError
 from megarc.paths import user_path
@@ -61,9 +61,23 @@ def test_what_is_kept_is_found_from_another_folder(tmp_path, monkeypatch):
         assert (found.folder, found.start_from) == (here / "runs/a", Path("runs/gone"))
 
 
-@pytest.mark.parametrize("key", ["seed", "model.layers", "data.short_recent"])
-def test_numbers_beyond_64_bits_are_named(key):
-    with pytest.raises(UserError, match=f"'{key}' is a whole number beyond 64 bits"):
-        load(RunConfig, None, [f"{key}={2**64}"])
-    if key == "seed":
+class Tier(Config):
+    data: PathKey = key(Path("x"), "")
+
+
+class Stack(Config):
+    tiers: dict[str, Tier] = key({}, "")
+
+
+def test_paths_below_names_are_found_too(tmp_path):
+    (tmp_path / "my-only-corpus.idx").touch()
+    stack = build(Stack, {"tiers": {"top": {"data": "my-only-corpus"}}}, "test")
+    assert found_again(stack, tmp_path).tiers["top"].data == tmp_path / "my-only-corpus"
+
+
+@pytest.mark.parametrize("name", ["seed", "model.layers", "data.short_recent"])
+def test_numbers_beyond_64_bits_are_named(name):
+    with pytest.raises(UserError, match=f"'{name}' is a whole number beyond 64 bits"):
+        load(RunConfig, None, [f"{name}={2**64}"])
+    if name == "seed":
         assert load(RunConfig, None, [f"seed={2**64 - 1}"]).seed == 2**64 - 1
