@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from megarc.command import examples
 from megarc.errors import EXIT_SAVED, run_script
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ def _number(value: float) -> str | None:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, epilog=examples(EXAMPLES), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="keys in YAML")
     parser.add_argument("--report", action="store_true", help="print what is there so far")
