@@ -8,7 +8,7 @@
 The text is Python source and documentation found on this machine. CPU-seconds are
 those of the whole process tree, start-up included; "marginal" is the slope between
 two sizes, so that start-up drops out. Of every tool the best of several runs counts,
-and every output is compared byte for byte.
+and every output is compared byte for byte. A tool that takes longer than --limit is ended.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ import multiprocessing
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,11 +35,12 @@ from options import options
 
 from megarc.corpus import IndexedCorpus
 from megarc.corpus.tokenizer.train import train_tokenizer
-from megarc.errors import run_script
+from megarc.errors import UserError, run_script
 
 HERE = Path(__file__).parent
 TOOL = HERE.parent / "data_tools" / "preprocess.py"
 VOCABULARY = 32_000
+END_OF_DOCUMENT = "<|endoftext|>"
 SUFFIXES = (".py", ".rst", ".md", ".txt", ".pyi", ".h")
 WANTED = {
     "SentencePiece BPE, fast engine": 8,
@@ -144,47 +147,77 @@ def compare(work: Path, arguments: argparse.Namespace) -> dict[str, object]:
 def ours(text: Path, work: Path, model: Path, *more: str, workers: int = 1) -> Cost:
     prefix = work / "ours"
     command = [sys.executable, str(TOOL), "--input", str(text), "--output-prefix", str(prefix)]
-    command += [
-        "--tokenizer-model",
-        str(model),
-        "--append-eod",
-        "--no-shuffle",
-        "--workers",
-        str(workers),
-        *more,
-    ]
+    command += ["--tokenizer-model", str(model), "--no-shuffle", "--workers", str(workers), *more]
     cost = timed(command, prefix)
-    theirs = work / "theirs.bin"
-    comparable = theirs.exists() and theirs.with_suffix(".model").read_text() == f"{model} {text}"
-    if comparable and not filecmp.cmp(theirs, f"{prefix}.bin", shallow=False):
-        raise RuntimeError(f"{theirs} and {prefix}.bin differ")
+    made = work / "theirs.model"  # of which text, by which tokenizer, and where it lies
+    if made.exists():
+        what, theirs = made.read_text().splitlines()
+        if what == f"{model} {text}" and not filecmp.cmp(f"{theirs}.bin", f"{prefix}.bin", shallow=False):
+            raise RuntimeError(f"{theirs}.bin and {prefix}.bin differ")
     return cost
 
 
 def peer(text: Path, work: Path, model: Path, arguments: argparse.Namespace, *, fast: bool = False) -> Cost:
-    prefix = work / "theirs"
+    prefix = made = work / "theirs"
     if arguments.megatron:
-        name = "preprocess_data_fast.py" if fast else "preprocess_data.py"
-        kind = "HuggingFaceTokenizer" if model.suffix == ".json" else "SentencePieceTokenizer"
-        command = [sys.executable, str(arguments.megatron / "tools" / name), "--tokenizer-type", kind]
-        command += ["--tokenizer-model", str(model), "--append-eod", "--workers", "1"]
-        command += ["--input", str(text), "--output-prefix", str(prefix)]
-        return timed(command, Path(f"{prefix}_text_document"))
-    command = [sys.executable, str(HERE / "megatron_standin.py"), "--tokenizer-model", str(model)]
-    command += ["--input", str(text), "--output-prefix", str(prefix), *(["--fast"] if fast else [])]
-    cost = timed(command, prefix)
-    (work / "theirs.model").write_text(f"{model} {text}")
+        command = megatrons(arguments.megatron, model, fast=fast)
+        made = Path(f"{prefix}_text_document")
+    else:
+        command = [sys.executable, str(HERE / "megatron_standin.py"), "--tokenizer-model", str(model)]
+        command += ["--fast"] if fast else []
+    cost = timed([*command, "--input", str(text), "--output-prefix", str(prefix)], made, arguments.limit)
+    (work / "theirs.model").write_text(f"{model} {text}\n{made}\n")
     return cost
 
 
-def timed(command: list[str], prefix: Path) -> Cost:
+def megatrons(checkout: Path, model: Path, *, fast: bool) -> list[str]:
+    """Megatron-LM's own tool, by its documented flags; a tokenizer.json is handed over as the folder of it.
+
+    Its fast tool packs with gigatoken, in one process.
+    """
+    huggingface = model.suffix == ".json"
+    tool = checkout / "tools" / ("preprocess_data_fast.py" if fast else "preprocess_data.py")
+    if not tool.exists():
+        raise UserError(f"--megatron {checkout}: there is no {tool}; name a checkout of Megatron-LM")
+    command = [sys.executable, str(tool), "--append-eod"]
+    if huggingface:
+        configuration = model.parent / "tokenizer_config.json"
+        configuration.write_text(
+            json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END_OF_DOCUMENT})
+        )
+        command += ["--tokenizer-type", "HuggingFaceTokenizer", "--tokenizer-model", str(model.parent)]
+        command += ["--tokenizer-hf-no-include-special-tokens"]
+    else:
+        command += ["--tokenizer-type", "SentencePieceTokenizer", "--tokenizer-model", str(model)]
+    return [*command, *(["--use-gigatoken"] if fast else ["--workers", "1"])]
+
+
+def timed(command: list[str], prefix: Path, limit: float = 3600) -> Cost:
+    """Runs a tool that writes the corpus ``prefix``; its processes are ended after ``limit`` seconds.
+
+    Raises:
+        UserError: where it fails or is ended, with the end of what it said.
+    """
     start = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    _, said = process.communicate() if process.stderr is None else (None, process.stderr.read())
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        os.killpg(process.pid, signal.SIGKILL)
+
+    timer = threading.Timer(limit, end)
+    timer.start()
+    assert process.stderr is not None
+    said = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)  # the usage of the whole tree
+    timer.cancel()
     process.returncode = status
-    if status:
-        raise RuntimeError(f"{' '.join(command)} failed: {said[-2000:]}")
+    if status or late.is_set():
+        how = f"was ended after {limit:g} s (--limit)" if late.is_set() else f"failed ({status})"
+        raise UserError(f"{' '.join(command)} {how}; the end of what it said:\n{said[-2000:]}")
     cpu = usage.ru_utime + usage.ru_stime
     tokens = len(IndexedCorpus(prefix).tokens)
     cost = Cost(cpu, time.monotonic() - start, usage.ru_maxrss / 1024, tokens)
@@ -298,7 +331,7 @@ def tokenizers(work: Path) -> dict[str, Path]:
     found = {
         "bpe": work / "bpe.model",
         "unigram": work / "unigram.model",
-        "huggingface": work / "tokenizer.json",
+        "huggingface": work / "huggingface" / "tokenizer.json",  # alone: its folder is what Megatron takes
     }
     if all(path.exists() for path in found.values()):
         return found
@@ -315,11 +348,12 @@ def tokenizers(work: Path) -> dict[str, Path]:
         alphabet = library.pre_tokenizers.ByteLevel.alphabet()
         trainer = library.trainers.BpeTrainer(
             vocab_size=VOCABULARY,
-            special_tokens=["<|endoftext|>"],
+            special_tokens=[END_OF_DOCUMENT],
             initial_alphabet=alphabet,
             show_progress=False,
         )
         tokenizer.train_from_iterator(sample, trainer)
+        found["huggingface"].parent.mkdir(exist_ok=True)
         tokenizer.save(str(found["huggingface"]))
     return found
 
@@ -355,6 +389,13 @@ def parse() -> argparse.Namespace:
         "--memory-gigabytes", type=float, default=0, help="measure memory alone, up to this size"
     )
     parser.add_argument("--scaling", action="store_true", help="one worker against two alone")
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=1800,
+        metavar="S",
+        help="seconds that a tool of the peer may take (1800)",
+    )
     parser.add_argument("--work", type=Path, help="a folder that keeps text and tokenizers for the next time")
     parser.add_argument("--out", type=Path, help="(benchmarks/results/preprocess*.json)")
     arguments = parser.parse_args()
