@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from megarc.command import examples
+from megarc.command_line import refuse
 from megarc.errors import run_script
 from megarc.paths import user_path
 
@@ -39,10 +40,10 @@ def main() -> int:
     whole = parser()
     arguments, later = whole.parse_known_args(words)
     # Keys may stand behind options too, which argparse's own commands do not allow.
-    if any(word.startswith("-") or "=" not in word for word in later) or (
-        later and not hasattr(arguments, "overrides")
-    ):
+    if later and not hasattr(arguments, "overrides"):
         whole.error(f"unrecognized arguments: {' '.join(later)}")
+    if any(word.startswith("-") or "=" not in word for word in later):
+        refuse(whole, sorted(later, key=lambda word: not word.startswith("-")))
     if arguments.keys:
         return show_keys()
     if later:

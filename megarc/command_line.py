@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import NoReturn
 
 from megarc.errors import UserError
 
@@ -15,11 +17,20 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """
     arguments, unknown = parser.parse_known_intermixed_args()
     if unknown:
-        name, _, value = unknown[0].lstrip("-").partition("=")
-        if not unknown[0].startswith("--") or not name:
-            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-        raise UserError(
-            f"there is no flag --{name}; keys of the configuration are written without dashes: "
-            f"{name}={value or 'VALUE'} (--help shows the flags, --keys the keys)"
-        )
+        refuse(parser, unknown)
     return arguments
+
+
+def refuse(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> NoReturn:
+    """Ends with what is wrong with words that are neither flags nor keys.
+
+    Raises:
+        UserError: for a key that is written like a flag.
+    """
+    name, _, value = unknown[0].lstrip("-").partition("=")
+    if not unknown[0].startswith("--") or not name:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    raise UserError(
+        f"there is no flag --{name}; keys of the configuration are written without dashes: "
+        f"{name}={value or 'VALUE'} (--help shows the flags, --keys the keys)"
+    )

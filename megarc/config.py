@@ -93,9 +93,11 @@ def load(kind: type[ConfigT], path: Path | None, overrides: Sequence[str] = ()) 
     for override in bases:
         given: dict[str, Any] = {}
         _apply_override(given, override)
-        below = _of_bases(given["base"], Path())
+        below = _of_bases(given["base"], Path(), "command line", ())
     tree = read_yaml(path, below) if path else below or {}
     folder = tree.pop(WORKING_FOLDER, None)
+    if not isinstance(folder, str | None):
+        raise UserError(f"{path}: '{WORKING_FOLDER}' is no path: {folder!r}")
     for override in overrides:
         if override not in bases:
             _apply_override(tree, override)
@@ -105,7 +107,11 @@ def load(kind: type[ConfigT], path: Path | None, overrides: Sequence[str] = ()) 
 
 def build(kind: type[ConfigT], tree: Mapping[str, Any], place: str) -> ConfigT:
     """The tree ``kind`` from plain dictionaries; ``place`` names their origin in errors."""
-    if (name := _too_large(tree)) is not None:
+    try:
+        name = _too_large(tree)
+    except RecursionError:
+        raise UserError(f"{place}: a list holds itself, or lies too deep in others") from None
+    if name is not None:
         raise UserError(f"{place}: '{name}' is a whole number beyond 64 bits")
     try:
         # Through JSON, so that strict types still take a list for a tuple, a string for a path.
@@ -137,8 +143,15 @@ def overlaid(config: ConfigT, keys: Mapping[str, Any], place: str) -> ConfigT:
     return build(type(config), _merge(to_dict(config), keys), place)
 
 
-def read_yaml(path: Path, below: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """A YAML file's tree, with the files that it names under ``base`` merged beneath it, or with ``below``."""
+def read_yaml(
+    path: Path, below: Mapping[str, Any] | None = None, above: tuple[Path, ...] = ()
+) -> dict[str, Any]:
+    """A YAML file's tree, with the files that it names under ``base`` merged beneath it, or with ``below``.
+
+    ``above``: the files that led to this one.
+    """
+    if path.resolve() in above:
+        raise UserError(f"{path} names itself under 'base', directly or through other files")
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
@@ -152,14 +165,19 @@ def read_yaml(path: Path, below: Mapping[str, Any] | None = None) -> dict[str, A
     if not isinstance(tree, dict):
         raise UserError(f"{path}: expected keys and values at the top, found a {type(tree).__name__}")
     bases = tree.pop("base", [])
-    return _merge(_of_bases(bases, path.parent) if below is None else below, tree)
+    if below is None:
+        below = _of_bases(bases, path.parent, str(path), (*above, path.resolve()))
+    return _merge(below, tree)
 
 
-def _of_bases(bases: str | list[str], place: Path) -> dict[str, Any]:
-    """The trees of files named under ``base``, the later over the earlier; paths are relative to ``place``."""
+def _of_bases(bases: Any, folder: Path, place: str, above: tuple[Path, ...]) -> dict[str, Any]:
+    """The trees of files named under ``base``, the later over the earlier; paths are relative to ``folder``."""
+    names = [bases] if isinstance(bases, str) else bases
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{place}: 'base' names a configuration file, or a list of them; given: {bases!r}")
     merged: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
-        merged = _merge(merged, read_yaml(place / base))
+    for name in names:
+        merged = _merge(merged, read_yaml(folder / user_path(name), above=above))
     return merged
 
 
@@ -224,11 +242,17 @@ _Loader.add_implicit_resolver(
 )
 
 
+_KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")  # 1, on and yes are none
+
+
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[str] = set()
     for name_node, _ in node.value:
+        line = name_node.start_mark.line + 1
+        if name_node.tag not in _KEY_TAGS:
+            shown = f"'{name_node.value}'" if isinstance(name_node, yaml.ScalarNode) else "of several values"
+            raise yaml.YAMLError(f"line {line}: the key {shown} is not text to YAML; put it in quotes")
         if name_node.value in seen:
-            line = name_node.start_mark.line + 1
             raise yaml.YAMLError(f"line {line}: the key '{name_node.value}' is given twice")
         seen.add(name_node.value)
     return loader.construct_mapping(node, deep=True)
@@ -315,6 +339,13 @@ def _explain(kind: type[Config], problem: Any, place: str) -> str:
         if colon:
             hint = f"; a space belongs after the colon: {{{word}: {value}}}"
         return f"{place}: unknown key '{name}'{hint}"
+    if problem["type"] == "list_type" and isinstance(problem["input"], dict):
+        given = "; a space belongs after each colon" * any(
+            ":" in name and value is None for name, value in problem["input"].items()
+        )
+        return (
+            f"{place}: '{name}' is a list; put [ ] around its one item{given} (given: {problem['input']!r})"
+        )
     if problem["type"] == "missing":
         return f"{place}: the key '{name}' is required and missing"
     message = problem["msg"].removeprefix("Value error, ")

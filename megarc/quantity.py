@@ -30,7 +30,7 @@ _UNITS = {
     "of run": "run",
 }
 _WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9][0-9_]*)"  # a comma stands before three digits, or is a mistake
-_NUMBER = rf"{_WHOLE}(?:\.[0-9]+)?(?:e[+-]?[0-9]{{1,2}})?"
+_NUMBER = rf"(?:{_WHOLE}(?:\.[0-9]+)?|\.[0-9]+)(?:e[+-]?[0-9]{{1,2}})?"
 _PATTERN = re.compile(rf"({_NUMBER})\s*([kmbt]?)\s*({'|'.join(_UNITS)})", re.IGNORECASE)
 _HOW = "write it like '2B tokens', '300 steps', '5k windows' or '0.1 of run'"
 _MOST_DIGITS = 100  # behind the point: no number that was read has more

@@ -23,6 +23,7 @@ class Tree(Config):
     inner: Inner = key(Inner, "a group")
     length: Duration = key(Quantity(1, "steps"), "how long")
     where: Path = key(Path("x"), "a place", circumstance=True)
+    many: list[int] = key([], "numbers")
 
 
 def write(folder, name, text):
@@ -58,6 +59,18 @@ def test_file_base_and_overrides(tmp_path):
         ("name: [", "not valid YAML"),
         ("- a\n- b", "expected keys and values"),
         ("base: nowhere.yaml", "no such configuration file"),
+        ("base:\nname: x", "'base' names a configuration file.*given: None"),
+        ("base: [3]", "'base' names a configuration file"),
+        ("base: bad.yaml", "names itself under 'base'"),
+        ("base: $MEGARC_UNSET/nowhere.yaml", "MEGARC_UNSET is not set"),
+        ("name: x\non: 3", "line 2: the key 'on' is not text"),
+        ("name: x\ninner: {1: 3}", "line 2: the key '1' is not text"),
+        ("? [name]\n: x", "line 1: the key of several values is not text"),
+        (
+            "name: x\nmany: {a:3}",
+            "'many' is a list; put \\[ \\] around its one item; a space belongs after each",
+        ),
+        ("name: x\nworking_folder: 3", "'working_folder' is no path"),
     ],
 )
 def test_bad_files_are_refused_with_the_key(tmp_path, text, message):
@@ -67,7 +80,20 @@ def test_bad_files_are_refused_with_the_key(tmp_path, text, message):
     assert "bad.yaml" in str(caught.value) or "nowhere.yaml" in str(caught.value)
 
 
-@pytest.mark.parametrize("override", ["inner.width", "=3", "name.x=3", "inner.width=[", "inner.depth=3"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "inner.width",
+        "=3",
+        "name.x=3",
+        "inner.width=[",
+        "inner.depth=3",
+        "base=",
+        "base=3",
+        "inner={1: 2}",
+        "many=&a [*a]",
+    ],
+)
 def test_bad_overrides_are_refused(tmp_path, override):
     path = write(tmp_path, "run.yaml", "name: x\n")
     with pytest.raises(UserError):

@@ -18,6 +18,8 @@ from megarc.quantity import Quantity
         ("1.5k windows", 1500, "samples"),
         ("3 Samples", 3, "samples"),
         ("0.1 of run", 0.1, "run"),
+        (".5 of run", 0.5, "run"),
+        (".25B tokens", 25e7, "tokens"),
         ("1e6 tokens", 1e6, "tokens"),
         ("60steps", 60, "steps"),
         ("2tokens", 2, "tokens"),
@@ -86,6 +88,7 @@ def test_what_depends_on_batches_is_no_amount_of_samples(text):
         "1,5 tokens of run",
         "1,5 tokens",
         "1e300 tokens",
+        ". of run",
     ],
 )
 def test_what_is_no_amount_is_refused(text):

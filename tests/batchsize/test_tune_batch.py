@@ -61,3 +61,8 @@ def test_critical_extrapolates_over_sizes(published):
 def test_critical_refuses_without_a_number(tmp_path, steps, said):
     path = steps_table(tmp_path / "steps.csv", steps)
     assert said in tune("critical", "--table", path, "--optimal-batch", 256, code=2)
+
+
+@pytest.mark.parametrize("words", [["--model.layers", "2"], ["micro", "--model.layers=2"]])
+def test_a_key_that_is_written_like_a_flag_is_answered_with_how_it_is_written(words):
+    assert "written without dashes: model.layers=" in tune(*words, code=2)

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import lru_cache
 from pathlib import Path
 
 from megarc.corpus.inputs.sniff import compression_of, format_of
@@ -69,9 +70,9 @@ def find_inputs(
     found: dict[str, Input] = {}
     passed: Counter[str] = Counter()
     for path, below in _paths(named, passed):
-        name = str(path)
+        name = _place(path)
         if name in found:
-            passed["named twice"] += 1
+            passed["named twice" if found[name].name == str(path) else "reached twice"] += 1
         elif _fits(path, below, exclude):
             passed["excluded"] += 1
         elif below and format is None and _is_card(path):
@@ -90,6 +91,16 @@ def told(passed: Counter[str]) -> str:
     """What was passed over, in one line."""
     counts = [f"{count} {reason}" for reason, count in passed.most_common()]
     return ", ".join(counts[:8]) + (f", {len(counts) - 8} more kinds" if len(counts) > 8 else "")
+
+
+def _place(path: Path) -> str:
+    """One name for a file, however it was reached: ``**`` follows links, a loop of them forty times."""
+    return str(path) if str(path) == "-" else os.path.join(_real(path.parent), path.name)  # noqa: PTH118
+
+
+@lru_cache(maxsize=1024)
+def _real(folder: Path) -> str:
+    return os.path.realpath(folder)
 
 
 def _paths(named: Iterable[str], passed: Counter[str]) -> Iterator[tuple[Path, Path | None]]:

@@ -125,3 +125,13 @@ def test_globs_reach_into_folders(tmp_path):
     assert names("**") == (everything, {})
     assert names("**/*.txt") == (everything, {})
     assert names("*") == (["x.txt"], {"folders that a pattern fits": 1})
+
+
+def test_a_glob_meets_each_file_once_whatever_links_lead_to_it(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.txt").write_bytes(b"text")
+    (tmp_path / "a" / "again").symlink_to(tmp_path / "a")  # ``**`` follows it until the system says stop
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    found, passed = find_inputs([f"{tmp_path}/**/*.txt"])
+    assert len(found) == 1 and passed["reached twice"] > 1
+    assert len(find_inputs([f"{tmp_path}/a/x.txt", f"{tmp_path}/b/x.txt"])[0]) == 1
