@@ -56,7 +56,7 @@ def main() -> None:
     for language, what, count in report.rows():
         print(f"  {language}: {count} {what}")
     if report.rejects:
-        print(f"  {report.rejects} bad lines passed over")
+        print(f"  {report.rejected()}")
 
 
 def parser() -> argparse.ArgumentParser:

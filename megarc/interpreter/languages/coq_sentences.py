@@ -14,9 +14,9 @@ def sentences(source: str) -> tuple[list[str], str]:
     found: list[str] = []
     at = begun = 0
     while at < len(source):
-        if not source[begun:at].strip():
-            begun = at
-        if source.startswith("(*", at):
+        if begun == at and source[at].isspace():
+            begun = at = at + 1
+        elif source.startswith("(*", at):
             end = _after_comment(source, at)
             if end is None:
                 return found, source[begun:]

@@ -16,7 +16,6 @@ class Cache:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
 
     def get(self, key: Any) -> Any:
         """What was put under ``key``; None where nothing was, or what lies there is damaged."""
@@ -27,7 +26,7 @@ class Cache:
 
     def put(self, key: Any, answers: Any) -> None:
         path = self._path(key)
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with written_atomically(path) as file:
             file.write(orjson.dumps({"answers": answers}))
 

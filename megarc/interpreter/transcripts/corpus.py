@@ -22,7 +22,7 @@ from megarc.interpreter.languages import Language
 from megarc.interpreter.sandbox import Sandbox
 from megarc.interpreter.transcripts.cache import Cache
 from megarc.interpreter.transcripts.transcribe import Settings, Transcript, transcribe
-from megarc.progress import progress
+from megarc.progress import Estimate, progress, rate_told
 
 _AHEAD = 4  # documents a worker that may wait for one before them
 
@@ -60,16 +60,27 @@ class Request:
 
 @dataclass(slots=True)
 class Report:
-    """Counts: of documents, of bad lines, and of pieces by language and what became of them."""
+    """Counts: of documents, of bad lines and files, and of pieces by language and what became of them.
+
+    Attributes:
+        first_reject: where the first bad line or file stands, and what is wrong with it.
+    """
 
     documents: int = 0
     written: int = 0
     rejects: int = 0
+    first_reject: str = ""
     pieces: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def rows(self) -> list[list[object]]:
         """A table's: language, what became of its pieces, how many."""
         return [[language, what, count] for (language, what), count in sorted(self.pieces.items())]
+
+    def rejected(self) -> str:
+        """Bad lines and files in one line; empty where there are none."""
+        if not self.rejects:
+            return ""
+        return f"{self.rejects} bad lines or files were passed over; the first: {self.first_reject}"
 
 
 def interpret(request: Request) -> Report:
@@ -82,7 +93,7 @@ def interpret(request: Request) -> Report:
         raise UserError(f"{request.workers} workers; there must be 1 or more")
     inputs, _ = find_inputs(request.inputs, request.exclude)
     cache, report = Cache(request.cache), Report()
-    total = sum(file.bytes for file in inputs)
+    total, pieces = sum(file.bytes for file in inputs), Estimate(None)
 
     def work(document: tuple[str, str]) -> tuple[str, str, Transcript]:
         name, text = document
@@ -94,15 +105,17 @@ def interpret(request: Request) -> Report:
         for name, text, made in _in_order(work, documents, request.workers):
             report.documents += 1
             report.pieces += made.pieces
-            bar.advance(len(text.encode()), pieces=sum(report.pieces.values()))
+            pieces.advance(made.pieces.total())
+            bar.advance(len(text.encode()), pieces=f"{pieces.done:.0f}, {rate_told(pieces, 'pieces')}")
             if made.kept or request.whole:
                 report.written += 1
                 line = {"text": made.marked, "source": name, "pieces": made.kept}
                 file.write(orjson.dumps(line) + b"\n")
         if not report.pieces:
+            rejected = report.rejected()
             raise UserError(
                 f"there is no code in {', '.join(request.languages)} in the {report.documents} documents of "
-                f"{', '.join(request.inputs)}"
+                f"{', '.join(request.inputs)}{rejected and f' ({rejected})'}"
             )
     with written_atomically(request.report) as file:
         file.write(orjson.dumps(_facts(report), option=orjson.OPT_INDENT_2) + b"\n")
@@ -128,6 +141,9 @@ def _documents(inputs: list[Input], json_key: str, report: Report) -> Iterator[t
             file = inputs[span.input]
             several = file.format != "text"
             for block in read_span(file, span, Choice(json_key)):
+                if block.rejects and not report.rejects:
+                    first = block.rejects[0]
+                    report.first_reject = f"{file.name}:{first.byte if several else ''} {first.reason}"
                 report.rejects += len(block.rejects)
                 for text, offset in zip(block.texts, block.offsets, strict=True):
                     yield (f"{file.name}:{offset}" if several else file.name), text

@@ -18,6 +18,7 @@ _ALIASES = {
     "lean": "lean", "lean4": "lean",
 }  # fmt: skip
 _FENCE = re.compile(r"(\s*)(`{3,}|~{3,})\s*\{?\.?([\w-]*)[^`]*$")
+_LONGEST_MARK = 1000  # characters of a line that opens a block: patterns would search a longer one for hours
 _DIRECTIVE = re.compile(r"(\s*)\.\. (?:code-block|code|sourcecode|testcode|highlight):: *(\w*)\s*$")
 _PROMPTS = (
     ("python", re.compile(r"(\s*)>>> ?(.*)$"), re.compile(r"\s*\.\.\.(?: (.*)|\s*)$")),
@@ -47,11 +48,14 @@ def find_code(document: str, name: str, languages: Collection[str]) -> list[Segm
 
 def _lines(document: str, languages: Collection[str]) -> list[Segment]:
     lines = document.splitlines(keepends=True)
+    fences = _Fences(lines)
     segments: list[Segment] = []
     text: list[str] = []
     at = 0
     while at < len(lines):
-        found = _session(lines, at) or _fenced(lines, at) or _directed(lines, at)
+        found = _session(lines, at)
+        if found is None and len(lines[at]) <= _LONGEST_MARK:
+            found = fences.block(at) or _directed(lines, at)
         if found is None or found[0] not in languages:
             after = at + 1 if found is None else found[2]
             text += lines[at:after]
@@ -95,16 +99,34 @@ def _begins(line: str, indent: str) -> bool:
     return not line.startswith(indent) or line.strip() in ('"""', "'''") or line.strip().startswith("```")
 
 
-def _fenced(lines: list[str], at: int) -> Found | None:
-    """A fenced block whose language is known; one with prompts in it is a session instead."""
-    fence = _FENCE.match(lines[at].rstrip("\n"))
-    language = _ALIASES.get(fence[3].lower()) if fence else None
-    if fence is None or language is None:
+class _Fences:
+    """A document's fenced blocks, in the order of its lines."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self._lines = lines
+        self._open: dict[str, int] = {}  # by character: a fence so long is not closed before the end
+
+    def block(self, at: int) -> Found | None:
+        """A fenced block whose language is known; one with prompts in it is a session instead."""
+        fence = _FENCE.match(self._lines[at].rstrip("\n"))
+        language = _ALIASES.get(fence[3].lower()) if fence else None
+        if fence is None or language is None:
+            return None
+        end = self._end(at, fence[2])
+        if end is None:
+            return None
+        return language, _pieces("".join(self._lines[at + 1 : end]), language), end + 1
+
+    def _end(self, at: int, fence: str) -> int | None:
+        """The line that closes ``fence``. What no line behind an earlier one closes, none behind this one does."""
+        if len(fence) >= self._open.get(fence[0], len(fence) + 1):
+            return None
+        for end in range(at + 1, len(self._lines)):
+            line = self._lines[end].strip()
+            if line.startswith(fence) and not line.strip(fence[0]):
+                return end
+        self._open[fence[0]] = len(fence)
         return None
-    for end in range(at + 1, len(lines)):
-        if lines[end].strip().startswith(fence[2]) and not lines[end].strip().strip(fence[2][0]):
-            return language, _pieces("".join(lines[at + 1 : end]), language), end + 1
-    return None
 
 
 def _directed(lines: list[str], at: int) -> Found | None:
@@ -127,7 +149,7 @@ def _pieces(block: str, language: str) -> list[str]:
     block = dedent(block).strip("\n")
     if not block.strip():
         return []
-    if language == "python" and re.search(r"^\s*(>>>|In \[\d*\]:)", block, re.MULTILINE):
+    if language == "python" and re.search(r"^[ \t]*(>>>|In \[\d*\]:)", block, re.MULTILINE):
         return [one.text for one in _lines(block, ("python",)) if one.kind == "code"]
     return [block + "\n"]
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import runpy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.ranks import run_jobs
 from support.runs import config, metrics
-from support.scripts import run
+from support.scripts import ROOT, run
 
 from megarc.corpus import PackRequest, PackSettings, pack_and_join, parse_marked
 from megarc.interpreter.languages import Language
@@ -30,54 +32,93 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "packed"
 
 
-def job(prefix: Path, folder: Path, **parallel: object) -> dict[str, object]:
+def job(prefix: Path, folder: Path, steps: int = STEPS, **changes: object) -> dict[str, object]:
     source = {"kind": "transcripts", "path": str(prefix)}
     other = {**source, "options": {"weights": {"text": 0.5, "output": 0.25}}}
-    tree = config(folder, 0, STEPS, data__train=[source], data__valid=[other])
-    tree["parallel"] = parallel
+    tree = config(folder, 0, steps, data__train=[source], data__valid=[other], **changes)
     tree["validation"] = {"every": "2 steps", "windows": 6}
     return {"do": "pretrain", "config": tree}
 
 
-def test_weights_by_segment_count_the_same_on_any_topology(prefix: Path, tmp_path: Path) -> None:
-    topologies: dict[str, dict[str, object]] = {
-        "tensor": {"tensor": 2, "sequence": True},
-        "data": {"zero": 3},
-        "pipeline": {"pipeline": 2, "zero": 1},
-    }
-    run_jobs([job(prefix, tmp_path / name, **parallel) for name, parallel in topologies.items()], 2, tmp_path)
-    run_jobs([job(prefix, tmp_path / "alone", zero=0)], 1, tmp_path)
-    for name in ("train/nats_per_token", "heldout/nats_per_token"):
-        alone = metrics(tmp_path / "alone", name)
-        assert len(alone) > 1
-        for other in topologies:
-            assert metrics(tmp_path / other, name) == pytest.approx(alone, rel=1e-5), (name, other)
-
-
-def test_a_trained_model_calls_the_interpreter_and_is_a_judge(
-    prefix: Path, tmp_path: Path, language: Callable[[str], Language]
-) -> None:
-    """By the commands: learns one document by heart, writes its code, is given Python's output, judges pieces."""
-    assert language("python")
-    tree = config(tmp_path / "run", 0, 120, data__train=[{"kind": "transcripts", "path": str(prefix)}])
+def learning(prefix: Path, folder: Path) -> dict[str, object]:
+    """A run that learns the document by heart."""
+    tree = config(folder, 0, 120, data__train=[{"kind": "transcripts", "path": str(prefix)}])
     tree |= {"data": {**tree["data"], "valid": []}, "window": {"recent": 40, "causal": 24, "stride": 24}}
     tree["optimizer"] = {"lr": 1e-2}
-    run_jobs([{"do": "pretrain", "config": tree}], 1, tmp_path)
+    return {"do": "pretrain", "config": tree}
+
+
+TOPOLOGIES: dict[str, dict[str, object]] = {
+    "tensor": {"parallel": {"tensor": 2, "sequence": True}},
+    "data": {"parallel": {"zero": 3}},
+    "pipeline": {"parallel": {"pipeline": 2, "zero": 1}},
+    "recomputation": {"parallel": {"zero": 2}, "execution__recompute": "full"},
+    "resharded": {"parallel": {"tensor": 2}},
+    "bf16": {"parallel": {"zero": 2}, "precision": "bf16"},
+}
+
+
+@pytest.fixture(scope="module")
+def runs(prefix: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run on one rank and on two, and one that learns by heart; one pool of ranks for each world size."""
+    folder = tmp_path_factory.mktemp("runs")
+    bf16 = {"precision": "bf16", "parallel": {"zero": 1}}
+    alone = [
+        job(prefix, folder / "alone"),
+        job(prefix, folder / "alone-bf16", **bf16),
+        job(prefix, folder / "resharded", STEPS // 2),
+        learning(prefix, folder / "learnt"),
+    ]
+    run_jobs(alone, 1, folder)
+    run_jobs([job(prefix, folder / name, **changes) for name, changes in TOPOLOGIES.items()], 2, folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", TOPOLOGIES)
+def test_weights_by_segment_count_the_same_on_any_topology(runs: Path, name: str) -> None:
+    """Recomputed, in bf16, and where two ranks go on with a checkpoint of one, too."""
+    one, tolerance = ("alone-bf16", 1e-3) if name == "bf16" else ("alone", 1e-5)
+    for number in ("train/nats_per_token", "heldout/nats_per_token"):
+        alone = metrics(runs / one, number)
+        assert len(alone) > 1
+        assert metrics(runs / name, number) == pytest.approx(alone, rel=tolerance), number
+    resumed = "goes on from step 2" in (runs / name / "log.txt").read_text()
+    assert resumed == (name == "resharded")
+
+
+def command(capsys: pytest.CaptureFixture[str], script: str, *words: object, code: int = 0) -> str:
+    """What ``script`` prints; in this process, which has torch already."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(sys, "argv", [script, *map(str, words)])
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    printed = "".join(capsys.readouterr())
+    assert ended.value.code == code and "Traceback" not in printed, printed
+    return printed
+
+
+def test_a_trained_model_calls_the_interpreter(runs: Path, language: Callable[[str], Language]) -> None:
+    """By the command: has learnt one document by heart, writes its code, is given Python's output."""
+    assert language("python")
+    names = ["--interpreter", "python,smt" if language("smt") else "python"]
     generate = [
         "python",
         "launch/generate.py",
         "--run",
-        tmp_path / "run",
+        runs / "learnt",
         "--tokens",
         "40",
         "--temperature",
         "0",
     ]
-    prompt = ["--prompt", "2+3 is ", "--tokenizer-model", "bytes"]
-    said = run(*generate, *prompt, "--interpreter", "python,smt" if language("smt") else "python")
+    said = run(*generate, "--prompt", "2+3 is ", "--tokenizer-model", "bytes", *names)
     assert "python: done" in said and "<in:python>2+3</in><out>5\n</out>seven." in said
-    told = run("python", "launch/evaluate.py", "--run", tmp_path / "run", "--corpus", prefix, "--segments",
-               "--json", tmp_path / "s.json")  # fmt: skip
+
+
+def test_a_trained_model_is_scored_by_segments(
+    runs: Path, prefix: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = command(capsys, "launch/evaluate.py", "--run", runs / "learnt", "--corpus", prefix, "--segments",
+                   "--json", tmp_path / "s.json")  # fmt: skip
     (found,) = json.loads((tmp_path / "s.json").read_text()).values()
     assert "by the run's weights" in told
     # Learnt by heart, but for outputs, which weighed nothing.
@@ -85,20 +126,16 @@ def test_a_trained_model_calls_the_interpreter_and_is_a_judge(
     shares = {"text": 15, "code": 12}  # of a document, its end included
     mean = sum(found[kind] * share for kind, share in shares.items()) / sum(shares.values())
     assert found["by the run's weights"] == pytest.approx(mean, rel=0.2)
+
+
+def test_a_trained_model_is_a_judge(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    judge = ["launch/filter_transcripts.py", "--run", runs / "learnt", "--tokenizer-model", "bytes",
+             "--input", source, "--output", target, "--threshold", "0.01"]  # fmt: skip
+    source.write_text(json.dumps({"text": "a <in:python> b"}) + "\n")
+    said = command(capsys, *judge, code=2)
+    assert "line 1: no transcript (<in> is not closed" in said and not target.exists()
     source.write_text(json.dumps({"text": DOCUMENT, "source": "a"}) + "\n")
-    judge = [
-        "python",
-        "launch/filter_transcripts.py",
-        "--run",
-        tmp_path / "run",
-        "--tokenizer-model",
-        "bytes",
-    ]
-    run(*judge, "--input", source, "--output", target, "--threshold", "0.01")
+    command(capsys, *judge)
     (line,) = [json.loads(one) for one in target.read_text().splitlines()]
     assert line["pieces"] == 1 and parse_marked(line["text"]) == parse_marked(DOCUMENT)
-    source.write_text(json.dumps({"text": "a <in:python> b"}) + "\n")
-    assert "line 1: no transcript (<in> is not closed" in run(
-        *judge, "--input", source, "--output", target, code=2
-    )

@@ -86,6 +86,28 @@ def test_text_outside_of_code_is_kept_to_the_character() -> None:
     assert find_code(text, "a.rst", ("python",)) == [Segment("text", text)]
 
 
+@pytest.mark.parametrize(
+    ("name", "document"),
+    [
+        ("fences.md", "```python\n" * 200_000),
+        ("line.md", "```" + "a" * 1_000_000 + "`\n"),
+        ("spaces.rst", ".. code::" + " " * 1_000_000 + "-\n"),
+        ("verilog.v", "module " * 400_000),
+    ],
+    ids=lambda value: value[:10],
+)
+def test_long_rubbish_is_text(name: str, document: str) -> None:
+    """A search that is quadratic in any of these would go on for hours."""
+    assert find_code(document, name, ("python", "coq")) == [Segment("text", document)]
+
+
+def test_a_fence_is_closed_by_one_of_its_kind_and_length() -> None:
+    document = "````python\n~~~py\n1\n~~~\n```python\n2\n```\n~~~~py\n~~~\n3\n~~~~~\n"
+    assert pieces(document) == ["1\n", "2\n", "~~~\n3\n"]
+    blank = "```python\nx = 1" + "\n" * 500_000 + "y = 2\n```\n"
+    assert [len(piece) for piece in pieces(blank)] == [500_011]
+
+
 def test_normalising() -> None:
     assert settled("<a at 0x7f00000001> <b at 0x7f00000002> <a at 0x7f00000001> 0x7f00000001") == (
         "<a at 0x1> <b at 0x2> <a at 0x1> 0x7f00000001"
@@ -115,14 +137,20 @@ def write(folder: Path) -> list[str]:
 
 
 def test_a_corpus_becomes_transcripts(
-    hasty: Sandbox, language: Find, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hasty: Sandbox,
+    language: Find,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     languages = {name: language(name) for name in ("python", "smt")}
     request = Request(write(corpus), tmp_path / "out.jsonl", languages, hasty, workers=2)
     report = interpret(request)
+    assert "pieces 15, " in (told := capsys.readouterr().err) and told.endswith(" pieces/s\n")
     assert (report.documents, report.written, report.rejects) == (6, 4, 1)
+    assert "lines.jsonl:27 malformed JSON" in report.rejected()
     assert dict(report.pieces) == {
         ("python", "kept"): 5 + 2 + 1 + 1,
         ("python", "kept, an error"): 1,
@@ -178,7 +206,10 @@ def test_a_corpus_without_code_is_an_error_and_leaves_nothing(
     )
     with pytest.raises(UserError, match="there is no code in python"):
         interpret(request)
-    assert not request.output.exists() and not request.report.exists()
+    (tmp_path / "plain.txt").write_bytes(b"\xff\0")
+    with pytest.raises(UserError, match=r"1 bad .* the first: .*plain.txt: not text: a NUL at byte 1"):
+        interpret(request)
+    assert [path.name for path in tmp_path.iterdir()] == ["plain.txt"]
     with pytest.raises(UserError, match="0 workers"):
         interpret(Request([], tmp_path / "o", {}, sandbox, workers=0))
 
