@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+import _needs  # noqa: F401  (ends where the packages are not there)
 from rich.console import Console
 
 from megarc.command import examples

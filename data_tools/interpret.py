@@ -8,6 +8,8 @@ import sys
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import _needs  # noqa: F401  (ends where the packages are not there)
+
 from megarc.command import examples
 from megarc.errors import run_script
 from megarc.interpreter.languages import KNOWN, LanguagesConfig, open_languages

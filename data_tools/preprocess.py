@@ -10,6 +10,8 @@ from pathlib import Path
 # numpy's linear algebra, which packing never calls, would start a thread a core; each spins for a while.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import _needs  # noqa: F401  (ends where the packages are not there)
+
 from megarc.command import examples
 from megarc.corpus import PackRequest, PackSettings, join_parts, pack, pack_and_join
 from megarc.corpus.indexed.manifest import Manifest

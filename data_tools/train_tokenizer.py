@@ -6,6 +6,8 @@ import argparse
 import sys
 import time
 
+import _needs  # noqa: F401  (ends where the packages are not there)
+
 from megarc.command import examples
 from megarc.corpus import RESERVED
 from megarc.corpus.inputs.find import FORMATS

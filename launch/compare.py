@@ -10,6 +10,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import _needs  # noqa: F401  (ends where the packages are not there)
+
 from megarc.command import examples
 from megarc.errors import EXIT_SAVED, run_script
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import _needs  # noqa: F401  (ends where the packages are not there)
+
 from megarc.command import examples, pages, summary
 from megarc.config import Config, dotted_keys
 from megarc.errors import UserError, run_script

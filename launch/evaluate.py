@@ -7,6 +7,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import _needs  # noqa: F401  (ends where the packages are not there)
+
 from megarc.command import examples
 from megarc.errors import UserError, run_script
 from megarc.paths import user_path

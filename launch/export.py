@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+import _needs  # noqa: F401  (ends where the packages are not there)
+
 from megarc.command import examples
 from megarc.errors import run_script
 from megarc.paths import user_path

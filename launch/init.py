@@ -6,6 +6,8 @@ import argparse
 import shutil
 from pathlib import Path
 
+import _needs  # noqa: F401  (ends where the packages are not there)
+
 from megarc.command import examples, resources
 from megarc.errors import UserError, run_script
 from megarc.paths import user_path

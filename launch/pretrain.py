@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import _needs  # noqa: F401  (ends where the packages are not there)
+
 from megarc.command import examples
 from megarc.command_line import parsed
 from megarc.errors import EXIT_SAVED, run_script

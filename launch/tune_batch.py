@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+import _needs  # noqa: F401  (ends where the packages are not there)
+
 from megarc.command import examples
 from megarc.command_line import refuse
 from megarc.errors import run_script

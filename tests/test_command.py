@@ -16,8 +16,8 @@ def megarc(*words, **more):
 
 
 def test_every_page_is_a_command_with_a_summary():
-    names = {path.stem.replace("_", "-") for path in (ROOT / "launch").glob("*.py")}
-    names |= {path.stem.replace("_", "-") for path in (ROOT / "data_tools").glob("*.py")}
+    names = {path.stem.replace("_", "-") for path in (ROOT / "launch").glob("[!_]*.py")}
+    names |= {path.stem.replace("_", "-") for path in (ROOT / "data_tools").glob("[!_]*.py")}
     assert set(pages()) == names | {"demo"}
     shown = megarc("--help")
     for name, path in pages().items():
@@ -32,6 +32,15 @@ def test_a_page_gets_its_words_and_its_exit_code(tmp_path):
     assert "error: " in megarc("verify", tmp_path / "nothing", code=2)
     assert "did you mean 'pretrain'?" in megarc("pretrian", code=2)
     assert "megarc --help lists them" in megarc("sing", code=2)
+
+
+def test_a_forgotten_environment_is_answered_in_a_sentence():
+    """``python -S`` sees no packages, as another Python than the environment's."""
+    scripts = [*pages().values(), *(ROOT / name / "_needs.py" for name in ("launch", "data_tools"))]
+    for script in scripts:
+        said = run(sys.executable, "-S", script, "--help", code=2)
+        assert "has no megarc, numpy" in said and "source .venv/bin/activate" in said, script
+    assert "has no numpy" in run(sys.executable, "-S", "-m", "megarc", "pretrain", "--help", code=2)
 
 
 def test_starting_it_imports_nothing_heavy(tmp_path):

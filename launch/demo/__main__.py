@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from pathlib import Path
 
 # Several processes share the cores: with one thread each, none waits for another's threads.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+sys.path.append(str(Path(__file__).parents[1]))
+import _needs  # noqa: F401  (ends where the packages are not there)
 from arms import Arm, train
 from scripts import cores, resource
 from show import pictures, sample, score, text_scores, what_next, what_they_make_of_r, who_is_right
