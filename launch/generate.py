@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from megarc.paths import user_path
 if TYPE_CHECKING:
     from megarc.corpus import Tokenizer
     from megarc.inference import Sampling
+    from megarc.interpreter.live import Written
     from megarc.progress import Bar
     from megarc.train import SavedModel
 
@@ -27,17 +29,23 @@ EXAMPLES = """examples:
   cat story.txt | python launch/generate.py --run runs/mine --prompt - --refresh 16
   python launch/generate.py --tiers runs/tiers/two --prompt 'import '
   python launch/generate.py --run runs/mine --prompt '123*456' --interpreter python,coq
+  python launch/generate.py --run runs/mine --prompts questions.jsonl --interpreter python > answers.jsonl
 
 With --tiers, every tier of a stack writes its roll-outs where the text ends, bottom first; the top tier goes on
 by up to c tokens (--refresh), and all write again. The tokenizer is the one that the run's corpus was packed with;
 --tokenizer-model says where it lies now.
 
 With --interpreter, code that the model closes is run in a sandbox, and its output goes on the text as given tokens;
-<out> behind the prompt is the machine's, which the model can't draw. See docs/interpreter.md."""
+<out> behind the prompt is the machine's, which the model can't draw. With --prompts too, the answers are JSON lines
+with the keys prompt, text (marked) and calls, in the order of the prompts. See docs/interpreter.md."""
+
+_TOGETHER = 32  # texts that are written at once
 
 
 def main() -> int:
     arguments = parser().parse_args()
+    if arguments.prompts and not arguments.interpreter:
+        raise UserError("--prompts goes with --interpreter; give --prompt or --prompt-file")
     from megarc.corpus import load_tokenizer
     from megarc.inference import Sampling
     from megarc.progress import progress
@@ -46,7 +54,8 @@ def main() -> int:
     saved = load_model(arguments.run or top_run(arguments.tiers), arguments.device)
     tokenizer = load_tokenizer(arguments.tokenizer_model or find_tokenizer(saved))
     same_tokenizer(saved, tokenizer, "the tokenizer")
-    ids = tokenizer.encode(read_prompt(arguments))
+    prompts = read_prompts(arguments.prompts) if arguments.prompts else [read_prompt(arguments)]
+    ids = tokenizer.encode(prompts[0])
     if not len(ids):
         raise UserError("the prompt is empty; give --prompt some text")
     sampling = Sampling(
@@ -57,9 +66,14 @@ def main() -> int:
         refresh=arguments.refresh,
         stop=None if arguments.no_stop else end_of_document(saved, tokenizer),
     )
-    with progress("generating", arguments.tokens, unit="tokens", quiet=not sys.stderr.isatty()) as bar:
+    total = arguments.tokens * len(prompts)
+    with progress("generating", total, unit="tokens", quiet=not sys.stderr.isatty()) as bar:
         if arguments.interpreter:
-            print(with_interpreter(arguments, saved, tokenizer, ids, sampling, bar))
+            written = with_interpreter(arguments, saved, tokenizer, prompts, sampling, bar)
+            for prompt, one in zip(prompts, written, strict=True):
+                print(
+                    answer(prompt, one, tokenizer) if arguments.prompts else told(arguments, one, tokenizer)
+                )
             return 0
         if arguments.tiers:
             text = through_tiers(arguments, tokenizer, ids, sampling, bar)
@@ -102,11 +116,11 @@ def with_interpreter(
     arguments: argparse.Namespace,
     saved: SavedModel,
     tokenizer: Tokenizer,
-    ids: Any,
+    prompts: list[str],
     sampling: Sampling,
     bar: Bar,
-) -> str:
-    """Ids ``ids`` [p], continued by one model and by the output of its code, as marked text."""
+) -> Iterator[Written]:
+    """Each of ``prompts``, continued by one model and by the output of its code."""
     from megarc.interpreter.languages import LanguagesConfig, open_languages
     from megarc.interpreter.live import Machine, write_together
     from megarc.interpreter.sandbox import Limits, open_sandbox
@@ -121,20 +135,37 @@ def with_interpreter(
     )
     machine = Machine(sandbox, languages, arguments.calls)
     window = saved.config.window.build()
-    (written,) = write_together(
-        saved.model,
-        [ids.tolist()],
-        window,
-        arguments.tokens,
-        tokenizer,
-        machine,
-        sampling,
-        progress=bar.advance,
-    )
+    # Each text keeps its interpreters until its batch ends.
+    for first in range(0, len(prompts), _TOGETHER):
+        ids = [tokenizer.encode(prompt).tolist() for prompt in prompts[first : first + _TOGETHER]]
+        yield from write_together(
+            saved.model,
+            ids,
+            window,
+            arguments.tokens,
+            tokenizer,
+            machine,
+            sampling,
+            first=first,
+            progress=bar.advance,
+        )
+
+
+def told(arguments: argparse.Namespace, written: Written, tokenizer: Tokenizer) -> str:
+    """A text as marked text; its calls go to standard error."""
     for call in written.calls:
         status = call.outcome.status if call.outcome else f"not run: {arguments.calls} calls are the limit"
         print(f"{call.language}: {status}", file=sys.stderr)
     return written.marked(tokenizer)
+
+
+def answer(prompt: str, written: Written, tokenizer: Tokenizer) -> str:
+    """A text as a line of JSON."""
+    calls = [
+        {"language": call.language, "status": call.outcome.status if call.outcome else "not run"}
+        for call in written.calls
+    ]
+    return json.dumps({"prompt": prompt, "text": written.marked(tokenizer), "calls": calls})
 
 
 def top_run(stack: Path) -> Path:
@@ -159,6 +190,33 @@ def read_prompt(arguments: argparse.Namespace) -> str:
         raise UserError(f"cannot read the prompt from {place}: {error.strerror}") from None
 
 
+def read_prompts(path: Path) -> list[str]:
+    """The prompts of a file of JSON lines with the key ``prompt``.
+
+    Raises:
+        UserError: where it cannot be read, a line holds no prompt, or no line does.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise UserError(f"cannot read the prompts from {path}: {error.strerror}") from None
+    prompts = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            prompt = json.loads(line)["prompt"]
+            prompt.encode()
+        except (ValueError, KeyError, TypeError, AttributeError):
+            prompt = ""
+        if not prompt:
+            raise UserError(f'{path}, line {number}: no prompt; a line is {{"prompt": "some text"}}')
+        prompts.append(prompt)
+    if not prompts:
+        raise UserError(f"{path} holds no prompts")
+    return prompts
+
+
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=examples(EXAMPLES), formatter_class=argparse.RawDescriptionHelpFormatter
@@ -169,6 +227,12 @@ def parser() -> argparse.ArgumentParser:
     prompt = parser.add_mutually_exclusive_group(required=True)
     prompt.add_argument("--prompt", help="text to go on from; - reads standard input")
     prompt.add_argument("--prompt-file", type=user_path, metavar="FILE", help="a file with that text")
+    prompt.add_argument(
+        "--prompts",
+        type=user_path,
+        metavar="FILE",
+        help="JSON lines with the key prompt; needs --interpreter",
+    )
     parser.add_argument("--tokens", type=int, default=200, help="at most so many more (200)")
     parser.add_argument("--temperature", type=float, default=0.8, help="0: always the likeliest (0.8)")
     parser.add_argument("--top-k", type=int, default=0, help="draw among so many likeliest; 0: all (0)")

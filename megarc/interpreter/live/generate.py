@@ -87,6 +87,7 @@ def write_together(
     machine: Machine,
     sampling: Sampling | None = None,
     *,
+    first: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> list[Written]:
     """Each of ``prompts`` continued by up to ``count`` tokens of the model's, and by what its code puts out.
@@ -94,6 +95,7 @@ def write_together(
     What is drawn for a text depends on its prompt, its number and the seed, not on the others.
 
     Args:
+        first: the number of the first prompt, where the prompts are some of many.
         progress: called with how many tokens more the model has written.
 
     Raises:
@@ -109,7 +111,7 @@ def write_together(
         pool = stack.enter_context(ThreadPoolExecutor(machine.workers))
         texts = [
             _Text(list(prompt), number, count, _Caller(machine, tokenizer, marks, stack))
-            for number, prompt in enumerate(prompts)
+            for number, prompt in enumerate(prompts, first)
         ]
         while active := [text for text in texts if text.left]:
             for together in _alike(active, window, sampling):

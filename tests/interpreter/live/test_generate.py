@@ -129,6 +129,10 @@ def test_a_batch_writes_what_each_text_writes_alone(
     batch = write_together(model, prompts, window, 40, TOKENIZER, everything, drawn)
     again = write_together(model, prompts[:1], window, 40, TOKENIZER, everything, drawn)
     assert batch[0].ids == again[0].ids
+    later = write_together(model, prompts[2:], window, 40, TOKENIZER, everything, drawn, first=2)
+    assert [text.ids for text in batch[2:]] == [text.ids for text in later]
+    others = write_together(model, prompts[2:], window, 40, TOKENIZER, everything, drawn)
+    assert later[0].ids != others[0].ids, "another number, other draws"
     assert all(sum(len(part.ids) for part in text.parts if part.author == "model") <= 40 for text in batch)
 
 

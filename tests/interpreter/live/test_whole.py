@@ -114,6 +114,29 @@ def test_a_trained_model_calls_the_interpreter(runs: Path, language: Callable[[s
     assert "python: done" in said and "<in:python>2+3</in><out>5\n</out>seven." in said
 
 
+def test_a_trained_model_answers_a_file_of_prompts(
+    runs: Path, tmp_path: Path, language: Callable[[str], Language], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """More than are written at once; a prompt's answer is the one that it has in a shorter file."""
+    assert language("python")
+    generate = ["launch/generate.py", "--run", runs / "learnt", "--tokens", "40", "--temperature", "0.5",
+                "--tokenizer-model", "bytes", "--prompts", tmp_path / "p.jsonl"]  # fmt: skip
+    prompts = ["2+3 is "] * 33 + ["seven.\n2+3 is "]
+    answers = []
+    for asked in (prompts, prompts[:3]):
+        (tmp_path / "p.jsonl").write_text("".join(json.dumps({"prompt": one}) + "\n\n" for one in asked))
+        said = command(capsys, *generate, "--interpreter", "python")
+        answers.append([json.loads(line) for line in said.splitlines()])
+    assert [one["prompt"] for one in answers[0]] == prompts
+    assert answers[0][:3] == answers[1]
+    assert answers[0][33]["text"].startswith("seven.\n2+3 is ")
+    right = [one for one in answers[0] if "<in:python>2+3</in><out>5\n</out>" in one["text"]]
+    assert right and all({"language": "python", "status": "done"} in one["calls"] for one in right)
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n{"prompt": ""}\n')
+    assert "p.jsonl, line 2: no prompt" in command(capsys, *generate, "--interpreter", "python", code=2)
+    assert "--prompts goes with --interpreter" in command(capsys, *generate, code=2)
+
+
 def test_a_trained_model_is_scored_by_segments(
     runs: Path, prefix: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
