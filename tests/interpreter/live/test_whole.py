@@ -90,6 +90,7 @@ def command(capsys: pytest.CaptureFixture[str], script: str, *words: object, cod
     """What ``script`` prints; in this process, which has torch already."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
         patch.setattr(sys, "argv", [script, *map(str, words)])
+        patch.syspath_prepend((ROOT / script).parent)
         runpy.run_path(str(ROOT / script), run_name="__main__")
     printed = "".join(capsys.readouterr())
     assert ended.value.code == code and "Traceback" not in printed, printed
@@ -106,7 +107,7 @@ def test_a_trained_model_calls_the_interpreter(runs: Path, language: Callable[[s
         "--run",
         runs / "learnt",
         "--tokens",
-        "40",
+        "80",
         "--temperature",
         "0",
     ]
