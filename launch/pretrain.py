@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from contextlib import ExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import _needs  # noqa: F401  (ends where the packages are not there)
 
 from megarc.command import examples
 from megarc.command_line import parsed
-from megarc.errors import EXIT_SAVED, run_script
+from megarc.errors import EXIT_SAVED, UserError, run_script
 from megarc.paths import user_path
 
 if TYPE_CHECKING:
@@ -123,7 +124,10 @@ def draw(folder: RunFolder) -> None:
     """The run's loss curves, where people would rather look than read."""
     from megarc.report import loss_curves
 
-    loss_curves({folder.path.name: folder.metrics}, folder.plots / "loss.png")
+    try:
+        loss_curves({folder.path.name: folder.metrics}, folder.plots / "loss.png")
+    except UserError as error:  # a run without a step has no loss; it ended well all the same
+        print(f"no plot: {error}", file=sys.stderr)
 
 
 def parser() -> argparse.ArgumentParser:
