@@ -28,7 +28,13 @@ def written_atomically(path: Path) -> Iterator[BinaryIO]:
 
 
 def open_partial(path: Path) -> BinaryIO:
-    """Opens ``PATH.partial``, which a killed writer may leave behind and the next one overwrites."""
+    """Opens ``PATH.partial``, which a killed writer may leave behind and the next one overwrites.
+
+    Raises:
+        UserError: where ``path`` is a folder, or its folder cannot be written to.
+    """
+    if path.is_dir():  # known only when the file takes its name otherwise, after all the work
+        raise UserError(f"could not write {path}: it is a folder; give the name of a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return Path(f"{path}.partial").open("wb")

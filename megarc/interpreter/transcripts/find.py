@@ -174,7 +174,8 @@ def _cells(document: str) -> list[str] | None:
             source = cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
             # A magic line is no Python, and its cell not either.
             code = cell["cell_type"] == "code" and not re.search(r"^\s*[%!]", source, re.MULTILINE)
-            found.append(f"```python\n{source}\n```\n" if code else f"{source}\n\n")
+            fence = "`" * max(3, 1 + max(map(len, re.findall("`+", source)), default=0))
+            found.append(f"{fence}python\n{source}\n{fence}\n" if code else f"{source}\n\n")
         return found
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return None

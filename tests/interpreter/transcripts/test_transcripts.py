@@ -76,6 +76,8 @@ def test_code_is_found_wherever_documents_hold_it() -> None:
     cells = [{"cell_type": "markdown", "source": ["# A\n"]}, {"cell_type": "code", "source": ["x = 1\n", "x"]},
              {"cell_type": "code", "source": "%timeit x"}]  # fmt: skip
     assert pieces(json.dumps({"cells": cells}), "a.ipynb") == ["x = 1\nx\n"]
+    fenced = 's = """\n```\n"""\n'
+    assert pieces(json.dumps({"cells": [{"cell_type": "code", "source": fenced}]}), "a.ipynb") == [fenced]
     assert pieces("not JSON", "a.ipynb") == []
     assert pieces("```python\nnever closed\n") == []
     assert pieces("```coq\nCheck 3.\n```\n", languages=("python",)) == []
@@ -256,6 +258,7 @@ def test_commands_say_what_is_wrong(tmp_path: Path) -> None:
         (["--languages", "lean"], "--lean"),
         (["--python", str(tmp_path / "python")], "there is no"),
         (["--workers", "0"], "whole number"),
+        (["--input", __file__, "--output", str(tmp_path)], "it is a folder"),
     ):
         command = [
             sys.executable,
