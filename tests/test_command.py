@@ -39,7 +39,7 @@ def test_a_forgotten_environment_is_answered_in_a_sentence():
     scripts = [*pages().values(), *(ROOT / name / "_needs.py" for name in ("launch", "data_tools"))]
     for script in scripts:
         said = run(sys.executable, "-S", script, "--help", code=2)
-        assert "has no megarc, numpy" in said and "source .venv/bin/activate" in said, script
+        assert "numpy, pydantic; give `make install`" in said and "source .venv/bin/activate" in said, script
     assert "has no numpy" in run(sys.executable, "-S", "-m", "megarc", "pretrain", "--help", code=2)
 
 
