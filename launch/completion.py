@@ -16,10 +16,10 @@ from megarc.config import Config, dotted_keys
 from megarc.errors import UserError, run_script
 
 EXAMPLES = """examples:
-  eval "$(megarc completion bash)"                                         in this shell
-  megarc completion bash > ~/.local/share/bash-completion/completions/megarc
-  megarc completion zsh > "${fpath[1]}/_megarc"
-  megarc completion fish > ~/.config/fish/completions/megarc.fish
+  eval "$(python launch/completion.py bash)"         in this shell
+  python launch/completion.py bash > ~/.local/share/bash-completion/completions/megarc
+  python launch/completion.py zsh > "${fpath[1]}/_megarc"
+  python launch/completion.py fish > ~/.config/fish/completions/megarc.fish
 
 It needs the package shtab:  pip install 'megarc[completion]'"""
 

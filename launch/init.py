@@ -13,8 +13,8 @@ from megarc.errors import UserError, run_script
 from megarc.paths import user_path
 
 EXAMPLES = """examples:
-  megarc init                 into the current folder
-  megarc init my-project      into a folder that is made
+  python launch/init.py                 into the current folder
+  python launch/init.py my-project      into a folder that is made
 
 A file that is already there and differs is an error, and nothing is copied; --force replaces it."""
 

@@ -93,7 +93,7 @@ def test_work_is_gone_on_with(tmp_path, big, expected, monkeypatch):
     monkeypatch.setattr(packing, "pack_piece", noting)
     said: list[str] = []
     pack_some(tmp_path / "c", big, append_end_of_document=True, say=said.append)
-    assert "going on: 2 of" in said[0]
+    assert any("going on: 2 of" in line for line in said)
     assert len(done) == len(set(done))
     assert whole(tmp_path / "c", expected)
 
@@ -211,7 +211,7 @@ def test_memory_stays_flat(tmp_path, monkeypatch):
     pack_some(tmp_path / "c", path, say=said.append)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert "cannot be cut" in said[0]
+    assert any("cannot be cut" in line for line in said)
     assert len(IndexedCorpus(tmp_path / "c").tokens) > 4_000_000
     assert peak < 30e6
 

@@ -79,7 +79,7 @@ def test_newest_stay_and_multiples_stay_for_good(runs):
 def test_a_full_disk_is_named_and_training_goes_on(runs):
     assert saved(runs / "full-continue") == [2, 6, 8]
     log = log_of(runs / "full-continue")
-    assert "step-000000004 could not be written (rank 1: " in log and "training goes on" in log
+    assert "step-000000004 could not be written (rank 1: " in log and "training continues" in log
     assert "step-000000002 is whole and stays" in log
     assert not (runs / "full-continue" / "checkpoints" / "step-000000004").exists(), (
         "it would hold the full disk"
