@@ -40,4 +40,4 @@ def as_table(run: DryRun) -> str:
         f"{one.what:<34}{one.group:>10}{one.ranks:>7}{one.times:>8}{human(one.elements):>15}"
         for one in run.collectives
     ]
-    return "\n".join(lines if run.collectives else [*lines[:-1], "a step tells nobody anything"])
+    return "\n".join(lines if run.collectives else [*lines[:-1], "a step communicates nothing"])
