@@ -43,6 +43,11 @@ class Mix(NamedTuple):
 VARIANTS = {
     "tied": {},
     "untied": {"model__tied": False},
+    "rates": {
+        "model__tied": False,
+        "optimizer__rates": {"embedding": 2.0, "norm": 0.5, "readout": 0.25},
+        "optimizer__decays": {"norm": 0.5, "embedding": 0.0},
+    },
     "short_recent": {"data__short_recent": 0.4},
     **{says: {"data__train": [{"kind": "annotated", "options": {"says": [says]}}]}
        for says in ("uniform", "weights", "row_weights", "recent", "documents", "positions")},

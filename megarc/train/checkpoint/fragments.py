@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from megarc.model import Record
 from megarc.parallel import Box, cut, size
 from megarc.train.engine import Engine
 from megarc.train.engine.optimizer import counter, set_counters
+from megarc.train.engine.places import pieces
+from megarc.train.engine.sharded_optimizer import ShardedOptimizer
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -27,35 +28,13 @@ class Fragment:
     state: dict[str, Tensor]  # "master", "exp_avg", "exp_avg_sq": float32, views into the optimizer's buffers
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """``size`` elements of a parameter from ``start`` on lie at ``offset`` of the 1-D buffer ``flat``."""
-
-    flat: Tensor
-    offset: int
-    start: int
-    size: int
-
-
 def held(engine: Engine) -> list[Fragment]:
     """All that this rank holds. With ZeRO 0 every data rank holds everything."""
     fragments = []
-    for name, parameter, record in engine.parameters():
-        place = _locate(engine, parameter)
-        if place is None or place.size == 0:
-            continue
-        moments = _moments(_adam(engine), place.flat)
-        buffers = {"master": place.flat.data, **{name: moments[name] for name in MOMENTS}}
-        fragments.append(
-            Fragment(
-                name=name,
-                record=record,
-                boxes=cut(record.boxes, place.start, place.start + place.size),
-                state={
-                    key: value.view(-1).narrow(0, place.offset, place.size) for key, value in buffers.items()
-                },
-            )
-        )
+    for piece in pieces(engine):
+        state = {"master": piece.flat.data, **_moments(engine.optimizer, piece.flat)}
+        views = {part: piece.of(buffer) for part, buffer in state.items()}
+        fragments.append(Fragment(piece.name, piece.record, piece.boxes, views))
     return fragments
 
 
@@ -82,7 +61,7 @@ def _ours_to_write(fragment: Fragment, engine: Engine) -> bool:
 
 def set_steps(engine: Engine, steps: int) -> None:
     """Adam's step counters, for its bias correction."""
-    set_counters(_adam(engine), steps)
+    set_counters(engine.optimizer, steps)
 
 
 def refresh(engine: Engine) -> None:
@@ -102,37 +81,16 @@ def refresh(engine: Engine) -> None:
         optimizer.invalidate_secondary_tensor()
 
 
-def _locate(engine: Engine, parameter: nn.Parameter) -> _Place | None:
-    optimizer = engine.deepspeed.optimizer
-    stage = engine.config.parallel.zero
-    if stage == 0:
-        return _Place(parameter, 0, 0, parameter.numel())
-    if stage == 3:
-        group, offset, size = optimizer.grad_position[optimizer.get_param_id(parameter)]
-        start = optimizer._get_param_partition_rank(parameter) * size
-        size = max(0, min(size, parameter.ds_numel - start))
-        return _Place(optimizer.fp32_partitioned_groups_flat[group], offset, start, size)
-    mapping = parameter._hp_mapping
-    if mapping is None:  # this rank owns nothing of it
-        return None
-    flat = optimizer.optimizer.param_groups[mapping.param_group_index]["params"][0]
-    low, high = mapping.lp_fragment_address, mapping.hp_fragment_address
-    return _Place(flat, high.start, low.start, low.numel)
-
-
-def _adam(engine: Engine) -> torch.optim.Optimizer:
-    optimizer: Any = engine.deepspeed.optimizer
-    return getattr(optimizer, "optimizer", optimizer)
-
-
 def _moments(adam: torch.optim.Optimizer, flat: Tensor) -> dict[str, Tensor]:
     """The moments of ``flat``, made here where no step has made them yet."""
     state = adam.state[flat]
-    if "exp_avg" not in state:
+    if isinstance(adam, ShardedOptimizer):
+        adam.moments(flat)
+    elif "exp_avg" not in state:
         state["step"] = counter(adam, flat.device)
         for name in MOMENTS:
             state[name] = torch.zeros_like(flat.data, dtype=torch.float32)
-    return state
+    return {name: state[name] for name in MOMENTS if name in state}
 
 
 def _share(fragment: Fragment, engine: Engine) -> Fragment | None:

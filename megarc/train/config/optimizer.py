@@ -4,7 +4,27 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import model_validator
+
 from megarc.config import Config, key
+
+
+class RatesConfig(Config):
+    """Multipliers of the learning rate, by kind of parameter. 0: these parameters stay as they begin."""
+
+    embedding: float = key(1.0, "token embedding (also where the head shares it) and learned positions", ge=0)
+    hidden: float = key(1.0, "the blocks' matrices", ge=0)
+    readout: float = key(1.0, "the head's matrix, where it is its own (model.tied=false)", ge=0)
+    norm: float = key(1.0, "norms' gains", ge=0)
+
+
+class DecaysConfig(Config):
+    """Multipliers of weight_decay, by kind of parameter, as in ``rates``."""
+
+    embedding: float = key(1.0, "token embedding and learned positions", ge=0)
+    hidden: float = key(1.0, "the blocks' matrices", ge=0)
+    readout: float = key(1.0, "the head's matrix, where it is its own", ge=0)
+    norm: float = key(0.0, "norms' gains", ge=0)
 
 
 class OptimizerConfig(Config):
@@ -16,9 +36,20 @@ class OptimizerConfig(Config):
         circumstance=True,
     )
     lr: float = key(1e-3, "peak learning rate", gt=0)
+    rates: RatesConfig = key(RatesConfig, "what lr is multiplied by, by kind of parameter")
     beta1: float = key(0.9, "decay of the gradient's mean", ge=0, lt=1)
     beta2: float = key(0.95, "decay of the gradient's mean square", ge=0, lt=1)
     epsilon: float = key(1e-8, "added to the root of the mean square", gt=0)
-    weight_decay: float = key(0.1, "on matrices and embeddings, not on norms' gains", ge=0)
+    weight_decay: float = key(0.1, "share of a weight that a step takes away, times its learning rate", ge=0)
+    decays: DecaysConfig = key(DecaysConfig, "what weight_decay is multiplied by, by kind of parameter")
     clip: float = key(1.0, "largest gradient norm; 0: no clipping", ge=0)
     z_loss: float = key(0.0, "weight of log_z^2 beside each row's loss (PaLM: 1e-4)", ge=0)
+
+    @model_validator(mode="after")
+    def _library_can(self) -> OptimizerConfig:
+        own = self.rates != RatesConfig() or self.decays != DecaysConfig()
+        if own and self.library != "torch":
+            raise ValueError(
+                f"optimizer.rates and optimizer.decays need optimizer.library=torch, and it is {self.library}"
+            )
+        return self

@@ -19,7 +19,10 @@ from megarc.train.config import RunConfig
 from megarc.train.engine.deepspeed_grid import Grid
 from megarc.train.engine.deepspeed_settings import deepspeed_settings
 from megarc.train.engine.engine import Engine, PipelinedEngine
-from megarc.train.engine.optimizer import adamw
+from megarc.train.engine.factors import factors_of
+from megarc.train.engine.optimizer import optimizer_of
+from megarc.train.engine.places import pieces
+from megarc.train.engine.sharded_optimizer import ShardedOptimizer
 from megarc.train.heartbeat import Heartbeat
 
 log = logging.getLogger("megarc")
@@ -47,17 +50,20 @@ def build_engine(config: RunConfig, groups: Groups, heartbeat: Heartbeat | None 
         _fill(model, config, groups, str)
         if config.parallel.zero == 3 and config.execution.compile:
             _gather_by_block(deepspeed, model)
-        return Engine(
-            config,
-            groups,
-            _initialize(deepspeed, model, config, settings, groups.device, mpu=grid),
-            heartbeat,
-        )
+        made = _initialize(deepspeed, model, config, settings, groups.device, mpu=grid)
+        return _arranged(Engine(config, groups, made, heartbeat))
     stage = build_pipeline(config.model, config.execution, groups)
     _fill(stage, config, groups, stage.canonical)
-    return PipelinedEngine(
-        config, groups, _initialize(deepspeed, stage, config, settings, groups.device), heartbeat
-    )
+    made = _initialize(deepspeed, stage, config, settings, groups.device)
+    return _arranged(PipelinedEngine(config, groups, made, heartbeat))
+
+
+def _arranged(engine: Engine) -> Engine:
+    """The engine, once our optimizer knows what lies where in DeepSpeed's buffers."""
+    optimizer = engine.optimizer
+    if isinstance(optimizer, ShardedOptimizer):
+        optimizer.arrange(pieces(engine), lambda piece: factors_of(piece.record, engine.config))
+    return engine
 
 
 def _compilable(config: RunConfig, groups: Groups) -> RunConfig:
@@ -79,7 +85,7 @@ def _initialize(
     device: torch.device,
     **extra: Any,
 ) -> Any:
-    optimizer = adamw(model, config, device)
+    optimizer = optimizer_of(model, config, device)
     engine, *_ = deepspeed.initialize(
         model=model, optimizer=optimizer, config=settings, dist_init_required=False, **extra
     )

@@ -94,8 +94,14 @@ class Engine:
         self.work = Work()  # of this rank's steps
         self.samples: list[int] = []  # of this rank's step, their numbers in the order
         self._norm = self.nll
-        optimizer = deepspeed_engine.optimizer
-        self._gate = UpdateGate(getattr(optimizer, "optimizer", optimizer))
+        self._gate = UpdateGate(self.optimizer)
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer that DeepSpeed's own one calls."""
+        outer = self.deepspeed.optimizer
+        inner: torch.optim.Optimizer = getattr(outer, "optimizer", outer)
+        return inner
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter, Record]]:
         """Canonical name, parameter and record of what this rank has, in a fixed order."""

@@ -1,4 +1,4 @@
-"""AdamW over two groups of parameters: those that decay and those that do not; whose code runs it is a key."""
+"""The optimizer of a run; whose code runs AdamW is a key."""
 
 from __future__ import annotations
 
@@ -11,10 +11,22 @@ from torch import nn
 from megarc.errors import UserError
 from megarc.model import record_of
 from megarc.train.config import RunConfig
+from megarc.train.engine.sharded_optimizer import ShardedOptimizer
+
+
+def optimizer_of(model: nn.Module, config: RunConfig, device: torch.device) -> torch.optim.Optimizer:
+    """The optimizer that the keys name; the learning rate is set anew before each step.
+
+    Raises:
+        UserError: where its library is not installed, or does not run on ``device``.
+    """
+    if config.optimizer.library == "torch":
+        return ShardedOptimizer(model, config.optimizer)
+    return adamw(model, config, device)
 
 
 def adamw(model: nn.Module, config: RunConfig, device: torch.device) -> torch.optim.Optimizer:
-    """The AdamW that ``optimizer.library`` names; the learning rate is set anew before each step.
+    """The AdamW that ``optimizer.library`` names, over two groups: parameters that decay, and those that do not.
 
     Raises:
         UserError: where it is not installed, or does not run on ``device``.

@@ -30,15 +30,16 @@ class UpdateGate:
     it goes on: gradients are dropped and buffers let go as after any step, so that it works alike at every ZeRO stage
     and in a pipeline.
 
-    torch's fused AdamW takes the verdict on the device, by the two attributes through which its GradScaler speaks to
-    it: nobody waits, and the division costs no pass over the gradients. For other code the host reads the verdict.
+    Our optimizer and torch's fused AdamW take the verdict on the device, by the two attributes through which torch's
+    GradScaler speaks to one: nobody waits, and the division costs no pass over the gradients. For other code the host
+    reads the verdict.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self._decide: Callable[[], Verdict] | None = None
         self._verdict: Verdict | None = None
         step = optimizer.step
-        takes_it = isinstance(optimizer, torch.optim.AdamW) and bool(optimizer.defaults["fused"])
+        takes_it = bool(getattr(optimizer, "takes_verdict", optimizer.defaults.get("fused", False)))
 
         def gated() -> object:
             verdict, parameters = self.verdict(), _with_gradients(optimizer)

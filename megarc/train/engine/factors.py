@@ -1,0 +1,35 @@
+"""What the optimizer's keys come to for one parameter, by its record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from megarc.model import Record
+from megarc.train.config import RunConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """One parameter's own hyper-parameters.
+
+    Attributes:
+        rate: what the step's learning rate is multiplied by.
+        decay: its weights shrink by learning rate * ``rate`` * ``decay`` a step.
+        epsilon: added to the root of Adam's mean square.
+    """
+
+    rate: float
+    decay: float
+    epsilon: float
+
+
+def factors_of(record: Record, config: RunConfig) -> Factors:
+    """Of a parameter with this record."""
+    keys = config.optimizer
+    # A matrix that writes into the residual stream is a hidden one; only its initial values are its own.
+    kind = "hidden" if record.kind == "residual" else record.kind
+    return Factors(
+        rate=getattr(keys.rates, kind),
+        decay=keys.weight_decay * getattr(keys.decays, kind),
+        epsilon=keys.epsilon,
+    )
