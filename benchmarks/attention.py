@@ -23,7 +23,7 @@ from options import options
 from torch.nn import functional
 from torch.nn.attention.bias import causal_lower_right
 
-from megarc.attention import attend, column
+from megarc.attention import attend, column_split
 from megarc.attention.mask import Mask
 from megarc.attention.parity import Case
 from megarc.errors import run_script
@@ -120,7 +120,7 @@ class Bare(torch.autograd.Function):
         out, lse = FLASH(q, k[:, :, :recent], v[:, :, :recent], 0.0, False, scale=scale)
         tail = slice(recent, None)
         out_c, lse_c = FLASH(q[:, :, tail], k[:, :, tail], v[:, :, tail], 0.0, True, scale=scale)
-        column.merge_(out[:, :, tail], lse[:, :, tail], out_c, lse_c)
+        column_split.merge_(out[:, :, tail], lse[:, :, tail], out_c, lse_c)
         ctx.save_for_backward(q, k, v, out, lse)
         ctx.recent, ctx.scale = recent, scale
         return out

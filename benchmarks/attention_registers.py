@@ -22,8 +22,8 @@ from options import options
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from megarc.attention import kernels
-from megarc.attention.fused import Plan, Tiles, plan, width
+from megarc.attention import triton_kernels
+from megarc.attention.triton_fused import Plan, Tiles, plan, width
 from megarc.errors import run_script
 
 SM90 = GPUTarget("cuda", 90, 32)
@@ -79,7 +79,7 @@ def main() -> int:
 def footprint(name: str, dtype: str, head_dim: int, intervals: bool, tiles: Plan) -> Footprint:
     """Compiles one kernel for sm_90."""
     cut: Tiles = getattr(tiles, name)
-    kernel = getattr(kernels, name)
+    kernel = getattr(triton_kernels, name)
     constants = {
         "ROWS": cut.rows, "KEYS": cut.keys, "DIM": head_dim, "WIDTH": width(head_dim),
         "INTERVALS": intervals, "WIDE": False,

@@ -17,8 +17,8 @@ from pathlib import Path
 from options import options
 
 from megarc.config import load
-from megarc.parallel.meeting import Meeting
-from megarc.parallel.rollcall import code_digest, roll_call
+from megarc.parallel.rank_check import code_digest, roll_call
+from megarc.parallel.rendezvous import Meeting
 from megarc.plan import dry_run
 from megarc.rank_environment import RankEnvironment, free_port
 from megarc.train import RunConfig

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from megarc.command import examples
 from megarc.corpus import IndexedCorpus, Tokenizer, load_manifest, load_tokenizer
-from megarc.corpus.indexed.show import facts_of, legend, plot_lengths, window_in_colours
+from megarc.corpus.indexed.describe import facts_of, legend, plot_lengths, window_in_colours
 from megarc.errors import UserError, run_script
 from megarc.paths import user_path
 from megarc.window import Window

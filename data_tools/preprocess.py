@@ -15,8 +15,8 @@ import _needs  # noqa: F401  (ends where the packages are not there)
 from megarc.command import examples
 from megarc.corpus import PackRequest, PackSettings, join_parts, pack, pack_and_join
 from megarc.corpus.indexed.manifest import Manifest
-from megarc.corpus.inputs.find import FORMATS
-from megarc.corpus.packing.job_part import this_part
+from megarc.corpus.inputs.find_files import FORMATS
+from megarc.corpus.packing.job_array import this_part
 from megarc.errors import UserError, run_script
 from megarc.paths import user_path
 from megarc.progress import human, human_bytes

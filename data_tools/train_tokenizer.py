@@ -10,7 +10,7 @@ import _needs  # noqa: F401  (ends where the packages are not there)
 
 from megarc.command import examples
 from megarc.corpus import RESERVED
-from megarc.corpus.inputs.find import FORMATS
+from megarc.corpus.inputs.find_files import FORMATS
 from megarc.corpus.inputs.sample import sampled_texts
 from megarc.corpus.tokenizer.train import train_tokenizer
 from megarc.errors import run_script

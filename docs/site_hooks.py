@@ -15,7 +15,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from megarc.command import pages, summary
-from megarc.reference import Key, every_key
+from megarc.key_reference import Key, every_key
 
 ROOT = Path(__file__).parents[1]
 ROOMS = (

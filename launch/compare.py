@@ -37,7 +37,7 @@ on where it was stopped."""
 def main() -> int:
     arguments = parser().parse_args()
     from megarc.config import load
-    from megarc.reference import reference
+    from megarc.key_reference import reference
     from megarc.science import MAKERS
     from megarc.science.recipes import Campaign, CompareConfig
 

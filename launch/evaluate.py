@@ -110,7 +110,7 @@ def probe_all(
     """Scores each model under other masks and with other text in R, prints that, says what it means."""
     from megarc.corpus import load_manifest
     from megarc.inference import probe
-    from megarc.inference.probe import work
+    from megarc.inference.recent_probe import work
     from megarc.progress import progress
     from megarc.report import probe_facts, probe_tables, probe_words
     from megarc.train import same_tokenizer

@@ -33,7 +33,7 @@ The same command resumes from the newest checkpoint of its run folder."""
 def main() -> int:
     arguments = parsed(parser())
     from megarc.config import load
-    from megarc.reference import reference
+    from megarc.key_reference import reference
     from megarc.train import RunConfig, RunFolder
 
     if arguments.keys:

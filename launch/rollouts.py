@@ -32,7 +32,7 @@ the tokens up to and including the boundary's: P.bin, P.idx, P.logp.npy, and P.r
 def main() -> int:
     arguments = parsed(parser())
     from megarc.config import load
-    from megarc.reference import reference
+    from megarc.key_reference import reference
 
     if arguments.keys:
         print(reference(tree()), end="")

@@ -32,7 +32,7 @@ The same command goes on where it stopped: in the stage, at its newest checkpoin
 def main() -> int:
     arguments = parsed(parser())
     from megarc.config import load
-    from megarc.reference import reference
+    from megarc.key_reference import reference
     from megarc.tiers import StackPlan, command, run_stack, write_keys
 
     if arguments.keys:

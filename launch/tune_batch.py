@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def show_keys() -> int:
-    from megarc.reference import reference
+    from megarc.key_reference import reference
 
     print(reference(tree()), end="")
     return 0

@@ -7,8 +7,8 @@ import pytest
 
 from megarc.config import Config, Duration, build, differences, identity, key, load, to_dict
 from megarc.errors import UserError
+from megarc.key_reference import every_key, reference
 from megarc.quantity import Quantity
-from megarc.reference import every_key, reference
 
 
 class Inner(Config):

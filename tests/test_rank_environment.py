@@ -1,6 +1,6 @@
 import pytest
 
-from megarc.corpus.packing.job_part import this_part
+from megarc.corpus.packing.job_array import this_part
 from megarc.errors import UserError
 from megarc.rank_environment import ALONE, read_rank_environment
 

@@ -190,9 +190,9 @@ def wait(device: str) -> None:
 
 def sweep_tiles(dtype: torch.dtype, arguments: argparse.Namespace) -> list[dict]:
     """Times of the three Triton kernels under other tiles, r = c = 2048: each varied alone, the others as planned."""
-    from megarc.attention import fused
-    from megarc.attention.fused import Tiles
+    from megarc.attention import triton_fused
     from megarc.attention.mask import Mask
+    from megarc.attention.triton_fused import Tiles
 
     batch, heads, rows = (1, 1, 64) if arguments.toy else (4, 16, 4096)
     found: list[dict] = []
@@ -201,20 +201,20 @@ def sweep_tiles(dtype: torch.dtype, arguments: argparse.Namespace) -> list[dict]
         q, k, v, grad = (
             torch.randn(batch, heads, rows, head_dim, device=arguments.device, dtype=dtype) for _ in range(4)
         )
-        out, lse = fused.forward(q, k, v, mask, scale)
+        out, lse = triton_fused.forward(q, k, v, mask, scale)
         cuts = (
             [(64, 64, 4, 2)]
             if arguments.toy
             else itertools.product((32, 64, 128), (64, 128), (4, 8), (2, 3, 4))
         )
         for cut, kernel in itertools.product(cuts, ("forward", "backward_rows", "backward_keys")):
-            tiles = replace(fused.plan(head_dim), **{kernel: Tiles(*cut)})
+            tiles = replace(triton_fused.plan(head_dim), **{kernel: Tiles(*cut)})
             row = {"head_dim": head_dim, "kernel": kernel, "tiles": cut}
 
             def call(tiles=tiles, q=q, k=k, v=v, grad=grad, out=out, lse=lse, kernel=kernel):
                 if kernel == "forward":
-                    return fused.forward(q, k, v, mask, scale, tiles.forward)[0]
-                return fused.backward(grad, q, k, v, out, lse, mask, scale, tiles)[0]
+                    return triton_fused.forward(q, k, v, mask, scale, tiles.forward)[0]
+                return triton_fused.backward(grad, q, k, v, out, lse, mask, scale, tiles)[0]
 
             try:
                 found.append(row | {"ms": seconds(call, (), False, arguments) * 1e3})

@@ -10,7 +10,7 @@ A run asks ``resolve`` once, which logs the engine and why; its blocks call
 """
 
 from megarc.attention.cache import Cache, attend_cached
-from megarc.attention.door import ENGINES, attend, resolve
+from megarc.attention.dispatch import ENGINES, attend, resolve
 from megarc.attention.mask import on_device
 
 __all__ = ["ENGINES", "Cache", "attend", "attend_cached", "on_device", "resolve"]

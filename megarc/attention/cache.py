@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from megarc.attention.door import attend
+from megarc.attention.dispatch import attend
 from megarc.errors import UserError
 from megarc.interval import Intervals, Seen
 

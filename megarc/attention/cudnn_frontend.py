@@ -4,7 +4,7 @@
 
 Unlike the cuDNN attention inside torch it takes a causal mask aligned to the bottom
 right, so that nothing is merged. A graph is built once for each set of shapes and
-strides. Masks that differ between samples go to our own kernel (``fused.py``).
+strides. Masks that differ between samples go to our own kernel (``triton_fused.py``).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megarc.attention import cuda, fused, row
-from megarc.attention.call import Grads, Inputs, Outputs
+from megarc.attention import cuda_requirements, row_split, triton_fused
+from megarc.attention.attention_call import Grads, Inputs, Outputs
+from megarc.attention.autograd_operator import operator
 from megarc.attention.mask import Mask
-from megarc.attention.operator import operator
 
 NAME = "cudnn_frontend"
 
@@ -32,7 +32,7 @@ def refuse(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | Non
     """Why this engine cannot serve, or None."""
     if not installed():
         return "cuDNN's frontend is not installed (pip install nvidia-cudnn-frontend)"
-    return cuda.refuse(device, dtype, head_dim, capability=(9, 0), largest=128, multiple=8)
+    return cuda_requirements.refuse(device, dtype, head_dim, capability=(9, 0), largest=128, multiple=8)
 
 
 def installed() -> bool:
@@ -43,7 +43,7 @@ def installed() -> bool:
 def attend(call: Inputs, mask: Mask) -> Tensor:
     """Attention of ``q [B, H, n, d]`` over ``k``, ``v`` ``[B, Hkv, n, d]``."""
     single = mask.recent == 1 or call.rows == 1  # cuDNN takes no part of a single key
-    run = _attend if mask.uniform and not single else fused.attend
+    run = _attend if mask.uniform and not single else triton_fused.attend
     return run(call, mask)
 
 
@@ -92,11 +92,11 @@ def backward_graph(layouts: tuple[Layout, ...], causal: bool, scale: float, devi
 
 
 def _forward(call: Inputs, mask: Mask) -> tuple[Tensor, Tensor]:
-    return row.forward(FrontendFlash(), call, mask.recent)
+    return row_split.forward(FrontendFlash(), call, mask.recent)
 
 
 def _backward(call: Inputs, mask: Mask, outputs: Outputs) -> Grads:
-    return row.backward(FrontendFlash(), call, outputs, mask.recent)
+    return row_split.backward(FrontendFlash(), call, outputs, mask.recent)
 
 
 _attend = operator("cudnn_frontend", _forward, _backward)

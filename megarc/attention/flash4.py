@@ -3,7 +3,7 @@
     pip install --pre flash-attn-4        a GPU of compute capability 9.0 or later
 
 Its causal mask is aligned to the bottom right. Autograd joins the two calls. Masks
-that differ between samples go to our own kernel (``fused.py``).
+that differ between samples go to our own kernel (``triton_fused.py``).
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import importlib.util
 import torch
 from torch import Tensor
 
-from megarc.attention import cuda, fused
-from megarc.attention.call import Inputs
+from megarc.attention import cuda_requirements, triton_fused
+from megarc.attention.attention_call import Inputs
+from megarc.attention.autograd_operator import unit_stride
 from megarc.attention.mask import Mask
-from megarc.attention.operator import unit_stride
 
 NAME = "flash4"
 
@@ -25,7 +25,7 @@ def refuse(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | Non
     """Why this engine cannot serve, or None."""
     if not installed():
         return "FlashAttention 4 is not installed (pip install --pre flash-attn-4)"
-    return cuda.refuse(device, dtype, head_dim, capability=(9, 0), largest=128, multiple=8)
+    return cuda_requirements.refuse(device, dtype, head_dim, capability=(9, 0), largest=128, multiple=8)
 
 
 def installed() -> bool:
@@ -38,7 +38,7 @@ def installed() -> bool:
 def attend(call: Inputs, mask: Mask) -> Tensor:
     """Attention of ``q [B, H, n, d]`` over ``k``, ``v`` ``[B, Hkv, n, d]``."""
     if not mask.uniform:
-        return fused.attend(call, mask)
+        return triton_fused.attend(call, mask)
     # [batch, heads, rows, head_dim] -> [batch, rows, heads, head_dim], as the package takes them
     q, k, v = (unit_stride(tensor).transpose(1, 2) for tensor in (call.q, call.k, call.v))
     head, rows = mask.recent, q.shape[1]

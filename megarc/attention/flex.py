@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from megarc.attention.call import Inputs
+from megarc.attention.attention_call import Inputs
 from megarc.attention.mask import Mask, keys_of_rows
 from megarc.window import allow
 

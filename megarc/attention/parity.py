@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from megarc.attention.door import ENGINES, attend
+from megarc.attention.dispatch import ENGINES, attend
 from megarc.errors import UserError, run_script
 from megarc.interval import Intervals, Seen
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from megarc.attention.call import Inputs
+from megarc.attention.attention_call import Inputs
 from megarc.attention.mask import Mask
 
 NAME = "reference"

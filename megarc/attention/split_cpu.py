@@ -1,7 +1,7 @@
 """The CPU's engine: torch's flash attention for CPU, in exact splits.
 
-One plain window for the whole batch: the column split (``column.py``). Where rows have
-intervals: the same for each document (``pieces.py``), and a mask of no more than a chunk
+One plain window for the whole batch: the column split (``column_split.py``). Where rows have
+intervals: the same for each document (``row_pieces.py``), and a mask of no more than a chunk
 of rows where documents are short or their windows slide. No n x n tensor.
 """
 
@@ -10,11 +10,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from megarc.attention import column
-from megarc.attention.call import Grads, Inputs, Outputs
+from megarc.attention import column_split
+from megarc.attention.attention_call import Grads, Inputs, Outputs
+from megarc.attention.autograd_operator import lse_dtype, operator
 from megarc.attention.mask import Mask
-from megarc.attention.operator import lse_dtype, operator
-from megarc.attention.pieces import Piece, pieces
+from megarc.attention.row_pieces import Piece, pieces
 
 NAME = "split_cpu"
 CHUNK = 256  # rows; took the least CPU time of 64, 128, 256, 512 and 1024 at n = 1024 (docs/journal.md)
@@ -53,7 +53,7 @@ class _CpuFlash:
 
 def _forward(call: Inputs, mask: Mask) -> tuple[Tensor, Tensor]:
     if mask.begin is None or mask.end is None:
-        return column.forward(_CpuFlash(), call, mask.recent)
+        return column_split.forward(_CpuFlash(), call, mask.recent)
     out = torch.empty_like(call.q)
     lse = call.q.new_empty(call.q.shape[:3], dtype=lse_dtype(call.q))
     for piece in pieces(mask.begin, mask.end, CHUNK):
@@ -61,14 +61,14 @@ def _forward(call: Inputs, mask: Mask) -> tuple[Tensor, Tensor]:
         if piece.recent is None:
             found = _CpuFlash(_bias(mask, piece, call.q.dtype)).forward(part, False)
         else:
-            found = column.forward(_CpuFlash(), part, piece.recent)
+            found = column_split.forward(_CpuFlash(), part, piece.recent)
         out[piece.sample, :, piece.rows], lse[piece.sample, :, piece.rows] = found
     return out, lse
 
 
 def _backward(call: Inputs, mask: Mask, outputs: Outputs) -> Grads:
     if mask.begin is None or mask.end is None:
-        return column.backward(_CpuFlash(), call, outputs, mask.recent)
+        return column_split.backward(_CpuFlash(), call, outputs, mask.recent)
     grad_q, grad_k, grad_v = torch.empty_like(call.q), torch.zeros_like(call.k), torch.zeros_like(call.v)
     for piece in pieces(mask.begin, mask.end, CHUNK):
         part = call.part(piece.rows, piece.keys, piece.sample)
@@ -76,7 +76,7 @@ def _backward(call: Inputs, mask: Mask, outputs: Outputs) -> Grads:
         if piece.recent is None:
             found = _CpuFlash(_bias(mask, piece, call.q.dtype)).backward(part, given, False)
         else:
-            found = column.backward(_CpuFlash(), part, given, piece.recent)
+            found = column_split.backward(_CpuFlash(), part, given, piece.recent)
         grad_q[piece.sample, :, piece.rows] = found[0]
         grad_k[piece.sample, :, piece.keys] += found[1]
         grad_v[piece.sample, :, piece.keys] += found[2]

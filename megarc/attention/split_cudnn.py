@@ -2,7 +2,7 @@
 
 Its causal mask is aligned to the top left only, which is all that the column
 split asks for. cuDNN takes no part of a single key; those windows, and masks that
-differ between samples, go to our own kernel (``fused.py``).
+differ between samples, go to our own kernel (``triton_fused.py``).
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from megarc.attention import column, cuda, fused
-from megarc.attention.call import Grads, Inputs, Outputs
+from megarc.attention import column_split, cuda_requirements, triton_fused
+from megarc.attention.attention_call import Grads, Inputs, Outputs
+from megarc.attention.autograd_operator import operator
 from megarc.attention.mask import Mask
-from megarc.attention.operator import operator
 
 NAME = "split_cudnn"
 
@@ -23,7 +23,7 @@ _cudnn_backward = torch.ops.aten._scaled_dot_product_cudnn_attention_backward
 
 def refuse(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
     """Why this engine cannot serve, or None."""
-    reason = cuda.refuse(device, dtype, head_dim, capability=(9, 0), largest=128, multiple=8)
+    reason = cuda_requirements.refuse(device, dtype, head_dim, capability=(9, 0), largest=128, multiple=8)
     if reason is None and (torch.backends.cudnn.version() or 0) < 90000:
         return "it needs cuDNN 9"
     return reason
@@ -32,7 +32,7 @@ def refuse(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | Non
 def attend(call: Inputs, mask: Mask) -> Tensor:
     """Attention of ``q [B, H, n, d]`` over ``k``, ``v`` ``[B, Hkv, n, d]``."""
     single = mask.recent == 1 or call.rows - mask.recent == 1
-    run = _attend if mask.uniform and not single else fused.attend
+    run = _attend if mask.uniform and not single else triton_fused.attend
     return run(call, mask)
 
 
@@ -53,11 +53,11 @@ class CudnnFlash:
 
 
 def _forward(call: Inputs, mask: Mask) -> tuple[Tensor, Tensor]:
-    return column.forward(CudnnFlash(), call, mask.recent, fused.merge_)
+    return column_split.forward(CudnnFlash(), call, mask.recent, triton_fused.merge_)
 
 
 def _backward(call: Inputs, mask: Mask, outputs: Outputs) -> Grads:
-    return column.backward(CudnnFlash(), call, outputs, mask.recent)
+    return column_split.backward(CudnnFlash(), call, outputs, mask.recent)
 
 
 _attend = operator("split_cudnn", _forward, _backward)

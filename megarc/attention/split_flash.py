@@ -1,7 +1,7 @@
 """The row split on the flash attention inside torch (FlashAttention 2), for GPUs before sm_90.
 
 Its causal mask is aligned to the bottom right. Masks that differ between samples
-go to our own kernel (``fused.py``).
+go to our own kernel (``triton_fused.py``).
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from megarc.attention import cuda, fused, row
-from megarc.attention.call import Grads, Inputs, Outputs
+from megarc.attention import cuda_requirements, row_split, triton_fused
+from megarc.attention.attention_call import Grads, Inputs, Outputs
+from megarc.attention.autograd_operator import operator
 from megarc.attention.mask import Mask
-from megarc.attention.operator import operator
 
 NAME = "split_flash"
 
@@ -22,12 +22,12 @@ _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_backward
 
 def refuse(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
     """Why this engine cannot serve, or None."""
-    return cuda.refuse(device, dtype, head_dim, capability=(8, 0), largest=256, multiple=8)
+    return cuda_requirements.refuse(device, dtype, head_dim, capability=(8, 0), largest=256, multiple=8)
 
 
 def attend(call: Inputs, mask: Mask) -> Tensor:
     """Attention of ``q [B, H, n, d]`` over ``k``, ``v`` ``[B, Hkv, n, d]``."""
-    return (_attend if mask.uniform else fused.attend)(call, mask)
+    return (_attend if mask.uniform else triton_fused.attend)(call, mask)
 
 
 class TorchFlash:
@@ -47,11 +47,11 @@ class TorchFlash:
 
 
 def _forward(call: Inputs, mask: Mask) -> tuple[Tensor, Tensor]:
-    return row.forward(TorchFlash(), call, mask.recent)
+    return row_split.forward(TorchFlash(), call, mask.recent)
 
 
 def _backward(call: Inputs, mask: Mask, outputs: Outputs) -> Grads:
-    return row.backward(TorchFlash(), call, outputs, mask.recent)
+    return row_split.backward(TorchFlash(), call, outputs, mask.recent)
 
 
 _attend = operator("split_flash", _forward, _backward)

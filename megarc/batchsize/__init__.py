@@ -4,17 +4,17 @@ In: tables of (batch, steps), run configurations. Out: a critical batch with its
 micro-batch, and the keys of a run that uses both, each with its reason.
 """
 
-from megarc.batchsize.answer import Choice, as_yaml, choices
 from megarc.batchsize.branches import Decision, branch_jobs, decide, find_trunk, trunk_job
 from megarc.batchsize.config import StudyConfig
 from megarc.batchsize.critical import CriticalBatch, Fit, critical_batch, fit_steps
-from megarc.batchsize.jobs import Job, has_finished, run_all, side_by_side
-from megarc.batchsize.micro import Trial, knee, search, usable
+from megarc.batchsize.micro_batch_probe import Probe
+from megarc.batchsize.micro_batch_search import Trial, knee, search, usable
 from megarc.batchsize.power_law import PowerLaw, fit_power_law
-from megarc.batchsize.probe import Probe
-from megarc.batchsize.submit import submit
+from megarc.batchsize.recommendation import Choice, as_yaml, choices
+from megarc.batchsize.run_jobs import Job, has_finished, run_all, side_by_side
+from megarc.batchsize.slurm_array import submit
+from megarc.batchsize.steps_table import StepsTable, read_steps
 from megarc.batchsize.sweep import outcome, sweep_jobs
-from megarc.batchsize.table import StepsTable, read_steps
 
 __all__ = [
     "Choice",

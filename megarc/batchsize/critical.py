@@ -18,7 +18,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from megarc.batchsize.table import StepsTable
+from megarc.batchsize.steps_table import StepsTable
 from megarc.errors import UserError
 
 Floats: TypeAlias = npt.NDArray[np.float64]

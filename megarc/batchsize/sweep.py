@@ -10,7 +10,7 @@ from typing import NamedTuple
 import orjson
 
 from megarc.batchsize.config import StudyConfig
-from megarc.batchsize.jobs import Job
+from megarc.batchsize.run_jobs import Job
 from megarc.errors import UserError
 from megarc.quantity import Quantity
 from megarc.train import Lengths

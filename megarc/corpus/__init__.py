@@ -15,10 +15,10 @@ from megarc.corpus.indexed.manifest import (
 )
 from megarc.corpus.indexed.verify import make_manifest, verify
 from megarc.corpus.indexed.writer import IndexedWriter, Written
-from megarc.corpus.packing.join import join_parts
+from megarc.corpus.packing.assemble import join_parts
 from megarc.corpus.packing.pack import PackRequest, pack, pack_and_join
 from megarc.corpus.tokenizer import RESERVED, Tokenizer, load_tokenizer
-from megarc.corpus.tokenizer.find import copy_tokenizer, find_tokenizer_file
+from megarc.corpus.tokenizer.find_file import copy_tokenizer, find_tokenizer_file
 from megarc.corpus.transcript import (
     Marks,
     Segment,

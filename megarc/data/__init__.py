@@ -8,8 +8,8 @@ Nothing is stored and nothing is consumed: resuming is asking for another number
                   sources in an order: source.py, order.py
 """
 
-from megarc.data.ahead import Ahead
 from megarc.data.batches import Batch, part_of_step
+from megarc.data.build_stream import Maker, open_source, open_stream
 from megarc.data.config import (
     DataConfig,
     LocalityConfig,
@@ -18,14 +18,14 @@ from megarc.data.config import (
     SourceConfig,
     WindowConfig,
 )
-from megarc.data.gaps import Gaps, around
-from megarc.data.opening import Maker, open_source, open_stream
-from megarc.data.shapes import Mixed, Shapes, predicted_by, processed_by
+from megarc.data.prefetch import Ahead
+from megarc.data.skipped_ranges import Gaps, around
 from megarc.data.source import BulkSource, Facts, Sample, Samples, Source
 from megarc.data.stream import Share, Stream
 from megarc.data.transcripts import KINDS as SEGMENT_KINDS
 from megarc.data.transcripts import Segments as SegmentsOf
 from megarc.data.transcripts import weights_of
+from megarc.data.window_shapes import Mixed, Shapes, predicted_by, processed_by
 from megarc.data.windows import StridedCorpus
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from megarc.data.locality import Locality, NearPermutation
+from megarc.data.local_shuffle import Locality, NearPermutation
 from megarc.data.permutation import Numbers, Permutation
 
 

@@ -18,9 +18,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from megarc.data.blend import Blend
-from megarc.data.draws import digest_of, key_of
+from megarc.data.counter_random import digest_of, key_of
 from megarc.data.epochs import Epochs
-from megarc.data.locality import Locality
+from megarc.data.local_shuffle import Locality
 from megarc.data.permutation import Numbers
 
 ENDLESS = 2**62

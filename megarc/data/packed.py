@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from megarc.data.bins import FITS
-from megarc.data.cutting import pieces_of
+from megarc.data.bin_packing import FITS
+from megarc.data.document_pieces import pieces_of
 from megarc.data.documents import Corpus, begun, cut
 from megarc.data.source import Facts, Indices, Sample, Samples, Segments, Tokens, Weights
 from megarc.errors import UserError

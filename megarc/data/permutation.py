@@ -18,7 +18,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from megarc.data.draws import GOLDEN, Words, below, mix, words
+from megarc.data.counter_random import GOLDEN, Words, below, mix, words
 
 Numbers: TypeAlias = npt.NDArray[np.int64]
 

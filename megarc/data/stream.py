@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from megarc.data.batches import Batch
-from megarc.data.draws import digest_of
-from megarc.data.hidden import HiddenRecent
+from megarc.data.counter_random import digest_of
 from megarc.data.order import ENDLESS, Order
 from megarc.data.permutation import RANKED
-from megarc.data.recent import ShortRecent
-from megarc.data.shapes import MixedRecent, Piece, Shapes
+from megarc.data.recent_loss import HiddenRecent
+from megarc.data.short_recent import ShortRecent
 from megarc.data.source import Facts, Indices, Samples, Segments, Source, Weights, read_many
+from megarc.data.window_shapes import MixedRecent, Piece, Shapes
 from megarc.data.windows import StridedCorpus
 from megarc.errors import UserError
 from megarc.progress import human

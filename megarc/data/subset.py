@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from megarc.data.draws import key_of
+from megarc.data.counter_random import key_of
 from megarc.data.permutation import Permutation
 from megarc.data.source import Facts, Indices, Sample, Samples, Source, read_many
 from megarc.errors import UserError

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from megarc.data.documents import Corpus, begun, cut, segments
-from megarc.data.pages import Pages
+from megarc.data.page_cache import Pages
 from megarc.data.source import Facts, Indices, Sample, Samples, Segments, Tokens
 from megarc.errors import UserError
 from megarc.window import Window

@@ -5,10 +5,10 @@ sampled tokens, a model in one file.
 """
 
 from megarc.inference.evaluate import evaluate, loss_by_context, window_losses
-from megarc.inference.exchange import export, load_exported
+from megarc.inference.export_layouts import Layout
 from megarc.inference.generate import Sampling, continuations, generate, look_up, opening
-from megarc.inference.layouts import Layout
-from megarc.inference.probe import Change, Measured, Probe, probe, probe_window
+from megarc.inference.model_file import export, load_exported
+from megarc.inference.recent_probe import Change, Measured, Probe, probe, probe_window
 from megarc.inference.score import Score
 
 __all__ = [

@@ -7,20 +7,20 @@ of the configuration alone.
 
 from typing import TYPE_CHECKING
 
-from megarc.doors import open_when_used
+from megarc.lazy_exports import open_when_used
 
 if TYPE_CHECKING:
+    from megarc.model.activation_memory import Footprint, default_dtype, footprint
+    from megarc.model.block_part import Split
     from megarc.model.compiling import no_compiler
     from megarc.model.config import ExecutionConfig, ModelConfig
     from megarc.model.cost import Cost, cost_of
-    from megarc.model.footprint import Footprint, default_dtype, footprint
     from megarc.model.fp8 import no_fp8
-    from megarc.model.initial import initial_values, initialise
+    from megarc.model.initialization import initial_values, initialise
     from megarc.model.loss import Head, Loss, head_loss, weighted_sum
-    from megarc.model.part import Split
+    from megarc.model.parameter_record import Record, record_of
     from megarc.model.pipeline import Beside, Layer, build_pipeline, layers, stage_bounds
     from megarc.model.recompute import is_costly
-    from megarc.model.record import Record, record_of
     from megarc.model.transformer import Transformer, pick_rows, splits
 
 open_when_used(__name__, __file__)

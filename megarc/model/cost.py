@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from megarc.model.block_part import PartCost
 from megarc.model.config import ModelConfig
 from megarc.model.feed_forward import feed_forward_of
 from megarc.model.mixers import mixer_of
-from megarc.model.part import PartCost
 from megarc.window import Window
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from megarc.model.record import Kind, matrix, vector
+from megarc.model.parameter_record import Kind, matrix, vector
 from megarc.parallel import TensorParallel
 
 Linear = Callable[[Tensor, Tensor], Tensor]

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from megarc.attention import Cache
 from megarc.interval import Seen
 from megarc.model.block import Block
+from megarc.model.block_part import Split
 from megarc.model.config import ExecutionConfig, ModelConfig
 from megarc.model.feed_forward import feed_forward_of
 from megarc.model.layers import ColumnLinear, Embedding, Norm, Positions, first_token
 from megarc.model.loss import Head, Loss, head_loss
 from megarc.model.mixers import mixer_of
-from megarc.model.part import Split
 from megarc.model.recompute import Runner
 from megarc.parallel import TensorParallel
 

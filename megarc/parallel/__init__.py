@@ -6,7 +6,6 @@ needs to know its rank; nothing here is global. ``TensorParallel`` is what a
 split layer holds; ``Box`` says which part of a parameter somebody has.
 """
 
-from megarc.parallel.boxes import Box, cut, overlaps, size, whole
 from megarc.parallel.collectives import (
     agree,
     all_reduce_max,
@@ -18,9 +17,10 @@ from megarc.parallel.collectives import (
 )
 from megarc.parallel.groups import Group, Groups, connect, disconnect
 from megarc.parallel.hostfile import Host, ask_hosts, read_hostfile
-from megarc.parallel.links import Link, check_links
-from megarc.parallel.meeting import Meeting, describe_hosts, describe_ranks, meet
-from megarc.parallel.rollcall import Present, roll_call
+from megarc.parallel.link_check import Link, check_links
+from megarc.parallel.rank_check import Present, roll_call
+from megarc.parallel.rendezvous import Meeting, describe_hosts, describe_ranks, meet
+from megarc.parallel.shard_boxes import Box, cut, overlaps, size, whole
 from megarc.parallel.tensor import TensorParallel
 from megarc.parallel.topology import Dimension, Topology
 

@@ -10,8 +10,8 @@ import torch.distributed as dist
 
 from megarc.errors import ToldByAnotherRank, UserError
 from megarc.parallel.groups import Group
-from megarc.parallel.meeting import describe_ranks
-from megarc.parallel.rollcall import differences
+from megarc.parallel.rank_check import differences
+from megarc.parallel.rendezvous import describe_ranks
 
 ObjectT = TypeVar("ObjectT")
 

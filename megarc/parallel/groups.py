@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from megarc.errors import UserError
-from megarc.parallel.meeting import Meeting
+from megarc.parallel.rendezvous import Meeting
 from megarc.parallel.topology import Dimension, Topology
 from megarc.rank_environment import RankEnvironment
 

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from megarc.errors import UserError, shortened
-from megarc.parallel.rollcall import CLOCK_SECONDS
+from megarc.parallel.rank_check import CLOCK_SECONDS
 
 # As deepspeed takes it: what follows the slots (max_slots=8, a comment) does not matter.
 _ENTRY = re.compile(r"(\S+)\s+slots=(\d+)(?:\s+\w+=\S+)*\s*(?:#.*)?$")
 _ANSWER = "megarc's answer: "  # a login shell may print before it and after it
 _PROBE = f"""
 import json, socket, time, torch
-from megarc.parallel.rollcall import code_digest
+from megarc.parallel.rank_check import code_digest
 name = socket.gethostname()
 try:
     addresses = [entry[4][0] for entry in socket.getaddrinfo(name, None)]  # IPv4 or IPv6

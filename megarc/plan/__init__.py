@@ -5,10 +5,10 @@ collectives, from that rank's real part run with fake tensors on this machine.
 """
 
 from megarc.plan.dry_run import DryRun, dry_run
-from megarc.plan.fits import explain_memory
-from megarc.plan.measuring import Measuring, explained_memory
+from megarc.plan.dry_run_table import as_table
 from megarc.plan.memory import Memory, memory_table, predict
-from megarc.plan.table import as_table
+from megarc.plan.memory_advice import explain_memory
+from megarc.plan.memory_tracking import Measuring, explained_memory
 
 __all__ = [
     "DryRun",

@@ -19,7 +19,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from megarc.errors import UserError
 from megarc.parallel import Dimension, Group, Groups, Topology
-from megarc.plan.stage import Counting, one_block, run_stage
+from megarc.plan.fake_stage import Counting, one_block, run_stage
 from megarc.train import RunConfig
 
 

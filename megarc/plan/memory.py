@@ -12,7 +12,7 @@ weight, b the elements of ZeRO's bucket.
     3               wP       4P       8P       4P + wb, and whole    -
                                                what is small
 
-Activations: ``megarc.model.footprint``. The update copies gradients once more.
+Activations: ``megarc.model.activation_memory``. The update copies gradients once more.
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@ In: a run's ``metrics.jsonl``, scores, a window. Out: PNG files, and tables as
 plain text or markdown. matplotlib is imported when a picture is drawn.
 """
 
-from megarc.report.batch import StepsPicture, branches, micro_batches, steps_to_loss
-from megarc.report.mask import mask_picture
+from megarc.report.batch_plots import StepsPicture, branches, micro_batches, steps_to_loss
+from megarc.report.mask_plot import mask_picture
 from megarc.report.plots import gain_by_distance, loss_by_context, loss_curves
-from megarc.report.probe import probe_facts, probe_tables, probe_words
+from megarc.report.probe_report import probe_facts, probe_tables, probe_words
 from megarc.report.tables import Align, table
 
 __all__ = [

@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 
 from megarc.data import Facts, Sample, Samples, SourceConfig
-from megarc.data.draws import chance, key_of, table
+from megarc.data.counter_random import chance, key_of, table
 from megarc.data.source import Indices
 from megarc.errors import UserError
 from megarc.window import Window

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from megarc.data import Facts, Sample, Samples, SourceConfig
-from megarc.data.draws import Words, below, key_of, table
+from megarc.data.counter_random import Words, below, key_of, table
 from megarc.errors import UserError
 from megarc.window import Window
 

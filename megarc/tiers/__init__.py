@@ -10,14 +10,14 @@ tiers, what the top one gains over controls.
 
 from megarc.tiers.config import ReadingConfig, RolloutsConfig, StackConfig
 from megarc.tiers.controls import Controls, run_controls
-from megarc.tiers.leaks import check_leaks
-from megarc.tiers.live import LiveStack
-from megarc.tiers.making import make_rollouts
-from megarc.tiers.plan import StackPlan, open_stack, write_keys
-from megarc.tiers.running import command, run_stack
+from megarc.tiers.leak_test import check_leaks
+from megarc.tiers.live_stack import LiveStack
+from megarc.tiers.rollout_job import make_rollouts
+from megarc.tiers.rollout_source import RolloutSource, makers
+from megarc.tiers.rollout_store import Rollouts
 from megarc.tiers.score import score_tiers
-from megarc.tiers.source import RolloutSource, makers
-from megarc.tiers.store import Rollouts
+from megarc.tiers.stack_plan import StackPlan, open_stack, write_keys
+from megarc.tiers.stage_runner import command, run_stack
 
 __all__ = [
     "Controls",

@@ -12,11 +12,11 @@ import numpy as np
 
 from megarc.data import Maker, open_source
 from megarc.progress import human, progress
-from megarc.tiers.arms import ARMS, STACK, Arm, arm_config, arm_flops
-from megarc.tiers.plan import HELDOUT, StackPlan, Stage
-from megarc.tiers.running import run_at_once
+from megarc.tiers.control_arms import ARMS, STACK, Arm, arm_config, arm_flops
+from megarc.tiers.rollout_source import makers
 from megarc.tiers.score import Losses, losses_of, mean_of
-from megarc.tiers.source import makers
+from megarc.tiers.stack_plan import HELDOUT, StackPlan, Stage
+from megarc.tiers.stage_runner import run_at_once
 from megarc.train import Lengths, RunConfig, load_model
 from megarc.window import Window
 

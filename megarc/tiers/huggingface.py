@@ -15,9 +15,9 @@ from megarc.corpus.indexed.digest import file_digest
 from megarc.errors import UserError
 from megarc.inference import look_up
 from megarc.tiers.config import WritesConfig
-from megarc.tiers.draws import sampling_of
-from megarc.tiers.layout import Tags, Tokens
-from megarc.tiers.store import Written
+from megarc.tiers.rollout_layout import Tags, Tokens
+from megarc.tiers.rollout_store import Written
+from megarc.tiers.sampling import sampling_of
 
 
 class HuggingFaceWriter:

@@ -15,8 +15,8 @@ from megarc.attention import on_device
 from megarc.data import Maker, Samples, Source, open_source
 from megarc.data.source import read_many
 from megarc.interval import seen_by
-from megarc.tiers.plan import HELDOUT, StackPlan
-from megarc.tiers.source import makers
+from megarc.tiers.rollout_source import makers
+from megarc.tiers.stack_plan import HELDOUT, StackPlan
 from megarc.train import SavedModel, load_model
 from megarc.window import Window
 

@@ -7,7 +7,7 @@ the same folder goes on where it stopped.
 
 from typing import TYPE_CHECKING
 
-from megarc.doors import open_when_used
+from megarc.lazy_exports import open_when_used
 
 if TYPE_CHECKING:
     from megarc.train.checkpoint import Checkpoint, full_masters, held
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
         tokenizer_file,
     )
     from megarc.train.config import RunConfig
+    from megarc.train.early_config_check import first_look
     from megarc.train.engine import Engine, MicroBatch, StepResult, bucket, build_engine, dtype_of, to_tensors
-    from megarc.train.first_look import first_look
     from megarc.train.folder import RunFolder, hold
     from megarc.train.loop import Ending, Moment, Observer
-    from megarc.train.resolve import resolve
+    from megarc.train.resolve_config import resolve
     from megarc.train.run import open_heldout, open_train, pretrain
     from megarc.train.schedule import Lengths, Timeline, peak
     from megarc.train.startup import Start, start

@@ -19,14 +19,14 @@ from megarc.train.checkpoint.observer import Due
 from megarc.train.checkpoint.resume import resume
 from megarc.train.config import CheckpointConfig, RunConfig
 from megarc.train.dry_step import Explain, dry_step, memory_errors_explained
-from megarc.train.ending import failure_logged, how_it_ended
 from megarc.train.engine import build_engine, dtype_of
+from megarc.train.exit_report import failure_logged, how_it_ended
 from megarc.train.folder import RunFolder, hold, keep_tokenizer
 from megarc.train.health import Signals, alarmed, clear, watched
 from megarc.train.health.fault_injection import arm
 from megarc.train.heartbeat import Heartbeat
 from megarc.train.loop import Ending, Observer
-from megarc.train.resolve import resolve
+from megarc.train.resolve_config import resolve
 from megarc.train.schedule import Lengths, Timeline
 from megarc.train.trainer import Trainer
 

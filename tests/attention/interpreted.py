@@ -4,12 +4,12 @@ import json
 
 import torch
 
-from megarc.attention import column, fused
-from megarc.attention.call import Inputs, Outputs
-from megarc.attention.fused import Plan, Tiles
+from megarc.attention import column_split, triton_fused
+from megarc.attention.attention_call import Inputs, Outputs
 from megarc.attention.mask import Mask
 from megarc.attention.parity import Case
 from megarc.attention.reference import attend
+from megarc.attention.triton_fused import Plan, Tiles
 
 
 def small(rows, keys):
@@ -26,8 +26,8 @@ def run(case, plan):
     tensors, seen = case.inputs(torch.float32, "cpu")
     *inputs, grad = tensors
     call, mask = Inputs(*inputs, 0.3), Mask.of(seen)
-    out, lse = fused.forward(call, mask, plan.forward)
-    return tensors, mask, [out, *fused.backward(call, mask, Outputs(grad, out, lse), plan)]
+    out, lse = triton_fused.forward(call, mask, plan.forward)
+    return tensors, mask, [out, *triton_fused.backward(call, mask, Outputs(grad, out, lse), plan)]
 
 
 def difference(case, plan):
@@ -68,8 +68,8 @@ def merged():
     lse[0, 0, 25:30] = -torch.inf
     other_lse[1, 1, :9] = -torch.inf
     again, lse_again = whole.clone(), lse.clone()
-    column.merge_(whole[:, :, 20:], lse[:, :, 20:], other_out, other_lse)
-    fused.merge_(again[:, :, 20:], lse_again[:, :, 20:], other_out, other_lse)
+    column_split.merge_(whole[:, :, 20:], lse[:, :, 20:], other_out, other_lse)
+    triton_fused.merge_(again[:, :, 20:], lse_again[:, :, 20:], other_out, other_lse)
     return max(float((whole - again).abs().max()), float((lse - lse_again).abs().max()))
 
 

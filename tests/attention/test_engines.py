@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from megarc.attention import ENGINES, attend, column, row
-from megarc.attention.call import Inputs, Outputs
+from megarc.attention import ENGINES, attend, column_split, row_split
+from megarc.attention.attention_call import Inputs, Outputs
 from megarc.attention.parity import CASES, TOLERANCE, Case, worst
 from megarc.errors import UserError
 from megarc.window import allow
@@ -87,7 +87,7 @@ class PlainFlash:
         return grad_scores @ k, grad_scores.transpose(-1, -2) @ q, weights.transpose(-1, -2) @ grad
 
 
-@pytest.mark.parametrize(("split", "bottom_right"), [(column, False), (row, True)])
+@pytest.mark.parametrize(("split", "bottom_right"), [(column_split, False), (row_split, True)])
 @pytest.mark.parametrize(("rows", "recent"), [(1, 0), (7, 0), (7, 3), (7, 7), (9, 8), (33, 17)])
 def test_both_splits_are_exact(split, bottom_right, rows, recent):
     """Global output and log-sum-exp in, true gradients out: what the engines on CUDA rest on."""

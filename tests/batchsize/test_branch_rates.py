@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from megarc.batchsize.answer import choices
 from megarc.batchsize.branches import Decision, branch_jobs
 from megarc.batchsize.config import StudyConfig
+from megarc.batchsize.recommendation import choices
 from megarc.config import build, to_dict
 from megarc.train import Lengths, Timeline
-from megarc.train.standing import Standing
+from megarc.train.run_position import Standing
 
 TREE = {
     "length": "4096 windows",

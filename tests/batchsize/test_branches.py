@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from megarc.batchsize.branches import critical_multiple, smoothed
-from megarc.batchsize.jobs import Job
+from megarc.batchsize.run_jobs import Job
 from megarc.config import load
 from megarc.train import RunConfig, find_checkpoint
 from megarc.train.checkpoint.layout import digest_of

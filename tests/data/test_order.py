@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megarc.data.locality import Locality
+from megarc.data.local_shuffle import Locality
 from megarc.data.order import CACHED, Sequential, Shuffled
 
 SIZES, DIGESTS, QUOTAS = [1000, 37, 14_600_000_000], ["a", "b", "c"], [40_000, 536, 25_000]

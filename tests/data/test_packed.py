@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from megarc.config import build
 from megarc.corpus import IndexedWriter
 from megarc.corpus.indexed.manifest import write_manifest
-from megarc.corpus.packing.join import manifest_of
+from megarc.corpus.packing.assemble import manifest_of
 from megarc.data import DataConfig, open_stream
-from megarc.data.bins import FITS
-from megarc.data.cutting import pieces_of
+from megarc.data.bin_packing import FITS
+from megarc.data.document_pieces import pieces_of
 from megarc.data.packed import PackedCorpus
 from megarc.data.source import Facts
 from megarc.errors import UserError

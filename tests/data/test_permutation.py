@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megarc.data.epochs import Epochs
-from megarc.data.locality import Locality, NearPermutation
+from megarc.data.local_shuffle import Locality, NearPermutation
 from megarc.data.permutation import Permutation
 
 KEYS = st.integers(0, 2**64 - 1)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from megarc.data import DataConfig, SourceConfig, Stream, open_stream, pages
+from megarc.data import DataConfig, SourceConfig, Stream, open_stream, page_cache
 from megarc.window import Window
 
 TOKENS, DOCUMENTS = 10**12, 10**9
@@ -58,13 +58,13 @@ def test_resident_pages_stay_few(prefix: Path, monkeypatch: pytest.MonkeyPatch) 
         fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
         return sum(int(fields[name].split()[0]) for name in ("RssFile", "RssShmem")) // 1024
 
-    monkeypatch.setattr(pages, "_WINDOWS_KEPT", 256)
+    monkeypatch.setattr(page_cache, "_WINDOWS_KEPT", 256)
     stream = opened(prefix)
     before = resident()
     for k in range(0, 4096, 128):
         stream.read(k, 128)
     kept = resident() - before
-    monkeypatch.setattr(pages, "_WINDOWS_KEPT", 10**9)
+    monkeypatch.setattr(page_cache, "_WINDOWS_KEPT", 10**9)
     for k in range(0, 4096, 128):
         stream.read(k, 128)
     assert kept < 20

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from megarc.data.order import Sequential, Shuffled
-from megarc.data.recent import ShortRecent
+from megarc.data.short_recent import ShortRecent
 from megarc.data.source import Facts, Sample
 from megarc.data.stream import Stream
 from megarc.data.windows import StridedCorpus

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from megarc.data.documents import begun
-from megarc.data.pages import Pages
+from megarc.data.page_cache import Pages
 from megarc.data.source import Facts, Sample, read_many
 from megarc.data.subset import Subset
 from megarc.data.windows import StridedCorpus

@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from megarc.corpus.packing.job_part import this_part
+from megarc.corpus.packing.job_array import this_part
 from megarc.errors import UserError
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 from support.scripts import ENVIRONMENT, ROOT
 
-from megarc.reference import every_key
+from megarc.key_reference import every_key
 from megarc.train import RunConfig
 
 pytestmark = pytest.mark.timeout(900)

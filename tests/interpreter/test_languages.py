@@ -15,8 +15,8 @@ from megarc.errors import UserError
 from megarc.interpreter.languages import Enduring, Language, LanguagesConfig, clean, open_languages
 from megarc.interpreter.languages.base import SECOND
 from megarc.interpreter.languages.coq_sentences import sentences
-from megarc.interpreter.languages.lisp import commands, complete
-from megarc.interpreter.sandbox import Limits, Sandbox, open_sandbox
+from megarc.interpreter.languages.smt_syntax import commands, complete
+from megarc.interpreter.sandbox import Limits, Sandbox, bubblewrap, open_sandbox
 
 Find = Callable[[str], Language]
 
@@ -140,7 +140,7 @@ def test_a_machine_without_walls_is_refused(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def test_walls_that_do_not_stand_are_found(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    from megarc.interpreter.sandbox import Program, enclosure
+    from megarc.interpreter.sandbox import Program
 
     for output, words in (
         ("rights: 3fff", "rights"),
@@ -154,7 +154,7 @@ def test_walls_that_do_not_stand_are_found(sandbox: Sandbox, monkeypatch: pytest
             if output
             else ""
         )
-        monkeypatch.setattr(enclosure, "TRIAL", Program(("/bin/echo", said)))
+        monkeypatch.setattr(bubblewrap, "TRIAL", Program(("/bin/echo", said)))
         with pytest.raises(UserError, match=words):
             open_sandbox(Limits())
 

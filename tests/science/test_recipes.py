@@ -27,7 +27,7 @@ from megarc.science.recipes import (
 )
 from megarc.science.recipes.statistics import beyond
 from megarc.train import Lengths, SavedModel
-from megarc.train.standing import Standing
+from megarc.train.run_position import Standing
 from megarc.window import Window
 
 ROOT = Path(__file__).parents[2]

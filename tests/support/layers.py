@@ -6,7 +6,7 @@ from torch import nn
 from megarc.model import Head, ModelConfig, head_loss
 from megarc.model.layers import ColumnLinear, Embedding, Norm, RowLinear
 from megarc.model.mixers.attention import KeyValue
-from megarc.model.record import record_of
+from megarc.model.parameter_record import record_of
 from megarc.parallel import Groups, TensorParallel
 
 BATCH, ROWS, WIDTH, INNER, IDS = 2, 8, 12, 16, 32

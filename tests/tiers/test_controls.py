@@ -11,9 +11,9 @@ from megarc.inference import Sampling
 from megarc.model import cost_of
 from megarc.science import MAKERS
 from megarc.tiers import LiveStack, StackConfig, StackPlan, makers, run_controls, score_tiers
-from megarc.tiers.arms import ARMS, arm_config, rollout_rows
-from megarc.tiers.cost import stack_flops
+from megarc.tiers.control_arms import ARMS, arm_config, rollout_rows
 from megarc.tiers.score import Losses
+from megarc.tiers.stack_flops import stack_flops
 from megarc.train import Lengths, load_model, pretrain
 
 

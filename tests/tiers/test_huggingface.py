@@ -14,8 +14,8 @@ from megarc.model import ModelConfig, Transformer, initialise
 from megarc.science import MAKERS
 from megarc.tiers import make_rollouts
 from megarc.tiers.config import WritesConfig
-from megarc.tiers.draws import draws, sampling_of
-from megarc.tiers.layout import Tags
+from megarc.tiers.rollout_layout import Tags
+from megarc.tiers.sampling import draws, sampling_of
 from megarc.window import Window
 
 CONFIG = ModelConfig(layers=2, hidden=32, heads=4, kv_heads=2, vocabulary=171, initial_std=0.3)

@@ -14,8 +14,8 @@ from megarc.inference import Sampling
 from megarc.inference.generate import continuations, generate
 from megarc.science import MAKERS
 from megarc.tiers import Rollouts, make_rollouts, makers
-from megarc.tiers.draws import draws
-from megarc.tiers.shards import Shards
+from megarc.tiers.rollout_shards import Shards
+from megarc.tiers.sampling import draws
 from megarc.train import hold, load_model
 
 

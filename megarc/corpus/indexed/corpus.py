@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from megarc.corpus.indexed.answers import open_answers
-from megarc.corpus.indexed.compare import check_manifest
+from megarc.corpus.indexed.answer_starts import open_answers
 from megarc.corpus.indexed.digest import cheap_digest
 from megarc.corpus.indexed.manifest import Manifest, load_manifest
+from megarc.corpus.indexed.manifest_check import check_manifest
 from megarc.errors import UserError
 
 MAGIC = b"MMIDIDX\x00\x00"

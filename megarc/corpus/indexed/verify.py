@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from megarc.corpus.indexed.answers import answers_path
+from megarc.corpus.indexed.answer_starts import answers_path
 from megarc.corpus.indexed.corpus import IndexedCorpus, dtype_code
 from megarc.corpus.indexed.digest import Tree, TreeDigest, cheap_digest, content_digest, file_digest
 from megarc.corpus.indexed.manifest import BinDigests, Manifest, write_manifest

@@ -20,7 +20,7 @@ from megarc.atomic_write import (
     sync_folder,
     written_atomically,
 )
-from megarc.corpus.indexed.answers import answers_path, packed_answers
+from megarc.corpus.indexed.answer_starts import answers_path, packed_answers
 from megarc.corpus.indexed.corpus import HEADER, MAGIC, dtype_code
 from megarc.corpus.indexed.digest import Tree, TreeDigest, content_digest, file_digest
 from megarc.corpus.indexed.manifest import manifest_path

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import orjson
 
-from megarc.corpus.inputs.choice import BadLineError, Choice
-from megarc.corpus.inputs.find import Input
+from megarc.corpus.inputs.byte_range import Block, Span
+from megarc.corpus.inputs.decompress import open_stream
+from megarc.corpus.inputs.document_fields import BadLineError, Choice
+from megarc.corpus.inputs.find_files import Input
 from megarc.corpus.inputs.json_list import json_list_elements
 from megarc.corpus.inputs.lines import lines_of
-from megarc.corpus.inputs.span import Block, Span
-from megarc.corpus.inputs.streams import open_stream
 
 _BOM = b"\xef\xbb\xbf"
 

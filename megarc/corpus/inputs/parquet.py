@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from megarc.corpus.inputs.choice import BadLineError, Choice
-from megarc.corpus.inputs.span import Block, Span
+from megarc.corpus.inputs.byte_range import Block, Span
+from megarc.corpus.inputs.document_fields import BadLineError, Choice
 from megarc.errors import UserError
 
 if TYPE_CHECKING:
-    from megarc.corpus.inputs.find import Input
+    from megarc.corpus.inputs.find_files import Input
 
 
 def row_groups(path: Path) -> list[int]:
@@ -27,7 +27,7 @@ def read_rows(file: Input, span: Span, choice: Choice) -> Iterator[Block]:
     Raises:
         UserError: where pyarrow is absent, the file damaged, or a column of ``choice`` none of strings.
     """
-    from megarc.corpus.inputs.streams import open_stream
+    from megarc.corpus.inputs.decompress import open_stream
 
     source: Any = file.path
     if file.compression:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from megarc.corpus.inputs.choice import Choice
-from megarc.corpus.inputs.cut import cut
+from megarc.corpus.inputs.document_fields import Choice
 from megarc.corpus.inputs.documents import read_span
-from megarc.corpus.inputs.find import Input, find_inputs, told
+from megarc.corpus.inputs.find_files import Input, find_inputs, told
+from megarc.corpus.inputs.split_files import cut
 from megarc.corpus.packing.document_keys import order_keys
 from megarc.corpus.packing.shard import RECORD
 from megarc.progress import human, progress

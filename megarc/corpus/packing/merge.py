@@ -15,8 +15,8 @@ from megarc.corpus.indexed.manifest import PackSettings
 from megarc.corpus.indexed.writer import IndexedWriter, Written
 from megarc.corpus.packing.document_keys import split_numbers
 from megarc.corpus.packing.duplicates import first_ones
+from megarc.corpus.packing.pack_piece import arranged, gathered
 from megarc.corpus.packing.shard import Batch, Shard
-from megarc.corpus.packing.work import arranged, gathered
 from megarc.progress import Bar
 
 _TOKENS_AT_ONCE = 4_000_000

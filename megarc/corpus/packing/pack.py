@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from megarc.corpus.indexed.manifest import Manifest, PackSettings, load_manifest
-from megarc.corpus.inputs.cut import cut, uncut
-from megarc.corpus.inputs.find import find_inputs, told
+from megarc.corpus.inputs.find_files import find_inputs, told
+from megarc.corpus.inputs.split_files import cut, uncut
+from megarc.corpus.packing.assemble import join_parts, join_shards
 from megarc.corpus.packing.bad_lines import check_early
-from megarc.corpus.packing.join import join_parts, join_shards
 from megarc.corpus.packing.merge import merged
+from megarc.corpus.packing.pack_piece import Job, News, pack_piece
 from megarc.corpus.packing.shard import Plan, Shard, write_shard
-from megarc.corpus.packing.work import Job, News, pack_piece
 from megarc.corpus.packing.work_folder import WorkFolder
 from megarc.corpus.packing.workers import share_out
 from megarc.corpus.tokenizer import EngineError, Tokenizer, load_tokenizer, with_fast_engine

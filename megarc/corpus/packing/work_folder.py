@@ -19,7 +19,7 @@ from typing import BinaryIO
 import orjson
 
 from megarc.atomic_write import cannot_write, written_atomically
-from megarc.corpus.inputs.find import Input
+from megarc.corpus.inputs.find_files import Input
 from megarc.corpus.packing.shard import Plan, Shard
 from megarc.errors import UserError
 

@@ -22,7 +22,7 @@ from multiprocessing.context import ForkProcess
 from typing import Any
 
 from megarc.errors import UserError
-from megarc.memory import give_back, resident_megabytes
+from megarc.process_memory import give_back, resident_megabytes
 
 Do = Callable[[int, Callable[[Any], None]], None]
 _PR_SET_PDEATHSIG = 1

@@ -5,9 +5,9 @@ interpreter answered, as text that can be shown and packed, and how it ended.
 """
 
 from megarc.interpreter.languages.base import Language, Outcome, Session, Variation
-from megarc.interpreter.languages.door import KNOWN, LanguagesConfig, open_languages
-from megarc.interpreter.languages.enduring import Enduring
-from megarc.interpreter.languages.text import clean
+from megarc.interpreter.languages.clean_output import clean
+from megarc.interpreter.languages.registry import KNOWN, LanguagesConfig, open_languages
+from megarc.interpreter.languages.restarting_session import Enduring
 
 __all__ = [
     "KNOWN",

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Literal
 
 from megarc.errors import UserError
-from megarc.interpreter.languages.text import clean
+from megarc.interpreter.languages.clean_output import clean
 from megarc.interpreter.sandbox import Heard, Process, Program, Sandbox, StartError
 
 Status = Literal[

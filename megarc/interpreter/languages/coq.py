@@ -9,9 +9,9 @@ import shutil
 from pathlib import Path
 
 from megarc.interpreter.languages.base import FIRST, Language, Outcome, Session, Status, Variation
+from megarc.interpreter.languages.clean_output import clean
 from megarc.interpreter.languages.coq_sentences import sentences
 from megarc.interpreter.languages.python import version
-from megarc.interpreter.languages.text import clean
 from megarc.interpreter.sandbox import Heard, Program, Sandbox
 
 _PROMPT = re.compile(rb"<prompt>[^<]*< \d+ \|[^<]*\| \d+ < </prompt>\s*$")

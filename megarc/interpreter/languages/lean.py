@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from megarc.interpreter.languages.base import FIRST, Language, Outcome, Session, Variation
-from megarc.interpreter.languages.text import clean
+from megarc.interpreter.languages.clean_output import clean
 from megarc.interpreter.sandbox import Heard, Program, Sandbox
 
 _MEMORY = 16 << 30  # Lean maps its library: much address space, less memory

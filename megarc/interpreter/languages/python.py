@@ -11,7 +11,7 @@ import orjson
 
 from megarc.errors import UserError
 from megarc.interpreter.languages.base import FIRST, Language, Outcome, Session, Variation
-from megarc.interpreter.languages.text import clean
+from megarc.interpreter.languages.clean_output import clean
 from megarc.interpreter.sandbox import Heard, Program, Sandbox
 
 _DRIVER = Path(__file__).with_name("python_driver.py")

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from megarc.interpreter.languages.base import FIRST, Language, Outcome, Session, Variation
-from megarc.interpreter.languages.lisp import complete
+from megarc.interpreter.languages.clean_output import clean
 from megarc.interpreter.languages.python import version
-from megarc.interpreter.languages.text import clean
+from megarc.interpreter.languages.smt_syntax import complete
 from megarc.interpreter.sandbox import Heard, Program, Sandbox
 
 _INSIDE = "/opt/interpreter/z3"

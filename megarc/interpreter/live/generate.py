@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from megarc.corpus import Marks, Tokenizer, plain_ids, read_ids, write_marked
-from megarc.data.draws import key_of, words
+from megarc.data.counter_random import key_of, words
 from megarc.errors import UserError
 from megarc.inference import Sampling, continuations, opening
 from megarc.interpreter.languages import Enduring, Language, Outcome

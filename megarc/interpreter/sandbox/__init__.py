@@ -4,7 +4,7 @@ In: a ``Program``, ``Limits``. Out: a ``Process`` that answers requests until it
 gone beyond a limit. ``open_sandbox`` tries the machine first, and refuses where it cannot enclose.
 """
 
-from megarc.interpreter.sandbox.enclosure import Sandbox, open_sandbox
+from megarc.interpreter.sandbox.bubblewrap import Sandbox, open_sandbox
 from megarc.interpreter.sandbox.limits import Limits
 from megarc.interpreter.sandbox.process import Heard, Process, StartError
 from megarc.interpreter.sandbox.program import Program

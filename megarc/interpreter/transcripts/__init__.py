@@ -4,9 +4,9 @@ In: files as ``preprocess.py`` reads them, languages, a sandbox. Out: JSON lines
 piece is followed by its real output; and a report of what became of each piece.
 """
 
-from megarc.interpreter.transcripts.corpus import Report, Request, interpret
-from megarc.interpreter.transcripts.find import find_code
-from megarc.interpreter.transcripts.normalise import normalised, settled, shortened
+from megarc.interpreter.transcripts.code_blocks import find_code
+from megarc.interpreter.transcripts.interpret_corpus import Report, Request, interpret
+from megarc.interpreter.transcripts.normalise_output import normalised, settled, shortened
 from megarc.interpreter.transcripts.transcribe import Settings, Transcript, transcribe
 
 __all__ = [

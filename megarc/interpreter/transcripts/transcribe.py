@@ -11,9 +11,9 @@ from megarc.corpus import Segment, write_marked
 from megarc.interpreter.languages import Enduring, Language, Outcome
 from megarc.interpreter.languages.base import FIRST, SECOND
 from megarc.interpreter.sandbox import Sandbox
-from megarc.interpreter.transcripts.cache import Cache
-from megarc.interpreter.transcripts.find import find_code
-from megarc.interpreter.transcripts.normalise import normalised, shortened
+from megarc.interpreter.transcripts.code_blocks import find_code
+from megarc.interpreter.transcripts.normalise_output import normalised, shortened
+from megarc.interpreter.transcripts.output_cache import Cache
 
 VERSION = 1  # of how pieces are run: another one, another cache
 

@@ -6,8 +6,8 @@ from abc import abstractmethod
 
 from torch import Tensor
 
+from megarc.model.block_part import Part
 from megarc.model.config import ModelConfig
-from megarc.model.part import Part
 from megarc.parallel import TensorParallel
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from megarc.model.block_part import PartCost, Split
 from megarc.model.config import ModelConfig
 from megarc.model.feed_forward.feed_forward import FeedForward
 from megarc.model.layers import ColumnLinear, RowLinear
-from megarc.model.part import PartCost, Split
 from megarc.parallel import TensorParallel
 from megarc.window import Window
 

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from megarc.attention import Cache, attend, attend_cached
 from megarc.interval import Intervals, Seen
+from megarc.model.block_part import PartCost, Split
 from megarc.model.config import ModelConfig
 from megarc.model.layers import ColumnLinear, Norm, Projection, RowLinear
 from megarc.model.mixers.mixer import Mixer
-from megarc.model.part import PartCost, Split
-from megarc.model.record import matrix
+from megarc.model.parameter_record import matrix
 from megarc.parallel import TensorParallel
 from megarc.window import Window
 

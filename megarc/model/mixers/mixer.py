@@ -9,8 +9,8 @@ from torch import Tensor
 
 from megarc.attention import Cache
 from megarc.interval import Seen
+from megarc.model.block_part import Part
 from megarc.model.config import ModelConfig
-from megarc.model.part import Part
 from megarc.parallel import TensorParallel
 
 

@@ -7,10 +7,10 @@ layout.
 
 from megarc.train.checkpoint.fragments import held, make_state
 from megarc.train.checkpoint.layout import Checkpoint, latest, open_checkpoint
-from megarc.train.checkpoint.level import Level
 from megarc.train.checkpoint.load import full_masters, load, newest_local
 from megarc.train.checkpoint.save import Saver
-from megarc.train.standing import Standing
+from megarc.train.checkpoint.storage_level import Level
+from megarc.train.run_position import Standing
 
 __all__ = [
     "Checkpoint",

@@ -25,7 +25,7 @@ import orjson
 from megarc.atomic_write import written_atomically
 from megarc.errors import UserError
 from megarc.parallel import Box
-from megarc.train.standing import Standing
+from megarc.train.run_position import Standing
 
 FORMAT = 3  # 2 had no checksum of the manifest
 MANIFEST = "manifest.json"

@@ -21,7 +21,7 @@ from megarc.train.checkpoint.layout import (
     open_checkpoint,
     step_of,
 )
-from megarc.train.checkpoint.level import Level
+from megarc.train.checkpoint.storage_level import Level
 from megarc.train.engine import Engine
 
 

@@ -11,7 +11,7 @@ from megarc.errors import UserError, reported_once
 from megarc.parallel import broadcast_object, gather_objects
 from megarc.train import checkpoint
 from megarc.train.checkpoint import Checkpoint, Level, Standing
-from megarc.train.checkpoint.origin import begin_from
+from megarc.train.checkpoint.start_from import begin_from
 from megarc.train.checkpoint.trained_model import run_config
 from megarc.train.config import RunConfig
 from megarc.train.engine import Engine

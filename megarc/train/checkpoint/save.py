@@ -15,7 +15,7 @@ from megarc.errors import UserError, reported_once
 from megarc.parallel import Groups, gather_objects
 from megarc.train.checkpoint import layout
 from megarc.train.checkpoint.fragments import Fragment, buffers, written
-from megarc.train.checkpoint.level import Level, make_room
+from megarc.train.checkpoint.storage_level import Level, make_room
 from megarc.train.checkpoint.write import State, Writing, write
 from megarc.train.engine import Engine
 

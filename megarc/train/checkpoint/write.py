@@ -17,7 +17,7 @@ from torch import Tensor
 
 from megarc.atomic_write import written_atomically
 from megarc.train.checkpoint import layout
-from megarc.train.checkpoint.level import Level
+from megarc.train.checkpoint.storage_level import Level
 
 log = logging.getLogger("megarc")
 

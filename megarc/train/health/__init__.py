@@ -4,9 +4,9 @@ In: the steps, through the hooks of ``loop.Observer``. Out: judgements of update
 settled, reports in the run folder.
 """
 
-from megarc.train.health.numbers import BadSteps, Numbers, Running, Statistics
-from megarc.train.health.replay import Replay
-from megarc.train.health.replicas import Replicas
+from megarc.train.health.bad_steps import BadSteps, Numbers, Running, Statistics
+from megarc.train.health.replay_check import Replay
+from megarc.train.health.replica_check import Replicas
 from megarc.train.health.signals import Signals
 from megarc.train.health.stragglers import Stragglers
 from megarc.train.health.watchdog import alarmed, clear, watched

@@ -13,7 +13,7 @@ from pathlib import Path
 from megarc.atomic_write import written_atomically
 from megarc.errors import UserError
 from megarc.parallel import Group
-from megarc.train.health.hang import culprits, look, read_sights, report, write_sight
+from megarc.train.health.hang_report import culprits, look, read_sights, report, write_sight
 from megarc.train.heartbeat import Heartbeat
 
 EXIT_HUNG = 1

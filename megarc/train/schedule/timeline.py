@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from megarc.data import Shapes
 from megarc.train.config import RunConfig
+from megarc.train.run_position import Standing
 from megarc.train.schedule.batch_schedule import BatchSchedule, Interval
 from megarc.train.schedule.learning_rate import LearningRate, learning_rate
 from megarc.train.schedule.lengths import Lengths
-from megarc.train.standing import Standing
 
 
 @dataclass(frozen=True, slots=True)

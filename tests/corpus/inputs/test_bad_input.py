@@ -10,7 +10,7 @@ import orjson
 import pytest
 import zstandard
 
-from megarc.corpus.inputs import cut
+from megarc.corpus.inputs import split_files
 from megarc.errors import UserError
 
 from ..conftest import documents_of, pack_some, some_texts, write_lines
@@ -48,7 +48,7 @@ def test_a_line_is_judged_by_the_key_that_is_read(tmp_path):
 
 @pytest.mark.parametrize("limit", [1 << 20, 20])
 def test_blank_lines_are_counted_and_are_no_mistake(tmp_path, monkeypatch, limit):
-    monkeypatch.setattr(cut, "_piece_bytes", lambda inputs: limit)
+    monkeypatch.setattr(split_files, "_piece_bytes", lambda inputs: limit)
     path = tmp_path / "a.jsonl"
     path.write_bytes(GOOD + b"\n  \r\n" + GOOD + b"{\n" + b"\n\n")
     (manifest,) = pack_some(tmp_path / "c", path, max_bad=0.5)
@@ -65,7 +65,7 @@ def test_only_malformed_ends_are_truncated(tmp_path):
 
 @pytest.mark.parametrize("limit", [1 << 20, 40])
 def test_bad_lines_are_located(tmp_path, monkeypatch, limit):
-    monkeypatch.setattr(cut, "_piece_bytes", lambda inputs: limit)
+    monkeypatch.setattr(split_files, "_piece_bytes", lambda inputs: limit)
     (tmp_path / "first.jsonl").write_bytes(GOOD * 3)
     data = b"".join(GOOD * 2 + line for line, _ in BAD)
     path = tmp_path / "bad.jsonl"
@@ -130,7 +130,7 @@ def test_compressions_and_formats_hold_the_samedocuments_of(tmp_path):
 @pytest.mark.parametrize("limit", [900, 5000])
 def test_frames_are_cut_at_any_place(tmp_path, monkeypatch, limit):
     """Frames end in the midst of lines; lines run over several frames."""
-    monkeypatch.setattr(cut, "_piece_bytes", lambda inputs: limit)
+    monkeypatch.setattr(split_files, "_piece_bytes", lambda inputs: limit)
     plain = write_lines(tmp_path / "plain.jsonl", some_texts(200)).read_bytes()
     for step in (37, 500, 1001):
         frames = b"".join(zstandard.compress(plain[i : i + step]) for i in range(0, len(plain), step))

@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from megarc.corpus.inputs import cut
+from megarc.corpus.inputs import split_files
 from megarc.errors import UserError
 
 from ..conftest import documents_of, pack_some, some_texts
@@ -21,7 +21,7 @@ def write(path, column, name="text", **options):
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("group", [7, 1000])
 def test_rows_are_documents(tmp_path, monkeypatch, workers, group):
-    monkeypatch.setattr(cut, "_piece_bytes", lambda inputs: 2000)
+    monkeypatch.setattr(split_files, "_piece_bytes", lambda inputs: 2000)
     texts = some_texts(200)
     path = write(tmp_path / "t.parquet", texts, row_group_size=group)
     pack_some(tmp_path / "c", path, workers=workers, shuffle_seed=None)

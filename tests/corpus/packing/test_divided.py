@@ -8,8 +8,8 @@ import orjson
 import pytest
 
 from megarc.corpus import IndexedCorpus, load_manifest, load_tokenizer, verify
-from megarc.corpus.inputs import cut
-from megarc.corpus.inputs.choice import BadLineError, Choice
+from megarc.corpus.inputs import split_files
+from megarc.corpus.inputs.document_fields import BadLineError, Choice
 from megarc.errors import UserError
 
 from ..conftest import pack_some
@@ -73,7 +73,7 @@ def test_answers_begin_where_they_do_however_the_work_is_shared_out(tmp_path, wr
     pack_some(tmp_path / "plain", path, **KEYS, shuffle_seed=None, longest_answer=41, max_bad=0.5)
     assert [pair for pair in read(tmp_path / "plain") if len(pair[1]) <= 41] == expected
     for number, (limit, workers) in enumerate([(1 << 20, 1), (700, 2)]):
-        monkeypatch.setattr(cut, "_piece_bytes", lambda inputs, limit=limit: limit)
+        monkeypatch.setattr(split_files, "_piece_bytes", lambda inputs, limit=limit: limit)
         prefix = tmp_path / f"shuffled{number}"
         pack_some(prefix, path, **KEYS, shuffle_seed=3, longest_answer=40, max_bad=0.5, workers=workers)
         assert sorted(read(prefix)) == sorted(expected) and read(prefix) != expected

@@ -10,8 +10,8 @@ import pytest
 
 from megarc.corpus import IndexedCorpus, IndexedWriter, join_parts, load_manifest, load_tokenizer
 from megarc.corpus.indexed.digest import file_digest
-from megarc.corpus.inputs import cut
-from megarc.corpus.packing import work as work_module
+from megarc.corpus.inputs import split_files
+from megarc.corpus.packing import pack_piece as work_module
 from megarc.corpus.tokenizer.train import train_tokenizer
 from megarc.errors import UserError
 
@@ -57,7 +57,7 @@ def test_does_not_depend_on_workers_parts_or_pieces(tmp_path, lines, monkeypatch
             (900, 1, 3, 2000),
             (5000, 2, 2, 99),
         ]:
-            monkeypatch.setattr(cut, "_piece_bytes", lambda inputs, limit=limit: limit)
+            monkeypatch.setattr(split_files, "_piece_bytes", lambda inputs, limit=limit: limit)
             monkeypatch.setattr(work_module, "_TOKENS_A_SHARD", spill)
             prefix = tmp_path / f"c{len(results)}"
             for part in range(parts):
@@ -150,7 +150,7 @@ def test_no_such_part(tmp_path, lines, part, message):
 
 
 def test_merge_refuses_what_is_missing_short_damaged_or_other(tmp_path, monkeypatch):
-    monkeypatch.setattr(cut, "_piece_bytes", lambda inputs: 2000)
+    monkeypatch.setattr(split_files, "_piece_bytes", lambda inputs: 2000)
     lines = write_lines(tmp_path / "lines.jsonl", some_texts(300))
     prefix, folder = tmp_path / "c", tmp_path / "c.parts"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from megarc.corpus import IndexedCorpus, load_manifest
-from megarc.corpus.inputs import cut
+from megarc.corpus.inputs import split_files
 from megarc.corpus.packing import pack as packing
 from megarc.corpus.packing import workers
 from megarc.corpus.packing.work_folder import locked
@@ -201,11 +201,11 @@ def test_memory_stays_flat(tmp_path, monkeypatch):
     import gzip
     import tracemalloc
 
-    monkeypatch.setattr("megarc.corpus.packing.work._TOKENS_A_SHARD", 200_000)
+    monkeypatch.setattr("megarc.corpus.packing.pack_piece._TOKENS_A_SHARD", 200_000)
     monkeypatch.setattr("megarc.corpus.packing.merge._TOKENS_AT_ONCE", 200_000)
     path = tmp_path / "big.jsonl.gz"
     path.write_bytes(gzip.compress(write_lines(tmp_path / "plain.jsonl", some_texts(30000)).read_bytes(), 1))
-    monkeypatch.setattr(cut, "BIGGEST_PIECE", 1000)
+    monkeypatch.setattr(split_files, "BIGGEST_PIECE", 1000)
     said: list[str] = []
     tracemalloc.start()
     pack_some(tmp_path / "c", path, say=said.append)

@@ -8,7 +8,7 @@ from support.runs import full_state, metrics, pretrain
 
 from megarc.corpus import IndexedWriter
 from megarc.corpus.indexed.manifest import write_manifest
-from megarc.corpus.packing.join import manifest_of
+from megarc.corpus.packing.assemble import manifest_of
 from megarc.data import open_stream
 from megarc.interval import Intervals
 from megarc.train import load_model

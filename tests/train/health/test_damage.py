@@ -8,7 +8,7 @@ import torch
 from support.ranks import run_jobs
 from support.runs import full_state, metrics, pretrain
 
-from megarc.train.health.replicas import odd_ones
+from megarc.train.health.replica_check import odd_ones
 from megarc.train.health.stragglers import Times, slow, summary
 
 STEPS = 6

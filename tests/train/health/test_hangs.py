@@ -15,7 +15,7 @@ from support.runs import pretrain
 from megarc.config import build, to_yaml
 from megarc.rank_environment import free_port
 from megarc.train import RunConfig
-from megarc.train.health.hang import Sight, culprits, report
+from megarc.train.health.hang_report import Sight, culprits, report
 
 ROOT = Path(__file__).resolve().parents[3]
 PATIENCE = 4

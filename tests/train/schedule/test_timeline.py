@@ -7,8 +7,8 @@ import pytest
 from megarc.config import build
 from megarc.errors import UserError
 from megarc.train import Lengths, RunConfig, Timeline
+from megarc.train.run_position import Standing
 from megarc.train.schedule.batch_schedule import Interval
-from megarc.train.standing import Standing
 
 KEYS = {
     "length": "400 samples",

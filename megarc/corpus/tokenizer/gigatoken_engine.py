@@ -1,0 +1,214 @@
+"""A faster engine behind an exact tokenizer: used only while it gives the very same ids.
+
+gigatoken encodes BPE many times faster than the libraries that own the formats.
+It is compared with them on hostile texts when it is loaded, and on documents
+drawn at random while it works. The first difference ends its use, and a job that
+it worked on begins again without it. Documents with characters on whose class
+Unicode's versions differ go to the exact library at once.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+
+from megarc.corpus.tokenizer.base import RESERVED, Tokenizer, join
+from megarc.corpus.tokenizer.unicode_stability import is_stable, tells_kinds, unstable
+from megarc.errors import UserError
+from megarc.process_memory import give_back, resident_megabytes
+
+VERSIONS = ("0.10.0",)  # of gigatoken that were tried
+_MOST_MEGABYTES = 135  # resident, of a process: then a new engine, without a cache, takes over
+_LEAST_CHARACTERS = 4_000_000  # that an engine sees before another may take over
+_UNIGRAM, _BPE = 1, 2  # in SentencePiece's model files
+_AUDIT_SHARE = 0.03  # of the engine's own time
+_GUESSED_RATE = 1e6  # characters a second, of the exact library
+_AUDIT_CHARACTERS = (
+    1 << 16
+)  # of a document, at most: the exact library takes seconds and 50 bytes for each more
+
+Encode = Callable[[str], Any]
+
+
+class EngineError(UserError):
+    """The fast engine gave other ids than the library."""
+
+
+def with_fast_engine(tokenizer: Tokenizer, say: Callable[[str], None]) -> Tokenizer:
+    """``tokenizer`` with gigatoken behind it, or itself; ``say`` is told which, and why."""
+    if tokenizer.source is None:
+        return tokenizer  # bytes need no engine
+    try:
+        build = _engine(tokenizer)
+        encode = build()
+        _compare(encode, tokenizer)
+    except _NoEngineError as reason:
+        say(f"encoding with the plain {tokenizer.kind} library ({reason})")
+        return tokenizer
+    say("encoding with gigatoken, compared with the plain library now and by random audit")
+    return _Audited(tokenizer, build, encode)
+
+
+class _NoEngineError(Exception):
+    """Why the plain library has to do."""
+
+
+class _Audited(Tokenizer):
+    """The fast engine's ids; now and then a document's are compared with the library's."""
+
+    def __init__(self, exact: Tokenizer, build: Callable[[], Encode], encode: Encode) -> None:
+        self.exact, self._build, self._encode = exact, build, encode
+        self._characters = 0  # that this engine has seen
+        self.kind, self.digest = exact.kind, exact.digest
+        self._kinds = tells_kinds(exact.source or b"")
+        if self.kind == "huggingface":
+            unstable(self._kinds)  # now, so that workers share the table
+        self.vocabulary_size, self.reserved = exact.vocabulary_size, exact.reserved
+        self.end = exact.end
+        self._credit = 0.0  # seconds that may go into audits
+        self._audits = 0
+        self._chance = random.Random()
+
+    def encode_documents(self, texts: Sequence[str]) -> tuple[Any, Any]:
+        start = time.perf_counter()
+        if self._characters > _LEAST_CHARACTERS and resident_megabytes() > _MOST_MEGABYTES:
+            self._renew()
+        ids = [self._encode(text) if self._sure_of(text) else self.exact.encode(text) for text in texts]
+        self._characters += sum(map(len, texts))
+        self._credit += _AUDIT_SHARE * (time.perf_counter() - start)
+        if texts:
+            self._audit(texts, ids)
+        return join(ids)
+
+    def _sure_of(self, text: str) -> bool:
+        # SentencePiece cuts at spaces alone, whatever class a character has.
+        return self.kind == "sentencepiece" or is_stable(text, self._kinds)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self.exact.decode(ids)
+
+    def _renew(self) -> None:
+        """A new engine: the old one's cache, which grows without end, goes back to the system."""
+        del self._encode
+        give_back()
+        self._encode, self._characters = self._build(), 0
+
+    def _audit(self, texts: Sequence[str], ids: Sequence[Any]) -> None:
+        chosen = self._chance.randrange(len(texts))
+        text, found = texts[chosen], ids[chosen]
+        size = min(len(text), _AUDIT_CHARACTERS)
+        if self._audits and self._credit < size / _GUESSED_RATE:
+            return
+        start = time.perf_counter()
+        if size < len(text):  # a part of it, which both encode as a text of its own
+            first = self._chance.randrange(len(text) - size)
+            text = text[first : first + size]
+            found = self._encode(text)
+        expected = self.exact.encode_documents([text])[0]
+        self._credit -= time.perf_counter() - start
+        self._audits += 1
+        if not np.array_equal(found, expected):
+            sample = text[:40]
+            raise EngineError(f"gigatoken differs from the {self.kind} library on {sample!r}...")
+
+
+def _engine(tokenizer: Tokenizer) -> Callable[[], Encode]:
+    """What makes a new engine, as often as it is asked to."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        found = version("gigatoken")
+    except PackageNotFoundError:
+        raise _NoEngineError("for a faster one: pip install 'megarc[fast]'") from None
+    if found not in VERSIONS:
+        raise _NoEngineError(f"gigatoken {found} was not tried, only {', '.join(VERSIONS)}")
+    try:
+        from gigatoken import Tokenizer as Engine
+
+        content = tokenizer.source or b""
+        if tokenizer.kind == "sentencepiece":
+            content = _sentencepiece_json(content)
+        Engine.from_json(content)
+    except _NoEngineError:
+        raise
+    except Exception as error:  # it refuses what it cannot do in many ways
+        raise _NoEngineError(f"gigatoken cannot serve: {error}") from None
+    return lambda: Engine.from_json(content).backend.encode
+
+
+def _sentencepiece_json(model: bytes) -> bytes:
+    """The model as gigatoken reads it, without control tokens: a text that spells one out stays text."""
+    from gigatoken._load import sentencepiece as load
+
+    # Asked for here because a whole model takes it much longer to be refused.
+    trainer: Any = dict(load._fields(model)).get(load._MODEL_TRAINER_SPEC, b"")
+    if load._scalars(trainer).get(load._TRAINER_MODEL_TYPE, _UNIGRAM) != _BPE:
+        raise _NoEngineError("gigatoken cannot serve: a unigram model or other, not BPE")
+    tree = orjson.loads(load.sentencepiece_to_tokenizer_json(model))
+    steps = [step["type"] for step in tree["normalizer"]["normalizers"]]
+    if steps != ["Replace"]:
+        raise _NoEngineError("the model normalises its text")
+    if not all(token["special"] for token in tree["added_tokens"]):
+        raise _NoEngineError("the model has user-defined tokens")
+    tree["added_tokens"] = []
+    return orjson.dumps(tree)
+
+
+def _compare(encode: Encode, tokenizer: Tokenizer) -> None:
+    texts = hostile_texts(tokenizer)
+    ids, lengths = tokenizer.encode_documents(texts)
+    for text, expected in zip(texts, np.split(ids, np.cumsum(lengths)[:-1]), strict=True):
+        if not np.array_equal(np.asarray(encode(text), np.int32), expected):
+            raise _NoEngineError(f"gigatoken differs from it on {text[:40]!r}")
+
+
+def hostile_texts(tokenizer: Tokenizer, count: int = 300) -> list[str]:
+    """Texts on which encoders tend to differ; the same every time."""
+    chance = random.Random(0)
+    ids = list(range(tokenizer.vocabulary_size))
+    pieces = [tokenizer.decode([chance.choice(ids)]) for _ in range(1500)]
+    odd = [
+        *(
+            "",
+            " ",
+            "  ",
+            "\t",
+            "\n",
+            "\r\n",
+            "\n\n\n",
+            "\0",
+            "\u00a0",
+            "\u2028",
+            "\u200b",
+            "\ufeff",
+            "\u2581",
+        ),
+        *(
+            "é",
+            "e\u0301",
+            "ß",
+            "ﬁ",
+            "日本語",
+            "ไทย",
+            "عربى",
+            "\U0001f468\u200d\U0001f469",
+            "\U0010ffff",
+            "\ud7ff",
+        ),
+        *("</s>", "<s>", "<unk>", "<pad>", "<0x41>", "<|endoftext|>", "<|im_start|>", *RESERVED),
+        *("don't", "I'LL", "1234567", "3.14e-10", "0x1F", "__init__", "camelCase", "https://a.b/c?d=e#f"),
+        *("=" * 70, "a" * 300, "ab" * 150, " " * 200, "\n" * 50, "é" * 100, "日" * 100),
+    ]
+    texts = list(odd)
+    for _ in range(count):
+        parts = [chance.choice(chance.choice((pieces, pieces, odd))) for _ in range(chance.randrange(1, 30))]
+        texts.append(chance.choice(("", "", " ")).join(parts))
+    for _ in range(100):
+        codes = [chance.randrange(0x110000) for _ in range(20)]
+        texts.append("".join(chr(code) for code in codes if not 0xD800 <= code < 0xE000))
+    return texts

@@ -1,0 +1,197 @@
+"""From keys to a stream: makes the sources, weighs them, puts them in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+from megarc.config import build
+from megarc.corpus import IndexedCorpus, Manifest
+from megarc.data.blend import BLOCK, quotas
+from megarc.data.config import DataConfig, RecentLossConfig, SourceConfig
+from megarc.data.local_shuffle import Locality
+from megarc.data.order import Sequential, Shuffled
+from megarc.data.packed import PackedCorpus
+from megarc.data.recent_loss import HiddenRecent
+from megarc.data.short_recent import ShortRecent
+from megarc.data.source import Facts, Source
+from megarc.data.stream import Stream, one_tokenizer
+from megarc.data.subset import Subset
+from megarc.data.transcripts import Segments, Transcripts, TranscriptsConfig
+from megarc.data.window_shapes import MixedRecent, Shapes
+from megarc.data.windows import StridedCorpus
+from megarc.errors import UserError
+from megarc.window import Window
+
+Maker = Callable[[SourceConfig, Window], Source]
+"""Makes one kind of source. Higher rooms hand theirs in, so that this room need not know them."""
+
+
+def open_stream(
+    config: DataConfig,
+    which: Literal["train", "valid"],
+    window: Window,
+    seed: int,
+    *,
+    phase: int = 0,
+    makers: Mapping[str, Maker] | None = None,
+    shapes: Shapes | None = None,
+    hide: RecentLossConfig | None = None,
+) -> Stream:
+    """The training samples of a phase, blended and shuffled without end, or the held-out ones, each once.
+
+    Args:
+        makers: for kinds of source beside ``corpus``.
+        shapes: the windows of the samples, where they differ; None: ``window`` for all.
+        hide: a loss on R, in training.
+
+    Raises:
+        UserError: for no source, an unknown kind, a corpus that is none or too short, one source given twice.
+    """
+    configs = config.train if which == "train" else config.valid
+    if not configs:
+        raise UserError(f"data.{which} names no source; add one, for instance {{kind: corpus, path: PREFIX}}")
+    shapes = shapes or Shapes.one(window)
+    if which == "valid" and shapes.mix:
+        shapes = Shapes.one(shapes.own)
+    isolate = config.documents == "isolate"
+    sources = [
+        open_source(
+            source,
+            shapes.grid,
+            makers,
+            isolate=isolate,
+            packing=config.packing,
+            place=f"data.{which}[{number}]",
+        )
+        for number, source in enumerate(configs)
+    ]
+    _refuse_twins(sources)
+    one_tokenizer([source.facts for source in sources])
+    sizes = [len(source) for source in sources]
+    if which == "valid":
+        shares = [size / sum(sizes) for size in sizes]
+        return Stream(sources, Sequential(sizes), window, shares=shares, shapes=shapes)
+    parts = quotas(_shares(config.blend, configs, sources))
+    locality = Locality(config.locality.block, config.locality.mixed) if config.locality else None
+    digests = [source.digest for source in sources]
+    return Stream(
+        sources,
+        Shuffled(sizes, digests, parts, seed=seed, phase=phase, locality=locality),
+        window,
+        shares=[part / BLOCK for part in parts],
+        short_recent=ShortRecent(config.short_recent, seed, phase) if config.short_recent else None,
+        most_epochs=config.most_epochs,
+        shapes=shapes,
+        mixed=MixedRecent(shapes.own.recent, shapes.mix, seed, phase) if shapes.mix else None,
+        hidden=HiddenRecent.of(hide, sources, seed, phase) if hide else None,
+    )
+
+
+def open_source(
+    config: SourceConfig,
+    window: Window,
+    makers: Mapping[str, Maker] | None = None,
+    *,
+    isolate: bool = False,
+    packing: str = "windows",
+    place: str = "the source",
+) -> Source:
+    """One source, for a source that is built on another, or for whoever wants its samples by number.
+
+    Args:
+        packing: of a corpus, as ``data.packing``.
+        place: names it in errors.
+    """
+    known = {
+        "corpus": _corpus_maker(isolate, packing),
+        "transcripts": _transcripts_maker(isolate),
+        **(makers or {}),
+    }
+    maker = known.get(config.kind)
+    if maker is None:
+        raise UserError(
+            f"{place}: unknown kind of source '{config.kind}'; known are {', '.join(sorted(known))}"
+        )
+    source = maker(config, window)
+    return Subset(source, config.windows, window) if config.windows is not None else source
+
+
+def _corpus_maker(isolate: bool, packing: str) -> Maker:
+    def make(config: SourceConfig, window: Window) -> Source:
+        corpus, facts = _corpus(config)
+        if packing != "windows":
+            if corpus.answers is None and corpus.manifest and corpus.manifest.answers_digest:
+                raise UserError(
+                    f"{config.path}.answers is missing, and {config.path}.json tells of it; copy it too"
+                )
+            return PackedCorpus(corpus, window, facts, packing=packing, part=config.part)
+        return StridedCorpus(corpus, window, facts, part=config.part, isolate=isolate)
+
+    return make
+
+
+def _transcripts_maker(isolate: bool) -> Maker:
+    def make(config: SourceConfig, window: Window) -> Source:
+        reading = build(TranscriptsConfig, config.options, "options of a source of kind transcripts")
+        corpus, facts = _corpus(config)
+        base = StridedCorpus(corpus, window, facts, part=config.part, isolate=isolate)
+        manifest = corpus.manifest
+        end = manifest.tokenizer.end_of_document if manifest and manifest.tokenizer else None
+        return Transcripts(base, window, Segments.of(facts.reserved, end, facts.name), reading.weights)
+
+    return make
+
+
+def _corpus(config: SourceConfig) -> tuple[IndexedCorpus, Facts]:
+    if config.path is None:
+        raise UserError(
+            f"a source of kind {config.kind} needs a path: the prefix P of its files P.bin and P.idx"
+        )
+    corpus = IndexedCorpus(config.path)
+    return corpus, _facts(str(config.path), corpus, corpus.manifest)
+
+
+def _facts(name: str, corpus: IndexedCorpus, manifest: Manifest | None) -> Facts:
+    tokens, documents = len(corpus.tokens), corpus.document_count
+    if manifest is None:
+        return Facts(name, tokens, documents)
+    text, tokenizer = manifest.text_bytes, manifest.tokenizer
+    return Facts(
+        name,
+        tokens,
+        documents,
+        bytes_per_token=text / tokens if text is not None and tokens else None,
+        vocabulary=tokenizer.vocabulary_size if tokenizer else None,
+        tokenizer_digest=tokenizer.digest if tokenizer else None,
+        reserved=tokenizer.reserved if tokenizer else None,
+    )
+
+
+def _refuse_twins(sources: Sequence[Source]) -> None:
+    seen: dict[str, str] = {}
+    for source in sources:
+        name = source.facts.name
+        if source.digest in seen:
+            raise UserError(
+                f"{name} holds the same as {seen[source.digest]}, which is in the same list; "
+                "name it once and give it the weight of both"
+            )
+        seen[source.digest] = name
+
+
+def _shares(blend: str, configs: Sequence[SourceConfig], sources: Sequence[Source]) -> list[float]:
+    """Each source's share of the samples, not yet scaled to sum to 1 [sources]."""
+    if blend == "tokens":
+        return [config.weight for config in configs]
+    if blend == "epochs":
+        return [config.weight * len(source) for config, source in zip(configs, sources, strict=True)]
+    shares = []
+    for config, source in zip(configs, sources, strict=True):
+        facts = source.facts
+        if not facts.tokens or not facts.documents:
+            raise UserError(
+                f"data.blend is 'documents', and {facts.name} does not know its documents; use 'tokens'"
+            )
+        shares.append(config.weight * facts.tokens / facts.documents)
+    return shares

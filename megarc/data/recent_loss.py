@@ -1,0 +1,76 @@
+"""A loss on R: some of its tokens are hidden, and the row before each predicts it.
+
+Rows of R see all of R, so a row knows its own target unless that is hidden: then nothing in the window shows it.
+The head and its shift by one stay as they are (Dual-objective language models, 2512.14549, train both losses alike).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from megarc.data.config import RecentLossConfig
+from megarc.data.counter_random import chance, key_of, table, words
+from megarc.data.source import Indices, Source
+from megarc.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenRecent:
+    """Hides a ``mask`` share of R's tokens in a ``share`` of the samples; which ones, the sample's number decides.
+
+    Attributes:
+        weight: of a hidden token's loss.
+        token: the id that stands in its place.
+    """
+
+    share: float
+    mask: float
+    weight: float
+    token: int
+    seed: int
+    phase: int
+
+    @classmethod
+    def of(cls, config: RecentLossConfig, sources: list[Source], seed: int, phase: int) -> HiddenRecent:
+        """For these sources.
+
+        Raises:
+            UserError: where they do not know the token.
+        """
+        token = _id_of(config.token, sources)
+        return cls(config.share, config.mask, config.weight, token, seed, phase)
+
+    def draw(self, samples: Indices, rows: int) -> npt.NDArray[np.bool_]:
+        """Which tokens of the windows ``samples`` [B] are hidden, were they all of R: [B, rows]."""
+        chosen = chance(words(key_of("loss on R", self.seed, self.phase), samples), self.share)
+        hidden: npt.NDArray[np.bool_] = np.zeros((len(samples), rows), dtype=bool)
+        if chosen.any():
+            word = table(key_of("hidden in R", self.seed, self.phase), samples[chosen], rows)
+            hidden[chosen] = chance(word, self.mask)
+        return hidden
+
+
+def _id_of(token: str | int, sources: list[Source]) -> int:
+    if isinstance(token, int):
+        known = [facts.vocabulary for source in sources if (facts := source.facts).vocabulary]
+        if token < 0 or any(token >= size for size in known):
+            raise UserError(
+                f"objective.recent.token is {token}, and the data has {min(known)} tokens; give an id of it"
+            )
+        return token
+    found = {source.facts.name: (source.facts.reserved or {}).get(token) for source in sources}
+    for name, number in found.items():
+        if number is None:
+            raise UserError(
+                f"objective.recent.token is '{token}', which {name} does not reserve; pack it with a tokenizer that "
+                "does, or give the id of a token that never stands in the text"
+            )
+    ids = set(found.values())
+    if len(ids) > 1:
+        raise UserError(
+            f"objective.recent.token '{token}' has different ids in the sources: {found}; pack them alike"
+        )
+    return int(ids.pop() or 0)
