@@ -15,7 +15,7 @@ from megarc.parallel import TensorParallel
 
 
 class Block(nn.Module):
-    """``x + mixer(norm(x))``, then ``x + feed_forward(norm(x))``.
+    """``x + mixer(norm(x))``, then ``x + feed_forward(norm(x))``; or ``x + norm(mixer(x))`` and so on.
 
     Their parameters' canonical names begin with ``attention`` and ``feed_forward``, whatever mixer and
     feed-forward a model has.
@@ -26,6 +26,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.run = runner.way(layer)
+        self.norm_after = config.norm_place == "after"
         width, epsilon = config.hidden, config.norm_epsilon
         self.attention_norm = Norm(width, epsilon, tensor, partial=tensor.sequence)
         self.attention = mixer_of(config)(config, engine, layer, tensor)
@@ -54,5 +55,8 @@ class Block(nn.Module):
         positions: Tensor | None,
     ) -> Tensor:
         """What ``forward`` computes, once or once more."""
+        if self.norm_after:
+            x = x + self.attention_norm(self.attention(x, seen, cache, positions))
+            return x + self.feed_forward_norm(self.feed_forward(x))
         x = x + self.attention(self.attention_norm(x), seen, cache, positions)
         return x + self.feed_forward(self.feed_forward_norm(x))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import model_validator
@@ -9,6 +10,39 @@ from pydantic import model_validator
 from megarc.config import Config, key
 
 Recompute = Literal["none", "selective", "full"]
+
+
+class RopeScaling(Config):
+    """Rotary wavelengths stretched, so that a model reads texts longer than those that it learned on."""
+
+    kind: Literal["linear", "llama3", "yarn"] = key(
+        ...,
+        "linear: all wavelengths times factor; llama3, yarn: only the long ones, by how often they turn within "
+        "original_rows",
+    )
+    factor: float = key(..., "the longest wavelengths are multiplied by it", ge=1)
+    original_rows: int = key(8192, "rows that the model learned on, for llama3 and yarn", ge=1)
+    low_turns: float = key(1.0, "wavelengths that turn less often are multiplied by factor", gt=0)
+    high_turns: float = key(32.0, "wavelengths that turn more often stay as they are", gt=0)
+    attention_factor: float | None = key(
+        None, "yarn: queries and keys are multiplied by it; null: 0.1 ln(factor) + 1", gt=0
+    )
+    whole_numbers: bool = key(True, "yarn: its ramp begins and ends at whole numbers of frequencies")
+
+    @model_validator(mode="after")
+    def _turns_are_ordered(self) -> RopeScaling:
+        if self.kind != "linear" and self.low_turns >= self.high_turns:
+            raise ValueError(f"low_turns ({self.low_turns}) must be less than high_turns ({self.high_turns})")
+        if self.attention_factor is not None and self.kind != "yarn":
+            raise ValueError(f"attention_factor belongs to yarn, and kind is {self.kind}; leave it out")
+        return self
+
+    @property
+    def magnitude(self) -> float:
+        """By what queries and keys are multiplied, with the default resolved."""
+        if self.kind != "yarn":
+            return 1.0
+        return 0.1 * math.log(self.factor) + 1 if self.attention_factor is None else self.attention_factor
 
 
 class ModelConfig(Config):
@@ -25,8 +59,23 @@ class ModelConfig(Config):
     vocabulary: int | None = key(None, "token ids; null: what the corpus's tokenizer has", ge=2)
     vocabulary_multiple: int = key(128, "the vocabulary is padded to a multiple of it", ge=1)
     tied: bool = key(True, "head and embedding share one matrix")
-    qk_norm: bool = key(False, "RMSNorm on queries and keys, head by head")
+    qk_norm: bool = key(False, "RMSNorm on queries and keys; qk_norm_over says over what")
+    qk_norm_over: Literal["head", "all"] = key(
+        "head", "qk_norm normalises each head (as Qwen 3 does), or all heads together (as OLMo 2 does)"
+    )
+    attention_bias: Literal["none", "qkv", "all"] = key(
+        "none", "a bias on queries, keys and values (as Qwen 2 has), or on the output too"
+    )
+    norm_place: Literal["before", "after"] = key(
+        "before", "a norm before attention and feed-forward, or after each, before it is added (OLMo 2)"
+    )
     rope_base: float = key(10000.0, "base of the rotary wavelengths", gt=1)
+    rope_scaling: RopeScaling | None = key(
+        None, "stretches the rotary wavelengths; null: they are as base says"
+    )
+    rope_skip_every: int | None = key(
+        None, "every so many-th layer has no positions (SmolLM 3: 4); null: all layers have them", ge=1
+    )
     learned_positions: int | None = key(
         None, "a learned vector for each of so many rows, instead of rotary positions; null: rotary", ge=1
     )
@@ -43,6 +92,14 @@ class ModelConfig(Config):
             raise ValueError(f"head_dim is {self.width_of_head}; rotary positions need an even number")
         if self.heads % self.groups:
             raise ValueError(f"heads ({self.heads}) is not a multiple of kv_heads ({self.groups})")
+        if self.qk_norm_over == "all" and not self.qk_norm:
+            raise ValueError("qk_norm_over is 'all', but qk_norm is false; set qk_norm, or leave it out")
+        rotary = self.rope_scaling is not None or self.rope_skip_every is not None
+        if self.learned_positions is not None and rotary:
+            raise ValueError(
+                "rope_scaling and rope_skip_every change rotary positions, and learned_positions takes their "
+                "place; leave one of them out"
+            )
         return self
 
     @property

@@ -2,7 +2,7 @@
 
 Matrices are normal with ``initial_std``; those that write into the residual
 stream are smaller by sqrt(2 * layers), so that the stream's variance does not
-grow with depth (GPT-2). Gains are 1. Values are drawn by blocks of rows, each
+grow with depth (GPT-2). Gains are 1, biases 0. Values are drawn by blocks of rows, each
 from a generator of its own: a rank draws the blocks that it touches and no other.
 """
 
@@ -34,6 +34,8 @@ def initial_values(name: str, record: Record, config: ModelConfig, seed: int, bo
     """The values of ``boxes`` of the full parameter ``name``, one after the other, float32 1-D."""
     if record.kind == "norm":
         return torch.ones(size(boxes))
+    if record.kind == "bias":
+        return torch.zeros(size(boxes))
     std = config.initial_std
     if record.kind == "residual":
         std /= (2 * config.layers) ** 0.5

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from megarc.model.parameter_record import Kind, matrix, vector
+from megarc.model.parameter_record import Kind, bias, matrix, vector
 from megarc.parallel import TensorParallel
 
 Linear = Callable[[Tensor, Tensor], Tensor]
@@ -24,26 +24,48 @@ class Projection(nn.Module):
 
 
 class ColumnLinear(Projection):
-    """``x W^T`` without bias, ``W`` [outputs, inputs] split along outputs: each rank has some of them."""
+    """``x W^T (+ b)``, ``W`` [outputs, inputs] split along outputs: each rank has some of them."""
 
-    def __init__(self, inputs: int, outputs: int, kind: Kind, tensor: TensorParallel, parts: int = 1) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kind: Kind,
+        tensor: TensorParallel,
+        parts: int = 1,
+        *,
+        biased: bool = False,
+    ) -> None:
         super().__init__()
+        assert not (biased and parts > 1), "a bias of several parts is not cut yet"
+        self.tensor = tensor
         self.weight = matrix(outputs, inputs, kind, tensor, split=0, parts=parts)
+        self.bias = bias(outputs) if biased else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x, self.weight)
+        y = self.linear(x, self.weight)
+        if self.bias is None:
+            return y
+        return y + self.tensor.shared(self.bias).chunk(self.tensor.size)[self.tensor.rank]
 
 
 class RowLinear(Projection):
-    """``x W^T`` without bias, ``W`` [outputs, inputs] split along inputs: each rank has a summand."""
+    """``x W^T (+ b)``, ``W`` [outputs, inputs] split along inputs: each rank has a summand."""
 
-    def __init__(self, inputs: int, outputs: int, kind: Kind, tensor: TensorParallel) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kind: Kind, tensor: TensorParallel, *, biased: bool = False
+    ) -> None:
         super().__init__()
         self.tensor = tensor
         self.weight = matrix(outputs, inputs, kind, tensor, split=1)
+        self.bias = bias(outputs) if biased else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.tensor.leave(self.linear(x, self.weight))
+        y = self.tensor.leave(self.linear(x, self.weight))
+        if self.bias is None:
+            return y
+        # Added once, behind the sum; where rows are split, each rank adds it to its own rows.
+        return y + (self.tensor.shared(self.bias) if self.tensor.sequence else self.bias)
 
 
 class Norm(nn.Module):
@@ -62,6 +84,28 @@ class Norm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         weight = self.tensor.shared(self.weight) if self.partial else self.weight
         return F.rms_norm(x, weight.shape, weight, self.epsilon)
+
+
+class HeadsNorm(nn.Module):
+    """RMSNorm over all heads together, of which each tensor rank has some; its gain is held whole."""
+
+    def __init__(self, heads: int, width: int, epsilon: float, tensor: TensorParallel) -> None:
+        super().__init__()
+        self.heads, self.width, self.epsilon, self.tensor = heads, width, epsilon, tensor
+        self.weight = vector(heads * width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` [batch, heads of this rank, rows, width] -> the same shape."""
+        tensor, own = self.tensor, x.shape[1]
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        squares = wide.square().sum((1, 3), keepdim=True)
+        # Every rank uses the sum for its own heads, so its gradients are summed as well. Where a head
+        # is on several ranks, it is counted as often.
+        squares = tensor.shared(tensor.sum(squares)) / (own * tensor.size * self.width)
+        gain = tensor.shared(self.weight).view(self.heads, 1, self.width)
+        first = tensor.rank * self.heads // tensor.size
+        normal = (wide * torch.rsqrt(squares + self.epsilon)).to(x.dtype)
+        return normal * gain[first : first + own]
 
 
 class Embedding(nn.Module):

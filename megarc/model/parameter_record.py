@@ -11,7 +11,7 @@ from torch import nn
 
 from megarc.parallel import Box, TensorParallel, whole
 
-Kind = Literal["embedding", "hidden", "residual", "readout", "norm"]
+Kind = Literal["embedding", "hidden", "residual", "readout", "norm", "bias"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +30,18 @@ class Record:
 
     @property
     def decays(self) -> bool:
-        """Whether weight decay applies: to matrices, not to gains."""
-        return self.kind != "norm"
+        """Whether weight decay applies: to matrices, not to gains and biases."""
+        return self.kind not in ("norm", "bias")
 
 
 def vector(width: int) -> nn.Parameter:
     """An empty gain, held whole by every rank."""
     return _parameter((width,), Record((width,), "norm", tuple(whole((width,))), split=False))
+
+
+def bias(width: int) -> nn.Parameter:
+    """An empty bias, held whole by every rank."""
+    return _parameter((width,), Record((width,), "bias", tuple(whole((width,))), split=False))
 
 
 def matrix(

@@ -13,20 +13,22 @@ CONFIG = ModelConfig(
     layers=2, hidden=32, heads=4, kv_heads=2, head_dim=16, ffn=24, vocabulary=100, qk_norm=True
 )
 PARTS = {"mixer": mixer_of(CONFIG), "feed_forward": feed_forward_of(CONFIG)}
+BIASED = CONFIG.model_copy(update={"qk_norm_over": "all", "attention_bias": "all"})
 
 
-def build(name, rank=0, ranks=1):
+def build(name, rank=0, ranks=1, config=CONFIG):
     tensor = TensorParallel(Group(rank, ranks))
-    return PARTS[name](CONFIG, *(("auto", 0, tensor) if name == "mixer" else (tensor,)))
+    return PARTS[name](config, *(("auto", 0, tensor) if name == "mixer" else (tensor,)))
 
 
+@pytest.mark.parametrize("config", [CONFIG, BIASED, BIASED.model_copy(update={"attention_bias": "qkv"})])
 @pytest.mark.parametrize("name", PARTS)
-def test_cost_counts_the_parameters_built(name):
-    records = [record_of(parameter) for parameter in build(name).parameters()]
-    cost = PARTS[name].cost(CONFIG, Window.plain(8))
+def test_cost_counts_the_parameters_built(name, config):
+    records = [record_of(parameter) for parameter in build(name, config=config).parameters()]
+    cost = PARTS[name].cost(config, Window.plain(8))
 
     def elements(gains):
-        return sum(torch.Size(one.shape).numel() for one in records if (one.kind == "norm") == gains)
+        return sum(torch.Size(one.shape).numel() for one in records if one.decays != gains)
 
     assert (cost.matrices, cost.gains) == (elements(False), elements(True))
 

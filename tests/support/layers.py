@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from megarc.model import Head, ModelConfig, head_loss
-from megarc.model.layers import ColumnLinear, Embedding, Norm, RowLinear
+from megarc.model.layers import ColumnLinear, Embedding, HeadsNorm, Norm, RowLinear
 from megarc.model.mixers.attention import KeyValue
 from megarc.model.parameter_record import record_of
 from megarc.parallel import Groups, TensorParallel
@@ -15,7 +15,7 @@ BATCH, ROWS, WIDTH, INNER, IDS = 2, 8, 12, 16, 32
 def check(groups: Groups, sequence: bool) -> None:
     torch.set_default_dtype(torch.float64)
     tensor = TensorParallel(groups.tensor, sequence)
-    for one in (feed_forward, key_value, embedding_and_loss, norm):
+    for one in (feed_forward, key_value, heads_norm, embedding_and_loss, norm):
         torch.manual_seed(0)
         one(tensor)
     torch.set_default_dtype(torch.float32)
@@ -50,10 +50,11 @@ def same(one, other):
 
 
 def feed_forward(tensor):
-    """A column-parallel matrix of two parts, then a row-parallel one."""
-    up, down = nn.Linear(WIDTH, 2 * INNER, bias=False), nn.Linear(INNER, WIDTH, bias=False)
+    """A column-parallel matrix of two parts, then a row-parallel one, with a bias."""
+    up, down = nn.Linear(WIDTH, 2 * INNER, bias=False), nn.Linear(INNER, WIDTH)
     column = ColumnLinear(WIDTH, 2 * INNER, "hidden", tensor, parts=2)
-    row = RowLinear(INNER, WIDTH, "residual", tensor)
+    row = RowLinear(INNER, WIDTH, "residual", tensor, biased=True)
+    fill(row.bias, down.bias)
     fill(column.weight, up.weight)
     fill(row.weight, down.weight)
     full = torch.randn(BATCH, ROWS, WIDTH, requires_grad=True)
@@ -71,14 +72,16 @@ def feed_forward(tensor):
     same(part.grad, mine(full.grad, tensor))
     same(column.weight.grad, shard(column.weight, up.weight.grad))
     same(row.weight.grad, shard(row.weight, down.weight.grad))
+    same(row.bias.grad, down.bias.grad)
 
 
 def key_value(tensor):
-    """Keys and values of two groups: split over two ranks, replicated over four."""
-    config = ModelConfig(hidden=WIDTH, heads=4, kv_heads=2, head_dim=6, vocabulary=IDS)
-    whole = nn.Linear(WIDTH, 24, bias=False)
+    """Keys and values of two groups, with a bias: split over two ranks, replicated over four."""
+    config = ModelConfig(hidden=WIDTH, heads=4, kv_heads=2, head_dim=6, vocabulary=IDS, attention_bias="qkv")
+    whole = nn.Linear(WIDTH, 24)
     layer = KeyValue(config, tensor)
     fill(layer.weight, whole.weight)
+    fill(layer.bias, whole.bias)
     full = torch.randn(BATCH, ROWS, WIDTH, requires_grad=True)
     gradient = torch.randn(2, BATCH, 4, ROWS, 6)  # of keys and values, as each query head sees them
 
@@ -94,6 +97,31 @@ def key_value(tensor):
     same(own_k, k[:, heads])
     same(part.grad, mine(full.grad, tensor))
     same(layer.weight.grad, shard(layer.weight, whole.weight.grad))
+    same(layer.bias.grad, whole.bias.grad)
+
+
+def heads_norm(tensor):
+    """One norm over heads that are split, over groups that two ranks share, with a gain that is held whole."""
+    for heads in (4, 2):  # of queries; of keys, which are replicated over four ranks
+        theirs, ours = nn.RMSNorm(heads * 6, eps=1e-5), HeadsNorm(heads, 6, 1e-5, tensor)
+        with torch.no_grad():
+            ours.weight.copy_(theirs.weight.uniform_())
+        full = torch.randn(BATCH, ROWS, heads * 6, requires_grad=True)
+        gradient = torch.randn(BATCH, 4, ROWS, 6)  # as each query head sees it
+        split = theirs(full).view(BATCH, ROWS, heads, 6).transpose(1, 2)
+        (split.repeat_interleave(4 // heads, 1) * gradient).sum().backward()
+        queries = slice(tensor.rank * 4 // tensor.size, (tensor.rank + 1) * 4 // tensor.size)
+        first, own = tensor.rank * heads // tensor.size, max(1, heads // tensor.size)
+        part = full.detach().view(BATCH, ROWS, heads, 6).transpose(1, 2)[:, first : first + own]
+        part = part.clone().requires_grad_()
+        found = ours(part)
+        repeat = (queries.stop - queries.start) // own
+        (found.repeat_interleave(repeat, 1) * gradient[:, queries]).sum().backward()
+        same(found, split[:, first : first + own])
+        same(ours.weight.grad, theirs.weight.grad)
+        expected = full.grad.view(BATCH, ROWS, heads, 6).transpose(1, 2)[:, first : first + own]
+        if heads >= tensor.size:
+            same(part.grad, expected)  # else each of several ranks has a summand of it
 
 
 def embedding_and_loss(tensor):

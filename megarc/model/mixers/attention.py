@@ -9,9 +9,10 @@ from megarc.attention import Cache, attend, attend_cached
 from megarc.interval import Intervals, Seen
 from megarc.model.block_part import PartCost, Split
 from megarc.model.config import ModelConfig
-from megarc.model.layers import ColumnLinear, Norm, Projection, RowLinear
+from megarc.model.layers import ColumnLinear, HeadsNorm, Norm, Projection, RowLinear
 from megarc.model.mixers.mixer import Mixer
-from megarc.model.parameter_record import matrix
+from megarc.model.parameter_record import bias, matrix
+from megarc.model.rotary import Rotary
 from megarc.parallel import TensorParallel
 from megarc.window import Window
 
@@ -23,16 +24,14 @@ class Attention(Mixer):
         super().__init__(config, engine, layer, tensor)
         self.tensor, self.engine, self.layer, self.head_dim = tensor, engine, layer, config.width_of_head
         self.heads = config.heads // tensor.size
-        self.rope_base = config.rope_base if config.learned_positions is None else None
-        partial = tensor.size > 1
-        self.query = ColumnLinear(config.hidden, config.heads * self.head_dim, "hidden", tensor)
+        self.rotary = Rotary(config, layer)
+        width, biased = config.heads * self.head_dim, config.attention_bias != "none"
+        self.query = ColumnLinear(config.hidden, width, "hidden", tensor, biased=biased)
         self.key_value = KeyValue(config, tensor)
-        self.out = RowLinear(config.heads * self.head_dim, config.hidden, "residual", tensor)
-        self.query_norm: nn.Module = nn.Identity()
-        self.key_norm: nn.Module = nn.Identity()
-        if config.qk_norm:
-            self.query_norm = Norm(self.head_dim, config.norm_epsilon, tensor, partial)
-            self.key_norm = Norm(self.head_dim, config.norm_epsilon, tensor, partial)
+        biased = config.attention_bias == "all"
+        self.out = RowLinear(width, config.hidden, "residual", tensor, biased=biased)
+        self.query_norm = _head_norm(config, config.heads, tensor)
+        self.key_norm = _head_norm(config, config.groups, tensor)
 
     def forward(
         self,
@@ -48,9 +47,7 @@ class Attention(Mixer):
         k, v = self.key_value(x)
         q, k = self.query_norm(q), self.key_norm(k)
         first = 0 if cache is None else cache.length
-        if self.rope_base is not None:
-            q = rotate(q, first, self.rope_base, positions)
-            k = rotate(k, first, self.rope_base, positions)
+        q, k = self.rotary(q, first, positions), self.rotary(k, first, positions)
         if cache is None:
             mixed = attend(q, k, v, seen, engine=self.engine)
         else:
@@ -64,9 +61,15 @@ class Attention(Mixer):
     def cost(config: ModelConfig, window: Window) -> PartCost:
         heads, width = config.heads, config.width_of_head
         matrices = 2 * config.hidden * width * (heads + config.groups)  # queries and out, keys and values
+        per_head = 2 if config.qk_norm_over == "head" else heads + config.groups
+        gains = per_head * width if config.qk_norm else 0
+        if config.attention_bias != "none":
+            gains += (heads + 2 * config.groups) * width
+        if config.attention_bias == "all":
+            gains += config.hidden
         return PartCost(
             matrices=matrices,
-            gains=2 * width if config.qk_norm else 0,
+            gains=gains,
             matrix_flops=2 * matrices * window.rows,
             attention_flops=window.attention_flops(heads, width),
             full_square_flops=4 * heads * width * window.rows**2,
@@ -95,32 +98,31 @@ class KeyValue(Projection):
         rows = 2 * self.groups * self.head_dim
         split = 0 if self.groups >= tensor.size else None
         self.weight = matrix(rows, config.hidden, "hidden", tensor, split=split, parts=2)
+        self.bias = bias(rows) if config.attention_bias != "none" else None
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``x`` [batch, rows, hidden] -> keys and values [batch, groups of this rank, rows, head_dim]."""
         batch, rows, hidden = x.shape
         weight = self.weight
         if self.groups < self.tensor.size:
-            mine = self.tensor.rank * self.groups // self.tensor.size
-            weight = self.tensor.shared(weight).view(2, self.groups, self.head_dim, hidden)[:, mine]
+            weight = self.tensor.shared(weight).view(2, self.groups, self.head_dim, hidden)[:, self._mine()]
         both = self.linear(x, weight.reshape(-1, hidden)).view(batch, rows, 2, -1, self.head_dim)
+        if self.bias is not None:
+            whole = self.tensor.shared(self.bias).view(2, self.groups, self.head_dim)
+            both = both + whole[:, self._mine()]
         k, v = both.transpose(1, 3).unbind(2)
         return k, v
 
+    def _mine(self) -> slice:
+        """The groups of this rank, of all."""
+        first = self.tensor.rank * self.groups // self.tensor.size
+        return slice(first, first + max(1, self.groups // self.tensor.size))
 
-def rotate(x: Tensor, first: int, base: float, positions: Tensor | None = None) -> Tensor:
-    """Rotary positions (Su et al. 2021, 2104.09864) of rows ``first ..``, or of ``positions`` [batch, rows].
 
-    ``x`` is [batch, heads, rows, head_dim]. Halves are paired (i, i + d/2). Angles
-    are float32 whatever ``x`` is: in bf16 neighbouring rows would fall together.
-    """
-    half = x.shape[-1] // 2
-    if positions is None:
-        rows = torch.arange(first, first + x.shape[-2], device=x.device, dtype=torch.float32)
-    else:
-        rows = positions[:, None].float()  # [batch, 1, rows]: the same for all heads
-    wave = base ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
-    angle = rows[..., None] * wave  # [(batch, 1,) rows, head_dim / 2]
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    left, right = x[..., :half], x[..., half:]
-    return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)
+def _head_norm(config: ModelConfig, heads: int, tensor: TensorParallel) -> nn.Module:
+    """What normalises so many heads' queries or keys."""
+    if not config.qk_norm:
+        return nn.Identity()
+    if config.qk_norm_over == "all":
+        return HeadsNorm(heads, config.width_of_head, config.norm_epsilon, tensor)
+    return Norm(config.width_of_head, config.norm_epsilon, tensor, partial=tensor.size > 1)

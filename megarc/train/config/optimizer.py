@@ -15,7 +15,7 @@ class RatesConfig(Config):
     embedding: float = key(1.0, "token embedding (also where the head shares it) and learned positions", ge=0)
     hidden: float = key(1.0, "the blocks' matrices", ge=0)
     readout: float = key(1.0, "the head's matrix, where it is its own (model.tied=false)", ge=0)
-    norm: float = key(1.0, "norms' gains", ge=0)
+    norm: float = key(1.0, "norms' gains, and biases", ge=0)
 
 
 class DecaysConfig(Config):
@@ -24,7 +24,7 @@ class DecaysConfig(Config):
     embedding: float = key(1.0, "token embedding and learned positions", ge=0)
     hidden: float = key(1.0, "the blocks' matrices", ge=0)
     readout: float = key(1.0, "the head's matrix, where it is its own", ge=0)
-    norm: float = key(0.0, "norms' gains", ge=0)
+    norm: float = key(0.0, "norms' gains, and biases", ge=0)
 
 
 class OptimizerConfig(Config):

@@ -26,8 +26,9 @@ class Factors:
 def factors_of(record: Record, config: RunConfig) -> Factors:
     """Of a parameter with this record."""
     keys = config.optimizer
-    # A matrix that writes into the residual stream is a hidden one; only its initial values are its own.
-    kind = "hidden" if record.kind == "residual" else record.kind
+    # A matrix that writes into the residual stream is a hidden one, a bias goes with the gains; only their
+    # initial values are their own.
+    kind = {"residual": "hidden", "bias": "norm"}.get(record.kind, record.kind)
     return Factors(
         rate=getattr(keys.rates, kind),
         decay=keys.weight_decay * getattr(keys.decays, kind),
