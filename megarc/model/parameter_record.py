@@ -19,14 +19,16 @@ class Record:
     """Full shape and kind of one parameter, and which part of it this rank's module has.
 
     ``residual`` is a matrix that writes into the residual stream. ``boxes`` is
-    all of it, or this tensor rank's shard. Initial values, weight decay,
-    learning rates, norms and checkpoints read this.
+    all of it, or this tensor rank's shard. ``parts`` matrices of equal height
+    lie one above the other (keys above values, gate above up). Initial values,
+    weight decay, learning rates, Muon, norms and checkpoints read this.
     """
 
     shape: tuple[int, ...]
     kind: Kind
     boxes: tuple[Box, ...]
     split: bool  # over the tensor group; else every rank of it holds the same
+    parts: int = 1
 
     @property
     def decays(self) -> bool:
@@ -54,7 +56,7 @@ def matrix(
         parts: matrices of equal height that lie one above the other, each split alike (split 0).
     """
     if split is None or tensor.size == 1:
-        record = Record((rows, columns), kind, tuple(whole((rows, columns))), split=False)
+        record = Record((rows, columns), kind, tuple(whole((rows, columns))), False, parts)
         return _parameter((rows, columns), record)
     if split == 1:
         width = columns // tensor.size
@@ -65,7 +67,7 @@ def matrix(
         tops = [number * part + tensor.rank * height for number in range(parts)]
         boxes = [Box(top, top + height, 0, columns) for top in tops]
         shape = (height * parts, columns)
-    parameter = _parameter(shape, Record((rows, columns), kind, tuple(boxes), split=True))
+    parameter = _parameter(shape, Record((rows, columns), kind, tuple(boxes), True, parts))
     # DeepSpeed counts parameters with this mark on every tensor rank, others once.
     parameter.tensor_model_parallel = True
     return parameter

@@ -20,7 +20,7 @@ from megarc.parallel.hostfile import Host, ask_hosts, read_hostfile
 from megarc.parallel.link_check import Link, check_links
 from megarc.parallel.rank_check import Present, roll_call
 from megarc.parallel.rendezvous import Meeting, describe_hosts, describe_ranks, meet
-from megarc.parallel.shard_boxes import Box, cut, overlaps, size, whole
+from megarc.parallel.shard_boxes import Box, Overlap, cut, overlaps, size, whole
 from megarc.parallel.tensor import TensorParallel
 from megarc.parallel.topology import Dimension, Topology
 
@@ -32,6 +32,7 @@ __all__ = [
     "Host",
     "Link",
     "Meeting",
+    "Overlap",
     "Present",
     "TensorParallel",
     "Topology",

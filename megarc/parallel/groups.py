@@ -28,12 +28,13 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """This process among all (``world``) and among its fellows in each parallel dimension."""
+    """This process among all (``world``), its fellows in each parallel dimension, and its pipeline ``stage``."""
 
     world: Group
     data: Group
     tensor: Group
     pipeline: Group
+    stage: Group
     topology: Topology
     device: torch.device
 
@@ -76,24 +77,33 @@ def connect(
             backend, store=store, rank=process.rank, world_size=process.world, timeout=timeout
         )
     everyone = Group(process.rank, process.world)
+    dimensions: tuple[Dimension, ...] = ("data", "tensor", "pipeline")
+    own = {one: _group(topology.members(one, process.rank), everyone) for one in dimensions}
     return Groups(
         world=everyone,
-        data=_group(topology, "data", everyone),
-        tensor=_group(topology, "tensor", everyone),
-        pipeline=_group(topology, "pipeline", everyone),
+        data=own["data"],
+        tensor=own["tensor"],
+        pipeline=own["pipeline"],
+        stage=_stage(topology, everyone, own["data"], own["tensor"]),
         topology=topology,
         device=chosen,
     )
 
 
-def _group(topology: Topology, dimension: Dimension, everyone: Group) -> Group:
-    """This rank's group along ``dimension``.
+def _stage(topology: Topology, everyone: Group, data: Group, tensor: Group) -> Group:
+    """The tensor and data ranks of this rank's pipeline stage: where one of them is 1, the other's group."""
+    if topology.tensor == 1:
+        return data
+    return tensor if topology.data == 1 else _group(topology.stage(everyone.rank), everyone)
+
+
+def _group(mine: list[int], everyone: Group) -> Group:
+    """This rank's group, of the ranks ``mine``.
 
     Only its members make it: if all ranks made all groups, as torch has it by
     default, 1,024 ranks would wait for each other some hundreds of times.
     """
-    mine = topology.members(dimension, everyone.rank)
-    if len(mine) == topology.world:
+    if len(mine) == everyone.size:
         return everyone
     return Group(mine.index(everyone.rank), len(mine), dist.new_group(mine, use_local_synchronization=True))
 

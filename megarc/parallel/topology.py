@@ -54,6 +54,12 @@ class Topology:
             found.setdefault(others, []).append(rank)
         return list(found.values())
 
+    def stage(self, rank: int) -> list[int]:
+        """The ranks of the pipeline stage of ``rank``: its tensor and data ranks."""
+        size = self.tensor * self.data
+        first = rank // size * size
+        return list(range(first, first + size))
+
     def members(self, dimension: Dimension, rank: int) -> list[int]:
         """The group of ``rank`` along ``dimension``."""
         return next(ranks for ranks in self.groups(dimension) if rank in ranks)

@@ -141,7 +141,10 @@ def _fake_world(topology: Topology, rank: int) -> Iterator[Groups]:
     dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=topology.world)
     try:
         tensor, data, pipeline = (_group(topology, one, rank) for one in ("tensor", "data", "pipeline"))
-        yield Groups(Group(rank, topology.world), data, tensor, pipeline, topology, torch.device("cpu"))
+        stage = Group(rank % (topology.tensor * topology.data), topology.tensor * topology.data)
+        yield Groups(
+            Group(rank, topology.world), data, tensor, pipeline, stage, topology, torch.device("cpu")
+        )
     finally:
         dist.destroy_process_group()
 

@@ -58,6 +58,7 @@ VARIANTS = {
         "model__initial_std": 0.2,  # with the usual one, gradients behind the norms are all rounding
     },
     "short_recent": {"data__short_recent": 0.4},
+    "muon": {"optimizer__name": "muon"},
     **{says: {"data__train": [{"kind": "annotated", "options": {"says": [says]}}]}
        for says in ("uniform", "weights", "row_weights", "recent", "documents", "positions")},
 }  # fmt: skip
@@ -88,6 +89,8 @@ def mixes(ranks=8):
         *(Mix(data=2, zero=3, variant=variant) for variant in VARIANTS if variant != "imported"),
         *(Mix(2, 2, 1, sequence=True, variant=variant) for variant in ("untied", "documents")),
         *(Mix(1, 4, 1, variant=variant, layers=4) for variant in ("untied", "recent")),
+        *(Mix(2, 1, 2, zero=zero, variant="muon") for zero in (1, 3)),
+        Mix(2, 2, 1, sequence=True, variant="muon"),
     ]
     fp32 = [
         Mix(2, 1, 2, zero=0, sequence=True),
@@ -100,6 +103,9 @@ def mixes(ranks=8):
         Mix(data=2, zero=3, variant="imported"),
         Mix(2, 2, 1, sequence=True, variant="imported"),
         Mix(4, 1, 1, zero=2, variant="imported"),
+        *(Mix(data=2, zero=zero, variant="muon") for zero in (0, 1, 2)),
+        *(Mix(4, 1, 1, zero=zero, variant="muon") for zero in (0, 2)),
+        Mix(2, 2, 2, sequence=True, variant="muon"),
     ]
     return _sorted([*both, *fp32, *(mix._replace(precision="bf16") for mix in both)], ranks)
 

@@ -51,8 +51,10 @@ def full_state(folder):
         tensors = load_file(file.with_suffix(".safetensors"))
         for entry in json.loads(file.read_text())["fragments"]:
             shape = entry["shape"] if len(entry["shape"]) == 2 else [1, *entry["shape"]]
-            for part in ("master", "exp_avg", "exp_avg_sq"):
+            for part in ("master", "exp_avg", "exp_avg_sq", "average"):
                 name, offset = f"{entry['name']}/{part}", 0
+                if name not in tensors:  # Muon has one moment; an average is kept where it is asked for
+                    continue
                 full = state.setdefault(name, torch.full(shape, float("nan")))
                 for top, bottom, left, right in entry["boxes"]:
                     target = full[top:bottom, left:right]

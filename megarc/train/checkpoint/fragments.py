@@ -32,6 +32,8 @@ def held(engine: Engine) -> list[Fragment]:
     """All that this rank holds. With ZeRO 0 every data rank holds everything."""
     fragments = []
     for piece in pieces(engine):
+        if not piece.size:
+            continue
         state = {"master": piece.flat.data, **_moments(engine.optimizer, piece.flat)}
         views = {part: piece.of(buffer) for part, buffer in state.items()}
         fragments.append(Fragment(piece.name, piece.record, piece.boxes, views))

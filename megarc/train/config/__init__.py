@@ -9,7 +9,7 @@ from megarc.train.config.batch import BatchConfig, MeasuredConfig, StageConfig
 from megarc.train.config.checkpoint import CheckpointConfig
 from megarc.train.config.health import HealthConfig
 from megarc.train.config.logging import LoggingConfig
-from megarc.train.config.optimizer import OptimizerConfig
+from megarc.train.config.optimizer import MuonConfig, OptimizerConfig
 from megarc.train.config.parallel import ParallelConfig
 from megarc.train.config.run import RunConfig
 from megarc.train.config.schedule import ScheduleConfig
@@ -22,6 +22,7 @@ __all__ = [
     "HealthConfig",
     "LoggingConfig",
     "MeasuredConfig",
+    "MuonConfig",
     "OptimizerConfig",
     "ParallelConfig",
     "RunConfig",

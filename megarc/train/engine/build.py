@@ -50,11 +50,11 @@ def build_engine(config: RunConfig, groups: Groups, heartbeat: Heartbeat | None 
         _fill(model, config, groups, str)
         if config.parallel.zero == 3 and config.execution.compile:
             _gather_by_block(deepspeed, model)
-        made = _initialize(deepspeed, model, config, settings, groups.device, mpu=grid)
+        made = _initialize(deepspeed, model, config, settings, groups, mpu=grid)
         return _arranged(Engine(config, groups, made, heartbeat))
     stage = build_pipeline(config.model, config.execution, groups)
     _fill(stage, config, groups, stage.canonical)
-    made = _initialize(deepspeed, stage, config, settings, groups.device)
+    made = _initialize(deepspeed, stage, config, settings, groups)
     return _arranged(PipelinedEngine(config, groups, made, heartbeat))
 
 
@@ -82,10 +82,10 @@ def _initialize(
     model: nn.Module,
     config: RunConfig,
     settings: dict[str, Any],
-    device: torch.device,
+    groups: Groups,
     **extra: Any,
 ) -> Any:
-    optimizer = optimizer_of(model, config, device)
+    optimizer = optimizer_of(model, config, groups)
     engine, *_ = deepspeed.initialize(
         model=model, optimizer=optimizer, config=settings, dist_init_required=False, **extra
     )

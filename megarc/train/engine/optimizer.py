@@ -10,19 +10,23 @@ from torch import nn
 
 from megarc.errors import UserError
 from megarc.model import record_of
+from megarc.parallel import Groups
 from megarc.train.config import RunConfig
+from megarc.train.engine.muon import Muon
 from megarc.train.engine.sharded_optimizer import ShardedOptimizer
 
 
-def optimizer_of(model: nn.Module, config: RunConfig, device: torch.device) -> torch.optim.Optimizer:
+def optimizer_of(model: nn.Module, config: RunConfig, groups: Groups) -> torch.optim.Optimizer:
     """The optimizer that the keys name; the learning rate is set anew before each step.
 
     Raises:
-        UserError: where its library is not installed, or does not run on ``device``.
+        UserError: where its library is not installed, or does not run on the groups' device.
     """
-    if config.optimizer.library == "torch":
-        return ShardedOptimizer(model, config.optimizer)
-    return adamw(model, config, device)
+    keys = config.optimizer
+    if keys.library != "torch":
+        return adamw(model, config, groups.device)
+    muon = Muon(keys.muon, groups, sharded=config.parallel.zero > 0) if keys.name == "muon" else None
+    return ShardedOptimizer(model, keys, muon)
 
 
 def adamw(model: nn.Module, config: RunConfig, device: torch.device) -> torch.optim.Optimizer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
 
@@ -22,6 +22,7 @@ class Piece:
     Attributes:
         boxes: where these elements lie in the full parameter.
         flat: the float32 master of this part and of others, one of the optimizer's own parameters.
+        call: which of the updates of its group the engine makes for it: ZeRO 3 makes one a buffer, others one.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Piece:
     flat: Tensor
     offset: int
     size: int
+    call: int = 0
 
     def of(self, buffer: Tensor) -> Tensor:
         """This part [size] of a buffer that is laid out as ``flat``."""
@@ -37,27 +39,40 @@ class Piece:
 
 
 def pieces(engine: Engine) -> Iterator[Piece]:
-    """All that this rank holds, in the order of ``engine.parameters()``. With ZeRO 0 every data rank holds all."""
+    """All that this rank holds, in the order of ``engine.parameters()``. With ZeRO 0 every data rank holds all.
+
+    A piece may have no element, with ZeRO 3: others hold the parameter.
+    """
     for name, parameter, record in engine.parameters():
-        flat, offset, start, size = _locate(engine, parameter)
-        if flat is not None and size:
-            yield Piece(name, record, cut(record.boxes, start, start + size), flat, offset, size)
+        place = _locate(engine, parameter)
+        if place is not None:
+            boxes = cut(record.boxes, place.start, place.start + place.size)
+            yield Piece(name, record, boxes, place.flat, place.offset, place.size, place.call)
 
 
-def _locate(engine: Engine, parameter: nn.Parameter) -> tuple[Tensor | None, int, int, int]:
-    """The buffer, the place in it, the first element of this rank's shard that lies there, and how many do."""
+class _Place(NamedTuple):
+    """``size`` elements of this rank's shard of a parameter, from ``start`` on, lie at ``offset`` of ``flat``."""
+
+    flat: Tensor
+    offset: int
+    start: int
+    size: int
+    call: int = 0
+
+
+def _locate(engine: Engine, parameter: nn.Parameter) -> _Place | None:
     optimizer = engine.deepspeed.optimizer
     stage = engine.config.parallel.zero
     if stage == 0:
-        return parameter, 0, 0, parameter.numel()
+        return _Place(parameter, 0, 0, parameter.numel())
     if stage == 3:
         group, offset, size = optimizer.grad_position[optimizer.get_param_id(parameter)]
         start = optimizer._get_param_partition_rank(parameter) * size
         size = max(0, min(size, parameter.ds_numel - start))
-        return optimizer.fp32_partitioned_groups_flat[group], offset, start, size
+        return _Place(optimizer.fp32_partitioned_groups_flat[group], offset, start, size, group)
     mapping = parameter._hp_mapping
     if mapping is None:  # this rank owns nothing of it
-        return None, 0, 0, 0
+        return None
     flat = optimizer.optimizer.param_groups[mapping.param_group_index]["params"][0]
     low, high = mapping.lp_fragment_address, mapping.hp_fragment_address
-    return flat, high.start, low.start, low.numel
+    return _Place(flat, high.start, low.start, low.numel)

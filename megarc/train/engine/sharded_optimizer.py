@@ -1,4 +1,4 @@
-"""The optimizer of a run: AdamW with hyper-parameters for each parameter, on whatever part of it a rank holds.
+"""The optimizer of a run: AdamW, or Muon beside it, on whatever part of a parameter a rank holds.
 
 ZeRO hands an optimizer 1-D buffers that hold parts of many parameters, one buffer a group and call. If each kind of
 parameter had a group of its own, pipeline stages would have unequal groups, and DeepSpeed all-reduces the gradient's
@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from megarc.model import record_of
+from megarc.model import Record, record_of
 from megarc.train.config import OptimizerConfig
 from megarc.train.engine.factors import Factors
+from megarc.train.engine.muon import Muon
 from megarc.train.engine.places import Piece
 
 
@@ -40,43 +41,73 @@ class ShardedOptimizer(torch.optim.Optimizer):
     found_inf: Tensor | None = None
     grad_scale: Tensor | None = None
 
-    def __init__(self, model: nn.Module, keys: OptimizerConfig) -> None:
-        self.keys = keys
+    def __init__(self, model: nn.Module, keys: OptimizerConfig, muon: Muon | None = None) -> None:
+        self.keys, self.muon = keys, muon
         parameters = list(model.parameters())
-        matrices = [p for p in parameters if record_of(p).kind in ("hidden", "residual")]
-        others = [p for p in parameters if record_of(p).kind not in ("hidden", "residual")]
-        super().__init__([{"params": matrices}, {"params": others}], {"lr": keys.lr})
+        matrices = [p for p in parameters if _by_muon(record_of(p))]
+        others = [p for p in parameters if not _by_muon(record_of(p))]
+        listed = [{"params": matrices, "by_muon": muon is not None}, {"params": others, "by_muon": False}]
+        super().__init__(listed, {"lr": keys.lr})
         self._spans: dict[Tensor, list[_Span]] = {}
+        self._calls: dict[Tensor, int] = {}  # of Muon's buffers
+        self._arranged = False
 
     def arrange(self, pieces: Iterable[Piece], factors_of: Callable[[Piece], Factors]) -> None:
         """Says what lies where in the engine's buffers."""
+        listed = list(pieces)
+        if self.muon is not None:
+            of_muon = [piece for piece in listed if _by_muon(piece.record)]
+            listed = [piece for piece in listed if not _by_muon(piece.record)]
+            self._calls = {piece.flat: piece.call for piece in of_muon}
+            self.muon.arrange(of_muon, factors_of)
         found: dict[Tensor, list[_Span]] = {}
-        for piece in pieces:
-            span = _Span(piece.offset, piece.offset + piece.size, factors_of(piece))
-            found.setdefault(piece.flat, []).append(span)
+        for piece in listed:
+            if piece.size:
+                span = _Span(piece.offset, piece.offset + piece.size, factors_of(piece))
+                found.setdefault(piece.flat, []).append(span)
         self._spans = {flat: _joined(spans) for flat, spans in found.items()}
+        self._arranged = True
 
     def moments(self, flat: Tensor) -> dict[str, Tensor]:
         """The state of a buffer, made here where there is none yet."""
         state: dict[str, Tensor] = self.state[flat]
         if "step" not in state:
             state["step"] = torch.zeros((), device=flat.device)
-            for name in ("exp_avg", "exp_avg_sq"):
+            for name in ("exp_avg",) if flat in self._calls else ("exp_avg", "exp_avg_sq"):
                 state[name] = torch.zeros_like(flat.data, dtype=torch.float32)
         return state
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
         """Updates the buffers that have a gradient."""
+        if not self._arranged:
+            return
         for group in self.param_groups:
-            flats = [flat for flat in group["params"] if flat.grad is not None and flat in self._spans]
+            flats = [flat for flat in group["params"] if flat.grad is not None]
+            if not flats:
+                continue
+            if group["by_muon"]:
+                self._update_by_muon(flats, group["lr"])
+            else:
+                self._update_by_adamw([flat for flat in flats if flat in self._spans], group["lr"])
+
+    def _update_by_muon(self, flats: list[Tensor], lr: float) -> None:
+        assert self.muon is not None
+        for flat in flats:
+            self._calls.setdefault(
+                flat, 0
+            )  # nothing but padding is in it; others wait for this rank all the same
+        momenta = {flat: self.moments(flat)["exp_avg"] for flat in flats}
+        self.muon.step(self._calls[flats[0]], momenta, lr, self.found_inf, self.grad_scale)
+
+    def _update_by_adamw(self, flats: list[Tensor], lr: float) -> None:
+        for flat in flats:
+            self.moments(flat)["step"].add_(1)
+        for factors, listed in self._by_factors(flats).items():
+            self._adam(factors, lr, listed)
+        if self.found_inf is not None:
             for flat in flats:
-                self.moments(flat)["step"].add_(1)
-            for factors, listed in self._by_factors(flats).items():
-                self._adam(factors, group["lr"], listed)
-            if self.found_inf is not None:
-                for flat in flats:
-                    self.state[flat]["step"].sub_(self.found_inf)
+                self.state[flat]["step"].sub_(self.found_inf)
 
     def _by_factors(self, flats: Iterable[Tensor]) -> dict[Factors, list[tuple[Tensor, _Span]]]:
         found: dict[Factors, list[tuple[Tensor, _Span]]] = {}
@@ -104,6 +135,11 @@ class ShardedOptimizer(torch.optim.Optimizer):
             grad_scale=self.grad_scale,
             found_inf=self.found_inf,
         )
+
+
+def _by_muon(record: Record) -> bool:
+    """Whether it is one of the blocks' matrices: what Muon, where it is asked for, updates."""
+    return record.kind in ("hidden", "residual")
 
 
 def _joined(spans: Iterable[_Span]) -> list[_Span]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.mixes import COMPARED, differences, mixes, run_mixes
+from support.mixes import COMPARED, Mix, differences, mixes, run_mixes
 from support.ranks import run_jobs
 from support.runs import config, full_state, metrics, pretrain
 
@@ -115,11 +115,13 @@ def test_goes_on_at_any_other_topology(runs, tmp_path):
     assert_close(runs / "one", folder, 2e-4)
 
 
-def test_state_reshards_bit_for_bit(runs, tmp_path):
-    """Loaded and saved again at another topology, not a bit of master or moments differs."""
-    first = latest(runs / "whole" / "checkpoints")
-    assert first is not None
-    there = first.folder
+def test_state_reshards_bit_for_bit(rows, runs, tmp_path):
+    """Loaded and saved again at another topology, not a bit of master or moments differs, AdamW's or Muon's."""
+    started = {
+        "adamw": runs / "whole" / "checkpoints",
+        "muon": rows / str(Mix(2, 1, 2, zero=3, variant="muon")) / "checkpoints",
+    }
+    there = {name: latest(folder).folder for name, folder in started.items()}
     chain = [
         (4, 1, 1, 3, True),
         (1, 2, 2, 1, False),
@@ -128,15 +130,18 @@ def test_state_reshards_bit_for_bit(runs, tmp_path):
         (1, 1, 2, 2, False),
     ]
     for number, mix in enumerate(chain):
-        target = tmp_path / str(number) / "checkpoints"
         precision = "bf16" if number == 4 else "fp32"  # masters and moments stay float32
-        tree = config(tmp_path / "x", 1, STEPS, **layout(mix), precision=precision)
-        run_jobs(
-            [{"do": "resave", "config": tree, "from": str(there), "to": str(target)}], ranks(mix), tmp_path
-        )
-        there = target / there.name
-    start = full_state(runs / "whole")
-    for number in range(len(chain)):
-        again = full_state(tmp_path / str(number) / "checkpoints")
-        assert start.keys() == again.keys()
-        assert all(torch.equal(values, again[part]) for part, values in start.items())
+        jobs = []
+        for name, source in there.items():
+            target = tmp_path / name / str(number) / "checkpoints"
+            tree = config(tmp_path / "x", 1, STEPS, **layout(mix), precision=precision, optimizer__name=name)
+            jobs.append({"do": "resave", "config": tree, "from": str(source), "to": str(target)})
+            there[name] = target / source.name
+        run_jobs(jobs, ranks(mix), tmp_path)
+    for name, folder in started.items():
+        start = full_state(folder)
+        assert any(part.endswith("/exp_avg") for part in start)
+        for number in range(len(chain)):
+            again = full_state(tmp_path / name / str(number) / "checkpoints")
+            assert start.keys() == again.keys()
+            assert all(torch.equal(values, again[part]) for part, values in start.items())

@@ -16,7 +16,7 @@ TREE = {
     "data": {"train": [{"kind": "pointer_chase"}]},
     "batch": {"size": 8, "micro": 2},
 }
-ALONE = Groups(*[Group(0, 1)] * 4, Topology(1, 1, 1), torch.device("cpu"))
+ALONE = Groups(*[Group(0, 1)] * 5, Topology(1, 1, 1), torch.device("cpu"))
 
 
 def read(gaps):
