@@ -141,6 +141,21 @@ class ObjectiveConfig(Config):
     """What is predicted beside C."""
 
     recent: RecentLossConfig | None = key(None, "a loss on R; empty: R bears none")
+    widths: Literal["drawn", "all"] = key(
+        "drawn", "of model.nested: one drawn for each step, or all at each step (as many passes)"
+    )
+    width_weights: list[float] | None = key(
+        None, "how often each width is drawn, or its weight in the loss; null: all alike"
+    )
+
+    @model_validator(mode="after")
+    def _weights_are_some(self) -> ObjectiveConfig:
+        given = self.width_weights
+        if given is not None and (not given or min(given) < 0 or sum(given) <= 0):
+            raise ValueError(
+                f"width_weights is {given}; give a weight of 0 or more for each width, not all 0"
+            )
+        return self
 
 
 class SourceConfig(Config):

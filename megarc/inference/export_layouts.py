@@ -55,6 +55,12 @@ def pieces_of(layout: Layout, config: ModelConfig) -> Pieces:
             "model.learned_positions has no place in Hugging Face's layout; export with --layout megarc"
         )
 
+    if isinstance(config.ffn, list):
+        raise UserError(
+            "layers with feed-forwards of different widths have no place in Hugging Face's layout; export with "
+            "--layout megarc, or with one --width for all layers"
+        )
+
     def theirs(name: str, values: Tensor) -> Iterator[tuple[str, Tensor]]:
         if not name.startswith("blocks."):
             # Embedding and head: without the ids that pad the vocabulary. The norm is never so long.

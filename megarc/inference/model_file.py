@@ -18,7 +18,7 @@ from torch import Tensor
 from megarc.atomic_write import written_atomically
 from megarc.errors import UserError
 from megarc.inference.export_layouts import Layout, Pieces, describe, pieces_of, read_description
-from megarc.model import ModelConfig, Transformer, record_of
+from megarc.model import ModelConfig, Transformer, as_standard, record_of
 from megarc.window import Window
 
 _DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16"}
@@ -39,12 +39,16 @@ def export(
     Args:
         parameters: canonical names and full values, 1-D, in any order.
         layout: ``huggingface`` is LlamaForCausalLM's, or Qwen3ForCausalLM's with ``qk_norm``; its
-            config.json says the window, and that an [R | C] model under a causal mask is another.
+            config.json says the window, and that an [R | C] model under a causal mask is another. The
+            scales of muP and CompleteP go into the weights: what is written is a standard model.
         dtype: float32 or bfloat16.
 
     Raises:
         UserError: where the layout cannot hold the model, a parameter is missing, or nothing can be written.
     """
+    if layout == "huggingface":
+        config, fold = as_standard(config)
+        parameters = ((name, fold(name, values)) for name, values in parameters)
     pieces = pieces_of(layout, config)
     facts = json.dumps(describe(layout, config, window, dtype), indent=2) + "\n"
     with written_atomically(folder / _TENSORS) as file:

@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from megarc.model.compiling import no_compiler
     from megarc.model.config import ExecutionConfig, ModelConfig
     from megarc.model.cost import Cost, cost_of
+    from megarc.model.folding import as_standard
     from megarc.model.fp8 import no_fp8
     from megarc.model.initialization import initial_values, initialise
     from megarc.model.loss import Head, Loss, head_loss, weighted_sum
+    from megarc.model.nesting import kept_of, narrowed
     from megarc.model.parameter_record import Record, record_of
+    from megarc.model.parametrization import Factors, adam_factors, initial_std, muon_factors
     from megarc.model.pipeline import Beside, Layer, build_pipeline, layers, stage_bounds
     from megarc.model.recompute import is_costly
     from megarc.model.transformer import Transformer, pick_rows, splits
@@ -29,6 +32,7 @@ __all__ = [
     "Beside",
     "Cost",
     "ExecutionConfig",
+    "Factors",
     "Footprint",
     "Head",
     "Layer",
@@ -37,15 +41,21 @@ __all__ = [
     "Record",
     "Split",
     "Transformer",
+    "adam_factors",
+    "as_standard",
     "build_pipeline",
     "cost_of",
     "default_dtype",
     "footprint",
     "head_loss",
+    "initial_std",
     "initial_values",
     "initialise",
     "is_costly",
+    "kept_of",
     "layers",
+    "muon_factors",
+    "narrowed",
     "no_compiler",
     "no_fp8",
     "pick_rows",

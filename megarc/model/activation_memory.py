@@ -94,7 +94,7 @@ def _pass(
     tensor: TensorParallel | None,
 ) -> _Pass:
     """Forward and backward of a model of so many blocks."""
-    shape = config.model_copy(update={"layers": blocks})
+    shape = config.model_copy(update={"layers": blocks, "ffn": config.width_of_ffn})
     with FakeTensorMode():
         with default_dtype(dtype), torch.device(device):
             model = Transformer(shape, execution, None if tensor is None else _Silent(tensor))

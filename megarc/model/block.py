@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from megarc.attention import Cache
@@ -10,12 +11,15 @@ from megarc.model.config import ModelConfig
 from megarc.model.feed_forward import feed_forward_of
 from megarc.model.layers import Norm, Projection
 from megarc.model.mixers import mixer_of
+from megarc.model.parametrization import branch_scale
 from megarc.model.recompute import Runner, keep_all
 from megarc.parallel import TensorParallel
 
 
 class Block(nn.Module):
-    """``x + mixer(norm(x))``, then ``x + feed_forward(norm(x))``; or ``x + norm(mixer(x))`` and so on.
+    """``x + s mixer(norm(x))``, then ``x + s feed_forward(norm(x))``; or ``x + s norm(mixer(x))`` and so on.
+
+    s is 1 but under CompleteP (``parametrization``).
 
     Their parameters' canonical names begin with ``attention`` and ``feed_forward``, whatever mixer and
     feed-forward a model has.
@@ -25,13 +29,13 @@ class Block(nn.Module):
         self, config: ModelConfig, engine: str, layer: int, tensor: TensorParallel, runner: Runner
     ) -> None:
         super().__init__()
-        self.run = runner.way(layer)
+        self.run, self.scale = runner.way(layer), branch_scale(config)
         self.norm_after = config.norm_place == "after"
         width, epsilon = config.hidden, config.norm_epsilon
         self.attention_norm = Norm(width, epsilon, tensor, partial=tensor.sequence)
         self.attention = mixer_of(config)(config, engine, layer, tensor)
         self.feed_forward_norm = Norm(width, epsilon, tensor, partial=tensor.sequence)
-        self.feed_forward = feed_forward_of(config)(config, tensor)
+        self.feed_forward = feed_forward_of(config)(config.of_layer(layer), tensor)
         for part in self.modules():
             if isinstance(part, Projection):
                 part.linear = runner.linear
@@ -42,10 +46,11 @@ class Block(nn.Module):
         seen: Seen,
         cache: Cache | None = None,
         positions: Tensor | None = None,
+        kept: int | None = None,
     ) -> Tensor:
-        """``x`` [batch, rows, hidden] -> the same shape."""
+        """``x`` [batch, rows, hidden] -> the same shape; ``kept`` as the feed-forward takes it."""
         run = keep_all if cache is not None else self.run
-        return run(self.body, x, seen, cache, positions)
+        return run(self.body, x, seen, cache, positions, kept)
 
     def body(
         self,
@@ -53,10 +58,13 @@ class Block(nn.Module):
         seen: Seen,
         cache: Cache | None,
         positions: Tensor | None,
+        kept: int | None,
     ) -> Tensor:
         """What ``forward`` computes, once or once more."""
         if self.norm_after:
-            x = x + self.attention_norm(self.attention(x, seen, cache, positions))
-            return x + self.feed_forward_norm(self.feed_forward(x))
-        x = x + self.attention(self.attention_norm(x), seen, cache, positions)
-        return x + self.feed_forward(self.feed_forward_norm(x))
+            mixed = self.attention_norm(self.attention(x, seen, cache, positions))
+            x = torch.add(x, mixed, alpha=self.scale)
+            return torch.add(x, self.feed_forward_norm(self.feed_forward(x, kept)), alpha=self.scale)
+        mixed = self.attention(self.attention_norm(x), seen, cache, positions)
+        x = torch.add(x, mixed, alpha=self.scale)
+        return torch.add(x, self.feed_forward(self.feed_forward_norm(x), kept), alpha=self.scale)

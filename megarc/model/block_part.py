@@ -28,15 +28,17 @@ class Split(NamedTuple):
     """A number that is cut over the tensor ranks, and the key that sets it.
 
     With ``or_shared`` there may also be fewer of them than ranks: then several ranks share one.
+    ``unit`` of them stay together on a rank.
     """
 
     key: str
     number: int
     or_shared: bool = False
+    unit: int = 1
 
     def fits(self, ranks: int) -> bool:
         """Whether so many tensor ranks can share it out evenly."""
-        return self.number % ranks == 0 or (self.or_shared and ranks % self.number == 0)
+        return self.number % (ranks * self.unit) == 0 or (self.or_shared and ranks % self.number == 0)
 
 
 class Part(nn.Module, ABC):

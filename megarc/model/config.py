@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from fractions import Fraction
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, PlainSerializer, model_validator
 
 from megarc.config import Config, key
 
@@ -45,6 +46,19 @@ class RopeScaling(Config):
         return 0.1 * math.log(self.factor) + 1 if self.attention_factor is None else self.attention_factor
 
 
+def _fraction(value: Any) -> Any:
+    try:
+        return Fraction(value).limit_denominator(1 << 16) if isinstance(value, float) else Fraction(value)
+    except (TypeError, ValueError, ZeroDivisionError):
+        raise ValueError(f"{value!r} is no share; write 1/4, for instance") from None
+
+
+Share = Annotated[Fraction, BeforeValidator(_fraction), PlainSerializer(str)]
+"""A key that holds a part of a whole, such as ``1/4``."""
+
+Parametrization = Literal["standard", "mup", "completep"]
+
+
 class ModelConfig(Config):
     """A pre-norm decoder: RMSNorm, SwiGLU, grouped-query attention, rotary (or learned) positions."""
 
@@ -53,8 +67,13 @@ class ModelConfig(Config):
     heads: int = key(4, "query heads", ge=1)
     kv_heads: int | None = key(None, "key and value heads; null: as many as heads", ge=1)
     head_dim: int | None = key(None, "width of a head; null: hidden / heads", ge=2)
-    ffn: int | None = key(
-        None, "inner width of the feed-forward; null: 8/3 hidden, up to a multiple of 64", ge=1
+    ffn: int | list[int] | None = key(
+        None,
+        "inner width of the feed-forward, or a list with each layer's; null: 8/3 hidden, up to a multiple of 64",
+    )
+    nested: list[Share] | None = key(
+        None,
+        "parts of ffn that are feed-forwards of their own, [1/8, 1/4, 1/2, 1]; null: none (docs/nested.md)",
     )
     vocabulary: int | None = key(None, "token ids; null: what the corpus's tokenizer has", ge=2)
     vocabulary_multiple: int = key(128, "the vocabulary is padded to a multiple of it", ge=1)
@@ -81,6 +100,63 @@ class ModelConfig(Config):
     )
     norm_epsilon: float = key(1e-5, "added under RMSNorm's root", gt=0)
     initial_std: float = key(0.02, "standard deviation of initial weights; see docs/model.md", gt=0)
+    parametrization: Parametrization = key(
+        "standard",
+        "what keeps the best learning rate where it is: mup over widths, completep over depths too "
+        "(docs/transfer.md); both need base_hidden",
+    )
+    base_hidden: int | None = key(None, "width at which the keys were tuned; standard does not read it", ge=1)
+    base_layers: int | None = key(None, "depth at which they were tuned; completep alone reads it", ge=1)
+    base_head_dim: int | None = key(
+        None, "head_dim at which they were tuned, where it grows with the width; null: this model's", ge=2
+    )
+
+    @model_validator(mode="after")
+    def _bases_are_there(self) -> ModelConfig:
+        needed = {"standard": (), "mup": ("base_hidden",), "completep": ("base_hidden", "base_layers")}
+        missing = [name for name in needed[self.parametrization] if getattr(self, name) is None]
+        if missing:
+            own = ", ".join(f"model.{name}={getattr(self, name.removeprefix('base_'))}" for name in missing)
+            raise ValueError(
+                f"parametrization {self.parametrization} needs {' and '.join(missing)}: the width and depth at which "
+                f"the learning rate was tuned. Were that this model's own: {own}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _inner_widths_are_some(self) -> ModelConfig:
+        widths = self.ffn if isinstance(self.ffn, list) else [self.width_of_ffn]
+        if isinstance(self.ffn, list) and len(widths) != self.layers:
+            raise ValueError(
+                f"ffn has {len(widths)} widths for {self.layers} layers; give one, or one for each layer"
+            )
+        if min(widths) < 1:
+            raise ValueError(f"ffn is {self.ffn}; a width is 1 at least")
+        return self
+
+    @model_validator(mode="after")
+    def _widths_nest(self) -> ModelConfig:
+        if self.nested is None:
+            return self
+        if (
+            self.nested != sorted(set(self.nested))
+            or not self.nested
+            or self.nested[0] <= 0
+            or self.nested[-1] != 1
+        ):
+            given = ", ".join(map(str, self.nested))
+            raise ValueError(
+                f"nested is [{given}]; give shares that rise and end with 1, such as [1/4, 1/2, 1]"
+            )
+        if isinstance(self.ffn, list):
+            raise ValueError("nested with a list of ffn is not supported; give one ffn")
+        group, ffn = self.neuron_group, self.width_of_ffn
+        if ffn % group:
+            near = " or ".join(str(count * group) for count in (ffn // group, ffn // group + 1) if count)
+            raise ValueError(
+                f"nested shares have the denominator {group}, which does not divide ffn {ffn}; use ffn {near}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _shapes_agree(self) -> ModelConfig:
@@ -114,8 +190,19 @@ class ModelConfig(Config):
 
     @property
     def width_of_ffn(self) -> int:
-        """Inner width of the feed-forward, with the default resolved."""
+        """Inner width of the feed-forward, with the default resolved; the largest where layers differ."""
+        if isinstance(self.ffn, list):
+            return max(self.ffn, default=0)
         return self.ffn if self.ffn is not None else -(-(8 * self.hidden // 3) // 64) * 64
+
+    @property
+    def neuron_group(self) -> int:
+        """Neurons of a group, of which each nested width has a part: the shares' common denominator."""
+        return math.lcm(*(share.denominator for share in self.nested or [Fraction(1)]))
+
+    def of_layer(self, layer: int) -> ModelConfig:
+        """The same where all layers are alike; else with this layer's own widths."""
+        return self.model_copy(update={"ffn": self.ffn[layer]}) if isinstance(self.ffn, list) else self
 
     @property
     def tokens(self) -> int:

@@ -18,11 +18,12 @@ from megarc.window import Window
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Parameters, and FLOPs of one window forward."""
+    """Parameters, and FLOPs of one window forward; ``feed_forward_flops`` are a part of ``matrix_flops``."""
 
     parameters: int
     embedding_parameters: int
     matrix_flops: int
+    feed_forward_flops: int
     head_flops: int
     attention_flops: int
     full_square_flops: int
@@ -37,28 +38,38 @@ class Cost:
         """The same with all n * n pairs counted, the convention of many published MFUs."""
         return 3 * (self.matrix_flops + self.head_flops + self.full_square_flops)
 
-    def of_work(self, pairs: float, loss_rows: float) -> Cost:
-        """Of a window with other pairs or loss rows, both as shares of this one's."""
+    def of_work(self, pairs: float, loss_rows: float, width: float = 1.0, passes: float = 1.0) -> Cost:
+        """Of a window with other pairs or loss rows, or a part of the feed-forwards' neurons, as shares of this one's.
+
+        Args:
+            passes: how often the window goes through the model.
+        """
+        narrow = self.feed_forward_flops * width
         return replace(
             self,
-            head_flops=round(self.head_flops * loss_rows),
-            attention_flops=round(self.attention_flops * pairs),
+            matrix_flops=round((self.matrix_flops - self.feed_forward_flops + narrow) * passes),
+            feed_forward_flops=round(narrow * passes),
+            head_flops=round(self.head_flops * loss_rows * passes),
+            attention_flops=round(self.attention_flops * pairs * passes),
+            full_square_flops=round(self.full_square_flops * passes),
         )
 
 
 def cost_of(config: ModelConfig, window: Window) -> Cost:
     """The cost of ``config`` on ``window``; the head runs on loss rows only."""
-    parts, layers, hidden = _parts(config, window), config.layers, config.hidden
-    gains = layers * (2 * hidden + sum(part.gains for part in parts)) + hidden
+    hidden, layers = config.hidden, [_parts(config.of_layer(layer), window) for layer in range(config.layers)]
+    parts = [part for layer in layers for part in layer]
+    gains = len(layers) * 2 * hidden + sum(part.gains for part in parts) + hidden
     table = config.padded_vocabulary * hidden
     embeddings = table * (1 if config.tied else 2) + hidden * (config.learned_positions or 0)
     return Cost(
-        parameters=layers * sum(part.matrices for part in parts) + gains + embeddings,
+        parameters=sum(part.matrices for part in parts) + gains + embeddings,
         embedding_parameters=embeddings,
-        matrix_flops=layers * sum(part.matrix_flops for part in parts),
+        matrix_flops=sum(part.matrix_flops for part in parts),
+        feed_forward_flops=sum(feed_forward.matrix_flops for _, feed_forward in layers),
         head_flops=2 * table * window.stride,
-        attention_flops=layers * sum(part.attention_flops for part in parts),
-        full_square_flops=layers * sum(part.full_square_flops for part in parts),
+        attention_flops=sum(part.attention_flops for part in parts),
+        full_square_flops=sum(part.full_square_flops for part in parts),
     )
 
 

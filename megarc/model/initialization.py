@@ -2,8 +2,9 @@
 
 Matrices are normal with ``initial_std``; those that write into the residual
 stream are smaller by sqrt(2 * layers), so that the stream's variance does not
-grow with depth (GPT-2). Gains are 1, biases 0. Values are drawn by blocks of rows, each
-from a generator of its own: a rank draws the blocks that it touches and no other.
+grow with depth (GPT-2). ``parametrization`` says what changes with the width. Gains
+are 1, biases 0. Values are drawn by blocks of rows, each from a generator of its own:
+a rank draws the blocks that it touches and no other.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from megarc.model.config import ModelConfig
 from megarc.model.parameter_record import Record, record_of
+from megarc.model.parametrization import initial_std
 from megarc.parallel import Box, size
 
 _BLOCK = 1 << 16  # elements, about: what is drawn at once, and at most drawn in vain
@@ -36,9 +38,7 @@ def initial_values(name: str, record: Record, config: ModelConfig, seed: int, bo
         return torch.ones(size(boxes))
     if record.kind == "bias":
         return torch.zeros(size(boxes))
-    std = config.initial_std
-    if record.kind == "residual":
-        std /= (2 * config.layers) ** 0.5
+    std = initial_std(record.kind, config)
     rows, columns = record.shape
     height = max(1, _BLOCK // columns)
     pieces = [torch.empty(0)]

@@ -73,16 +73,20 @@ class Norm(nn.Module):
 
     ``partial``: the ranks of the tensor group normalise different things, or
     use what they normalise for different things, so that the gain's gradients
-    must be summed.
+    must be summed. ``scale`` multiplies the gain: a constant of the parametrization.
     """
 
-    def __init__(self, width: int, epsilon: float, tensor: TensorParallel, partial: bool) -> None:
+    def __init__(
+        self, width: int, epsilon: float, tensor: TensorParallel, partial: bool, scale: float = 1.0
+    ) -> None:
         super().__init__()
-        self.epsilon, self.tensor, self.partial = epsilon, tensor, partial
+        self.epsilon, self.tensor, self.partial, self.scale = epsilon, tensor, partial, scale
         self.weight = vector(width)
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.tensor.shared(self.weight) if self.partial else self.weight
+        if self.scale != 1.0:
+            weight = weight * self.scale
         return F.rms_norm(x, weight.shape, weight, self.epsilon)
 
 

@@ -23,9 +23,9 @@ from megarc.interval import Seen
 from megarc.model.block import Block
 from megarc.model.config import ExecutionConfig, ModelConfig
 from megarc.model.cost import block_parameters
-from megarc.model.layers import ColumnLinear, Embedding, Norm, Positions
+from megarc.model.layers import ColumnLinear, Embedding, Positions
 from megarc.model.recompute import Runner
-from megarc.model.transformer import pick_rows
+from megarc.model.transformer import final_norm, pick_rows
 from megarc.parallel import Groups, TensorParallel, Topology
 
 
@@ -38,12 +38,14 @@ class Beside(NamedTuple):
         rows: that bear loss: the same of every sample, or by number, as ``Transformer`` takes them.
         seen: rows of R, or the interval of keys that each row sees.
         positions: [batch, rows].
+        kept: of a nested model, neurons of each group that take part.
     """
 
     loss: Callable[[Tensor, Tensor], Tensor]
     rows: slice | Tensor
     seen: Seen
     positions: Tensor | None = None
+    kept: int | None = None
 
 
 class Layer(NamedTuple):
@@ -61,7 +63,6 @@ class Layer(NamedTuple):
 def layers(config: ModelConfig, execution: ExecutionConfig, tensor: TensorParallel) -> list[Layer]:
     """Embedding, positions where learned, blocks, final norm, head."""
     width, ids = config.hidden, config.padded_vocabulary
-    block_size = block_parameters(config)
     runner = Runner(execution)
 
     def embed(module: nn.Module, tokens: Tensor, beside: Beside) -> Tensor:
@@ -72,7 +73,7 @@ def layers(config: ModelConfig, execution: ExecutionConfig, tensor: TensorParall
         return x + module(0, count, beside.positions)
 
     def transform(module: nn.Module, x: Tensor, beside: Beside) -> Tensor:
-        return module(x, beside.seen, None, beside.positions)
+        return module(x, beside.seen, None, beside.positions, beside.kept)
 
     def final(module: nn.Module, x: Tensor, beside: Beside) -> Tensor:
         return module(pick_rows(tensor.enter(x), beside.rows))
@@ -88,9 +89,9 @@ def layers(config: ModelConfig, execution: ExecutionConfig, tensor: TensorParall
         size = config.learned_positions
         found.append(Layer("positions", partial(Positions, size, width, tensor), place, size * width))
     for number in range(config.layers):
-        found.append(Layer(f"blocks.{number}", partial(block, number), transform, block_size))
-    norm = partial(Norm, width, config.norm_epsilon, tensor, partial=tensor.size > 1)
-    found.append(Layer("norm", norm, final, width))
+        size = block_parameters(config.of_layer(number))
+        found.append(Layer(f"blocks.{number}", partial(block, number), transform, size))
+    found.append(Layer("norm", partial(final_norm, config, tensor), final, width))
     if config.tied:
         found.append(Layer("embedding", found[0].build, predict, ids * width))
     else:

@@ -14,7 +14,7 @@ from megarc.model.compiling import Compiled
 from megarc.model.config import ExecutionConfig, Recompute
 
 Body = Callable[..., Tensor]
-"""A block's ``(x, seen, cache, positions)`` -> x."""
+"""A block's ``(x, seen, cache, positions, kept)`` -> x."""
 
 
 def keep_all(body: Body, *inputs: Any) -> Tensor:

@@ -14,6 +14,7 @@ from megarc.model.feed_forward import feed_forward_of
 from megarc.model.layers import ColumnLinear, Embedding, Norm, Positions, first_token
 from megarc.model.loss import Head, Loss, head_loss
 from megarc.model.mixers import mixer_of
+from megarc.model.parametrization import output_scale
 from megarc.model.recompute import Runner
 from megarc.parallel import TensorParallel
 
@@ -38,7 +39,7 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(
             Block(config, execution.attention, layer, tensor, runner) for layer in range(config.layers)
         )
-        self.norm = Norm(width, config.norm_epsilon, tensor, partial=tensor.size > 1)
+        self.norm = final_norm(config, tensor)
         self.head = None if config.tied else ColumnLinear(width, ids, "readout", tensor)
         self._head = Head.of(config, execution, tensor)
 
@@ -51,6 +52,7 @@ class Transformer(nn.Module):
         weights: Tensor | None = None,
         z_loss: float = 0.0,
         inputs: Tensor | None = None,
+        kept: int | None = None,
     ) -> Loss:
         """Losses of some rows of windows ``tokens`` [batch, n + 1]: a ``Loss`` of [batch, s], or of [k].
 
@@ -61,8 +63,9 @@ class Transformer(nn.Module):
             weights: of those rows, [batch, s] or [k]; None: all 1.
             z_loss: weight of log_z^2.
             inputs: [batch, n], what the rows hold where some tokens are hidden; None: ``tokens[:, :-1]``.
+            kept: of a nested model, neurons of each group that take part; None: all.
         """
-        hidden = self._last(tokens[:, :-1] if inputs is None else inputs, rows, seen, None, positions)
+        hidden = self._last(tokens[:, :-1] if inputs is None else inputs, rows, seen, None, positions, kept)
         targets = pick_rows(tokens[:, 1:], rows)
         return head_loss(self._head, hidden, self._table(), targets, weights, z_loss)
 
@@ -73,12 +76,13 @@ class Transformer(nn.Module):
         seen: Seen,
         cache: Cache | None = None,
         positions: Tensor | None = None,
+        kept: int | None = None,
     ) -> Tensor:
         """Logits [batch, len(rows), this rank's ids] of ``tokens`` [batch, n]; those of padding are -inf.
 
         With a ``cache`` the tokens follow those already in it, and theirs are added.
         """
-        hidden = self._last(tokens, rows, seen, cache, positions)
+        hidden = self._last(tokens, rows, seen, cache, positions, kept)
         return head_logits(hidden, self._table(), self.config, self.tensor)
 
     def hidden(
@@ -87,6 +91,7 @@ class Transformer(nn.Module):
         seen: Seen,
         cache: Cache | None = None,
         positions: Tensor | None = None,
+        kept: int | None = None,
     ) -> Tensor:
         """The residual stream [batch, n (or this rank's part), hidden] after the last block."""
         x = self.embedding(tokens)
@@ -94,7 +99,7 @@ class Transformer(nn.Module):
             first = 0 if cache is None else cache.length
             x = x + self.positions(first, tokens.shape[1], positions)
         for block in self.blocks:
-            x = block(x, seen, cache, positions)
+            x = block(x, seen, cache, positions, kept)
         return x
 
     def empty_cache(self, batch: int, rows: int) -> Cache:
@@ -109,13 +114,21 @@ class Transformer(nn.Module):
         seen: Seen,
         cache: Cache | None,
         positions: Tensor | None,
+        kept: int | None,
     ) -> Tensor:
         """What the head reads: [batch, len(rows), hidden] or [k, hidden], normalised."""
-        hidden = self.hidden(tokens, seen, cache, positions)
+        hidden = self.hidden(tokens, seen, cache, positions, kept)
         return self.norm(pick_rows(self.tensor.enter(hidden), rows))
 
     def _table(self) -> Tensor:
         return self.embedding.weight if self.head is None else self.head.weight
+
+
+def final_norm(config: ModelConfig, tensor: TensorParallel) -> Norm:
+    """The norm before the head."""
+    return Norm(
+        config.hidden, config.norm_epsilon, tensor, partial=tensor.size > 1, scale=output_scale(config)
+    )
 
 
 def pick_rows(x: Tensor, rows: slice | Tensor) -> Tensor:
@@ -127,9 +140,16 @@ def splits(config: ModelConfig) -> list[Split]:
     """What the number of tensor ranks must divide: heads, inner widths, and the rows of the embedding."""
     return [
         *mixer_of(config).splits(config),
-        *feed_forward_of(config).splits(config),
+        *(split for each in _distinct(config) for split in feed_forward_of(each).splits(each)),
         Split("model.vocabulary_multiple", config.vocabulary_multiple),
     ]
+
+
+def _distinct(config: ModelConfig) -> list[ModelConfig]:
+    """The configurations of layers, each once."""
+    if not isinstance(config.ffn, list):
+        return [config]
+    return [config.model_copy(update={"ffn": ffn}) for ffn in sorted(set(config.ffn))]
 
 
 def head_logits(hidden: Tensor, weight: Tensor, config: ModelConfig, tensor: TensorParallel) -> Tensor:

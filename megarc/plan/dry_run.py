@@ -20,7 +20,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from megarc.errors import UserError
 from megarc.parallel import Dimension, Group, Groups, Topology
 from megarc.plan.fake_stage import Counting, one_block, run_stage
-from megarc.train import RunConfig
+from megarc.train import RunConfig, passes
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def dry_run(config: RunConfig, world: int, rank: int) -> DryRun:
     with _fake_world(topology, rank) as groups, FakeTensorMode(), Counting() as counting:
         stage = run_stage(config, groups, micro_batch, counting)
         again = one_block(config, groups, micro_batch) if config.execution.recompute != "none" else 0
-    micro_batches = share // micro_batch
+    micro_batches = share // micro_batch * passes(config)
     parameters = stage.parameters
     place = topology.place(rank)
     width = 2 if config.precision == "bf16" else 4

@@ -24,7 +24,7 @@ import torch
 
 from megarc.model import Transformer, footprint, layers, stage_bounds
 from megarc.parallel import Group, TensorParallel, Topology
-from megarc.train import RunConfig, bucket, dtype_of
+from megarc.train import RunConfig, bucket, dtype_of, passes
 
 _PERSISTENT = 100_000  # DeepSpeed's stage3_param_persistence_threshold
 
@@ -70,7 +70,8 @@ def predict(config: RunConfig, topology: Topology, rank: int = 0) -> Memory:
         config.model, config.execution, window, micro_batch, dtype_of(config), _device(config), tensor
     )
     blocks = sum(layer.name.startswith("blocks.") for layer in stage) / config.model.layers
-    flying = min(topology.pipeline - place["pipeline"], config.batch.size // (topology.data * micro_batch))
+    micro_batches = config.batch.size // (topology.data * micro_batch) * passes(config)
+    flying = min(topology.pipeline - place["pipeline"], micro_batches)
     kept = one.kept * blocks * flying
     return Memory(
         weights=state.weights,
@@ -99,7 +100,7 @@ def _state(config: RunConfig, n: float, p: float, data: int) -> _State:
     """The table above, in bytes."""
     wide, zero = config.precision == "bf16", config.parallel.zero
     w, b = (2 if wide else 4), min(bucket(config), n)
-    summed = config.batch.size > data * config.batch.micro_batch
+    summed = config.batch.size * passes(config) > data * config.batch.micro_batch
     earlier = w * n if summed else 0.0  # gradients of the micro-batches before
     own = 4 * p if summed else 0.0
     if zero == 0:

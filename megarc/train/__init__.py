@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from megarc.train.loop import Ending, Moment, Observer
     from megarc.train.resolve_config import resolve
     from megarc.train.run import open_heldout, open_train, pretrain
-    from megarc.train.schedule import Lengths, Timeline, peak
+    from megarc.train.schedule import Lengths, Timeline, passes, peak
     from megarc.train.startup import Start, start
 
 open_when_used(__name__, __file__)
@@ -60,6 +60,7 @@ __all__ = [
     "load_model",
     "open_heldout",
     "open_train",
+    "passes",
     "peak",
     "pretrain",
     "resolve",

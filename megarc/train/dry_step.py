@@ -15,6 +15,7 @@ from megarc.train.engine import Engine, to_tensors, unwanted
 from megarc.train.folder import RunFolder
 from megarc.train.heartbeat import Heartbeat
 from megarc.train.metrics import no_memory, peak_memory
+from megarc.train.schedule import heaviest
 
 Explain = Callable[[RunConfig, int, int], str]
 """(configuration, ranks, this rank) -> a table of where its memory goes, and what would fit."""
@@ -26,11 +27,14 @@ def dry_step(engine: Engine, stream: Stream) -> None:
     config, data = engine.config, engine.groups.data
     parts = part_of_step(0, config.batch.size, data.rank, data.size, config.batch.micro_batch)
     make_state(engine)
-    heaviest = stream.heaviest
-    batches = [stream.read(heaviest + first, count) for first, count in parts]
+    batches = [stream.read(stream.heaviest + first, count) for first, count in parts]
     for batch in batches:
         stream.check_ids(batch, config.model.tokens)
-    micro_batches = [to_tensors(batch, engine.groups.device) for batch in batches]
+    micro_batches = [
+        to_tensors(batch, engine.groups.device)._replace(kept=width.kept, share=width.share)
+        for batch in batches
+        for width in heaviest(config)
+    ]
     engine.step(micro_batches, 0.0, unwanted)
 
 

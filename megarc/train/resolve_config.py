@@ -43,9 +43,14 @@ def _check_tensor(config: RunConfig, topology: Topology) -> None:
                 f"of {split.key} {split.number} and parallel.tensor {size} one must divide the other"
             )
         raise UserError(
-            f"parallel.tensor {size} does not divide {split.key} {split.number}; "
-            f"make it {_near(split.number, size)}, or change parallel.tensor"
+            f"parallel.tensor {size}{_times(split.unit)} does not divide {split.key} {split.number}; "
+            f"make it {_near(split.number, size * split.unit)}, or change parallel.tensor"
         )
+
+
+def _times(unit: int) -> str:
+    """Said of a nested feed-forward, whose neurons stay together in groups."""
+    return f" x {unit} (the denominator of model.nested)" if unit > 1 else ""
 
 
 def _vocabulary(config: RunConfig, stream: Stream) -> int:

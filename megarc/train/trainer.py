@@ -18,7 +18,7 @@ from megarc.train.folder import RunFolder
 from megarc.train.health import Numbers, Replay, Replicas, Running, Signals, Stragglers
 from megarc.train.loop import Ending, GarbageCollection, Moment, Observer, steps, train
 from megarc.train.metrics import Metrics, NoiseScale, peak_flops
-from megarc.train.schedule import Timeline
+from megarc.train.schedule import Timeline, passes
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,9 @@ class Trainer:
             )
 
         saved = standing.step if resumed.shared else None
-        noise = NoiseScale(
-            config.batch.noise_every, config.batch.micro_batch, config.model.tied, self.folder, groups
-        )
+        # Passes of one micro-batch are no samples of one gradient.
+        every = 0 if passes(config) > 1 else config.batch.noise_every
+        noise = NoiseScale(every, config.batch.micro_batch, config.model.tied, self.folder, groups)
         stragglers = Stragglers(config.logging.every, config.health.slow)
 
         def also() -> dict[str, float | None]:

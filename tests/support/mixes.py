@@ -65,6 +65,22 @@ VARIANTS = {
 """Keys of the run: head and embedding tied or not, all that imported models need, or (tied) what the source says
 of its samples."""
 
+OWN_ROWS = {
+    "completep": {
+        "model__parametrization": "completep",
+        "model__base_hidden": 8,
+        "model__base_layers": 1,
+        "model__base_head_dim": 2,
+    },
+    "nested": {"model__nested": ["1/4", "1/2", 1]},
+    "nested_all": {
+        "model__nested": ["1/4", "1/2", 1],
+        "objective__widths": "all",
+        "objective__width_weights": [1, 1, 2],
+    },
+}
+"""Keys that have rows of their own: not every mix takes them, but each kind of part meets them."""
+
 COMPARED = ("loss", "gradient norm", "held-out", "gradients", "weights")
 
 
@@ -106,6 +122,11 @@ def mixes(ranks=8):
         *(Mix(data=2, zero=zero, variant="muon") for zero in (0, 1, 2)),
         *(Mix(4, 1, 1, zero=zero, variant="muon") for zero in (0, 2)),
         Mix(2, 2, 2, sequence=True, variant="muon"),
+        *(Mix(4, variant=variant) for variant in ("completep", "nested")),
+        *(Mix(1, 2, 1, variant=variant) for variant in OWN_ROWS),
+        *(Mix(data=2, zero=3, variant=variant) for variant in OWN_ROWS),
+        Mix(2, 1, 2, zero=2, variant="completep"),
+        Mix(2, 2, 1, sequence=True, variant="nested_all"),
     ]
     return _sorted([*both, *fp32, *(mix._replace(precision="bf16") for mix in both)], ranks)
 
@@ -148,7 +169,7 @@ def job(mix, folder, steps, **changes):
         folder / str(mix), mix.zero, steps, parallel__tensor=mix.tensor, parallel__pipeline=mix.pipeline,
         parallel__sequence=mix.sequence, precision=mix.precision, model__layers=mix.layers,
         batch__micro=4 // mix.data, validation__windows=3,
-        **VARIANTS[mix.variant], **changes,
+        **(VARIANTS | OWN_ROWS)[mix.variant], **changes,
     )  # fmt: skip
     return {"do": "steps", "config": tree, "steps": steps}
 

@@ -7,11 +7,12 @@ A new one is one file here that implements ``FeedForward``, and a line in
 
 from megarc.model.config import ModelConfig
 from megarc.model.feed_forward.feed_forward import FeedForward
+from megarc.model.feed_forward.nested import NestedSwiGLU
 from megarc.model.feed_forward.swiglu import SwiGLU
 
-__all__ = ["FeedForward", "SwiGLU", "feed_forward_of"]
+__all__ = ["FeedForward", "NestedSwiGLU", "SwiGLU", "feed_forward_of"]
 
 
 def feed_forward_of(config: ModelConfig) -> type[FeedForward]:
     """The feed-forward of every layer of such a model."""
-    return SwiGLU
+    return SwiGLU if config.nested is None else NestedSwiGLU

@@ -19,5 +19,9 @@ class FeedForward(Part):
         super().__init__()
 
     @abstractmethod
-    def forward(self, x: Tensor) -> Tensor:
-        """``x`` [batch, rows (or this rank's part of them), hidden] -> the same shape."""
+    def forward(self, x: Tensor, kept: int | None = None) -> Tensor:
+        """``x`` [batch, rows (or this rank's part of them), hidden] -> the same shape.
+
+        Args:
+            kept: of a nested one, how many neurons of each group take part; None: all.
+        """

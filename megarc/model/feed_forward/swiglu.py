@@ -22,7 +22,8 @@ class SwiGLU(FeedForward):
         self.gate_up = ColumnLinear(config.hidden, 2 * config.width_of_ffn, "hidden", tensor, parts=2)
         self.down = RowLinear(config.width_of_ffn, config.hidden, "residual", tensor)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, kept: int | None = None) -> Tensor:
+        assert kept is None, "this feed-forward has one width"
         gate, up = self.gate_up(self.tensor.enter(x)).chunk(2, dim=-1)
         return self.down(F.silu(gate) * up)
 

@@ -12,6 +12,7 @@ from megarc.model.config import ModelConfig
 from megarc.model.layers import ColumnLinear, HeadsNorm, Norm, Projection, RowLinear
 from megarc.model.mixers.mixer import Mixer
 from megarc.model.parameter_record import bias, matrix
+from megarc.model.parametrization import query_scale
 from megarc.model.rotary import Rotary
 from megarc.parallel import TensorParallel
 from megarc.window import Window
@@ -24,7 +25,7 @@ class Attention(Mixer):
         super().__init__(config, engine, layer, tensor)
         self.tensor, self.engine, self.layer, self.head_dim = tensor, engine, layer, config.width_of_head
         self.heads = config.heads // tensor.size
-        self.rotary = Rotary(config, layer)
+        self.query_scale, self.rotary = query_scale(config), Rotary(config, layer)
         width, biased = config.heads * self.head_dim, config.attention_bias != "none"
         self.query = ColumnLinear(config.hidden, width, "hidden", tensor, biased=biased)
         self.key_value = KeyValue(config, tensor)
@@ -46,6 +47,8 @@ class Attention(Mixer):
         q = self.query(x).view(batch, rows, self.heads, self.head_dim).transpose(1, 2)
         k, v = self.key_value(x)
         q, k = self.query_norm(q), self.key_norm(k)
+        if self.query_scale != 1.0:
+            q = q * self.query_scale
         first = 0 if cache is None else cache.length
         q, k = self.rotary(q, first, positions), self.rotary(k, first, positions)
         if cache is None:

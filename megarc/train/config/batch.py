@@ -41,7 +41,10 @@ class BatchConfig(Config):
         "sqrt", "what a stage of k times the size does to the learning rate: times sqrt(k), k, or nothing"
     )
     noise_every: int = key(
-        10, "steps between measurements of batch/noise_scale; 0: none", circumstance=True, ge=0
+        10,
+        "steps between measurements of batch/noise_scale; 0: none, and none with objective.widths=all",
+        circumstance=True,
+        ge=0,
     )
 
     @property

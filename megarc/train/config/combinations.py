@@ -5,6 +5,7 @@ from __future__ import annotations
 from megarc.data import DataConfig, ObjectiveConfig, WindowConfig
 from megarc.model.config import ModelConfig
 from megarc.train.config.batch import BatchConfig
+from megarc.train.config.optimizer import OptimizerConfig
 from megarc.train.config.parallel import ParallelConfig
 
 
@@ -21,6 +22,38 @@ def check(
     _world_fits(parallel)
     _zero_fits(parallel)
     _precision_fits(precision, parallel)
+
+
+def check_parametrization(model: ModelConfig, optimizer: OptimizerConfig) -> None:
+    """muP and CompleteP give each parameter a learning rate of its own.
+
+    Raises:
+        ValueError: where the optimizer's library cannot.
+    """
+    if model.parametrization != "standard" and optimizer.library != "torch":
+        raise ValueError(
+            f"model.parametrization {model.parametrization} needs optimizer.library=torch, which takes a learning rate "
+            f"for each parameter, and it is {optimizer.library}"
+        )
+
+
+def check_widths(model: ModelConfig, objective: ObjectiveConfig) -> None:
+    """A nested model's widths.
+
+    Raises:
+        ValueError: where what is trained of them does not go with the model.
+    """
+    weights, widths = objective.width_weights, model.nested
+    if widths is None:
+        if weights is not None or objective.widths != "drawn":
+            raise ValueError(
+                "objective.widths and objective.width_weights need model.nested, [1/4, 1/2, 1] for instance"
+            )
+        return
+    if weights is not None and len(weights) != len(widths):
+        raise ValueError(
+            f"objective.width_weights has {len(weights)} numbers for the {len(widths)} widths of model.nested"
+        )
 
 
 def check_windows(

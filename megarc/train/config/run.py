@@ -96,6 +96,8 @@ class RunConfig(Config):
     @model_validator(mode="after")
     def _parts_fit(self) -> RunConfig:
         combinations.check(self.model, self.window, self.data, self.parallel, self.precision)
+        combinations.check_parametrization(self.model, self.optimizer)
+        combinations.check_widths(self.model, self.objective)
         combinations.check_windows(self.window, self.data, self.batch, self.objective)
         return self
 

@@ -62,7 +62,7 @@ def _arranged(engine: Engine) -> Engine:
     """The engine, once our optimizer knows what lies where in DeepSpeed's buffers."""
     optimizer = engine.optimizer
     if isinstance(optimizer, ShardedOptimizer):
-        optimizer.arrange(pieces(engine), lambda piece: factors_of(piece.record, engine.config))
+        optimizer.arrange(pieces(engine), lambda piece: factors_of(piece.name, piece.record, engine.config))
     return engine
 
 

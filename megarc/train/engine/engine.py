@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -53,17 +53,22 @@ def unwanted(loss: Tensor, gradient_norm: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What FLOPs depend on beside the model: samples, the (query, key) pairs that they allow, and loss rows."""
+    """What FLOPs depend on beside the model: samples, the (query, key) pairs that they allow, and loss rows.
+
+    Of a nested model: ``neurons`` sums, over samples, how many of each group took part, a part of a group that is
+    whole counting 1; samples that pass several times count each time.
+    """
 
     samples: int = 0
     pairs: int = 0
     loss_rows: int = 0
+    neurons: float = 0.0
 
     def __add__(self, other: Work) -> Work:
-        return Work(self.samples + other.samples, self.pairs + other.pairs, self.loss_rows + other.loss_rows)
+        return Work(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
     def __sub__(self, other: Work) -> Work:
-        return Work(self.samples - other.samples, self.pairs - other.pairs, self.loss_rows - other.loss_rows)
+        return Work(*(mine - theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
 class GradientWatcher(Protocol):
@@ -155,7 +160,9 @@ class Engine:
         """The weighted sum of this data rank's losses on ``batch``, in nats, a scalar."""
         self.heartbeat.enter("evaluating")
         self.deepspeed.eval()
-        loss = self.deepspeed(batch.tokens, self._rows(batch), batch.seen, positions=batch.positions)
+        loss = self.deepspeed(
+            batch.tokens, self._rows(batch), batch.seen, positions=batch.positions, kept=batch.kept
+        )
         self.deepspeed.train()
         return weighted_sum(loss.nll, batch.weights)
 
@@ -175,10 +182,11 @@ class Engine:
             self.heartbeat.enter("forward")
             loss = self.deepspeed(
                 batch.tokens, self._rows(batch), batch.seen, batch.positions, batch.weights, z_loss, batch.inputs,
+                batch.kept,
             )  # fmt: skip
-            self.nll += weighted_sum(loss.nll, batch.weights)
+            self.nll += weighted_sum(loss.nll, batch.weights) * batch.share
             self.heartbeat.enter("backward")
-            self.deepspeed.backward(loss.objective * factor)
+            self.deepspeed.backward(loss.objective * (factor * batch.share))
             if batch is not micro_batches[-1]:
                 self.deepspeed.step()  # between micro-batches this only counts
         if self.config.parallel.zero == 0:
@@ -193,7 +201,9 @@ class Engine:
             len(batch.tokens) * given if batch.rows is None else len(batch.rows) for batch in micro_batches
         ]
         samples = sum(len(batch.tokens) for batch in micro_batches)
-        return Work(samples, sum(batch.pairs for batch in micro_batches), sum(rows))
+        group = self.config.model.neuron_group
+        neurons = sum(len(batch.tokens) * (batch.kept or group) / group for batch in micro_batches)
+        return Work(samples, sum(batch.pairs for batch in micro_batches), sum(rows), neurons)
 
     def _rows(self, batch: MicroBatch) -> slice | Tensor:
         """The rows that the head runs on."""
@@ -218,10 +228,12 @@ class Engine:
     def _total_weight(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
         """Of the whole batch, on all data ranks."""
         if micro_batches[0].weights is None:
-            samples = sum(len(batch.tokens) for batch in micro_batches) * self.groups.data.size
+            samples = sum(len(batch.tokens) * batch.share for batch in micro_batches) * self.groups.data.size
             rows = samples * (self.loss_rows.stop - self.loss_rows.start)
             return torch.full((), float(rows), device=self.groups.device)
-        own = torch.stack([batch.weights.sum() for batch in micro_batches if batch.weights is not None]).sum()
+        own = torch.stack(
+            [batch.weights.sum() * batch.share for batch in micro_batches if batch.weights is not None]
+        ).sum()
         return all_reduce_sum(own, self.groups.data)
 
     def _gradient_norm(self) -> Tensor:
@@ -289,7 +301,13 @@ class PipelinedEngine(Engine):
         """
         self._flow(micro_batches[0])
         self.deepspeed.module.expect(
-            Beside(partial(self._loss, batch, factor, nll), self._rows(batch), batch.seen, batch.positions)
+            Beside(
+                partial(self._loss, batch, factor, nll),
+                self._rows(batch),
+                batch.seen,
+                batch.positions,
+                batch.kept,
+            )
             for batch in micro_batches
         )
         return iter(
@@ -310,8 +328,8 @@ class PipelinedEngine(Engine):
         targets = pick_rows(batch.tokens[:, 1:], self._rows(batch))
         z_loss = self.config.optimizer.z_loss
         loss = head_loss(self._head, hidden, weight, targets, batch.weights, z_loss)
-        nll += weighted_sum(loss.nll, batch.weights)
-        return loss.objective * factor
+        nll += weighted_sum(loss.nll, batch.weights) * batch.share
+        return loss.objective * (factor * batch.share)
 
     def _from_last_stage(self, value: Tensor) -> Tensor:
         """``value``, which is 0 on all stages but the last."""

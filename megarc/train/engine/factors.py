@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from megarc.model import Record
+from megarc.model import Record, adam_factors, muon_factors
 from megarc.train.config import RunConfig
 
 
@@ -23,14 +23,16 @@ class Factors:
     epsilon: float
 
 
-def factors_of(record: Record, config: RunConfig) -> Factors:
-    """Of a parameter with this record."""
-    keys = config.optimizer
+def factors_of(name: str, record: Record, config: RunConfig) -> Factors:
+    """Of the parameter with this canonical name and record; ``model.parametrization`` has its say."""
+    keys, own = config.optimizer, adam_factors(name, record, config.model)
+    if keys.name == "muon" and record.kind in ("hidden", "residual"):
+        own = muon_factors(config.model, keys.muon.scale == "match_adamw")
     # A matrix that writes into the residual stream is a hidden one, a bias goes with the gains; only their
     # initial values are their own.
     kind = {"residual": "hidden", "bias": "norm"}.get(record.kind, record.kind)
     return Factors(
-        rate=getattr(keys.rates, kind),
-        decay=keys.weight_decay * getattr(keys.decays, kind),
-        epsilon=keys.epsilon,
+        rate=getattr(keys.rates, kind) * own.rate,
+        decay=keys.weight_decay * getattr(keys.decays, kind) * own.decay,
+        epsilon=keys.epsilon * own.epsilon,
     )

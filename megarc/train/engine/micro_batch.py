@@ -26,6 +26,8 @@ class MicroBatch(NamedTuple):
         rows: [k], the rows that bear loss, of 0 .. b * n - 1; None: those of the window.
         pairs: (query, key) pairs that the b samples allow; known on the host, for counting FLOPs.
         inputs: [b, n] int64, what the rows hold where some of it is hidden; None: ``tokens[:, :-1]``.
+        kept: of a nested model, neurons of each group that take part; None: all.
+        share: of these samples' loss. Where they go through the model several times, the shares sum to 1.
     """
 
     tokens: Tensor
@@ -36,6 +38,8 @@ class MicroBatch(NamedTuple):
     rows: Tensor | None = None
     pairs: int = 0
     inputs: Tensor | None = None
+    kept: int | None = None
+    share: float = 1.0
 
 
 def to_tensors(batch: Batch, device: torch.device) -> MicroBatch:

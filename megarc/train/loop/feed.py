@@ -71,8 +71,11 @@ def steps(
             heartbeat.enter("waiting for data")
             micro_batches = []
             for _ in range(count(step)):
-                micro_batches.append(to_tensors(next(ahead), groups.device))
+                batch = to_tensors(next(ahead), groups.device)
                 slots.sent()
+                micro_batches += [
+                    batch._replace(kept=width.kept, share=width.share) for width in timeline.widths(step)
+                ]
             yield micro_batches
 
 

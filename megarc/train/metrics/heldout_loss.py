@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from megarc.data import Batch, Stream
+from megarc.model import kept_of
 from megarc.parallel import all_reduce_sum
 from megarc.train.engine import Engine, to_tensors
 
@@ -35,6 +36,16 @@ class HeldOut:
         return values
 
 
+def losses_by_width(engine: Engine, stream: Stream, windows: int) -> dict[str, HeldOut]:
+    """Of a nested model: the loss of each narrower width on all sources, by its name for a metric."""
+    model = engine.config.model
+    return {
+        f"width_{float(width):.4g}": together_of(heldout_losses(engine, stream, windows, kept))
+        for width in (model.nested or [])
+        if (kept := kept_of(model, width)) is not None
+    }
+
+
 def together_of(sources: Sequence[HeldOut]) -> HeldOut:
     """All windows that were scored, as one text."""
     tokens = sum(one.tokens for one in sources)
@@ -43,14 +54,18 @@ def together_of(sources: Sequence[HeldOut]) -> HeldOut:
     return HeldOut("all", sum(one.nll for one in sources), tokens, bytes_per_token)
 
 
-def heldout_losses(engine: Engine, stream: Stream, windows: int) -> list[HeldOut]:
-    """Each source's loss on its first windows, of ``windows`` in all; the same on every rank."""
+def heldout_losses(engine: Engine, stream: Stream, windows: int, kept: int | None = None) -> list[HeldOut]:
+    """Each source's loss on its first windows, of ``windows`` in all; the same on every rank.
+
+    Args:
+        kept: of a nested model, neurons of each group that take part; None: all.
+    """
     sizes = stream.sizes
     begin, found = 0, []
     for source, name, size, count in zip(
         stream.sources, short_names(stream), sizes, share_out(windows, sizes), strict=True
     ):
-        nll, tokens = _loss_of(engine, stream, begin, count)
+        nll, tokens = _loss_of(engine, stream, begin, count, kept)
         found.append(HeldOut(name, nll, tokens, source.facts.bytes_per_token))
         begin += size
     return found
@@ -76,7 +91,9 @@ def short_names(stream: Stream) -> list[str]:
 
 
 @torch.no_grad()
-def _loss_of(engine: Engine, stream: Stream, begin: int, windows: int) -> tuple[float, float]:
+def _loss_of(
+    engine: Engine, stream: Stream, begin: int, windows: int, kept: int | None
+) -> tuple[float, float]:
     """Negative log-likelihood and predicted tokens of the stream's samples ``begin .. begin + windows - 1``.
 
     Every rank runs the same number of batches (ZeRO 3 gathers weights in each);
@@ -90,7 +107,7 @@ def _loss_of(engine: Engine, stream: Stream, begin: int, windows: int) -> tuple[
         batch = _some(stream, begin + start, min(micro_batch, windows - start), micro_batch)
         stream.check_ids(batch, engine.config.model.tokens)
         weights = torch.as_tensor(batch.weights)
-        total[0] += engine.evaluate(to_tensors(batch, groups.device))
+        total[0] += engine.evaluate(to_tensors(batch, groups.device)._replace(kept=kept))
         total[1] += weights.sum()
     nll, weight = all_reduce_sum(total, groups.data).tolist()
     return nll, weight

@@ -8,7 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any
 
 import orjson
@@ -23,8 +23,8 @@ from megarc.train.engine import Engine, Work
 from megarc.train.folder import Lines, RunFolder
 from megarc.train.loop import Done, Ending, Moment, Observer
 from megarc.train.metrics.device_limits import peak_memory
-from megarc.train.metrics.heldout_loss import heldout_losses, together_of
-from megarc.train.schedule import Timeline
+from megarc.train.metrics.heldout_loss import heldout_losses, losses_by_width, together_of
+from megarc.train.schedule import Timeline, passes
 from megarc.window import Window
 
 log = logging.getLogger("megarc")
@@ -107,6 +107,7 @@ class Metrics(Observer):
             heldout = self.heldout.held_out(moment.before)
             sources = heldout_losses(engine, heldout, self.heldout_windows)
             losses = {"": together_of(sources)} | ({one.name: one for one in sources} if sources[1:] else {})
+            losses |= losses_by_width(engine, heldout, self.heldout_windows)
             values_of = {name: one.in_units() for name, one in losses.items()}
             self._write(
                 moment,
@@ -132,9 +133,9 @@ class Metrics(Observer):
     def _cost_of_work(self, engine: Engine, moment: Moment) -> Cost:
         """The mean sample's since the last line: packed rows allow fewer pairs, and weights may be 0."""
         work, self._work = engine.work - self._work, engine.work
-        counts = torch.tensor([work.samples, work.pairs, work.loss_rows], dtype=torch.float64)
+        counts = torch.tensor(astuple(work), dtype=torch.float64)
         counts = all_reduce_sum(counts.to(self.groups.device), self.groups.data)
-        samples, pairs, loss_rows = counts.tolist()
+        samples, pairs, loss_rows, neurons = counts.tolist()
         since, taken = self._samples, moment.samples - self._samples
 
         def mean(of: Callable[[Window], float]) -> float:
@@ -143,6 +144,7 @@ class Metrics(Observer):
         cost = replace(
             self.cost(self.timeline.shapes.own),
             matrix_flops=round(mean(lambda window: self.cost(window).matrix_flops)),
+            feed_forward_flops=round(mean(lambda window: self.cost(window).feed_forward_flops)),
             head_flops=round(mean(lambda window: self.cost(window).head_flops)),
             attention_flops=round(mean(lambda window: self.cost(window).attention_flops)),
             full_square_flops=round(mean(lambda window: self.cost(window).full_square_flops)),
@@ -152,6 +154,8 @@ class Metrics(Observer):
         return cost.of_work(
             pairs / (samples * mean(lambda window: window.pairs())),
             loss_rows / (samples * mean(predicted_by)),
+            neurons / samples,
+            passes(engine.config),
         )
 
     def _log(self, moment: Moment, last: Done, cost: Cost) -> None:

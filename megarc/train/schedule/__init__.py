@@ -7,5 +7,20 @@ from megarc.train.schedule.batch_schedule import BatchSchedule, Interval, Stage,
 from megarc.train.schedule.learning_rate import LearningRate, peak
 from megarc.train.schedule.lengths import Lengths
 from megarc.train.schedule.timeline import Timeline
+from megarc.train.schedule.widths import Width, Widths, heaviest, passes, widths_of
 
-__all__ = ["BatchSchedule", "Interval", "LearningRate", "Lengths", "Stage", "Timeline", "doubling", "peak"]
+__all__ = [
+    "BatchSchedule",
+    "Interval",
+    "LearningRate",
+    "Lengths",
+    "Stage",
+    "Timeline",
+    "Width",
+    "Widths",
+    "doubling",
+    "heaviest",
+    "passes",
+    "peak",
+    "widths_of",
+]

@@ -10,6 +10,7 @@ from megarc.train.run_position import Standing
 from megarc.train.schedule.batch_schedule import BatchSchedule, Interval
 from megarc.train.schedule.learning_rate import LearningRate, learning_rate
 from megarc.train.schedule.lengths import Lengths
+from megarc.train.schedule.widths import Widths, widths_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Timeline:
         last: steps after which this job ends: ``total``, or fewer where ``until`` says so.
         batches: the samples of each step.
         learning_rate: of step t.
+        widths: of a nested model, that step t trains.
         logging: between lines of metrics.
         heldout: between held-out losses; None: no held-out data.
         checkpoint: between checkpoints that all ranks share.
@@ -39,6 +41,7 @@ class Timeline:
     last: int
     batches: BatchSchedule
     learning_rate: LearningRate
+    widths: Widths
     logging: Interval
     heldout: Interval | None
     checkpoint: Interval
@@ -65,6 +68,7 @@ class Timeline:
             last=max(standing.step, here.end),
             batches=here.batches,
             learning_rate=learning_rate(config, whole, here),
+            widths=widths_of(config),
             logging=Interval(steps=config.logging.every),
             heldout=whole.interval(config.validation.every) if config.data.valid else None,
             checkpoint=whole.interval(saving.every),
