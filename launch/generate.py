@@ -97,7 +97,7 @@ def alone(
         saved.config.window.build(),
         arguments.tokens,
         sampling,
-        progress=lambda _: bar.advance(1),
+        progress=bar.advance,
     )
     return text[0].cpu().numpy()
 

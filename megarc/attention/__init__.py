@@ -9,8 +9,20 @@ A run asks ``resolve`` once, which logs the engine and why; its blocks call
 ``attend_cached``.
 """
 
-from megarc.attention.cache import Cache, attend_cached
+from megarc.attention.cache import Cache, Cached, attend_cached
 from megarc.attention.dispatch import ENGINES, attend, resolve
 from megarc.attention.mask import on_device
+from megarc.attention.slots import Branches, CacheShape, Slots
 
-__all__ = ["ENGINES", "Cache", "attend", "attend_cached", "on_device", "resolve"]
+__all__ = [
+    "ENGINES",
+    "Branches",
+    "Cache",
+    "CacheShape",
+    "Cached",
+    "Slots",
+    "attend",
+    "attend_cached",
+    "on_device",
+    "resolve",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,8 +14,24 @@ from megarc.errors import UserError
 from megarc.interval import Intervals, Seen
 
 
+class Cached(Protocol):
+    """What attention layers add keys and values to while a model decodes, and read."""
+
+    @property
+    def length(self) -> int:
+        """Rows that every layer holds of each text: the position of the next row, where no positions are given."""
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, engine: str) -> Tensor:
+        """Keeps new rows of ``layer``; what they read from all rows so far, as ``attend`` gives it.
+
+        Args:
+            q: ``[batch, heads, m, head_dim]``; k and v ``[batch, kv_heads, m, head_dim]``.
+            seen: as in ``attend``; rows that follow others see all before them, unless intervals say otherwise.
+        """
+
+
 class Cache:
-    """Keys and values of every layer, in buffers made once.
+    """Keys and values of every layer, in buffers made once: texts of one length.
 
     Args:
         capacity: rows that it can hold, R and C together.
@@ -64,14 +81,11 @@ class Cache:
         self._held[layer] = last
         return self.k[layer, :, :, :last], self.v[layer, :, :, :last]
 
-    def repeated(self, times: int) -> Cache:
-        """A copy for a batch where each sample stands ``times`` times, one after the other."""
-        layers, batch, kv_heads, capacity, head_dim = self.k.shape
-        copy = Cache(layers, batch * times, kv_heads, capacity, head_dim, self.k.dtype, self.k.device)
-        for own, theirs in ((copy.k, self.k), (copy.v, self.v)):
-            own[:, :, :, : self.length] = theirs[:, :, :, : self.length].repeat_interleave(times, dim=1)
-        copy._held = list(self._held)
-        return copy
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, engine: str) -> Tensor:
+        """As ``Cached`` says."""
+        first = self._held[layer]
+        k, v = self.append(layer, k, v)
+        return attend_cached(q, k, v, seen if first == 0 or isinstance(seen, Intervals) else 0, engine=engine)
 
     def clear(self) -> None:
         """Forgets every row: the window moves, and R is encoded again."""

@@ -4,20 +4,27 @@ In: a ``Transformer`` in evaluation mode, tokens. Out: exact cross-entropies,
 sampled tokens, a model in one file.
 """
 
+from megarc.inference.decoder import Decoder
 from megarc.inference.evaluate import evaluate, loss_by_context, window_losses
 from megarc.inference.export_layouts import Layout
-from megarc.inference.generate import Sampling, continuations, generate, look_up, opening
+from megarc.inference.generate import Writing, check_prompt, continuations, generate, uniforms, write
+from megarc.inference.loop import Loop, opening
 from megarc.inference.model_file import export, load_exported
 from megarc.inference.recent_probe import Change, Measured, Probe, probe, probe_window
+from megarc.inference.sampling import Sampling, look_up
 from megarc.inference.score import Score
 
 __all__ = [
     "Change",
+    "Decoder",
     "Layout",
+    "Loop",
     "Measured",
     "Probe",
     "Sampling",
     "Score",
+    "Writing",
+    "check_prompt",
     "continuations",
     "evaluate",
     "export",
@@ -28,5 +35,7 @@ __all__ = [
     "opening",
     "probe",
     "probe_window",
+    "uniforms",
     "window_losses",
+    "write",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from megarc.attention import Cache
+from megarc.attention import Cached
 from megarc.interval import Seen
 from megarc.model.config import ModelConfig
 from megarc.model.feed_forward import feed_forward_of
@@ -44,7 +44,7 @@ class Block(nn.Module):
         self,
         x: Tensor,
         seen: Seen,
-        cache: Cache | None = None,
+        cache: Cached | None = None,
         positions: Tensor | None = None,
         kept: int | None = None,
     ) -> Tensor:
@@ -56,7 +56,7 @@ class Block(nn.Module):
         self,
         x: Tensor,
         seen: Seen,
-        cache: Cache | None,
+        cache: Cached | None,
         positions: Tensor | None,
         kept: int | None,
     ) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from megarc.attention import Cache
+from megarc.attention import Cache, Cached, Slots
 from megarc.interval import Seen
 from megarc.model.block import Block
 from megarc.model.block_part import Split
@@ -72,14 +72,15 @@ class Transformer(nn.Module):
     def logits(
         self,
         tokens: Tensor,
-        rows: slice,
+        rows: slice | Tensor,
         seen: Seen,
-        cache: Cache | None = None,
+        cache: Cached | None = None,
         positions: Tensor | None = None,
         kept: int | None = None,
     ) -> Tensor:
         """Logits [batch, len(rows), this rank's ids] of ``tokens`` [batch, n]; those of padding are -inf.
 
+        Rows may also be k numbers, window after window, as ``forward`` takes them: [k, this rank's ids].
         With a ``cache`` the tokens follow those already in it, and theirs are added.
         """
         hidden = self._last(tokens, rows, seen, cache, positions, kept)
@@ -89,7 +90,7 @@ class Transformer(nn.Module):
         self,
         tokens: Tensor,
         seen: Seen,
-        cache: Cache | None = None,
+        cache: Cached | None = None,
         positions: Tensor | None = None,
         kept: int | None = None,
     ) -> Tensor:
@@ -103,16 +104,27 @@ class Transformer(nn.Module):
         return x
 
     def empty_cache(self, batch: int, rows: int) -> Cache:
-        """What ``logits`` fills while it decodes ``batch`` windows of at most ``rows`` rows."""
-        weight = self.embedding.weight
-        return mixer_of(self.config).cache(self.config, batch, rows, weight.dtype, weight.device)
+        """What ``logits`` fills while it decodes ``batch`` windows of at most ``rows`` rows and of one length."""
+        shape, weight = (
+            mixer_of(self.config).cache_shape(self.config, self.tensor.size),
+            self.embedding.weight,
+        )
+        return Cache(*shape.of(batch, rows), weight.dtype, weight.device)
+
+    def empty_slots(self, slots: int, rows: int) -> Slots:
+        """The same for texts that come and go, each of a length of its own."""
+        shape, weight = (
+            mixer_of(self.config).cache_shape(self.config, self.tensor.size),
+            self.embedding.weight,
+        )
+        return Slots(*shape.of(slots, rows), weight.dtype, weight.device)
 
     def _last(
         self,
         tokens: Tensor,
         rows: slice | Tensor,
         seen: Seen,
-        cache: Cache | None,
+        cache: Cached | None,
         positions: Tensor | None,
         kept: int | None,
     ) -> Tensor:

@@ -74,6 +74,14 @@ class TensorParallel:
             dist.all_reduce(x, dist.ReduceOp.MAX, group=self.group.handle)
         return x
 
+    def gather_last(self, x: Tensor) -> Tensor:
+        """Each rank's part of the last dimension -> all of it, on every rank; without a gradient."""
+        if self.size == 1:
+            return x
+        everyone = x.new_empty((self.size, *x.shape))
+        _gather(everyone.flatten(0, 1), x.contiguous(), group=self.group.handle)
+        return everyone.movedim(0, -2).flatten(-2)
+
     def part(self, x: Tensor, dim: int) -> Tensor:
         """This rank's part of the rows of ``x``, where rows are split between layers; else all."""
         return x.chunk(self.size, dim)[self.rank] if self.sequence else x

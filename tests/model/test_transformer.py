@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from megarc.attention import Cache
+from megarc.attention import Branches, Cache
 from megarc.model import ExecutionConfig, ModelConfig, Transformer, initialise
 from megarc.model.compiling import Compiled
 from megarc.window import Window
@@ -156,7 +156,7 @@ def test_given_positions_take_the_place_of_row_numbers(learned, recompute):
     assert torch.allclose(logits(tokens, numbers + 20), plain, atol=1e-6) == (learned is None)
 
 
-def test_the_cache_takes_positions_and_repeats_its_samples():
+def test_branches_of_a_cache_take_positions_and_read_one_beginning():
     window = Window(5, 6, 4)
     model, tokens = build(), tokens_for(window)[:, :-1]
     places = torch.tensor([0, 1, 5, 6, 5, 5, 6, 7, 8, 9, 10]).expand(2, -1)
@@ -164,9 +164,9 @@ def test_the_cache_takes_positions_and_repeats_its_samples():
         whole = model.logits(tokens, slice(None), window.recent, positions=places)
         cache = Cache(2, 2, 2, window.rows, 12, torch.float64, "cpu")
         model.logits(tokens[:, :6], slice(None), window.recent, cache=cache, positions=places[:, :6])
-        cache = cache.repeated(3)
+        branches = Branches(cache, 3, 5)
         for row in range(6, 11):
             new = slice(row, row + 1)
             given, at = (part[:, new].repeat_interleave(3, 0) for part in (tokens, places))
-            step = model.logits(given, slice(None), 0, cache=cache, positions=at)
+            step = model.logits(given, slice(None), 0, cache=branches, positions=at)
             assert torch.allclose(step, whole[:, new].repeat_interleave(3, 0))

@@ -1,26 +1,21 @@
 """Generation with an interpreter: the model writes code, the machine its output, the model goes on.
 
-A text begins a window with its newest tokens, as in ``megarc.inference.generate``. The window ends early where code
-is closed: the piece is run, its output is appended as given tokens, and the next window encodes R again, output
-and all. Texts of a batch whose windows are of one length are computed together, each ends when it likes.
+Texts are written side by side by ``megarc.inference.Loop``. A text leaves it where code is closed: the piece is run,
+its output is appended as given tokens, and the text comes back with a new window, which encodes R again, output and
+all. The others go on meanwhile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-import torch
-
 from megarc.corpus import Marks, Tokenizer, plain_ids, read_ids, write_marked
-from megarc.data.counter_random import key_of, words
-from megarc.errors import UserError
-from megarc.inference import Sampling, continuations, opening
+from megarc.data.counter_random import key_of
+from megarc.inference import Decoder, Loop, Sampling, check_prompt, uniforms
 from megarc.interpreter.languages import Enduring, Language, Outcome
 from megarc.interpreter.sandbox import Sandbox
 from megarc.interpreter.transcripts import settled, shortened
@@ -106,46 +101,81 @@ def write_together(
     never = (*sampling.never, marks.output, marks.end_of_output)
     sampling = replace(sampling, never=never)
     for prompt in prompts:
-        _check(prompt, model.config.tokens)
+        check_prompt(prompt, model.config.tokens)
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(machine.workers))
+        until = (marks.end_of_code,) if sampling.stop is None else (marks.end_of_code, sampling.stop)
         texts = [
-            _Text(list(prompt), number, count, _Caller(machine, tokenizer, marks, stack))
+            _Text(
+                list(prompt), number, count, _Caller(machine, tokenizer, marks, stack), sampling.seed, until
+            )
             for number, prompt in enumerate(prompts, first)
         ]
-        while active := [text for text in texts if text.left]:
-            for together in _alike(active, window, sampling):
-                drawn = _draw(model, together, window, sampling, marks)
-                if progress is not None:
-                    progress(drawn)
-            closing = [text for text in active if text.ids[-1] == marks.end_of_code]
-            for _ in pool.map(_Text.call, closing):
-                pass
+        loop = Loop(Decoder(model, len(texts), window.rows), window, sampling, len(texts))
+        loop.add(text for text in texts if text.left)
+        _run(loop, texts, pool, marks.end_of_code, progress)
         return [text.written for text in texts]
+
+
+def _run(
+    loop: Loop,
+    texts: Sequence[_Text],
+    pool: ThreadPoolExecutor,
+    end_of_code: int,
+    progress: Callable[[int], None] | None,
+) -> None:
+    """Until each text has ended: pieces run while the model goes on with other texts."""
+    calls: dict[Future[None], _Text] = {}
+    told = 0
+    while loop.busy or calls:
+        for text in loop.step() if loop.busy else []:
+            assert isinstance(text, _Text)
+            if text.ids[-1] == end_of_code:
+                calls[pool.submit(text.call)] = text
+        ready = (
+            wait(calls, timeout=0 if loop.busy else None, return_when=FIRST_COMPLETED).done if calls else ()
+        )
+        for call in ready:
+            call.result()
+            text = calls.pop(call)
+            loop.add([text] if text.left else [])
+        if progress is not None:
+            drawn = sum(text.drawn for text in texts)
+            progress(drawn - told)
+            told = drawn
 
 
 class _Text:
     """One text on its way."""
 
-    def __init__(self, prompt: list[int], number: int, count: int, caller: _Caller) -> None:
+    def __init__(
+        self,
+        prompt: list[int],
+        number: int,
+        count: int,
+        caller: _Caller,
+        seed: int,
+        until: Sequence[int],
+    ) -> None:
         self.written = Written([Part("prompt", prompt)])
-        self.ids, self.number, self.left, self.drawn = list(prompt), number, count, 0
-        self._caller = caller
+        self.ids, self.left, self.drawn = list(prompt), count, 0
+        self._caller, self._until, self._key = caller, until, key_of("with an interpreter", seed, number)
+        self._uniforms: list[float] = []
 
-    def uniforms(self, seed: int, count: int) -> npt.NDArray[np.float64]:
-        """The numbers [count] in [0, 1) that decide its next tokens: looked up by how many it has drawn."""
-        word = words(
-            key_of("with an interpreter", seed, self.number), np.arange(self.drawn, self.drawn + count)
-        )
-        return (word >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    def uniform(self) -> float:
+        """Looked up by how many tokens the model has drawn."""
+        if self.drawn == len(self._uniforms):
+            self._uniforms += uniforms(self._key, self.drawn, 256)
+        return self._uniforms[self.drawn]
 
-    def take(self, drawn: list[int], until: Sequence[int]) -> None:
-        """What the model has drawn, up to the first token that ends it."""
-        drawn = drawn[: self.left]
-        end = next((place + 1 for place, one in enumerate(drawn) if one in until), len(drawn))
-        self._append("model", drawn[:end])
-        self.drawn += end
-        self.left -= end
+    def take(self, token: int, likely: float) -> bool:
+        """A token of the model's."""
+        self._append("model", [token])
+        self.drawn += 1
+        self.left -= 1
+        if token in self._until and token != self._caller.end_of_code:
+            self.left = 0
+        return token not in self._until and self.left > 0
 
     def call(self) -> None:
         """Runs the piece that was just closed."""
@@ -168,6 +198,7 @@ class _Caller:
     def __init__(self, machine: Machine, tokenizer: Tokenizer, marks: Marks, stack: ExitStack) -> None:
         self._machine, self._tokenizer, self._marks, self._stack = machine, tokenizer, marks, stack
         self._environments: dict[str, Enduring] = {}
+        self.end_of_code = marks.end_of_code
 
     def answer(self, ids: list[int], calls: list[Call]) -> list[int]:
         """The output, between its marks, of the piece that ``ids`` end with; nothing beyond the limit of calls."""
@@ -198,43 +229,3 @@ class _Caller:
             environment = Enduring(language, self._machine.sandbox)
             self._environments[name] = self._stack.enter_context(environment)
         return self._environments[name].run(source)
-
-
-def _alike(texts: list[_Text], window: Window, sampling: Sampling) -> list[list[_Text]]:
-    """Texts whose windows begin with equally many tokens, together."""
-    found: dict[int, list[_Text]] = {}
-    for text in texts:
-        found.setdefault(opening(len(text.ids), window, sampling)[0], []).append(text)
-    return list(found.values())
-
-
-def _draw(model: Transformer, texts: list[_Text], window: Window, sampling: Sampling, marks: Marks) -> int:
-    """Continues ``texts`` by one window at most; how many tokens were written in all."""
-    begun, room = opening(len(texts[0].ids), window, sampling)
-    room = min(room, max(text.left for text in texts))
-    until = (marks.end_of_code,) if sampling.stop is None else (marks.end_of_code, sampling.stop)
-    device = next(model.parameters()).device
-    drawn, _ = continuations(
-        model,
-        torch.tensor([text.ids[-begun:] for text in texts], device=device),
-        min(window.recent, begun - 1),
-        torch.as_tensor(np.stack([text.uniforms(sampling.seed, room) for text in texts]))[:, None],
-        sampling,
-        until=until,
-    )
-    before = sum(text.drawn for text in texts)
-    for text, row in zip(texts, drawn[:, 0].tolist(), strict=True):
-        text.take(row, until)
-        if text.ids[-1] == sampling.stop:
-            text.left = 0
-    return sum(text.drawn for text in texts) - before
-
-
-def _check(prompt: Sequence[int], vocabulary: int) -> None:
-    if not len(prompt):
-        raise UserError("the prompt is empty; give at least one token")
-    if max(prompt) >= vocabulary or min(prompt) < 0:
-        raise UserError(
-            f"the prompt has token {max(prompt)}, but the model knows {vocabulary}; "
-            "use the tokenizer that it was trained with"
-        )

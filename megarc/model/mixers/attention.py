@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from megarc.attention import Cache, attend, attend_cached
-from megarc.interval import Intervals, Seen
+from megarc.attention import Cached, CacheShape, attend
+from megarc.interval import Seen
 from megarc.model.block_part import PartCost, Split
 from megarc.model.config import ModelConfig
 from megarc.model.layers import ColumnLinear, HeadsNorm, Norm, Projection, RowLinear
@@ -38,7 +37,7 @@ class Attention(Mixer):
         self,
         x: Tensor,
         seen: Seen,
-        cache: Cache | None = None,
+        cache: Cached | None = None,
         positions: Tensor | None = None,
     ) -> Tensor:
         x = self.tensor.enter(x)
@@ -54,10 +53,7 @@ class Attention(Mixer):
         if cache is None:
             mixed = attend(q, k, v, seen, engine=self.engine)
         else:
-            k, v = cache.append(self.layer, k, v)
-            mixed = attend_cached(
-                q, k, v, seen if first == 0 or isinstance(seen, Intervals) else 0, engine=self.engine
-            )
+            mixed = cache.attend(self.layer, q, k, v, seen, self.engine)
         return self.out(mixed.transpose(1, 2).reshape(batch, rows, -1))
 
     @staticmethod
@@ -86,10 +82,8 @@ class Attention(Mixer):
         ]
 
     @staticmethod
-    def cache(
-        config: ModelConfig, batch: int, rows: int, dtype: torch.dtype, device: torch.device | str
-    ) -> Cache:
-        return Cache(config.layers, batch, config.groups, rows, config.width_of_head, dtype, device)
+    def cache_shape(config: ModelConfig, ranks: int) -> CacheShape:
+        return CacheShape(config.layers, max(1, config.groups // ranks), config.width_of_head)
 
 
 class KeyValue(Projection):

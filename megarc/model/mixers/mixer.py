@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-import torch
 from torch import Tensor
 
-from megarc.attention import Cache
+from megarc.attention import Cached, CacheShape
 from megarc.interval import Seen
 from megarc.model.block_part import Part
 from megarc.model.config import ModelConfig
@@ -32,7 +31,7 @@ class Mixer(Part):
         self,
         x: Tensor,
         seen: Seen,
-        cache: Cache | None = None,
+        cache: Cached | None = None,
         positions: Tensor | None = None,
     ) -> Tensor:
         """``x`` [batch, rows (or this rank's part of them), hidden] -> the same shape.
@@ -45,7 +44,5 @@ class Mixer(Part):
 
     @staticmethod
     @abstractmethod
-    def cache(
-        config: ModelConfig, batch: int, rows: int, dtype: torch.dtype, device: torch.device | str
-    ) -> Cache:
-        """An empty cache of all layers, for ``batch`` windows of at most ``rows`` rows."""
+    def cache_shape(config: ModelConfig, ranks: int) -> CacheShape:
+        """What a cache of all layers keeps for a row, on one of ``ranks`` tensor ranks."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -10,7 +10,8 @@ import torch
 
 from megarc.corpus import Marks, Segment, TranscriptTokenizer, load_tokenizer, read_ids, write_marked
 from megarc.errors import UserError
-from megarc.inference import Sampling, generate
+from megarc.inference import Decoder, Sampling, generate
+from megarc.inference.decoder import Opening
 from megarc.interpreter.languages import Language
 from megarc.interpreter.live import Machine, Part, Written, write_together
 from megarc.interpreter.sandbox import Sandbox
@@ -28,39 +29,33 @@ def coded(source: str, language: str = "python") -> list[int]:
     return TranscriptTokenizer(TOKENIZER).encode(write_marked([Segment("code", source, language)])).tolist()
 
 
-class Cache:
-    """Tokens that the window holds."""
-
-    def __init__(self, batch: int) -> None:
-        self.rows: list[list[int]] = [[] for _ in range(batch)]
-
-    def repeated(self, count: int) -> Cache:
-        assert count == 1
-        return self
-
-
-class Scripted(torch.nn.Module):
+class Scripted:
     """A model that does what a well trained one would: writes the prompt's line as code, then copies what came out.
 
-    It knows the window's tokens alone, as a model does.
+    It knows the window's tokens alone, as a model does. It stands for the decoder too.
     """
 
     def __init__(self) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
         self.config = ModelConfig(vocabulary=TOKENIZER.vocabulary_size)
         self.windows: list[tuple[int, list[int]]] = []
+        self.rows: dict[int, list[int]] = {}
 
-    def empty_cache(self, batch: int, rows: int) -> Cache:
-        return Cache(batch)
+    def begin(self, openings: Sequence[Opening]) -> torch.Tensor:
+        self.windows += [(opening.recent, list(opening.ids)) for opening in openings]
+        self.rows |= {opening.slot: list(opening.ids) for opening in openings}
+        return self.logits([opening.slot for opening in openings])
 
-    def logits(self, tokens, rows, recent, cache, positions=None):  # type: ignore[no-untyped-def]
-        if tokens.shape[1] > 1:
-            self.windows += [(recent, row) for row in tokens.tolist()]
-        for seen, new in zip(cache.rows, tokens.tolist(), strict=True):
-            seen += new
-        wanted = torch.tensor([self.next(seen) for seen in cache.rows])
-        return torch.nn.functional.one_hot(wanted, TOKENIZER.vocabulary_size).float()[:, None] * 10
+    def advance(self, tokens: Sequence[int]) -> torch.Tensor:
+        for slot, token in enumerate(tokens):
+            self.rows[slot].append(token)
+        return self.logits(range(len(tokens)))
+
+    def move(self, source: int, target: int) -> None:
+        self.rows[target] = self.rows[source]
+
+    def logits(self, slots: Iterable[int]) -> torch.Tensor:
+        wanted = torch.tensor([self.next(self.rows[slot]) for slot in slots])
+        return torch.nn.functional.one_hot(wanted, TOKENIZER.vocabulary_size).float() * 10
 
     @staticmethod
     def next(seen: list[int]) -> int:
@@ -74,6 +69,14 @@ class Scripted(torch.nn.Module):
             asked = bytes(seen[: seen.index(MARKS.code)]).decode().strip()
             return coded(asked)[len(seen) - seen.index(MARKS.code)]
         return MARKS.code
+
+
+@pytest.fixture(autouse=True)
+def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decoder(model, slots, rows):  # type: ignore[no-untyped-def]
+        return model if isinstance(model, Scripted) else Decoder(model, slots, rows)
+
+    monkeypatch.setattr("megarc.interpreter.live.generate.Decoder", decoder)
 
 
 def machine(sandbox: Sandbox, language: Callable[[str], Language], **changes: int) -> Machine:
