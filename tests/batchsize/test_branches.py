@@ -4,7 +4,6 @@ import json
 import math
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from support import processes
 
 from megarc.batchsize.branches import critical_multiple, smoothed
 from megarc.batchsize.run_jobs import Job
@@ -60,7 +60,7 @@ tune:
 
 def tune(*words, code=0, **more):
     line = [sys.executable, "launch/tune_batch.py", *map(str, words)]
-    done = subprocess.run(
+    done = processes.run(
         line, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **more}
     )
     assert done.returncode == code and "Traceback" not in done.stderr, done.stdout + done.stderr
@@ -111,7 +111,7 @@ def test_a_branch_at_one_time_the_batch_is_the_run_itself(studied, place):
         f"{place}/through.yaml",
         f"folder={place}/through",
     ]
-    subprocess.run(line, cwd=ROOT, check=True, capture_output=True)
+    processes.run(line, cwd=ROOT, check=True, capture_output=True)
     one, other = (
         load_file(find_checkpoint(folder).folder / "rank-00000.safetensors")
         for folder in (place / "through", place / "study" / "times-1")
@@ -144,7 +144,7 @@ def test_the_answer_runs_as_it_stands(studied, place):
         assert tree["length"] == "192 samples"
     assert "nats of every smaller one" in text and "predicted tokens/s a rank" in text
     line = [sys.executable, "launch/pretrain.py", "--config", answer, f"folder={place}/answer"]
-    done = subprocess.run(list(map(str, line)), cwd=ROOT, capture_output=True, text=True)
+    done = processes.run(list(map(str, line)), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert find_checkpoint(place / "answer").standing.samples == 192
 
@@ -190,7 +190,7 @@ def test_a_checkpoint_without_optimizer_state_is_refused(studied, place, keys):
     assert "has no optimizer state" in said
     exported = place / "exported"
     line = ["launch/export.py", "--run", place / "study" / "trunk", "--to", exported]
-    subprocess.run([sys.executable, *map(str, line)], cwd=ROOT, check=True, capture_output=True)
+    processes.run([sys.executable, *map(str, line)], cwd=ROOT, check=True, capture_output=True)
     said = tune("branches", *keys, f"tune.folder={place}/other", "--checkpoint", exported, code=2)
     assert "exported model without optimizer state" in said
 

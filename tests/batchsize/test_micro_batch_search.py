@@ -1,14 +1,13 @@
 """The search for the micro-batch: on made-up memories, then on the real engine with memory that really ends."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import processes
 
 from megarc.batchsize import Trial, knee, search, usable
 
@@ -86,9 +85,7 @@ print(json.dumps([[one.size, one.fits] for one in found]))
 
 def run(*words, code=0):
     line = [sys.executable, *map(str, words)]
-    done = subprocess.run(
-        line, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
+    done = processes.run(line, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == code and "Traceback" not in done.stderr, done.stdout + done.stderr
     return done.stdout + (done.stderr if code else "")
 
@@ -100,8 +97,10 @@ def config(tmp_path):
     return path
 
 
-def test_memory_that_runs_out_is_recovered_from(config):
-    found = json.loads(run("-c", OUT_OF_MEMORY, config).splitlines()[-1])
+def test_memory_that_runs_out_is_recovered_from(config, tmp_path):
+    script = tmp_path / "out_of_memory.py"
+    script.write_text(OUT_OF_MEMORY)
+    found = json.loads(run(script, config).splitlines()[-1])
     fitting, failing = ([size for size, fits in found if fits is wanted] for wanted in (True, False))
     assert max(fitting) >= 4 and min(failing) > max(fitting)
     assert min(failing) - max(fitting) <= max(1, max(fitting) // 8)

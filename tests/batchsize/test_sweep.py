@@ -1,12 +1,11 @@
 """Steps to a loss: where curves cross it, what counts, and a real sweep from the launcher."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support import processes
 
 from megarc.batchsize import StudyConfig, outcome, sweep_jobs
 from megarc.batchsize.sweep import Cell, Curve
@@ -90,9 +89,7 @@ def test_a_real_sweep(tmp_path):
 
     def steps(*words, code=0):
         line = [sys.executable, "launch/tune_batch.py", "steps", "--config", str(path), *words]
-        done = subprocess.run(
-            line, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        )
+        done = processes.run(line, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == code and "Traceback" not in done.stderr, done.stdout + done.stderr
         return done.stdout + done.stderr * (code > 0)
 

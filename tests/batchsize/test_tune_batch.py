@@ -1,17 +1,17 @@
 """`launch/tune_batch.py`, as a person starts it."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support import processes
 
 ROOT = Path(__file__).parents[2]
 
 
 def tune(*words, code=0):
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, "launch/tune_batch.py", *map(str, words)], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == code, done.stdout + done.stderr

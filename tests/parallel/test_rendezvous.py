@@ -3,11 +3,11 @@
 import json
 import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support import processes
 
 from megarc.parallel.rank_check import differences
 from megarc.parallel.rendezvous import describe_hosts, describe_ranks
@@ -22,11 +22,11 @@ def meet(world, *, start=None, port=None, patience=20, **job):
     environment["MASTER_PORT"] = str(port or free_port())
     job = json.dumps({"patience": patience, **job})
     ranks = [
-        subprocess.Popen(
+        processes.start(
             [sys.executable, str(WORKER), job],
             env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=processes.PIPE,
+            stderr=processes.PIPE,
             text=True,
         )
         for rank in range(start or world)
@@ -89,7 +89,7 @@ def test_a_port_in_use():
 def test_nobody_at_the_address():
     port = free_port()
     environment = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1"}
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, str(WORKER), json.dumps({"patience": 2})],
         env={**os.environ, **environment, "MASTER_PORT": str(port)},
         capture_output=True,

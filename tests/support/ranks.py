@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from megarc.rank_environment import free_port
+from support.processes import start
 
 WORKER = Path(__file__).with_name("worker.py")
 
@@ -24,7 +25,7 @@ def run_jobs(jobs, world, folder, expect_failure=False, timeout=150):
         "MASTER_PORT": str(free_port()),
     }
     ranks = [
-        subprocess.Popen(
+        start(
             [sys.executable, str(WORKER), str(listed)],
             env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,

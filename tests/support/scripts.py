@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from support import processes
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}
@@ -26,7 +28,7 @@ SMALL = [
 
 def run(*command, code=0, timeout=150, cwd=ROOT, env=ENVIRONMENT, **more):
     """What a command printed, both streams; it must end with ``code`` and, where that is not 0, without a traceback."""
-    done = subprocess.run(
+    done = processes.run(
         [str(word) for word in command],
         cwd=cwd,
         stdout=subprocess.PIPE,

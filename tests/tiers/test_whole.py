@@ -4,13 +4,13 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support import processes
 
 from megarc.tiers import Rollouts, open_stack
 
@@ -27,7 +27,7 @@ SMALL = [
 
 
 def run(*command, code=0):
-    done = subprocess.run(
+    done = processes.run(
         [str(word) for word in command],
         cwd=ROOT,
         capture_output=True,
@@ -93,8 +93,8 @@ def test_a_job_on_two_ranks_killed_and_begun_again_is_the_same(stack, tmp_path):
         folder / "stages" / "rollouts-bottom-for-top.yaml",
         f"to={tmp_path}/two",
     ]
-    started = subprocess.Popen(
-        [sys.executable, *map(str, job)], cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.DEVNULL
+    started = processes.start(
+        [sys.executable, *map(str, job)], cwd=ROOT, env=ENVIRONMENT, stderr=processes.DEVNULL
     )
     shards = tmp_path / "two.parts"
     while not list(shards.glob("shard*.npz")) and started.poll() is None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +15,7 @@ from megarc.model import Transformer, build_pipeline, initial_values, no_compile
 from megarc.parallel import Groups, TensorParallel, cut, size
 from megarc.train.config import RunConfig
 from megarc.train.engine.deepspeed_grid import Grid
+from megarc.train.engine.deepspeed_import import import_deepspeed
 from megarc.train.engine.deepspeed_settings import deepspeed_settings
 from megarc.train.engine.engine import Engine, PipelinedEngine
 from megarc.train.engine.factors import factors_of
@@ -38,7 +37,8 @@ def build_engine(config: RunConfig, groups: Groups, heartbeat: Heartbeat | None 
     config = _compilable(config, groups)
     if config.execution.fp8 and (reason := no_fp8(groups.device)):
         raise UserError(f"execution.fp8 is on, but {reason}; use execution.fp8=false")
-    deepspeed = _import_deepspeed(groups.device)
+    deepspeed = import_deepspeed(groups.device)
+    deepspeed.init_distributed(verbose=False)
     micro_batch = config.batch.micro_batch
     micro_batches = config.batch.size // (groups.data.size * micro_batch)
     settings = deepspeed_settings(config, micro_batch, micro_batches, groups.device.type)
@@ -93,37 +93,6 @@ def _initialize(
         # ZeRO++ copied the weights into its node-wide shards before they had values.
         engine.optimizer.invalidate_secondary_tensor()
     return engine
-
-
-def _import_deepspeed(device: torch.device) -> Any:
-    # DeepSpeed reads these at import and at start, also in a process that no launcher started.
-    os.environ.setdefault("DS_ACCELERATOR", device.type)
-    os.environ.setdefault("LOCAL_RANK", "0")
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    # Its calls of torch functions that were renamed: nothing that a user could change.
-    warnings.filterwarnings("ignore", r".*torch\.distributed\..* is deprecated", FutureWarning)
-    import deepspeed
-    import deepspeed.ops
-
-    if device.type == "cpu":
-        # Its shared-memory extension would be compiled at first use: minutes, and a lock that can hang.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    _import_muon_uncompiled()
-    deepspeed.init_distributed(verbose=False)
-    return deepspeed
-
-
-def _import_muon_uncompiled() -> None:
-    """Imports DeepSpeed's Muon without a compiler; its ZeRO optimizers ask whether ours is one.
-
-    Its functions are decorated with torch.compile, so that the import alone loads the whole of inductor: 3.5
-    CPU-seconds of every rank, for functions that nobody calls.
-    """
-    compiled, torch.compile = torch.compile, lambda function=None, **_: function or (lambda same: same)
-    try:
-        import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
-    finally:
-        torch.compile = compiled
 
 
 @contextmanager

@@ -1,15 +1,14 @@
 """What a run survives: kill -9, damaged and half-written checkpoints, a disk that is full."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 
 import pytest
 import torch
+from support import processes
 from support.ranks import WORKER, run_jobs
 from support.runs import full_state, pretrain
 from support.scripts import python
@@ -25,11 +24,10 @@ def start(job, folder):
     """The job on one rank, left running."""
     listed = folder / "jobs.json"
     listed.write_text(json.dumps([job]))
-    return subprocess.Popen(
+    return processes.start(
         [sys.executable, str(WORKER), str(listed)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=processes.DEVNULL,
+        stderr=processes.DEVNULL,
     )
 
 

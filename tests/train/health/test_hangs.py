@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support import processes
 from support.runs import pretrain
 
 from megarc.config import build, to_yaml
@@ -96,10 +97,10 @@ def test_a_frozen_rank_is_named_by_its_silence(tmp_path):
     command, environment = prepared(tmp_path, [{"do": "freeze", "at": "backward", "rank": 0, "step": 3}])
     environment |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     ranks = [
-        subprocess.Popen(
+        processes.start(
             [sys.executable, *command],
             env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
+            stderr=processes.PIPE,
             text=True,
         )
         for rank in range(2)

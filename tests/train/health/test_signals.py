@@ -3,13 +3,13 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from support import processes
 from support.ranks import run_jobs
 from support.runs import full_state, metrics, pretrain
 
@@ -54,7 +54,7 @@ def test_the_script_exits_with_75_and_then_with_0(tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text(to_yaml(build_config(RunConfig, tree, "test")))
     command = [sys.executable, str(ROOT / "launch" / "pretrain.py"), "--config", str(file)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = processes.start(command, stdout=processes.DEVNULL, stderr=processes.PIPE, text=True)
     lines = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 100
     while not (lines.exists() and lines.stat().st_size) and time.monotonic() < deadline:
@@ -67,7 +67,7 @@ def test_the_script_exits_with_75_and_then_with_0(tmp_path):
     saved = f"saved before its end, at step {state['step']} of 4000: {tmp_path}/run/checkpoints/step-"
     assert saved in said.splitlines()[-1] and said.endswith("the same command goes on from there\n")
     more = [f"length={state['step'] + 2} steps", "schedule.kind=constant"]
-    again = subprocess.run([*command, *more], capture_output=True, text=True, timeout=100)
+    again = processes.run([*command, *more], capture_output=True, text=True, timeout=100)
     assert again.returncode == 0, again.stderr
     assert f"goes on from step {state['step']}" in again.stderr
     assert f"finished at step {state['step'] + 2} of" in again.stderr.splitlines()[-1]
