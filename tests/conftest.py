@@ -33,11 +33,12 @@ def pytest_runtest_makereport(item, call):
 def pytest_terminal_summary(terminalreporter, config):
     if not config.getoption("--cpu"):
         return
-    files = Counter()
+    files, tests = Counter(), Counter()
     for report in [one for kind in terminalreporter.stats.values() for one in kind]:
         if getattr(report, "when", "") == "teardown":
-            files[report.nodeid.split("::")[0]] += dict(report.user_properties)["cpu"]
+            tests[report.nodeid] = dict(report.user_properties)["cpu"]
+            files[report.nodeid.split("::")[0]] += tests[report.nodeid]
     terminalreporter.section("CPU-seconds")
-    for name, seconds in files.most_common(30):
+    for name, seconds in [*files.most_common(30), *tests.most_common(20)]:
         terminalreporter.write_line(f"{seconds:8.1f}  {name}")
     terminalreporter.write_line(f"{files.total():8.1f}  in all, with imports of the tests")

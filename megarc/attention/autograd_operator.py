@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from megarc.attention.attention_call import Grads, Inputs, Outputs
+from megarc.attention.compiler_on_demand import import_compiler_on_demand
 from megarc.attention.mask import Mask
 
 Attend = Callable[[Inputs, Mask], Tensor]
@@ -24,6 +25,7 @@ Backward = Callable[[Inputs, Mask, Outputs], Grads]
 
 def operator(name: str, forward: Forward, backward: Backward) -> Attend:
     """Registers ``megarc::NAME`` and ``megarc::NAME_backward``; returns the differentiable call."""
+    import_compiler_on_demand()
 
     # torch reads an operator's schema from the function's hints, so the arguments stand here one by one.
     @torch.library.custom_op(f"megarc::{name}", mutates_args=())

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import torch._functorch.config
-from torch._dynamo.exc import TorchDynamoException
 
 from megarc.errors import shortened
 
@@ -48,6 +47,8 @@ class Compiled:
         self._best: Callable[..., Any] | None = None
 
     def __call__(self, *arguments: Any) -> Any:
+        from torch._dynamo.exc import TorchDynamoException  # late: see compiler_on_demand.py
+
         if self._best is None:
             # Not before: a model may be built while DeepSpeed has functions of torch replaced (ZeRO 3).
             self._best = torch.compile(self.function, fullgraph=True)

@@ -1,0 +1,86 @@
+"""torch's compiler is imported when something is compiled, not when something asks not to be.
+
+``torch._dynamo`` takes two CPU-seconds to import, and torch imports it in every program: an optimizer's methods, and a
+custom operator at its first call, are wrapped in ``torch._dynamo.disable``. Where nothing is compiled that wrapper
+does nothing. So a module stands in for it that knows these few names; for any other it imports the real one, which
+takes its place.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+import threading
+from collections.abc import Callable
+from types import FunctionType, ModuleType
+from typing import Any
+
+import torch
+
+NAME = "torch._dynamo"
+
+
+def import_compiler_on_demand() -> None:
+    """Puts the stand-in where the real module is not yet imported."""
+    if NAME not in sys.modules:
+        sys.modules[NAME] = torch._dynamo = StandIn()
+
+
+class StandIn(ModuleType):
+    """Of ``torch._dynamo``, until more is asked of it than not to compile."""
+
+    def __init__(self) -> None:
+        super().__init__(NAME)
+        self._lock, self._real = threading.RLock(), None
+        self.trace_rules = TraceRules(self)
+
+    def __getattr__(self, name: str) -> Any:
+        # By __path__ its submodules are found; inspect asks every module for other such names.
+        if name.startswith("__") and name != "__path__":
+            raise AttributeError(name)
+        return getattr(self.load(), name)
+
+    def load(self) -> Any:
+        with self._lock:
+            if self._real is None:
+                if sys.modules.get(NAME) is self:
+                    del sys.modules[NAME]
+                self._real = importlib.import_module(NAME)
+            return self._real
+
+    def graph_break(self, *_: Any, **__: Any) -> None:
+        """Outside of what is compiled there is nothing to break, there as here."""
+
+    def disable(self, function: Any = None, recursive: bool = True, **how: Any) -> Any:
+        """``function``; from the moment at which the compiler is there, kept from it."""
+        if function is None:
+            return functools.partial(self.disable, recursive=recursive, **how)
+        if not isinstance(function, FunctionType):
+            return self.load().disable(function, recursive, **how)
+        disabled: Callable[..., Any] | None = None
+
+        @functools.wraps(function)
+        def call(*arguments: Any, **keys: Any) -> Any:
+            nonlocal disabled
+            if self._real is None:
+                return function(*arguments, **keys)
+            if disabled is None:
+                disabled = self._real.disable(function, recursive, **how)
+            return disabled(*arguments, **keys)
+
+        return call
+
+
+class TraceRules:
+    """Its ``trace_rules``, whose caches a new process group clears."""
+
+    def __init__(self, owner: StandIn) -> None:
+        self._owner = owner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._owner.load().trace_rules, name)
+
+    def clear_lru_cache(self) -> None:
+        if self._owner._real is not None:
+            self._owner._real.trace_rules.clear_lru_cache()

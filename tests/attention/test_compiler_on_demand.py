@@ -1,0 +1,62 @@
+"""torch's compiler is not imported where nothing is compiled, and is whole where something is."""
+
+import subprocess
+import sys
+
+SCRIPT = """
+import sys
+
+import torch
+
+import megarc.attention as attention
+
+q = torch.randn(1, 2, 8, 4, requires_grad=True)
+adam = torch.optim.AdamW([q], fused=True)
+
+
+def step():
+    adam.zero_grad()
+    attention.attend(q, q, q, 3).square().sum().backward()
+    adam.step()
+    return q.detach().clone()
+
+
+step()
+assert "torch._dynamo.eval_frame" not in sys.modules, "what an eager step needs not"
+stand_in = torch._dynamo
+assert type(stand_in).__name__ == "StandIn"
+stand_in.trace_rules.clear_lru_cache()
+
+
+@torch._dynamo.disable(recursive=False)
+def kept_out(x):
+    return x if torch.compiler.is_compiling() else x + 1
+
+
+assert kept_out(1) == 2
+assert torch._dynamo.config.suppress_errors is False, "a name that only the real module has"
+assert "torch._dynamo.eval_frame" in sys.modules and torch._dynamo is sys.modules["torch._dynamo"] is not stand_in
+assert stand_in.config is torch._dynamo.config and stand_in.trace_rules.check is torch._dynamo.trace_rules.check
+
+seen = []
+
+
+def backend(graph, inputs):
+    seen.append(graph)
+    return graph.forward
+
+
+whole = torch.compile(lambda x: attention.attend(x, x, x, 3) * 2, backend=backend, fullgraph=True)
+with torch.no_grad():
+    assert torch.equal(whole(q), attention.attend(q, q, q, 3) * 2)
+broken = torch.compile(lambda x: kept_out(x * 2) * 3, backend=backend)
+x = torch.ones(2)
+assert torch.equal(broken(x), (x * 2 + 1) * 3), "disabled before the compiler was there, and kept from it now"
+assert len(seen) == 3, seen
+step()
+"""
+
+
+def test_an_eager_step_runs_without_it_and_a_compiled_one_with_all_of_it():
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
