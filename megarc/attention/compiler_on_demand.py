@@ -32,7 +32,8 @@ class StandIn(ModuleType):
 
     def __init__(self) -> None:
         super().__init__(NAME)
-        self._lock, self._real = threading.RLock(), None
+        self._lock = threading.RLock()
+        self._real: Any = None
         self.trace_rules = TraceRules(self)
 
     def __getattr__(self, name: str) -> Any:
