@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,9 @@ from megarc.paths import user_path
 
 if TYPE_CHECKING:
     from megarc.corpus import Tokenizer
-    from megarc.inference import Sampling
+    from megarc.inference import Prompt, Sampling
     from megarc.interpreter.live import Written
+    from megarc.parallel import TensorParallel
     from megarc.progress import Bar
     from megarc.train import SavedModel
 
@@ -29,7 +31,14 @@ EXAMPLES = """examples:
   cat story.txt | python launch/generate.py --run runs/mine --prompt - --refresh 16
   python launch/generate.py --tiers runs/tiers/two --prompt 'import '
   python launch/generate.py --run runs/mine --prompt '123*456' --interpreter python,coq
+  python launch/generate.py --run runs/mine --prompts questions.jsonl --to answers.jsonl --tokens 64 --stop '\n\n'
+  torchrun --nproc-per-node 2 launch/generate.py --run runs/large --prompts questions.jsonl --to answers.jsonl
   python launch/generate.py --run runs/mine --prompts questions.jsonl --interpreter python > answers.jsonl
+
+--prompts takes JSON lines with the key prompt, and id and tokens if you like. Texts of all lengths are written side
+by side; an answer is a JSON line with the keys id, prompt, text, tokens and end (stop_string, end_of_document or
+length), with --logprobs also ids and logprobs (nats, under the model itself). With --to, a killed command goes on
+where it stood when it is given again. Several ranks (torchrun) share one model: tensor parallel. docs/generation.md
 
 With --tiers, every tier of a stack writes its roll-outs where the text ends, bottom first; the top tier goes on
 by up to c tokens (--refresh), and all write again. The tokenizer is the one that the run's corpus was packed with;
@@ -44,20 +53,49 @@ _TOGETHER = 32  # texts that are written at once
 
 def main() -> int:
     arguments = parser().parse_args()
-    if arguments.prompts and not arguments.interpreter:
-        raise UserError("--prompts goes with --interpreter; give --prompt or --prompt-file")
+    check(arguments)
+    from megarc.errors import reported_once
+    from megarc.parallel import TensorParallel, connect, disconnect, meet
+    from megarc.rank_environment import read_rank_environment
+
+    process = read_rank_environment()
+    if process.world == 1:
+        return generate(arguments, None)
+    if arguments.tiers or arguments.interpreter:
+        raise UserError(
+            "--tiers and --interpreter run on one rank; start them with python, without a launcher"
+        )
+    try:
+        with reported_once(process.rank == 0):
+            groups = connect(meet(process), arguments.device, tensor=process.world)
+            return generate(arguments, TensorParallel(groups.tensor))
+    finally:
+        disconnect()
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Options that do not go together."""
+    if arguments.interpreter or arguments.tiers:
+        for name in ("to", "stop", "logprobs"):
+            if getattr(arguments, name):
+                raise UserError(f"--{name} goes with one model without an interpreter; leave it out")
+    if (arguments.to or arguments.logprobs) and not arguments.prompts:
+        raise UserError("--to and --logprobs go with --prompts FILE; give that")
+    if arguments.tiers and arguments.prompts:
+        raise UserError("--prompts goes with one model; give --run, not --tiers")
+    if arguments.tiers and arguments.repetition_penalty != 1:
+        raise UserError("--repetition-penalty goes with one model; give --run, not --tiers")
+
+
+def generate(arguments: argparse.Namespace, tensor: TensorParallel | None) -> int:
+    """Answers on standard output, or in a file."""
     from megarc.corpus import load_tokenizer
     from megarc.inference import Sampling
-    from megarc.progress import progress
     from megarc.train import end_of_document, find_tokenizer, load_model, same_tokenizer
 
-    saved = load_model(arguments.run or top_run(arguments.tiers), arguments.device)
+    saved = load_model(arguments.run or top_run(arguments.tiers), arguments.device, tensor=tensor)
     tokenizer = load_tokenizer(arguments.tokenizer_model or find_tokenizer(saved))
     same_tokenizer(saved, tokenizer, "the tokenizer")
-    prompts = read_prompts(arguments.prompts) if arguments.prompts else [read_prompt(arguments)]
-    ids = tokenizer.encode(prompts[0])
-    if not len(ids):
-        raise UserError("the prompt is empty; give --prompt some text")
     sampling = Sampling(
         temperature=arguments.temperature,
         top_k=arguments.top_k,
@@ -65,41 +103,128 @@ def main() -> int:
         seed=arguments.seed,
         refresh=arguments.refresh,
         stop=None if arguments.no_stop else end_of_document(saved, tokenizer),
+        min_p=arguments.min_p,
+        repetition=arguments.repetition_penalty,
     )
-    total = arguments.tokens * len(prompts)
-    with progress("generating", total, unit="tokens", quiet=not sys.stderr.isatty()) as bar:
-        if arguments.interpreter:
-            written = with_interpreter(arguments, saved, tokenizer, prompts, sampling, bar)
-            for prompt, one in zip(prompts, written, strict=True):
-                print(
-                    answer(prompt, one, tokenizer) if arguments.prompts else told(arguments, one, tokenizer)
-                )
-            return 0
-        if arguments.tiers:
-            text = through_tiers(arguments, tokenizer, ids, sampling, bar)
-        else:
-            text = alone(arguments, saved, ids, sampling, bar)
-    print(tokenizer.decode(text))
+    if arguments.interpreter:
+        interpret(arguments, saved, tokenizer, sampling)
+    elif arguments.prompts:
+        answer_all(arguments, saved, tokenizer, sampling, tensor)
+    else:
+        print_one(arguments, saved, tokenizer, sampling, tensor)
     return 0
 
 
-def alone(
-    arguments: argparse.Namespace, saved: SavedModel, ids: Any, sampling: Sampling, bar: Bar
-) -> Iterable[int]:
-    """Ids ``ids`` [p], continued by one model."""
-    import torch
+def print_one(
+    arguments: argparse.Namespace,
+    saved: SavedModel,
+    tokenizer: Tokenizer,
+    sampling: Sampling,
+    tensor: TensorParallel | None,
+) -> None:
+    """One prompt and what follows it."""
+    from megarc.inference import StopStrings, Writing, write
+    from megarc.progress import progress
 
-    from megarc.inference import generate
+    prompt = read_prompt(arguments)
+    ids = tokenizer.encode(prompt).tolist()
+    if not ids:
+        raise UserError("the prompt is empty; give --prompt some text")
+    stops = StopStrings(tokenizer, arguments.stop)
+    first = tensor is None or tensor.rank == 0
+    quiet = not sys.stderr.isatty() or not first
+    with progress("generating", arguments.tokens, unit="tokens", quiet=quiet) as bar:
+        if arguments.tiers:
+            text = through_tiers(arguments, tokenizer, ids, sampling, bar)
+        else:
+            one = Writing(ids, arguments.tokens, 0, sampling.seed, sampling.stop)
+            one.ends = lambda new: stops.ended(ids, new)
+            window = saved.config.window.build()
+            list(write(saved.model, [one], window, sampling, slots=1, progress=bar.advance))
+            text = one.ids
+    if first:
+        whole, head = tokenizer.decode(text), tokenizer.decode(ids)
+        print(head + stops.cut(whole[len(head) :]) if whole.startswith(head) else whole)
 
-    text = generate(
-        saved.model,
-        torch.as_tensor(ids.astype("int64"))[None],
-        saved.config.window.build(),
-        arguments.tokens,
-        sampling,
-        progress=bar.advance,
+
+def answer_all(
+    arguments: argparse.Namespace,
+    saved: SavedModel,
+    tokenizer: Tokenizer,
+    sampling: Sampling,
+    tensor: TensorParallel | None,
+) -> None:
+    """The answers to --prompts, into --to or in the prompts' order on standard output."""
+    from dataclasses import asdict
+
+    from megarc.inference import Answers, StopStrings, answers, digest, read_prompts
+    from megarc.parallel import broadcast_object, together
+    from megarc.parallel.tensor import ALONE
+    from megarc.progress import progress
+
+    group = tensor.group if tensor else ALONE
+    first = group.rank == 0
+    prompts = together(lambda: read_prompts(arguments.prompts, tokenizer, arguments.tokens), group)
+    stops = StopStrings(tokenizer, arguments.stop)
+    job = {
+        "model": str(saved.checkpoint.absolute()),
+        "prompts": digest(*(f"{one.name!r} {one.tokens} {one.text}" for one in prompts)),
+        "sampling": json.loads(json.dumps(asdict(sampling))),
+        "stop": arguments.stop,
+        "logprobs": arguments.logprobs,
+    }
+    file = together(lambda: Answers(arguments.to, job) if arguments.to and first else None, group)
+    done = broadcast_object(list(file.done) if file else [], group)
+    missing = [number for number, one in enumerate(prompts) if one.name not in set(done)]
+    total = sum(one.tokens for one in prompts)
+    begun = sum(prompts[number].tokens for number in range(len(prompts))) - sum(
+        prompts[n].tokens for n in missing
     )
-    return text[0].cpu().numpy()
+    with ExitStack() as stack:
+        lines = stack.enter_context(file.writing()) if file else None
+        ordered = InOrder(prompts, first and not arguments.to)
+        bar = stack.enter_context(progress("generating", total, done=begun, unit="tokens", quiet=not first))
+        for answer in answers(
+            saved.model, tokenizer, [prompts[number] for number in missing], saved.config.window.build(),
+            sampling, stops, numbers=missing, logprobs=arguments.logprobs, slots=arguments.slots,
+            progress=bar.advance,
+        ):  # fmt: skip
+            if lines:
+                lines.add(answer)
+            ordered.add(answer)
+    if file:
+        file.finish([one.name for one in prompts])
+
+
+class InOrder:
+    """Prints answers in the order of their prompts, as soon as those before them are there."""
+
+    def __init__(self, prompts: Sequence[Prompt], speaks: bool) -> None:
+        self._names, self._speaks = [one.name for one in prompts], speaks
+        self._waiting: dict[Any, Any] = {}
+
+    def add(self, answer: dict[str, Any]) -> None:
+        self._waiting[answer["id"]] = answer
+        while self._speaks and self._names and self._names[0] in self._waiting:
+            print(json.dumps(self._waiting.pop(self._names.pop(0)), ensure_ascii=False), flush=True)
+
+
+def interpret(
+    arguments: argparse.Namespace, saved: SavedModel, tokenizer: Tokenizer, sampling: Sampling
+) -> None:
+    """Texts with code that is run: one, or those of --prompts as JSON lines."""
+    from megarc.inference import read_prompts
+    from megarc.progress import progress
+
+    if arguments.prompts:
+        prompts = [one.text for one in read_prompts(arguments.prompts, tokenizer, arguments.tokens)]
+    else:
+        prompts = [read_prompt(arguments)]
+    total = arguments.tokens * len(prompts)
+    with progress("generating", total, unit="tokens", quiet=not sys.stderr.isatty()) as bar:
+        written = with_interpreter(arguments, saved, tokenizer, prompts, sampling, bar)
+        for prompt, one in zip(prompts, written, strict=True):
+            print(answer(prompt, one, tokenizer) if arguments.prompts else told(arguments, one, tokenizer))
 
 
 def through_tiers(
@@ -109,7 +234,7 @@ def through_tiers(
     from megarc.tiers import LiveStack, open_stack
 
     stack = LiveStack(open_stack(arguments.tiers), tokenizer.reserved, tokenizer.digest, arguments.device)
-    return stack.generate(ids.tolist(), arguments.tokens, sampling, progress=bar.advance)
+    return stack.generate(list(ids), arguments.tokens, sampling, progress=bar.advance)
 
 
 def with_interpreter(
@@ -190,33 +315,6 @@ def read_prompt(arguments: argparse.Namespace) -> str:
         raise UserError(f"cannot read the prompt from {place}: {error.strerror}") from None
 
 
-def read_prompts(path: Path) -> list[str]:
-    """The prompts of a file of JSON lines with the key ``prompt``.
-
-    Raises:
-        UserError: where it cannot be read, a line holds no prompt, or no line does.
-    """
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read the prompts from {path}: {error.strerror}") from None
-    prompts = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            prompt = json.loads(line)["prompt"]
-            prompt.encode()
-        except (ValueError, KeyError, TypeError, AttributeError):
-            prompt = ""
-        if not prompt:
-            raise UserError(f'{path}, line {number}: no prompt; a line is {{"prompt": "some text"}}')
-        prompts.append(prompt)
-    if not prompts:
-        raise UserError(f"{path} holds no prompts")
-    return prompts
-
-
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=examples(EXAMPLES), formatter_class=argparse.RawDescriptionHelpFormatter
@@ -231,14 +329,34 @@ def parser() -> argparse.ArgumentParser:
         "--prompts",
         type=user_path,
         metavar="FILE",
-        help="JSON lines with the key prompt; needs --interpreter",
+        help="JSON lines with the key prompt; also id, tokens",
     )
-    parser.add_argument("--tokens", type=int, default=200, help="at most so many more (200)")
+    parser.add_argument("--to", type=user_path, metavar="FILE", help="write the answers to --prompts there")
+    parser.add_argument("--tokens", type=positive, default=200, help="at most so many more (200)")
     parser.add_argument("--temperature", type=float, default=0.8, help="0: always the likeliest (0.8)")
     parser.add_argument("--top-k", type=int, default=0, help="draw among so many likeliest; 0: all (0)")
     parser.add_argument(
         "--top-p", type=float, default=0.95, help="draw among the likeliest of this share (0.95)"
     )
+    parser.add_argument(
+        "--min-p",
+        type=float,
+        default=0.0,
+        help="draw among those with this share of the likeliest's probability (0)",
+    )
+    parser.add_argument(
+        "--repetition-penalty",
+        type=float,
+        default=1.0,
+        help="divides positive logits of tokens that the text has, multiplies negative ones (1)",
+    )
+    parser.add_argument(
+        "--stop", action="append", default=[], metavar="TEXT", help="end before this text; again for more"
+    )
+    parser.add_argument(
+        "--logprobs", action="store_true", help="put token ids and log-probabilities in the answers"
+    )
+    parser.add_argument("--slots", type=positive, default=64, help="texts at once (64)")
     parser.add_argument("--refresh", type=int, help="tokens after which the window moves (its stride)")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (0)")
     parser.add_argument("--no-stop", action="store_true", help="go on beyond the end of a document")
@@ -263,6 +381,12 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(cpu)")
     return parser
+
+
+def positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' must be a whole number of 1 or more")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -4,28 +4,36 @@ In: a ``Transformer`` in evaluation mode, tokens. Out: exact cross-entropies,
 sampled tokens, a model in one file.
 """
 
+from megarc.inference.answers import answers
 from megarc.inference.decoder import Decoder
 from megarc.inference.evaluate import evaluate, loss_by_context, window_losses
 from megarc.inference.export_layouts import Layout
 from megarc.inference.generate import Writing, check_prompt, continuations, generate, uniforms, write
 from megarc.inference.loop import Loop, opening
 from megarc.inference.model_file import export, load_exported
+from megarc.inference.prompts import Answers, Prompt, digest, read_prompts
 from megarc.inference.recent_probe import Change, Measured, Probe, probe, probe_window
 from megarc.inference.sampling import Sampling, look_up
 from megarc.inference.score import Score
+from megarc.inference.stop_strings import StopStrings
 
 __all__ = [
+    "Answers",
     "Change",
     "Decoder",
     "Layout",
     "Loop",
     "Measured",
     "Probe",
+    "Prompt",
     "Sampling",
     "Score",
+    "StopStrings",
     "Writing",
+    "answers",
     "check_prompt",
     "continuations",
+    "digest",
     "evaluate",
     "export",
     "generate",
@@ -35,6 +43,7 @@ __all__ = [
     "opening",
     "probe",
     "probe_window",
+    "read_prompts",
     "uniforms",
     "window_losses",
     "write",

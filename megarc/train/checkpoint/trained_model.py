@@ -12,7 +12,8 @@ from megarc.config import WORKING_FOLDER, build, found_again
 from megarc.corpus import Tokenizer, TokenizerFacts, find_tokenizer_file
 from megarc.data import WindowConfig
 from megarc.errors import UserError
-from megarc.model import Transformer
+from megarc.model import Transformer, record_of, splits
+from megarc.parallel import TensorParallel
 from megarc.train.checkpoint import Checkpoint, Standing, full_masters, latest, open_checkpoint
 from megarc.train.checkpoint.layout import MANIFEST
 from megarc.train.config import RunConfig
@@ -57,12 +58,18 @@ def run_config(checkpoint: Checkpoint) -> RunConfig:
 
 
 def load_model(
-    path: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    path: Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    tensor: TensorParallel | None = None,
 ) -> SavedModel:
     """The model of ``find_checkpoint(path)``.
 
+    Args:
+        tensor: this rank's place among those that the model is split over; None: it is whole.
+
     Raises:
-        UserError: as that does, or where ``device`` is not there.
+        UserError: as that does, or where ``device`` is not there, or the model cannot be split so.
     """
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise UserError("device cuda is asked for, but torch sees no GPU here; use cpu")
@@ -70,12 +77,26 @@ def load_model(
     config = run_config(found)
     if config.window.stages:
         config = _as_it_stood(config, found.standing.samples)
-    model = Transformer(config.model)
+    for split in splits(config.model) if tensor is not None else []:
+        if tensor is not None and not split.fits(tensor.size):
+            raise UserError(
+                f"{split.key} is {split.number}, which {tensor.size} tensor ranks cannot share out"
+            )
+    model = Transformer(config.model, tensor=tensor)
     with torch.no_grad():
         for name, values in full_masters(found):
             parameter = model.get_parameter(name)
-            parameter.copy_(values.view(parameter.shape))
+            parameter.copy_(_own_part(parameter, values))
     return SavedModel(model.to(device, dtype).eval(), config, found.standing, found.folder)
+
+
+def _own_part(parameter: torch.nn.Parameter, values: torch.Tensor) -> torch.Tensor:
+    """What this rank holds of a parameter's full ``values``, 1-D."""
+    record = record_of(parameter)
+    if not record.split:
+        return values.view(parameter.shape)
+    full = values.view(record.shape)
+    return torch.cat([full[box.top : box.bottom, box.left : box.right] for box in record.boxes])
 
 
 def _as_it_stood(config: RunConfig, samples: int) -> RunConfig:
