@@ -1,4 +1,4 @@
-"""Turns a run's checkpoint into one safetensors file."""
+"""Turns a run's checkpoint into a folder with one model: ours, or Hugging Face's layout."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ EXAMPLES = """examples:
   python launch/export.py --run runs/mine --to exported/mine
   python launch/export.py --run runs/mine --to exported/llama --layout huggingface --dtype bf16
 
-In Hugging Face's layout the model is a LlamaForCausalLM (with model.qk_norm a Qwen3ForCausalLM); config.json
-keeps the window. A model trained with R is another model when it is served as a plain causal one. The run's
-tokenizer is copied beside it.
+In Hugging Face's layout the model is a class of transformers (Llama, Qwen 2, Qwen 3, Mistral, OLMo 2 or SmolLM 3, as
+the model's keys choose), and AutoModelForCausalLM loads the folder in two ways: as that class, which is plainly
+causal; and for a window with R, with trust_remote_code=True, as MegarcForCausalLM, which applies the mask. A model
+trained with R is another model when it is served as a plain causal one. The run's tokenizer, its chat template and
+its generation_config.json are copied beside it. See docs/exchange.md.
 megarc.inference.load_exported(folder) reads either layout back."""
 
 
@@ -26,7 +28,7 @@ def main() -> int:
 
     from megarc.corpus import copy_tokenizer
     from megarc.inference import export
-    from megarc.train import find_checkpoint, full_masters, run_config, tokenizer_file
+    from megarc.train import ended_by, find_checkpoint, full_masters, run_config, tokenizer_file
 
     found = find_checkpoint(arguments.run).check()
     config = run_config(found)
@@ -37,8 +39,10 @@ def main() -> int:
         arguments.to,
         layout=arguments.layout,
         dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[arguments.dtype],
+        end=ended_by(found.folder, config),
+        largest=None if arguments.shard is None else int(arguments.shard * 1e9),
     )
-    print(f"{found.folder} -> {arguments.to / 'model.safetensors'}")
+    print(f"{found.folder} -> {arguments.to}")
     tokenizer = tokenizer_file(found.folder, config)
     if tokenizer is not None and tokenizer.exists():
         print(f"{tokenizer} -> {copy_tokenizer(tokenizer, arguments.to)}")
@@ -53,6 +57,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--to", type=user_path, required=True, help="folder that is written")
     parser.add_argument("--layout", choices=("megarc", "huggingface"), default="megarc", help="(megarc)")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="(fp32)")
+    parser.add_argument(
+        "--shard",
+        type=float,
+        metavar="GB",
+        help="largest file; more go into several (5, in our own layout one file)",
+    )
     return parser
 
 

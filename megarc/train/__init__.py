@@ -11,9 +11,11 @@ from megarc.lazy_exports import open_when_used
 
 if TYPE_CHECKING:
     from megarc.train.checkpoint import Checkpoint, full_masters, held
+    from megarc.train.checkpoint.imported import write_imported
     from megarc.train.checkpoint.trained_model import (
         SavedModel,
         end_of_document,
+        ended_by,
         find_checkpoint,
         find_tokenizer,
         load_model,
@@ -51,6 +53,7 @@ __all__ = [
     "build_engine",
     "dtype_of",
     "end_of_document",
+    "ended_by",
     "find_checkpoint",
     "find_tokenizer",
     "first_look",
@@ -69,4 +72,5 @@ __all__ = [
     "start",
     "to_tensors",
     "tokenizer_file",
+    "write_imported",
 ]

@@ -59,7 +59,9 @@ def _vocabulary(config: RunConfig, stream: Stream) -> int:
         raise UserError(
             "model.vocabulary is not given and the data has no manifest that states it; set the key"
         )
-    if asked is not None and there is not None and asked != there:
+    # A model that was begun elsewhere may have more ids than its tokenizer: start_from compares the tokenizers.
+    wider = config.start_from is not None and asked is not None and there is not None and asked > there
+    if asked is not None and there is not None and asked != there and not wider:
         raise UserError(
             f"model.vocabulary is {asked}, but the data was packed with a tokenizer of {there} tokens; "
             "leave the key out, or pack the data with the tokenizer that you mean"

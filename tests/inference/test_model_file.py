@@ -158,7 +158,7 @@ def test_what_is_no_exported_model_is_refused(tmp_path):
     export(values(built()), CONFIG, WINDOW, tmp_path)
     whole = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(whole[:-1])
-    with pytest.raises(UserError, match="no exported model"):
+    with pytest.raises(UserError, match="is damaged"):
         load_exported(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(whole)
     (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"], "vocab_size": 100}')

@@ -9,6 +9,9 @@ from megarc.atomic_write import written_atomically
 from megarc.corpus.indexed.digest import file_digest
 from megarc.corpus.tokenizer.end_of_document import BESIDE
 
+TRAVELS = (*BESIDE, "added_tokens.json", "chat_template.jinja", "generation_config.json")
+"""Files that Hugging Face's folders keep beside a tokenizer, and that go where it goes."""
+
 _PATTERNS = ("*.model", "*tokenizer*.json", "tokenizer/*.model", "tokenizer/*.json")
 _LARGEST = 1 << 28  # bytes: a larger file of such a name is something else
 
@@ -30,8 +33,8 @@ def copy_tokenizer(file: Path, folder: Path) -> Path:
         UserError: where it cannot be written.
     """
     kind = "tokenizer.json" if file.suffix == ".json" else "tokenizer.model"
-    beside = [path for name in BESIDE if (path := file.parent / name).is_file()]
-    for source, name in [(file, kind), *((path, path.name) for path in beside if kind.endswith("json"))]:
+    beside = [path for name in TRAVELS if (path := file.parent / name).is_file()]
+    for source, name in [(file, kind), *((path, path.name) for path in beside)]:
         with written_atomically(folder / name) as copy, source.open("rb") as original:
             shutil.copyfileobj(original, copy)
     return folder / kind

@@ -34,15 +34,17 @@ def begin_from(path: Path, engine: Engine, stream: Stream) -> Standing:
     found = together(lambda: find_checkpoint(path) if groups.first else None, groups.world)
     found = broadcast_object(found, groups.world)
     assert found is not None
+    # An imported model has no moments, so there are none to take along.
+    moments = config.start_with.moments and found.manifest.get("moments", True)
     with reported_once(groups.first):
         _check_tokenizer(found, stream)
         standing = standing_from(found.standing, config, stream, found.manifest["config"])
         _check_length(found, standing, config)
     if groups.first:
-        taken = "weights and moments" if config.start_with.moments else "weights"
+        taken = "weights and moments" if moments else "weights"
         log.info("begins from %s (step %d): its %s", found.folder, found.standing.step, taken)
         log.info("%s", _describe_data(found, standing, config))
-    load(found, engine, moments=config.start_with.moments)
+    load(found, engine, moments=moments)
     return standing
 
 
@@ -103,7 +105,13 @@ def _describe_data(found: Checkpoint, standing: Standing, config: RunConfig) -> 
     if found.standing.order == standing.order and found.standing.phase == standing.phase:
         return f"data: goes on in the same order at sample {standing.samples - standing.begin}"
     if not found.standing.order:
-        why = f"{found.folder} was saved by an earlier megarc and does not say its order"
+        imported = not found.manifest.get("moments", True)
+        whose = (
+            "holds an imported model"
+            if imported
+            else "was saved by an earlier megarc and does not say its order"
+        )
+        why = f"{found.folder} {whose}"
     else:
         changed = differences(_order_keys(found.manifest["config"]), _order_keys(to_dict(config)))
         why = "another order, by " + (", ".join(name for name, *_ in changed) or "the sources' content")

@@ -130,13 +130,15 @@ def same_tokenizer(saved: SavedModel, tokenizer: Vocabulary | None, what: str) -
     if tokenizer is None:
         return
     known = saved.config.model.tokens
-    if tokenizer.vocabulary_size != known:
+    facts = tokenizer_facts(saved)
+    digest = saved.standing.tokenizer or (facts.digest if facts else None)
+    # An imported model may have more ids than its tokenizer has tokens.
+    fewer = tokenizer.vocabulary_size < known and digest == tokenizer.digest
+    if tokenizer.vocabulary_size != known and not fewer:
         raise UserError(
             f"{what} has a vocabulary of {tokenizer.vocabulary_size}, the model of {saved.checkpoint} one of "
             f"{known}; use the tokenizer that the model was trained with"
         )
-    facts = tokenizer_facts(saved)
-    digest = saved.standing.tokenizer or (facts.digest if facts else None)
     if digest not in (None, tokenizer.digest):
         raise UserError(
             f"{what} is of another tokenizer than the text which the model of {saved.checkpoint} was trained on "
@@ -185,6 +187,12 @@ def tokenizer_file(checkpoint: Path, config: RunConfig, facts: TokenizerFacts | 
     if facts.kind == "bytes":
         return Path("bytes")
     return find_tokenizer_file(folder, facts.digest) or beside_corpora(config.data, facts)
+
+
+def ended_by(checkpoint: Path, config: RunConfig) -> int | None:
+    """The token that ended documents where a checkpoint's model was trained; None where that is not known."""
+    facts = kept_facts(_tokenizer_folder(checkpoint)) or of_corpora(config.data)
+    return None if facts is None else facts.end_of_document
 
 
 def _tokenizer_folder(checkpoint: Path) -> Path:

@@ -7,6 +7,21 @@ the same command on the same folder goes on there.
 from megarc.train.folder.append_only import Lines
 from megarc.train.folder.folder_lock import hold
 from megarc.train.folder.run_folder import RunFolder
-from megarc.train.folder.tokenizer_copy import beside_corpora, keep_tokenizer, kept_facts, of_corpora
+from megarc.train.folder.tokenizer_copy import (
+    beside_corpora,
+    keep_facts,
+    keep_tokenizer,
+    kept_facts,
+    of_corpora,
+)
 
-__all__ = ["Lines", "RunFolder", "beside_corpora", "hold", "keep_tokenizer", "kept_facts", "of_corpora"]
+__all__ = [
+    "Lines",
+    "RunFolder",
+    "beside_corpora",
+    "hold",
+    "keep_facts",
+    "keep_tokenizer",
+    "kept_facts",
+    "of_corpora",
+]

@@ -27,9 +27,7 @@ def keep_tokenizer(data: DataConfig, folder: Path) -> None:
     facts = of_corpora(data)
     if facts is None:
         return
-    if kept_facts(folder) != facts:
-        with written_atomically(folder / _FACTS) as file:
-            file.write(orjson.dumps(to_dict(facts), option=orjson.OPT_INDENT_2) + b"\n")
+    keep_facts(facts, folder)
     if facts.kind == _NO_FILE or find_tokenizer_file(folder, facts.digest) is not None:
         return
     found = beside_corpora(data, facts)
@@ -40,6 +38,13 @@ def keep_tokenizer(data: DataConfig, folder: Path) -> None:
             "the tokenizer does not lie beside the corpora of data.train (SHA-256 %s): copy it into %s, and the run "
             "folder is whole", facts.digest, folder,
         )  # fmt: skip
+
+
+def keep_facts(facts: TokenizerFacts, folder: Path) -> None:
+    """Writes what ``kept_facts`` reads."""
+    if kept_facts(folder) != facts:
+        with written_atomically(folder / _FACTS) as file:
+            file.write(orjson.dumps(to_dict(facts), option=orjson.OPT_INDENT_2) + b"\n")
 
 
 def kept_facts(folder: Path) -> TokenizerFacts | None:
