@@ -5,6 +5,7 @@ plain text or markdown. matplotlib is imported when a picture is drawn.
 """
 
 from megarc.report.batch_plots import StepsPicture, branches, micro_batches, steps_to_loss
+from megarc.report.coordinate_plot import coordinate_picture
 from megarc.report.mask_plot import mask_picture
 from megarc.report.plots import gain_by_distance, loss_by_context, loss_curves
 from megarc.report.probe_report import probe_facts, probe_tables, probe_words
@@ -14,6 +15,7 @@ __all__ = [
     "Align",
     "StepsPicture",
     "branches",
+    "coordinate_picture",
     "gain_by_distance",
     "loss_by_context",
     "loss_curves",

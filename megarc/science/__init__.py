@@ -1,4 +1,4 @@
-"""Questions put to a model: tasks whose answer a mask decides.
+"""Questions put to a model: tasks whose answer a mask decides, and studies of many small models.
 
 In: a window, a seed. Out: sources (``megarc.data.Source``) of samples made on the fly;
 ``MAKERS`` names them for a run's ``data`` keys.

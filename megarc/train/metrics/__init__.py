@@ -5,7 +5,8 @@ a progress bar, the log.
 """
 
 from megarc.train.metrics.device_limits import no_memory, peak_flops, peak_memory
+from megarc.train.metrics.heldout_loss import heldout_losses, together_of
 from megarc.train.metrics.metrics import Metrics
 from megarc.train.metrics.noise_scale import NoiseScale
 
-__all__ = ["Metrics", "NoiseScale", "no_memory", "peak_flops", "peak_memory"]
+__all__ = ["Metrics", "NoiseScale", "heldout_losses", "no_memory", "peak_flops", "peak_memory", "together_of"]

@@ -1,0 +1,137 @@
+"""Which learning rate is best at which width, in the standard parametrization and under muP.
+
+    python benchmarks/transfer.py               trains what is not there yet; the same command goes on
+    python benchmarks/transfer.py --report      table and picture of what is there
+
+Every model has two layers, reads the demo corpus as bytes (`make demo` lists its files) and takes the same samples.
+Only width, learning rate and parametrization differ. muP's base width is the smallest, where both are one model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from short_runs import BYTES, alone, done, keep
+from stale import mark_of
+
+from megarc.config import build
+from megarc.errors import run_script
+
+RESULTS = Path(__file__).with_name("results") / "transfer.json"
+PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "transfer.png"
+WIDTHS = (64, 128, 256, 512)
+RATES = tuple(2.0**-power for power in (9, 8, 7, 6, 5))
+STEPS = 100
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--report", action="store_true", help="trains nothing")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begins no training after so long")
+    arguments = parser.parse_args()
+    if not arguments.report:
+        train_all(arguments.seconds)
+    report()
+    return 0
+
+
+def train_all(seconds: float) -> None:
+    from megarc.science.short_training import short_training
+
+    begun, known = time.monotonic(), done(RESULTS)
+    missing = [keys for keys in arms() if name_of(*keys) not in known]
+    if not missing:
+        return
+    with alone() as groups:
+        for keys in missing:
+            if time.monotonic() - begun > seconds:
+                return
+            with short_training(configuration(*keys), groups) as training:
+                losses = [float(result.loss) for result in training.steps(STEPS)]
+                found = {"heldout": training.heldout(), "last": sum(losses[-10:]) / 10}
+            keep(RESULTS, name_of(*keys), found)
+            print(name_of(*keys), found, f"{time.monotonic() - begun:.0f} s", flush=True)
+
+
+def arms() -> Iterator[tuple[str, int, float]]:
+    """From cheap to dear; at the base width muP is the standard model, to the bit."""
+    for width in WIDTHS:
+        for parametrization in ("standard", "mup"):
+            for rate in RATES:
+                if (parametrization, width) != ("mup", WIDTHS[0]):
+                    yield parametrization, width, rate
+
+
+def name_of(parametrization: str, width: int, rate: float) -> str:
+    return f"{parametrization}/{width}/{rate:.6f}"
+
+
+def configuration(parametrization: str, width: int, rate: float):
+    from megarc.train import RunConfig
+
+    tree = {
+        "length": f"{STEPS} steps",
+        "window": {"recent": 0, "causal": 64},
+        "model": {"layers": 2, "hidden": width, "heads": width // 32, "parametrization": parametrization,
+                  "base_hidden": WIDTHS[0], "ffn": 3 * width},
+        "data": BYTES,
+        "batch": {"size": 4, "micro": 4, "noise_every": 0},
+        "optimizer": {"lr": rate},
+        "schedule": {"kind": "cosine", "warmup": "0.1 of run"},
+        "validation": {"windows": 256},
+    }  # fmt: skip
+    return build(RunConfig, tree, "benchmarks/transfer.py")
+
+
+def report() -> None:
+    curves = curves_of(done(RESULTS))
+    best = {name: min(points, key=points.__getitem__) for name, points in curves.items()}
+    print(mark_of("benchmarks/transfer.py"))
+    print("| width | " + " | ".join(f"lr 2^{round(math.log2(rate))}" for rate in RATES) + " | best |")
+    print("|" + "---:|" * (len(RATES) + 2))
+    for (parametrization, width), points in curves.items():
+        cells = [f"{points[rate]:.3f}" if rate in points else "-" for rate in RATES]
+        rate = best[parametrization, width]
+        print(f"| {parametrization} {width} | " + " | ".join(cells) + f" | 2^{round(math.log2(rate))} |")
+    draw(curves)
+
+
+def curves_of(known: dict[str, dict[str, float]]) -> dict[tuple[str, int], dict[float, float]]:
+    """(parametrization, width) -> learning rate -> held-out loss."""
+    curves: dict[tuple[str, int], dict[float, float]] = {}
+    for parametrization in ("standard", "mup"):
+        for width in WIDTHS:
+            own = "standard" if width == WIDTHS[0] else parametrization
+            for rate in RATES:
+                if (found := known.get(name_of(own, width, rate))) is not None:
+                    curves.setdefault((parametrization, width), {})[rate] = found["heldout"]
+    return curves
+
+
+def draw(curves: dict[tuple[str, int], dict[float, float]]) -> None:
+    from megarc.report.style import PALETTE, new_figure, plain_axes, save
+
+    figure = new_figure(10, 4.2)
+    both = figure.subplots(1, 2, sharey=True)
+    for axes, parametrization in zip(both, ("standard", "mup"), strict=True):
+        for width, colour in zip(WIDTHS, PALETTE, strict=False):
+            points = sorted(curves.get((parametrization, width), {}).items())
+            if points:
+                rates, losses = zip(*points, strict=True)
+                best = min(points, key=lambda point: point[1])
+                axes.plot(rates, losses, "-o", color=colour, markersize=4, label=f"width {width}")
+                axes.plot(*best, "o", color=colour, markersize=10, markerfacecolor="none")
+        plain_axes(axes, parametrization, "learning rate", "held-out nats / token")
+        axes.set_xscale("log", base=2)
+        axes.legend(frameon=False)
+    save(figure, PICTURE)
+
+
+if __name__ == "__main__":
+    run_script(main)
