@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,21 +24,43 @@ def import_deepspeed(device: torch.device) -> Any:
     import deepspeed
     import deepspeed.ops
 
+    # Only its process group asks which of its extensions could be built: whether that for shared memory on CPUs can.
+    # It would be compiled at first use: minutes, and a lock that can hang. Unasked for, the list is made by running
+    # the C compiler, in every rank.
+    vars(deepspeed.ops).setdefault("__compatible_ops__", {})["deepspeed_shm_comm"] = False
+    with _uncompiled():
+        import deepspeed.runtime.zero.muon.muon_optimizer
     if device.type == "cpu":
-        # Its shared-memory extension would be compiled at first use: minutes, and a lock that can hang.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    _import_muon_uncompiled()
+        with _without("triton"):
+            import deepspeed.ops.triton_ops
     return deepspeed
 
 
-def _import_muon_uncompiled() -> None:
-    """Imports DeepSpeed's Muon without a compiler; its ZeRO optimizers ask whether ours is one.
+@contextmanager
+def _uncompiled() -> Iterator[None]:
+    """torch.compile leaves functions as they are.
 
-    Its functions are decorated with torch.compile, so that the import alone loads the whole of inductor: 3.5
-    CPU-seconds of every rank, for functions that nobody calls.
+    DeepSpeed's ZeRO optimizers ask whether ours is its Muon, whose functions are decorated with torch.compile: the
+    import alone loads the whole of inductor, 3.5 CPU-seconds of every rank, for functions that nobody calls.
     """
     compiled, torch.compile = torch.compile, lambda function=None, **_: function or (lambda same: same)
     try:
-        import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
+        yield
     finally:
         torch.compile = compiled
+
+
+@contextmanager
+def _without(name: str) -> Iterator[None]:
+    """No module of this name can be imported, unless it is already.
+
+    DeepSpeed's engine imports kernels of experts, which it does not use on a CPU and we not at all; they import Triton.
+    """
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]

@@ -71,6 +71,7 @@ class Metrics(Observer):
         self._samples = 0  # before the steps of the next line
         self._clock = 0.0
         self._shown = 0  # samples on the bar
+        self._first_step = 1  # that this process takes
         self._terminal = sys.stderr.isatty()
 
     def start(self, engine: Engine, moment: Moment) -> None:
@@ -81,10 +82,7 @@ class Metrics(Observer):
         if self.groups.first:
             cut_metrics(self.folder, moment.step)
             self.file = Lines(self.folder.metrics, patient=self.patient)
-            if self.tensorboard:
-                from torch.utils.tensorboard import SummaryWriter
-
-                self.board = SummaryWriter(str(self.folder.tensorboard), purge_step=moment.step + 1)
+            self._first_step = moment.step + 1
         total, name = self.timeline.samples, self.folder.path.name
         quiet = not self._terminal or not self.groups.first
         self._bar_context = progress(name, total, done=moment.samples, unit="samples", quiet=quiet)
@@ -129,6 +127,13 @@ class Metrics(Observer):
             self.file.close()
         if self.board is not None:
             self.board.close()
+
+    def _open_board(self) -> None:
+        """With the first line, so that importing it does not hold up the first step."""
+        if self.tensorboard and self.board is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(self.folder.tensorboard), purge_step=self._first_step)
 
     def _cost_of_work(self, engine: Engine, moment: Moment) -> Cost:
         """The mean sample's since the last line: packed rows allow fewer pairs, and weights may be 0."""
@@ -240,6 +245,7 @@ class Metrics(Observer):
             "time": time.time(),
         }
         self.file.add(orjson.dumps({**counts, **values}))
+        self._open_board()
         if self.board is not None:
             for name, value in values.items():
                 if value is not None:
