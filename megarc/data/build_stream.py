@@ -62,6 +62,7 @@ def open_stream(
             makers,
             isolate=isolate,
             packing=config.packing,
+            question_weight=config.question_weight if which == "train" else 0.0,
             place=f"data.{which}[{number}]",
         )
         for number, source in enumerate(configs)
@@ -95,16 +96,17 @@ def open_source(
     *,
     isolate: bool = False,
     packing: str = "windows",
+    question_weight: float = 0.0,
     place: str = "the source",
 ) -> Source:
     """One source, for a source that is built on another, or for whoever wants its samples by number.
 
     Args:
-        packing: of a corpus, as ``data.packing``.
+        packing, question_weight: of a corpus, as the keys of ``data``.
         place: names it in errors.
     """
     known = {
-        "corpus": _corpus_maker(isolate, packing),
+        "corpus": _corpus_maker(isolate, packing, question_weight),
         "transcripts": _transcripts_maker(isolate),
         **(makers or {}),
     }
@@ -117,7 +119,7 @@ def open_source(
     return Subset(source, config.windows, window) if config.windows is not None else source
 
 
-def _corpus_maker(isolate: bool, packing: str) -> Maker:
+def _corpus_maker(isolate: bool, packing: str, question_weight: float) -> Maker:
     def make(config: SourceConfig, window: Window) -> Source:
         corpus, facts = _corpus(config)
         if packing != "windows":
@@ -125,7 +127,9 @@ def _corpus_maker(isolate: bool, packing: str) -> Maker:
                 raise UserError(
                     f"{config.path}.answers is missing, and {config.path}.json tells of it; copy it too"
                 )
-            return PackedCorpus(corpus, window, facts, packing=packing, part=config.part)
+            return PackedCorpus(
+                corpus, window, facts, packing=packing, part=config.part, question_weight=question_weight
+            )
         return StridedCorpus(corpus, window, facts, part=config.part, isolate=isolate)
 
     return make

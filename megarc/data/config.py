@@ -221,6 +221,12 @@ class DataConfig(Config):
         "what a sample of a corpus is. windows: the text cut at every stride; first_fit, best_fit: whole documents "
         "side by side, each with its own R and loss on its answer",
     )
+    question_weight: float = key(
+        0.0,
+        "packed rows: weight of a question's tokens in the loss, where an answer's have 1; rows of R bear none, so "
+        "this matters for a causal model and for questions longer than window.recent",
+        ge=0,
+    )
     short_recent: float = key(
         0.0, "share of training samples with fewer rows of R, as short prompts will have", ge=0, le=1
     )

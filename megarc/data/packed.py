@@ -57,11 +57,14 @@ class PackedCorpus:
     """Rows of whole documents of a corpus, or of the part of it between two shares of its tokens.
 
     R of a document is its question without the last token, whose row predicts the answer's first;
-    ``window.recent`` rows at most, so that 0 gives a causal model the same rows. Loss lies on the
-    answer alone; in documents without an answer on every token but the first.
+    ``window.recent`` rows at most. Which documents share a row, and the order of rows, do not depend on
+    ``window.recent``, so 0 gives a causal model the same rows. Loss lies on the answer, and with
+    ``question_weight`` on the question's tokens; in documents without an answer on every token but the
+    first. The stream takes away the loss of rows in R.
 
     Args:
         packing: a name of ``FITS``.
+        question_weight: of a question's token in the loss, where an answer's has 1.
 
     Raises:
         UserError: where nothing can be predicted, or documents without answers should have an R.
@@ -75,8 +78,10 @@ class PackedCorpus:
         *,
         packing: str,
         part: tuple[float, float] = (0.0, 1.0),
+        question_weight: float = 0.0,
     ) -> None:
         self._window, self._tokens = window, np.asarray(corpus.tokens)
+        self._question_weight = question_weight
         start, length, answer = _documents(corpus, part)
         if answer is None and window.recent:
             raise UserError(
@@ -90,7 +95,7 @@ class PackedCorpus:
         self._order = np.argsort(row, kind="stable")
         self._first = np.concatenate([[0], np.cumsum(np.bincount(row))])
         self.filling = self._filled(int(length.sum()))
-        told = [corpus.digest, packing, window.rows, window.recent, *map(str, part)]
+        told = [corpus.digest, packing, window.rows, *map(str, part)]
         self.digest = "packed-" + hashlib.sha256(repr(told).encode()).hexdigest()
         self.facts = replace(facts, tokens=int(length.sum()), documents=len(start), note=self._note(packing))
 
@@ -120,7 +125,9 @@ class PackedCorpus:
                 tokens[sample, place] = self._tokens[first : first + length]
                 documents[sample, place] = at
                 recent_end[sample, place] = at + min(max(answer - 1, 0), self._window.recent)
-                weights[sample, at + max(answer, 1) - 1 : at + length - 1] = 1.0
+                begins = at + max(answer, 1) - 1
+                weights[sample, at:begins] = self._question_weight
+                weights[sample, begins : at + length - 1] = 1.0
                 at += length
         return Samples(tokens, weights[:, :-1], documents[:, :-1], recent_end=recent_end[:, :-1])
 

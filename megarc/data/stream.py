@@ -20,6 +20,7 @@ from megarc.data.source import Facts, Indices, Samples, Segments, Source, Weight
 from megarc.data.window_shapes import MixedRecent, Piece, Shapes
 from megarc.data.windows import StridedCorpus
 from megarc.errors import UserError
+from megarc.interval import Intervals
 from megarc.progress import human
 from megarc.window import Window
 
@@ -87,7 +88,7 @@ class Stream:
         first = [read_many(source, np.zeros(1, dtype=np.int64), self.shapes.grid) for source in self.sources]
         for source, samples in zip(self.sources, first, strict=True):
             _fits(source, samples, self.shapes.grid)
-            own = samples.recent is not None or samples.recent_end is not None
+            own = samples.recent is not None or (samples.recent_end is not None and samples.documents is None)
             if own and (self.shapes.mix or len(self.shapes.pieces) > 1):
                 raise UserError(
                     f"{source.facts.name} gives samples or documents an R of their own, and the run's windows "
@@ -162,6 +163,9 @@ class Stream:
         samples: Indices = np.arange(first, first + count, dtype=np.int64)
         if out is not None and out.shape[1] > piece.window.tokens:
             out = out[:, : piece.window.tokens]
+        if self.split:
+            batch = self._limited(self._read_grid(first, samples, out), piece.window)
+            return self._with_loss_on_recent(batch, piece.window)
         if piece.window == self.shapes.grid:
             batch = self._read_grid(first - piece.sample + piece.place, samples, out)
         else:
@@ -209,6 +213,16 @@ class Stream:
             documents=None if whole.documents is None else whole.documents[which, rows],
             positions=None if whole.positions is None else whole.positions[which, rows],
         )
+
+    def _limited(self, batch: Batch, window: Window) -> Batch:
+        """Packed rows with the R of their stage, or the one drawn for them; no row of an R bears loss."""
+        assert batch.weights is not None and batch.recent_end is not None
+        recent, rows = self._recent(batch.samples, window), window.rows
+        begin = Intervals.of(rows, recent, batch.documents).begin
+        ends = np.minimum(batch.recent_end, begin + recent[:, None])
+        weights = batch.weights.copy()
+        weights[np.arange(rows)[None, -weights.shape[1] :] < ends[:, -weights.shape[1] :]] = 0.0
+        return replace(batch, recent=recent, recent_end=ends, weights=weights)
 
     def _recent(self, samples: Indices, window: Window) -> Segments:
         if self._mixed:

@@ -76,6 +76,20 @@ class Shapes:
         return cls(window, grid, [Piece(0, 0, grid, 1)], mix)
 
     @classmethod
+    def packed(cls, stages: Sequence[tuple[int, Window]], mix: Sequence[Mixed] = ()) -> Shapes:
+        """Of packed rows: every sample is one row of whole documents, and only the R that documents may have changes.
+
+        Raises:
+            ValueError: where stages have different numbers of rows.
+        """
+        own = stages[-1][1]
+        if any(window.rows != own.rows for _, window in stages):
+            raise ValueError("packed rows have one length in all stages")
+        longest = max([own.recent, *(window.recent for _, window in stages), *(part.recent for part in mix)])
+        grid = Window(longest, own.rows - longest, own.rows - longest)
+        return cls(own, grid, [Piece(sample, sample, window, 1) for sample, window in stages], mix)
+
+    @classmethod
     def staged(cls, stages: Sequence[tuple[int, Window]]) -> Shapes:
         """Windows one after the other: each from a sample on, the first from 0.
 

@@ -13,6 +13,7 @@ from megarc.inference.loop import Loop, opening
 from megarc.inference.model_file import export, load_exported
 from megarc.inference.prompts import Answers, Prompt, digest, read_prompts
 from megarc.inference.recent_probe import Change, Measured, Probe, probe, probe_window
+from megarc.inference.sample_losses import SampleLosses, sample_losses
 from megarc.inference.sampling import Sampling, look_up
 from megarc.inference.score import Score
 from megarc.inference.stop_strings import StopStrings
@@ -26,6 +27,7 @@ __all__ = [
     "Measured",
     "Probe",
     "Prompt",
+    "SampleLosses",
     "Sampling",
     "Score",
     "StopStrings",
@@ -44,6 +46,7 @@ __all__ = [
     "probe",
     "probe_window",
     "read_prompts",
+    "sample_losses",
     "uniforms",
     "window_losses",
     "write",

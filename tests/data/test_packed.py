@@ -14,7 +14,7 @@ from megarc.config import build
 from megarc.corpus import IndexedWriter
 from megarc.corpus.indexed.manifest import write_manifest
 from megarc.corpus.packing.assemble import manifest_of
-from megarc.data import DataConfig, open_stream
+from megarc.data import DataConfig, Mixed, RecentLossConfig, Shapes, open_stream
 from megarc.data.bin_packing import FITS
 from megarc.data.document_pieces import pieces_of
 from megarc.data.packed import PackedCorpus
@@ -204,3 +204,82 @@ def test_order_blend_epochs_and_resume_are_those_of_any_source(corpora: list[str
     held_out = open_stream(config, "valid", WINDOW, seed=5)
     assert held_out.read(0, len(held_out)).documents is not None
     assert "packed by" in str(stream.describe(100)[0])
+
+
+def pairs_of(corpora: list[str], **keys: Any) -> DataConfig:
+    tree = {"train": [{"path": path} for path in corpora], "packing": "best_fit", **keys}
+    return build(DataConfig, tree, "test")
+
+
+def limited(batch: Any, recent: Any) -> Any:
+    """The ends of R where no document has more than ``recent`` rows of it."""
+    begin = Intervals.of(20, np.zeros(len(batch.tokens), dtype=np.int32), batch.documents).begin
+    return np.minimum(batch.recent_end, begin + np.broadcast_to(recent, len(batch.tokens))[:, None])
+
+
+def test_a_causal_run_reads_the_same_rows_in_the_same_order(corpora: list[str]) -> None:
+    """``window.recent=0`` is the switch: the same documents share a row, and the k-th row is the same."""
+    rows = [
+        open_stream(pairs_of(corpora), "train", Window(recent, 20 - recent, 1), seed=5).read(0, 50)
+        for recent in (0, 5, 12)
+    ]
+    for other in rows[1:]:
+        for name in ("tokens", "documents", "weights"):
+            assert (getattr(rows[0], name) == getattr(other, name)).all(), name
+    for recent, read in zip((0, 5, 12), rows, strict=True):
+        assert (np.maximum(read.recent_end, np.arange(20) + 1)
+                == np.maximum(limited(rows[2], recent), np.arange(20) + 1)).all()  # fmt: skip
+    assert (
+        open_stream(pairs_of(corpora), "train", WINDOW, seed=5).order
+        == open_stream(pairs_of(corpora), "train", Window(5, 15, 8), seed=5).order
+    )
+
+
+@pytest.mark.parametrize("recent", [0, 5, 12])
+def test_a_weight_of_questions_predicts_them_where_no_r_covers_them(corpora: list[str], recent: int) -> None:
+    window = Window(recent, 20 - recent, 1)
+    plain = open_stream(pairs_of(corpora), "train", window, seed=5).read(0, 50)
+    read = open_stream(pairs_of(corpora, question_weight=0.25), "train", window, seed=5).read(0, 50)
+    row = np.arange(20)
+    assert (read.weights[plain.weights == 1] == 1).all()
+    more = (read.weights > 0) & (plain.weights == 0)
+    assert (read.weights[more] == 0.25).all() and not (more & (row < plain.recent_end)).any()
+    # rows behind R whose next token is of their own document, but for those that predict the answer already
+    free = (plain.documents[:, 1:] == plain.documents[:, :-1]) & (row[:-1] >= plain.recent_end[:, :-1])
+    assert (more[:, :-1] == (free & (plain.weights[:, :-1] == 0))).all() and more.any()
+
+
+def test_windows_that_change_keep_the_rows(corpora: list[str]) -> None:
+    """Stages and mixes of packed rows: the same rows in the same order; only R, and with it the loss, changes."""
+    config = pairs_of(corpora, question_weight=1.0)
+    whole = open_stream(config, "train", WINDOW, seed=5).read(0, 60)
+    causal = open_stream(config, "train", Window.plain(20), seed=5).read(0, 60)
+    staged = Shapes.packed([(0, Window.plain(20)), (24, Window(5, 15, 5)), (40, WINDOW)])
+    stream = open_stream(config, "train", WINDOW, seed=5, shapes=staged)
+    for first, count, recent in ((0, 24, 0), (24, 16, 5), (40, 20, 12)):
+        read, part = stream.read(first, count), slice(first, first + count)
+        ends = limited(whole, recent)[part]
+        assert (read.tokens == whole.tokens[part]).all() and (read.recent_end == ends).all()
+        assert (read.weights == np.where(np.arange(20) < ends, 0, causal.weights[part])).all()
+    mixed = open_stream(
+        config, "train", WINDOW, seed=5, shapes=Shapes.packed([(0, WINDOW)], [Mixed(0.5, 0)])
+    ).read(0, 60)
+    assert set(mixed.recent.tolist()) == {0, 12} and (mixed.tokens == whole.tokens).all()
+    assert (mixed.recent_end == limited(whole, mixed.recent)).all()
+    assert (mixed.weights[mixed.recent == 0] == causal.weights[mixed.recent == 0]).all()
+    with pytest.raises(ValueError, match="one length"):
+        Shapes.packed([(0, Window.plain(24)), (9, WINDOW)])
+
+
+def test_hidden_tokens_lie_in_r_and_the_row_before_predicts_them(corpora: list[str]) -> None:
+    hide = build(RecentLossConfig, {"share": 1.0, "mask": 0.5, "token": 7}, "test")
+    plain = open_stream(pairs_of(corpora), "train", WINDOW, seed=5).read(0, 40)
+    read = open_stream(pairs_of(corpora), "train", WINDOW, seed=5, hide=hide).read(0, 40)
+    hidden = read.inputs != plain.tokens[:, :-1]
+    more = (read.weights > 0) & (plain.weights == 0)
+    assert more.sum() > 20 and (read.tokens == plain.tokens).all()
+    sample, row = np.nonzero(more)
+    assert (read.inputs[sample, row + 1] == 7).all()  # what it predicts, no row of the document sees
+    assert (plain.documents[sample, row] == plain.documents[sample, row + 1]).all()
+    assert (row + 1 < plain.recent_end[sample, row + 1]).all()
+    assert not hidden[np.arange(20)[None] >= plain.recent_end].any()  # C is whole

@@ -3,12 +3,19 @@
 import json
 import math
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pytest
+import torch
 
 from megarc.config import build, load
+from megarc.corpus import IndexedWriter
+from megarc.corpus.indexed.manifest import write_manifest
+from megarc.corpus.packing.assemble import manifest_of
+from megarc.data import open_stream
 from megarc.errors import UserError
 from megarc.model import ModelConfig, Transformer, initialise
 from megarc.science import MAKERS
@@ -26,7 +33,7 @@ from megarc.science.recipes import (
     verdict,
 )
 from megarc.science.recipes.statistics import beyond
-from megarc.train import Lengths, SavedModel
+from megarc.train import Lengths, SavedModel, open_train
 from megarc.train.run_position import Standing
 from megarc.window import Window
 
@@ -108,10 +115,6 @@ def test_a_campaign_goes_on_and_tells_the_best_of_each_arm(tmp_path):
     assert len(campaign.grid()) == 6 and campaign.finals() == [] and verdict(campaign) is None
     lines = [result("causal", 0, 2.0, 0.5), result("causal", 0, 1.9), result("causal-c", 0, 2.5, 0.5),
              result("causal-c", 0, 2.6), result("rc", 0, 1.8, 0.5), result("rc", 0, math.nan)]  # fmt: skip
-    from dataclasses import asdict
-
-    import orjson
-
     campaign.file.write_bytes(b"".join(orjson.dumps(asdict(line)) + b"\n" for line in lines) + b'{"arm": "ca')
     assert [(one.arm, one.rate, one.seed) for one in campaign.finals()] == [
         ("causal", 1.0, 1), ("causal-c", 0.5, 1), ("rc", 0.5, 1),
@@ -144,6 +147,79 @@ def test_a_task_is_scored_by_its_weights_under_the_own_mask():
     # One model, so what seeing R both ways saves is the difference of the two scores.
     assert found["rc"].both_ways == pytest.approx(found["causal-c"].nats - found["rc"].nats, abs=1e-12)
     assert found["rc"].error > 0
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """Questions and answers, packed into rows of 32."""
+    prefix = tmp_path_factory.mktemp("pairs") / "corpus"
+    chance = np.random.default_rng(0)
+    with IndexedWriter(prefix, np.uint16) as writer:
+        for _ in range(1200):
+            question, answer = chance.integers(1, 14, 2).tolist()
+            writer.add(chance.integers(0, 40, question + answer), answers=[question])
+        write_manifest(prefix, manifest_of(writer.finish(), prefix))
+    source = [{"path": str(prefix)}]
+    data = {"train": source, "valid": source, "packing": "best_fit"}
+    return build(CompareConfig, {"run": {**RUN, "data": data}, "loss": {"share": 0.5, "token": 49}}, "test")
+
+
+def test_arms_on_packed_pairs_have_equal_flops_counted_from_their_rows(pairs):
+    """Every allowed pair and every row with weight; a row of the causal arm predicts questions too."""
+    counts = {}
+    for arm in ARMS:
+        config = arm_config(pairs, arm)
+        flops, lengths = flops_of(config), Lengths(config)
+        assert 0 <= budget_of(pairs) - flops < 1.5 * flops / lengths.total, arm
+        read = open_train(config).read(0, 8 if "late" in arm else 512)
+        counts[arm] = int((read.weights > 0).sum())
+        if "late" in arm:
+            continue
+        seen, heads, width, hidden, count = read.seen(), 2, 16, 32, len(read.tokens)
+        matrices = 4 * hidden * hidden + 3 * hidden * config.model.width_of_ffn
+        each = 2 * matrices * 32 + 4 * heads * width * seen.pairs() / count
+        each += 2 * config.model.padded_vocabulary * hidden * (read.weights > 0).sum() / count
+        # Those of a mix are expected from its shares, not counted.
+        assert flops == pytest.approx(3 * each * 8 * lengths.total, rel=0.02 if "mix" in arm else 1e-4), arm
+    assert counts["causal"] > 1.5 * counts["causal-c"] and counts["rc"] == counts["causal-c"]
+    assert counts["rc"] < counts["mix"] < counts["causal"] and counts["rc"] < counts["rc+loss"]
+
+
+def test_packed_pairs_are_scored_on_their_answers_alone_whatever_the_arm(pairs):
+    torch.manual_seed(0)
+    model = Transformer(ModelConfig(layers=1, hidden=32, heads=2, vocabulary=50, initial_std=0.3)).double()
+    initialise(model, model.config, 1)
+    stream = open_stream(pairs.run.data, "valid", Window(16, 16, 16), 0)
+    for arm, recent in (("causal", 0), ("rc", 16)):
+        config = arm_config(pairs, arm)
+        saved = SavedModel(model.eval(), config, Standing(1, 8), Path("x"))
+        keys = pairs.model_copy(update={"targets": 6})
+        found = score(keys, saved, targets_window(keys, config), MAKERS)
+        total = weight = 0.0
+        for sample in range(6):  # each document by itself, on rows without neighbours
+            read = stream.read(sample, 1)
+            for first in np.unique(read.documents[0]):
+                rows = np.flatnonzero(read.documents[0] == first)
+                r = min(recent, max(0, int(read.recent_end[0, rows[0]]) - int(rows[0])))
+                tokens = torch.as_tensor(read.tokens[0, rows[0] : rows[-1] + 2].astype(np.int64))[None]
+                with torch.no_grad():
+                    nll = model(tokens, slice(0, len(rows)), r).nll[0]
+                total += float((nll * torch.as_tensor(read.weights[0, rows])).sum())
+                weight += float(read.weights[0, rows].sum())
+        assert found.nats == pytest.approx(total / weight, rel=1e-6), arm
+
+
+def test_only_the_best_arms_of_each_kind_go_on_to_more_seeds(tmp_path):
+    keys = comparison(folder=str(tmp_path), rates=[1.0], seeds=2, finals=1)
+    campaign = Campaign(keys, MAKERS, lambda run: None)
+    for number, arm in enumerate(ARMS):
+        assert campaign.finals() == []
+        with campaign.file.open("ab") as file:
+            file.write(orjson.dumps(asdict(result(arm, 0, 2.0 - 0.01 * number))) + b"\n")
+    assert [one.arm for one in campaign.finals()] == ["causal-c", "mix+loss"]
+    with campaign.file.open("ab") as file:  # a loser with one lucky seed is not what the verdict speaks of
+        file.write(orjson.dumps(asdict(result("rc", 1, 0.1))) + b"\n")
+    assert verdict(campaign)[:2] == ("causal-c", "mix+loss")
 
 
 def test_configurations_are_comparisons():

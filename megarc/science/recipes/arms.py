@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from megarc.config import build, to_dict
 from megarc.data import Maker
 from megarc.errors import UserError
+from megarc.interval import pairs_of
 from megarc.model import cost_of
 from megarc.quantity import Quantity
 from megarc.train import Lengths, RunConfig, open_train
@@ -21,6 +22,8 @@ CAUSAL = ("causal", "causal-c")
 ARMS = (*CAUSAL, "rc", "late", "mix", "rc+loss", "late+loss", "mix+loss")
 """All arms: from the start [R | C]; causal, then [R | C]; both by sample; each of these with a loss on R."""
 
+_MEASURED = 512  # packed rows whose pairs and loss rows are counted
+
 
 def arm_config(comparison: CompareConfig, arm: str) -> RunConfig:
     """The run of ``arm``: its windows, and as many steps as the budget's FLOPs allow.
@@ -28,15 +31,12 @@ def arm_config(comparison: CompareConfig, arm: str) -> RunConfig:
     Raises:
         UserError: where that is not one step.
     """
-    tree = to_dict(comparison.run)
-    tree |= {"window": _window(comparison, arm), "objective": {}}
-    if arm.endswith("+loss"):
-        tree["objective"] = {"recent": to_dict(comparison.loss)}
-    base = build(RunConfig, tree, f"arm {arm}")
+    base = _recipe(comparison, arm)
     budget, low, high = budget_of(comparison), 0, 1
+    of = SampleFlops(base)
 
     def flops(steps: int) -> float:
-        return flops_of(_of_length(base, steps))
+        return flops_of(_of_length(base, steps), of)
 
     while flops(high) <= budget:
         low, high = high, 2 * high
@@ -66,31 +66,72 @@ def with_vocabulary(comparison: CompareConfig, makers: Mapping[str, Maker]) -> C
 
 
 def budget_of(comparison: CompareConfig) -> float:
-    """FLOPs of the run, were it causal with every row predicted."""
-    rows = comparison.run.window.build().rows
-    window = {"recent": 0, "causal": rows, "stride": rows}
-    if "causal" not in comparison.arms:
-        window = _window(comparison, comparison.arms[0])
-    return flops_of(build(RunConfig, to_dict(comparison.run) | {"window": window}, "the budget"))
+    """FLOPs of the run, were it causal with every row predicted; of a task, which says itself which rows are, its
+    first arm's. So arms that are added later have the same budget."""
+    text = all(source.kind == "corpus" for source in comparison.run.data.train)
+    return flops_of(_recipe(comparison, "causal" if text else comparison.arms[0]))
 
 
-def flops_of(config: RunConfig) -> float:
-    """Forward and backward of the whole run by the exact mask: matrices, attention, head on predicted rows."""
-    lengths, hidden = Lengths(config), config.objective.recent
-    table = config.model.padded_vocabulary * config.model.hidden
-    share = 0.0 if hidden is None else hidden.share * hidden.mask
+def flops_of(config: RunConfig, of: SampleFlops | None = None) -> float:
+    """Forward and backward of the whole run by the exact mask: matrices, attention, head on predicted rows.
 
-    def of(window: Window) -> float:
+    Args:
+        of: FLOPs of a sample of this run's data, where they are known already.
+    """
+    lengths = Lengths(config)
+    samples = lengths.batches.samples_before(lengths.total)
+    return lengths.shapes.before(samples, of or SampleFlops(config))
+
+
+class SampleFlops:
+    """Forward and backward FLOPs of a sample by its window. Pairs and loss rows of packed rows are counted."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self._config, self._known = config, dict[Window, float]()
+
+    def __call__(self, window: Window) -> float:
+        if window not in self._known:
+            self._known[window] = self._packed(window) if self._config.data.packs else self._plain(window)
+        return self._known[window]
+
+    def _plain(self, window: Window) -> float:
+        hidden = self._config.objective.recent
+        share = 0.0 if hidden is None else hidden.share * hidden.mask
+        head = 2 * self._config.model.padded_vocabulary * self._config.model.hidden
         on_recent = share * max(0, window.recent - 1)  # hidden tokens' rows, on average
-        return cost_of(config.model, window).training_flops + 3 * 2 * table * on_recent
+        return cost_of(self._config.model, window).training_flops + 3 * head * on_recent
 
-    return lengths.shapes.before(lengths.batches.samples_before(lengths.total), of)
+    def _packed(self, window: Window) -> float:
+        """Of the mean of the first rows of the order."""
+        given = {"recent": window.recent, "causal": window.causal, "stride": window.stride}
+        tree = to_dict(self._config) | {"window": given}
+        if window.recent < 2:
+            tree["objective"] = {}  # a causal stage has no R with a loss
+        run = build(RunConfig, tree, "a packed row")
+        read = open_train(run).read(0, _MEASURED)
+        assert read.weights is not None
+        pairs, loss_rows = pairs_of(read.seen(), window.rows, _MEASURED), int((read.weights > 0).sum())
+        cost = cost_of(run.model, window)
+        return cost.of_work(
+            pairs / (_MEASURED * window.pairs()), loss_rows / (_MEASURED * window.stride)
+        ).training_flops
 
 
 def targets_window(comparison: CompareConfig, config: RunConfig) -> Window:
     """The window in which an arm is scored: its own mask, and the last rows of every arm's C."""
     own, base = config.window.build(), comparison.run.window.build()
     return Window(own.recent, own.causal, base.stride)
+
+
+def _recipe(comparison: CompareConfig, arm: str) -> RunConfig:
+    """The run of ``arm``, of whatever length."""
+    tree = to_dict(comparison.run) | {"window": _window(comparison, arm), "objective": {}}
+    if arm.endswith("+loss"):
+        tree["objective"] = {"recent": to_dict(comparison.loss)}
+    if comparison.run.data.packs and not arm.startswith(("causal-c", "rc")):
+        # Where these arms are causal, they predict every row: questions too.
+        tree["data"] = {**tree["data"], "question_weight": 1.0}
+    return build(RunConfig, tree, f"arm {arm}")
 
 
 def _of_length(config: RunConfig, steps: int) -> RunConfig:

@@ -103,13 +103,24 @@ class Campaign:
         ]
 
     def finals(self) -> list[Try]:
-        """The other seeds of each arm's best."""
-        seed = self.config.run.seed
+        """The other seeds of each arm's best, where the arm is among the best ``finals`` of its kind."""
+        seed, chosen = self.config.run.seed, self.in_the_finals()
         return [
             Try(arm, best.rate, best.warmup, seed + number)
             for number in range(1, self.config.seeds)
-            for arm, best in self.best().items()
+            for arm, best in chosen.items()
         ]
+
+    def in_the_finals(self) -> dict[str, Result]:
+        """The best of each arm that is trained on more seeds; none where the grid of an arm is not whole yet."""
+        best = self.best()
+        if self.config.finals is None:
+            return best
+        if len(best) < len(self.config.arms):
+            return {}
+        ranked = sorted(best, key=lambda arm: best[arm].nats)
+        kinds = ([arm for arm in ranked if (arm in CAUSAL) is causal] for causal in (True, False))
+        return {arm: best[arm] for kind in kinds for arm in kind[: self.config.finals]}
 
     def best(self) -> dict[str, Result]:
         """Each arm's best try of the grid, where that is whole."""
@@ -183,7 +194,7 @@ class Campaign:
 
 def verdict(campaign: Campaign) -> tuple[str, str, Difference] | None:
     """The best causal arm, the best other one, and how much lower that is, paired by seed; None: too early."""
-    finals = campaign.finalists()
+    finals = {arm: runs for arm, runs in campaign.finalists().items() if arm in campaign.in_the_finals()}
     means = {arm: sum(one.nats for one in runs) / len(runs) for arm, runs in finals.items() if runs}
     causal = [arm for arm in means if arm in CAUSAL]
     others = [arm for arm in means if arm not in CAUSAL]

@@ -25,6 +25,9 @@ class CompareConfig(Config):
     rates: list[float] = key([0.5, 1.0, 2.0], "peak learning rates that every arm tries, times optimizer.lr")
     warmups: list[Duration] = key([], "warm-ups that every arm tries; empty: schedule.warmup alone")
     seeds: int = key(5, "of each arm's best rate and warm-up: initial values and the data's order", ge=1)
+    finals: int | None = key(
+        None, "the best arms of each kind (causal, others) that are trained on more seeds; empty: all", ge=1
+    )
     late: Share = key(0.8, "of the late arms' steps are causal, before [R | C]", gt=0, lt=1)
     mixed: Share = key(0.5, "of the mix arms' samples are causal", gt=0, lt=1)
     loss: RecentLossConfig = key(RecentLossConfig, "the loss on R of the arms that have one")

@@ -73,10 +73,6 @@ def _objective_fits(objective: ObjectiveConfig, window: WindowConfig, data: Data
     longest = max(one.recent for one in window.all())
     if objective.recent is None:
         return
-    if data.packs:
-        raise ValueError(
-            f"objective.recent with data.packing {data.packing} is not supported: it was never seen right; leave it out"
-        )
     if longest < 2:
         raise ValueError(
             f"objective.recent is a loss on R, and no window of the run has 2 rows of R (the most: {longest}); "
@@ -85,10 +81,10 @@ def _objective_fits(objective: ObjectiveConfig, window: WindowConfig, data: Data
 
 
 def _changes_fit(window: WindowConfig, data: DataConfig) -> None:
-    if window.changes and data.packs:
+    if data.packs and len({one.rows for one in window.all()}) > 1:
         raise ValueError(
-            f"window.stages and window.mix with data.packing {data.packing} are not supported: each document has an "
-            "R of its own; leave them out"
+            f"window.stages with data.packing {data.packing}: all stages need the same number of rows, since documents "
+            f"are packed once; given are {[one.rows for one in window.all()]}"
         )
     if window.mix and data.short_recent:
         raise ValueError(

@@ -10,6 +10,7 @@ from megarc.errors import UserError
 from megarc.quantity import Quantity
 from megarc.train.config import RunConfig
 from megarc.train.schedule.batch_schedule import BatchSchedule, Interval, Stage, doubling
+from megarc.window import Window
 
 
 class Lengths:
@@ -24,7 +25,8 @@ class Lengths:
         self.length, self.until, self._step = config.length, config.until, step
         window = config.window
         mix = [Mixed(part.share, part.recent) for part in window.mix]
-        self.shapes = Shapes.mixed(window.build(), mix) if mix else Shapes.one(window.build())
+        self._packs = config.data.packs
+        self.shapes = self._unstaged(window.build(), mix)
         self.batches = self._batches(config)
         if window.stages:
             self.shapes = self._stages(window)
@@ -91,14 +93,22 @@ class Lengths:
     def _stages(self, window: WindowConfig) -> Shapes:
         begun = [(0, window.stages[0].build())]
         for number, stage in enumerate(window.stages[1:], start=1):
-            sample = self._begin(stage.at, Shapes.staged(begun))
+            sample = self._begin(stage.at, self._staged(begun))
             if sample <= begun[-1][0]:
                 raise UserError(
                     f"window.stages[{number}] at '{stage.at}' begins at sample {sample}, no later than the one "
                     f"before it (sample {begun[-1][0]}); a stage has one step at least"
                 )
             begun.append((sample, stage.build()))
-        return Shapes.staged(begun)
+        return self._staged(begun)
+
+    def _unstaged(self, window: Window, mix: list[Mixed]) -> Shapes:
+        if self._packs:
+            return Shapes.packed([(0, window)], mix)
+        return Shapes.mixed(window, mix) if mix else Shapes.one(window)
+
+    def _staged(self, begun: list[tuple[int, Window]]) -> Shapes:
+        return Shapes.packed(begun) if self._packs else Shapes.staged(begun)
 
     def _begin(self, at: Quantity, earlier: Shapes) -> int:
         """The first sample of the first step at or beyond ``at``."""

