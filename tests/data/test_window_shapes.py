@@ -1,5 +1,6 @@
 """Windows that change: no token a target twice in an epoch, none left out, whatever the stages and the mix."""
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megarc.config import build
+from megarc.corpus import IndexedWriter
 from megarc.data import DataConfig, Mixed, Shapes, WindowConfig, open_stream
 from megarc.data.config import RecentLossConfig
 from megarc.errors import UserError
@@ -248,3 +250,25 @@ def test_the_token_that_hides_must_be_known():
 
 def test_a_window_without_stages_or_mix_is_one():
     assert not WindowConfig().changes and WindowConfig().all() == [Window(512, 512, 512)]
+
+
+def test_an_id_beyond_the_vocabulary_is_found_at_its_token_in_every_stage(tmp_path):
+    tokens = np.arange(400) % 50
+    tokens[13::17] = 60 + np.arange(len(tokens[13::17]))
+    with IndexedWriter(tmp_path / "c", np.uint16) as writer:
+        writer.add(tokens)
+        writer.finish()
+    config = build(DataConfig, {"train": [{"path": str(tmp_path / "c")}]}, "test")
+    shapes = Shapes.staged(STAGES)
+    read = open_stream(config, "train", shapes.own, 3, shapes=shapes)
+    found = set()
+    for first in range(0, 60, 4):
+        batch = read.read(first, 4)
+        if batch.tokens.max() < 50:
+            continue
+        with pytest.raises(UserError) as raised:
+            read.check_ids(batch, 50)
+        bad, token = re.search(r"holds the id (\d+) at place \d+, token (\d+)", str(raised.value)).groups()
+        assert int(token) == 13 + 17 * (int(bad) - 60)
+        found.add(read.shapes.piece(first).window)
+    assert len(found) == 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -20,10 +20,15 @@ class Interval(NamedTuple):
     """Between two events of a run: so many steps, or samples where it is no whole number of steps.
 
     Multiples are those of the amount itself, so nothing adds up that was rounded before.
+
+    Attributes:
+        counted: what ``samples`` are in truth, of all samples before a given one: the tokens of windows that
+            change in the course of the run; None: samples.
     """
 
     steps: int | None = None
     samples: int | Fraction | None = None
+    counted: Callable[[int], int] | None = None
 
     def due(self, step: int, before: int, samples: int) -> bool:
         """Whether a multiple falls into step number ``step``, which takes samples ``before .. samples-1``."""
@@ -33,7 +38,8 @@ class Interval(NamedTuple):
         """Whether a multiple lies beyond ``before`` and not beyond ``now``, each (steps, samples) of the run."""
         if self.samples is not None:
             width = self.samples or 1
-            return now[1] // width > before[1] // width
+            counted = self.counted or int
+            return counted(now[1]) // width > counted(before[1]) // width
         width = max(1, self.steps or 1)
         return now[0] // width > before[0] // width
 

@@ -81,8 +81,10 @@ class Lengths:
             return Interval(steps=math.ceil(amount.amount))
         if amount.unit == "run":
             samples = amount.amount * self.batches.samples_before(self.total)
+        elif len(self.shapes.pieces) > 1 and amount.unit in ("tokens", "processed"):
+            counted = self.shapes.predicted if amount.unit == "tokens" else self.shapes.processed
+            return Interval(samples=Fraction(amount.amount), counted=counted)
         else:
-            # Where windows change, those of the run's beginning say how many samples lie between two events.
             stride, rows = (round(self.shapes.average(0, of)) for of in (predicted_by, processed_by))
             samples = amount.in_windows(stride=stride, rows=rows)
         steps = samples / self.batches.stages[0].size

@@ -78,3 +78,23 @@ def test_a_run_beyond_its_length_is_over(length):
     assert (here.total, here.last, here.samples) == (20, 20, 160)
     here = timeline(20, 160, until=length)
     assert (here.total, here.last, here.samples) == (50, 20, 160)
+
+
+def test_intervals_in_tokens_are_counted_by_each_stages_window():
+    """Every 640 tokens: steps of 400, four of them, then of 80. The first window alone would say each second step."""
+    stages = [
+        {"at": "0 steps", "recent": 0, "causal": 40},
+        {"at": "4 steps", "recent": 24, "causal": 16, "stride": 8},
+    ]
+    one = timeline(
+        window={"stages": stages}, length="24 steps", validation={"every": "640 tokens"}, batch={"size": 10},
+        data={"valid": [{"kind": "pointer_chase"}]}, checkpoint={},
+    )  # fmt: skip
+    due, tokens = [], 0
+    for step in range(1, 25):
+        samples = one.batches.samples_before(step)
+        before, tokens = tokens, one.predicted_tokens(samples)
+        if one.heldout.due(step, one.batches.samples_before(step - 1), samples):
+            due.append(step)
+            assert tokens // 640 > before // 640
+    assert due == [2, 4, 8, 16, 24]
