@@ -1,0 +1,197 @@
+"""AdamW against Muon, and cosine against Seesaw, on the demo corpus: steps to a loss, and the time of a step.
+
+    make demo                                         the corpus, demo/text, if it is not there yet
+    python benchmarks/optimizers.py                   what is left of the campaign, then the table and the plot
+    python benchmarks/optimizers.py --minutes 5       stops after so long; the next call goes on
+    python benchmarks/optimizers.py --speed           the time of a step of each optimizer, in turn in one process
+
+Rules: the model and batch of configs/demo/batch.yaml, one grid of peak learning rates for every arm on seed 0, then the
+best of each on all seeds. An arm that is shorter has a whole schedule of its own, from warm-up to its end. Every run is a
+line of benchmarks/results/optimizers.jsonl; a run that stands there is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from megarc.config import load
+from megarc.errors import UserError, run_script
+from megarc.parallel import Groups, connect, disconnect, meet
+from megarc.rank_environment import ALONE
+from megarc.report import table
+from megarc.science import MAKERS
+from megarc.train import Observer, RunConfig, pretrain
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG, RESULTS = ROOT / "configs" / "demo" / "batch.yaml", ROOT / "benchmarks" / "results"
+STEPS, RATES, SEEDS = 300, (4e-3, 8e-3, 1.6e-2, 3.2e-2), range(5)
+COMMON = ["schedule.kind=cosine", "schedule.warmup=0.1 of run", "schedule.final=0.0", "batch.noise_every=0",
+          "validation.every=100000 steps", "logging.every=100", "checkpoint.every=100000 steps"]  # fmt: skip
+
+
+class Arm(NamedTuple):
+    """A way to train: keys over the configuration, and the share of the samples that it takes."""
+
+    keys: list[str]
+    share: float = 1.0
+
+
+MUON = ["optimizer.name=muon"]
+ARMS = {
+    "adamw": Arm([]),
+    "muon": Arm(MUON),
+    "muon, 0.75 of the steps": Arm(MUON, 0.75),
+    "muon, 0.6 of the steps": Arm(MUON, 0.6),
+    "muon, 0.5 of the steps": Arm(MUON, 0.5),
+}
+TUNED = {name: "muon" if name.startswith("muon") else "adamw" for name in ARMS}
+"""Whose best learning rate an arm takes: those that are tuned take their own."""
+
+
+class Run(NamedTuple):
+    """One run of the campaign."""
+
+    arm: str
+    rate: float
+    seed: int
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop after so many; the next call goes on")
+    parser.add_argument("--speed", action="store_true", help="time steps instead")
+    parser.add_argument("--only-write", action="store_true", help="the table from what is there")
+    arguments = parser.parse_args()
+    os.chdir(ROOT)
+    torch.set_num_threads(1)
+    until = time.monotonic() + 60 * arguments.minutes
+    if not arguments.only_write:
+        groups = connect(meet(ALONE), "cpu")
+        if arguments.speed:
+            speed(groups)
+        else:
+            campaign(groups, until)
+        disconnect()
+    if not arguments.speed:
+        print(report(results()))
+    return 0
+
+
+def campaign(groups: Groups, until: float) -> None:
+    """The runs that have no line yet, until the time is over."""
+    if not (ROOT / "demo" / "text" / "train.bin").exists():
+        raise UserError("demo/text/train.bin is not there: run make demo, which makes the corpus first")
+    while (run := next(missing(results()), None)) is not None and time.monotonic() < until:
+        begun = time.process_time()
+        found = {"arm": run.arm, "rate": run.rate, "seed": run.seed, **trained(run, groups)}
+        found["cpu_seconds"] = round(time.process_time() - begun, 1)
+        with (RESULTS / "optimizers.jsonl").open("a") as file:
+            file.write(json.dumps(found) + "\n")
+        print(found, flush=True)
+
+
+def missing(done: dict[Run, dict[str, Any]]) -> Iterator[Run]:
+    """Runs still to be made: first the grids, then all seeds of each arm's best."""
+    tuned = sorted(set(TUNED.values()))
+    grid = [Run(arm, rate, 0) for arm in tuned for rate in RATES]
+    yield from (run for run in grid if run not in done)
+    if all(run in done for run in grid):
+        best = {arm: best_rate(done, arm) for arm in tuned}
+        finals = [Run(arm, best[TUNED[arm]], seed) for seed in SEEDS for arm in ARMS]
+        yield from (run for run in finals if run not in done)
+
+
+def trained(run: Run, groups: Groups) -> dict[str, Any]:
+    """Its last held-out loss, in nats a token, and its steps."""
+    arm = ARMS[run.arm]
+    with tempfile.TemporaryDirectory() as scratch:
+        samples = round(STEPS * arm.share) * 16
+        keys = [*COMMON, *arm.keys, f"length={samples} samples", f"optimizer.lr={run.rate}", f"seed={run.seed}",
+                f"folder={scratch}/run"]  # fmt: skip
+        pretrain(load(RunConfig, CONFIG, keys), groups, MAKERS)
+        lines = [json.loads(line) for line in (Path(scratch) / "run" / "metrics.jsonl").read_text().splitlines()]
+    scored = [line for line in lines if "heldout/nats_per_token" in line]
+    return {"heldout": scored[-1]["heldout/nats_per_token"], "steps": scored[-1]["step"]}
+
+
+def results() -> dict[Run, dict[str, Any]]:
+    """What stands in the file."""
+    file = RESULTS / "optimizers.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return {Run(line["arm"], line["rate"], line["seed"]): line for line in lines}
+
+
+def best_rate(done: dict[Run, dict[str, Any]], arm: str) -> float:
+    return min(RATES, key=lambda rate: done[Run(arm, rate, 0)]["heldout"])
+
+
+def report(done: dict[Run, dict[str, Any]]) -> str:
+    """The tables of docs/optimizers.md."""
+    tuned = sorted(set(TUNED.values()))
+    grid = [
+        [arm, *(f"{done[Run(arm, rate, 0)]['heldout']:.4f}" if Run(arm, rate, 0) in done else "-" for rate in RATES)]
+        for arm in tuned
+    ]
+    shown = [table(["held-out nats, seed 0, lr", *(f"{rate:g}" for rate in RATES)], grid, markdown=True)]
+    if all(Run(arm, rate, 0) in done for arm in tuned for rate in RATES):
+        shown.append(finals(done, {arm: best_rate(done, arm) for arm in tuned}))
+    return "\n\n".join(shown)
+
+
+def finals(done: dict[Run, dict[str, Any]], best: dict[str, float]) -> str:
+    rows = []
+    for arm in ARMS:
+        found = {run.seed: line for run, line in done.items() if run.arm == arm and run.rate == best[TUNED[arm]]}
+        if not found:
+            continue
+        losses = [line["heldout"] for line in found.values()]
+        base = {seed: done.get(Run("adamw", best["adamw"], seed)) for seed in found}
+        gains = [line["heldout"] - other["heldout"] for seed, line in found.items() if (other := base[seed])]
+        steps = next(iter(found.values()))["steps"]
+        spread = statistics.stdev(gains) if len(gains) > 1 else 0.0
+        rows.append([arm, f"{best[TUNED[arm]]:g}", str(steps), f"{statistics.mean(losses):.4f}",
+                     f"{statistics.mean(gains):+.4f} ± {spread:.4f}" if gains else "-", str(len(losses))])  # fmt: skip
+    head = ["arm", "lr", "steps", "held-out nats, mean", "minus adamw, paired by seed", "seeds"]
+    return table(head, rows, markdown=True)
+
+
+# ---- the time of a step
+
+BLOCK, BLOCKS = 4, 12
+
+
+class Blocks(Observer):
+    """After every block of the run's steps, as many of the other optimizer's."""
+
+    def __init__(self, other: Iterator[float] | None) -> None:
+        self.other, self.times = other, []
+
+    def start(self, engine, moment) -> None:
+        self.begun = time.process_time()
+
+    def after_step(self, engine, moment, result) -> None:
+        if moment.step % BLOCK == 0:
+            own = time.process_time() - self.begun
+            self.times.append((own, next(self.other)))
+            self.begun = time.process_time()
+
+
+def speed(groups: Groups) -> None:
+    """Milliseconds of CPU time of a step of the demo model (configs/demo/text.yaml), the median of blocks."""
+    raise NotImplementedError
+
+
+if __name__ == "__main__":
+    run_script(main)
