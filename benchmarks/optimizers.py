@@ -5,9 +5,9 @@
     python benchmarks/optimizers.py --minutes 5       stops after so long; the next call goes on
     python benchmarks/optimizers.py --speed           the time of a step of each optimizer, in turn in one process
 
-Rules: the model and batch of configs/demo/batch.yaml, one grid of peak learning rates for every arm on seed 0, then the
-best of each on all seeds. An arm that is shorter has a whole schedule of its own, from warm-up to its end. Every run is a
-line of benchmarks/results/optimizers.jsonl; a run that stands there is not made again.
+Rules: the model and batch of configs/demo/batch.yaml, one grid of peak learning rates for every arm on seed 0, then
+the best of each on all seeds. An arm that is shorter has a whole schedule of its own, from warm-up to its end. Every
+run is a line of benchmarks/results/optimizers.jsonl; a run that stands there is not made again.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=1e9, help="stop after so many; the next call goes on")
+    parser.add_argument(
+        "--minutes", type=float, default=1e9, help="stop after so many; the next call goes on"
+    )
     parser.add_argument("--speed", action="store_true", help="time steps instead")
     parser.add_argument("--only-write", action="store_true", help="the table from what is there")
     arguments = parser.parse_args()
@@ -121,7 +123,9 @@ def trained(run: Run, groups: Groups) -> dict[str, Any]:
         keys = [*COMMON, *arm.keys, f"length={samples} samples", f"optimizer.lr={run.rate}", f"seed={run.seed}",
                 f"folder={scratch}/run"]  # fmt: skip
         pretrain(load(RunConfig, CONFIG, keys), groups, MAKERS)
-        lines = [json.loads(line) for line in (Path(scratch) / "run" / "metrics.jsonl").read_text().splitlines()]
+        lines = [
+            json.loads(line) for line in (Path(scratch) / "run" / "metrics.jsonl").read_text().splitlines()
+        ]
     scored = [line for line in lines if "heldout/nats_per_token" in line]
     return {"heldout": scored[-1]["heldout/nats_per_token"], "steps": scored[-1]["step"]}
 
@@ -141,7 +145,13 @@ def report(done: dict[Run, dict[str, Any]]) -> str:
     """The tables of docs/optimizers.md."""
     tuned = sorted(set(TUNED.values()))
     grid = [
-        [arm, *(f"{done[Run(arm, rate, 0)]['heldout']:.4f}" if Run(arm, rate, 0) in done else "-" for rate in RATES)]
+        [
+            arm,
+            *(
+                f"{done[Run(arm, rate, 0)]['heldout']:.4f}" if Run(arm, rate, 0) in done else "-"
+                for rate in RATES
+            ),
+        ]
         for arm in tuned
     ]
     shown = [table(["held-out nats, seed 0, lr", *(f"{rate:g}" for rate in RATES)], grid, markdown=True)]
@@ -153,7 +163,9 @@ def report(done: dict[Run, dict[str, Any]]) -> str:
 def finals(done: dict[Run, dict[str, Any]], best: dict[str, float]) -> str:
     rows = []
     for arm in ARMS:
-        found = {run.seed: line for run, line in done.items() if run.arm == arm and run.rate == best[TUNED[arm]]}
+        found = {
+            run.seed: line for run, line in done.items() if run.arm == arm and run.rate == best[TUNED[arm]]
+        }
         if not found:
             continue
         losses = [line["heldout"] for line in found.values()]

@@ -33,7 +33,7 @@ def main() -> int:
     found = find_checkpoint(arguments.run).check()
     config = run_config(found)
     export(
-        full_masters(found),
+        full_masters(found, average=arguments.average),
         config.model,
         config.window.build(),
         arguments.to,
@@ -55,6 +55,9 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--run", type=user_path, required=True, help="run folder, or a checkpoint in it")
     parser.add_argument("--to", type=user_path, required=True, help="folder that is written")
+    parser.add_argument(
+        "--average", action="store_true", help="the weights that the run averaged (average.decay, .last_k)"
+    )
     parser.add_argument("--layout", choices=("megarc", "huggingface"), default="megarc", help="(megarc)")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="(fp32)")
     parser.add_argument(

@@ -85,13 +85,15 @@ def measured(engine: Engine, line: Timeline) -> Memory:
         for _, parameter, _ in engine.parameters()
         for tensor in [getattr(parameter, "ds_tensor", parameter)]
     )
-    state = dict.fromkeys(("master", "exp_avg", "exp_avg_sq"), 0)
+    state: dict[str, int] = {}
     own = {parameter.data_ptr() for _, parameter, _ in engine.parameters()}
     for fragment in held(engine):
         for name, tensor in fragment.state.items():
-            state[name] += 0 if tensor.data_ptr() in own else tensor.numel() * tensor.element_size()
+            bytes_ = 0 if tensor.data_ptr() in own else tensor.numel() * tensor.element_size()
+            state[name] = state.get(name, 0) + bytes_
     stays, end = line.at(begin), line.times[-1]
-    masters, moments = state["master"], state["exp_avg"] + state["exp_avg_sq"]
+    masters = state.pop("master")
+    moments = sum(state.values())  # and the average of weights
     return Memory(
         weights=weights,
         masters=masters,

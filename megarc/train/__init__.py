@@ -12,6 +12,8 @@ from megarc.lazy_exports import open_when_used
 if TYPE_CHECKING:
     from megarc.train.checkpoint import Checkpoint, full_masters, held
     from megarc.train.checkpoint.imported import write_imported
+    from megarc.train.checkpoint.layout import finished
+    from megarc.train.checkpoint.merging import decay_weights, merged
     from megarc.train.checkpoint.trained_model import (
         SavedModel,
         end_of_document,
@@ -51,16 +53,19 @@ __all__ = [
     "Timeline",
     "bucket",
     "build_engine",
+    "decay_weights",
     "dtype_of",
     "end_of_document",
     "ended_by",
     "find_checkpoint",
     "find_tokenizer",
+    "finished",
     "first_look",
     "full_masters",
     "held",
     "hold",
     "load_model",
+    "merged",
     "open_heldout",
     "open_train",
     "passes",

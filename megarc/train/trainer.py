@@ -16,7 +16,7 @@ from megarc.train.config import RunConfig
 from megarc.train.engine import Engine
 from megarc.train.folder import RunFolder
 from megarc.train.health import Numbers, Replay, Replicas, Running, Signals, Stragglers
-from megarc.train.loop import Ending, GarbageCollection, Moment, Observer, steps, train
+from megarc.train.loop import Averaging, Ending, GarbageCollection, Moment, Observer, steps, train
 from megarc.train.metrics import Metrics, NoiseScale, peak_flops
 from megarc.train.schedule import Timeline, passes
 
@@ -81,6 +81,7 @@ class Trainer:
 
         observers: list[Observer] = [
             numbers,
+            Averaging(config.average),
             noise,
             *self._against_damage(timeline),
             stragglers,

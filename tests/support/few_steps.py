@@ -81,14 +81,19 @@ def take_steps(config: RunConfig, groups: Groups, count: int, folder: Path) -> N
         first=0,
         total=count,
     )
-    done = [engine.step(micro_batches, rate(number)) for number, micro_batches in enumerate(feed)]
+    done = []
+    for number, micro_batches in enumerate(feed):
+        done.append(engine.step(micro_batches, rate(number)))
+        if engine.average is not None:
+            engine.average.update(config.average.share(number + 1, count), done[-1].bad)
     numbers = {
         "loss": [float(one.loss) for one in done],
         "gradient norm": [float(one.gradient_norm) for one in done],
-        "held-out": [
-            one.nll / one.tokens for one in heldout_losses(engine, heldout, config.validation.windows)
-        ],
+        "held-out": heldout_of(engine, heldout, config),
     }
+    if engine.average is not None:
+        with engine.average.in_place():
+            numbers["held-out"] += heldout_of(engine, heldout, config)
     target = folder / "checkpoints"
     target.mkdir(parents=True, exist_ok=True)
     saver = Saver(groups)
@@ -98,3 +103,7 @@ def take_steps(config: RunConfig, groups: Groups, count: int, folder: Path) -> N
     engine.close()
     if groups.first:
         (folder / "numbers.json").write_text(json.dumps(numbers))
+
+
+def heldout_of(engine, stream, config):
+    return [one.nll / one.tokens for one in heldout_losses(engine, stream, config.validation.windows)]

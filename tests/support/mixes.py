@@ -58,7 +58,7 @@ VARIANTS = {
         "model__initial_std": 0.2,  # with the usual one, gradients behind the norms are all rounding
     },
     "short_recent": {"data__short_recent": 0.4},
-    "muon": {"optimizer__name": "muon"},
+    "muon": {"optimizer__name": "muon", "average__decay": 0.5},
     **{says: {"data__train": [{"kind": "annotated", "options": {"says": [says]}}]}
        for says in ("uniform", "weights", "row_weights", "recent", "documents", "positions")},
 }  # fmt: skip
@@ -187,7 +187,7 @@ def differences(folder, mix):
         found[name] = ((here - there).abs() / here.abs().clamp_min(1e-12)).max().item()
     ours, theirs = (full_state(folder / str(one)) for one in (mix.one, mix))
     assert ours.keys() == theirs.keys()
-    for column, part in (("gradients", "/exp_avg"), ("weights", "/master")):
+    for column, part in (("gradients", "/exp_avg"), ("weights", ("/master", "/average"))):
         found[column] = max(
             ((ours[name] - theirs[name]).norm() / ours[name].norm().clamp_min(1e-12)).item()
             for name in ours if name.endswith(part)

@@ -11,6 +11,7 @@ from torch import Tensor
 from megarc.model import Record
 from megarc.parallel import Box, cut, size
 from megarc.train.engine import Engine
+from megarc.train.engine.average import NAME as AVERAGE
 from megarc.train.engine.optimizer import counter, set_counters
 from megarc.train.engine.places import pieces
 from megarc.train.engine.sharded_optimizer import ShardedOptimizer
@@ -66,23 +67,6 @@ def set_steps(engine: Engine, steps: int) -> None:
     set_counters(engine.optimizer, steps)
 
 
-def refresh(engine: Engine) -> None:
-    """After masters and moments were filled: the weights that the model computes with, from the masters."""
-    optimizer = engine.deepspeed.optimizer
-    stage = engine.config.parallel.zero
-    if stage in (1, 2):
-        optimizer.update_lp_params()
-        optimizer._hp_optimizer_states_linked = False
-        optimizer._lazy_init_hp_params_optimizer_state()
-    elif stage == 3:
-        optimizer._partition_all_parameters()
-        for group in range(len(optimizer.fp32_partitioned_groups_flat)):
-            optimizer._reassign_or_swap_out_partitioned_parameters(group)
-        if optimizer.persistent_parameters:
-            optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
-        optimizer.invalidate_secondary_tensor()
-
-
 def _moments(adam: torch.optim.Optimizer, flat: Tensor) -> dict[str, Tensor]:
     """The moments of ``flat``, made here where no step has made them yet."""
     state = adam.state[flat]
@@ -92,7 +76,7 @@ def _moments(adam: torch.optim.Optimizer, flat: Tensor) -> dict[str, Tensor]:
         state["step"] = counter(adam, flat.device)
         for name in MOMENTS:
             state[name] = torch.zeros_like(flat.data, dtype=torch.float32)
-    return {name: state[name] for name in MOMENTS if name in state}
+    return {name: state[name] for name in (*MOMENTS, AVERAGE) if name in state}
 
 
 def _share(fragment: Fragment, engine: Engine) -> Fragment | None:

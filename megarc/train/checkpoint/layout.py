@@ -1,7 +1,8 @@
 """Names and JSON of a checkpoint folder.
 
     step-000001000/
-      rank-00017.safetensors   this rank's fragments: name/master, name/exp_avg, name/exp_avg_sq, 1-D float32
+      rank-00017.safetensors   this rank's fragments: name/master, name/exp_avg, name/exp_avg_sq (but of Muon's),
+                               name/average (where one is kept), 1-D float32
       rank-00017.json          where each fragment lies in its full parameter
       manifest.json            last: every file's size and digest, where the run stands
 

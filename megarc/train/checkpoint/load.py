@@ -12,7 +12,7 @@ from torch import Tensor
 
 from megarc.errors import UserError, reported_once
 from megarc.parallel import Box, Group, broadcast_object, gather_objects, overlaps, size, whole
-from megarc.train.checkpoint.fragments import held, refresh, set_steps
+from megarc.train.checkpoint.fragments import held, set_steps
 from megarc.train.checkpoint.layout import (
     Checkpoint,
     Placed,
@@ -23,6 +23,8 @@ from megarc.train.checkpoint.layout import (
 )
 from megarc.train.checkpoint.storage_level import Level
 from megarc.train.engine import Engine
+from megarc.train.engine.average import NAME as AVERAGE
+from megarc.train.engine.places import refresh
 
 
 def load(
@@ -49,7 +51,10 @@ def load(
         for fragment in held(engine):
             for source in stored[fragment.name]:
                 for part, target in fragment.state.items():
-                    if moments or part == "master":
+                    known = moments and files.has(source, fragment.name, part)
+                    if part == AVERAGE and not known:  # it begins here
+                        files.read(source, fragment.name, "master", target, fragment.boxes)
+                    elif moments or part == "master":
                         files.read(source, fragment.name, part, target, fragment.boxes)
                     else:
                         target.zero_()
@@ -100,15 +105,28 @@ def _covers(checkpoint: Checkpoint, engine: Engine) -> bool:
     )
 
 
-def full_masters(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
-    """Each parameter's canonical name and full float32 values, 1-D; in memory one at a time."""
+def full_masters(checkpoint: Checkpoint, *, average: bool = False) -> Iterator[tuple[str, Tensor]]:
+    """Each parameter's canonical name and full float32 values, 1-D; in memory one at a time.
+
+    Args:
+        average: their average along the run instead.
+
+    Raises:
+        UserError: where the run kept no average.
+    """
+    part = AVERAGE if average else "master"
     with _Files(checkpoint) as files:
         for name, parts in checkpoint.fragments().items():
             elements = torch.Size(parts[0].shape).numel()
             _check_covered(checkpoint, name, parts, elements)
             values = torch.empty(elements)
             for source in parts:
-                files.read(source, name, "master", values, whole(parts[0].shape))
+                if average and not files.has(source, name, part):
+                    raise UserError(
+                        f"{checkpoint.folder} has no average of weights: its run was trained without one. Train with "
+                        "average.decay=0.999 (or average.last_k=100), which may also be given when a run is resumed"
+                    )
+                files.read(source, name, part, values, whole(parts[0].shape))
             yield name, values
 
 
@@ -119,6 +137,7 @@ class _Files(ExitStack):
         super().__init__()
         self.folder = checkpoint.folder
         self.opened: dict[str, Any] = {}
+        self.names: dict[str, set[str]] = {}
 
     def read(self, source: Placed, name: str, part: str, target: Tensor, boxes: list[Box]) -> None:
         """Copies what ``source`` has of ``boxes`` into ``target``, a 1-D tensor that holds these boxes."""
@@ -135,6 +154,13 @@ class _Files(ExitStack):
             _strided(target, common.target, common.target_pitch, common.rows, common.width).copy_(
                 _strided(read, 0, common.source_pitch, common.rows, common.width)
             )
+
+    def has(self, source: Placed, name: str, part: str) -> bool:
+        """Whether ``source``'s file holds this part of the parameter's state."""
+        file = self._file(source.file)
+        if source.file not in self.names:
+            self.names[source.file] = set(file.keys())
+        return f"{name}/{part}" in self.names[source.file]
 
     def _file(self, name: str) -> Any:
         if name not in self.opened:

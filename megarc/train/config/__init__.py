@@ -5,6 +5,7 @@ In: YAML, overrides (through ``megarc.config``). Out: a frozen ``RunConfig``, in
 ``schedule`` what lengths come to in steps.
 """
 
+from megarc.train.config.average import AverageConfig
 from megarc.train.config.batch import BatchConfig, MeasuredConfig, StageConfig
 from megarc.train.config.checkpoint import CheckpointConfig
 from megarc.train.config.health import HealthConfig
@@ -17,6 +18,7 @@ from megarc.train.config.start import StartConfig
 from megarc.train.config.validation import ValidationConfig
 
 __all__ = [
+    "AverageConfig",
     "BatchConfig",
     "CheckpointConfig",
     "HealthConfig",

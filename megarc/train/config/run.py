@@ -12,6 +12,7 @@ from megarc.data import DataConfig, ObjectiveConfig, WindowConfig
 from megarc.model.config import ExecutionConfig, ModelConfig
 from megarc.quantity import Quantity
 from megarc.train.config import combinations
+from megarc.train.config.average import AverageConfig
 from megarc.train.config.batch import BatchConfig
 from megarc.train.config.checkpoint import CheckpointConfig
 from megarc.train.config.health import HealthConfig
@@ -56,6 +57,9 @@ class RunConfig(Config):
     data: DataConfig = key(DataConfig, "what is read")
     batch: BatchConfig = key(BatchConfig, "samples of a step")
     optimizer: OptimizerConfig = key(OptimizerConfig, "AdamW and the loss's extras")
+    average: AverageConfig = key(
+        AverageConfig, "weights averaged along the run, a second model in its checkpoints"
+    )
     schedule: ScheduleConfig = key(ScheduleConfig, "learning rate over the run")
     execution: ExecutionConfig = key(ExecutionConfig, "how the same numbers are computed")
     parallel: ParallelConfig = key(ParallelConfig, "how the model is divided over ranks")

@@ -14,6 +14,7 @@ from megarc.errors import UserError
 from megarc.model import Transformer, build_pipeline, initial_values, no_compiler, no_fp8, record_of
 from megarc.parallel import Groups, TensorParallel, cut, size
 from megarc.train.config import RunConfig
+from megarc.train.engine.average import Average
 from megarc.train.engine.deepspeed_grid import Grid
 from megarc.train.engine.deepspeed_import import import_deepspeed
 from megarc.train.engine.deepspeed_settings import deepspeed_settings
@@ -59,10 +60,12 @@ def build_engine(config: RunConfig, groups: Groups, heartbeat: Heartbeat | None 
 
 
 def _arranged(engine: Engine) -> Engine:
-    """The engine, once our optimizer knows what lies where in DeepSpeed's buffers."""
+    """The engine, once our optimizer knows what lies where in DeepSpeed's buffers, and with an average of weights."""
     optimizer = engine.optimizer
     if isinstance(optimizer, ShardedOptimizer):
         optimizer.arrange(pieces(engine), lambda piece: factors_of(piece.name, piece.record, engine.config))
+    if engine.config.average.on:
+        engine.average = Average(engine)
     return engine
 
 

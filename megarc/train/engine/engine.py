@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from megarc.model import Beside, Head, Record, head_loss, pick_rows, record_of, weighted_sum
 from megarc.parallel import Groups, TensorParallel, all_reduce_sum
 from megarc.train.config import RunConfig
+from megarc.train.engine.average import Average
 from megarc.train.engine.micro_batch import MicroBatch
 from megarc.train.engine.update_gate import UpdateGate, Verdict
 from megarc.train.heartbeat import Heartbeat
@@ -100,6 +101,7 @@ class Engine:
         self.samples: list[int] = []  # of this rank's step, their numbers in the order
         self._norm = self.nll
         self._gate = UpdateGate(self.optimizer)
+        self.average: Average | None = None  # of the weights, where the run keeps one
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:

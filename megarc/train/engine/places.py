@@ -50,6 +50,23 @@ def pieces(engine: Engine) -> Iterator[Piece]:
             yield Piece(name, record, boxes, place.flat, place.offset, place.size, place.call)
 
 
+def refresh(engine: Engine) -> None:
+    """After masters were filled: the weights that the model computes with, from the masters."""
+    optimizer = engine.deepspeed.optimizer
+    stage = engine.config.parallel.zero
+    if stage in (1, 2):
+        optimizer.update_lp_params()
+        optimizer._hp_optimizer_states_linked = False
+        optimizer._lazy_init_hp_params_optimizer_state()
+    elif stage == 3:
+        optimizer._partition_all_parameters()
+        for group in range(len(optimizer.fp32_partitioned_groups_flat)):
+            optimizer._reassign_or_swap_out_partitioned_parameters(group)
+        if optimizer.persistent_parameters:
+            optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
+        optimizer.invalidate_secondary_tensor()
+
+
 class _Place(NamedTuple):
     """``size`` elements of this rank's shard of a parameter, from ``start`` on, lie at ``offset`` of ``flat``."""
 

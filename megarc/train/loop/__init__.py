@@ -4,9 +4,10 @@ In: an engine, a timeline, the micro-batches of each step. Out: trained weights;
 asked for, and what became of steps once they are settled.
 """
 
+from megarc.train.loop.averaging import Averaging
 from megarc.train.loop.feed import steps
 from megarc.train.loop.garbage_collection import GarbageCollection
 from megarc.train.loop.loop import train
 from megarc.train.loop.observer import Done, Ending, Moment, Observer, Vote
 
-__all__ = ["Done", "Ending", "GarbageCollection", "Moment", "Observer", "Vote", "steps", "train"]
+__all__ = ["Averaging", "Done", "Ending", "GarbageCollection", "Moment", "Observer", "Vote", "steps", "train"]

@@ -106,6 +106,9 @@ class Metrics(Observer):
             sources = heldout_losses(engine, heldout, self.heldout_windows)
             losses = {"": together_of(sources)} | ({one.name: one for one in sources} if sources[1:] else {})
             losses |= losses_by_width(engine, heldout, self.heldout_windows)
+            if engine.average is not None:
+                with engine.average.in_place():
+                    losses["average"] = together_of(heldout_losses(engine, heldout, self.heldout_windows))
             values_of = {name: one.in_units() for name, one in losses.items()}
             self._write(
                 moment,
