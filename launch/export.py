@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from fractions import Fraction
 
 import _needs  # noqa: F401  (ends where the packages are not there)
 
@@ -13,11 +14,14 @@ from megarc.paths import user_path
 EXAMPLES = """examples:
   python launch/export.py --run runs/mine --to exported/mine
   python launch/export.py --run runs/mine --to exported/llama --layout huggingface --dtype bf16
+  python launch/export.py --run runs/nested --to exported/small --width 1/4
+  python launch/export.py --run runs/nested --to exported/mixed --width 1/4,1/2,1/2,1      a width for each layer
 
 In Hugging Face's layout the model is a class of transformers (Llama, Qwen 2, Qwen 3, Mistral, OLMo 2 or SmolLM 3, as
 the model's keys choose), and AutoModelForCausalLM loads the folder in two ways: as that class, which is plainly
 causal; and for a window with R, with trust_remote_code=True, as MegarcForCausalLM, which applies the mask. A model
-trained with R is another model when it is served as a plain causal one. The run's tokenizer, its chat template and
+trained with R is another model when it is served as a plain causal one. --width cuts a dense model out of
+one that was trained with model.nested (docs/nested.md). The run's tokenizer, its chat template and
 its generation_config.json are copied beside it. See docs/exchange.md.
 megarc.inference.load_exported(folder) reads either layout back."""
 
@@ -28,13 +32,18 @@ def main() -> int:
 
     from megarc.corpus import copy_tokenizer
     from megarc.inference import export
+    from megarc.model import narrowed
     from megarc.train import ended_by, find_checkpoint, full_masters, run_config, tokenizer_file
 
     found = find_checkpoint(arguments.run).check()
     config = run_config(found)
+    model, parameters = config.model, full_masters(found, average=arguments.average)
+    if arguments.width:
+        model, cut = narrowed(model, arguments.width)
+        parameters = ((name, cut(name, values)) for name, values in parameters)
     export(
-        full_masters(found, average=arguments.average),
-        config.model,
+        parameters,
+        model,
         config.window.build(),
         arguments.to,
         layout=arguments.layout,
@@ -58,6 +67,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--average", action="store_true", help="the weights that the run averaged (average.decay, .last_k)"
     )
+    parser.add_argument("--width", type=widths, metavar="W[,W]",
+                        help="of a nested model: 1/4, or a width for each layer (the widest)")  # fmt: skip
     parser.add_argument("--layout", choices=("megarc", "huggingface"), default="megarc", help="(megarc)")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="(fp32)")
     parser.add_argument(
@@ -67,6 +78,13 @@ def parser() -> argparse.ArgumentParser:
         help="largest file; more go into several (5, in our own layout one file)",
     )
     return parser
+
+
+def widths(text: str) -> list[Fraction]:
+    try:
+        return [Fraction(part) for part in text.split(",")]
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"'{text}' is no width; write 1/4, for instance") from None
 
 
 if __name__ == "__main__":

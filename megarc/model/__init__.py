@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from megarc.model.loss import Head, Loss, head_loss, weighted_sum
     from megarc.model.nesting import kept_of, narrowed
     from megarc.model.parameter_record import Record, record_of
-    from megarc.model.parametrization import Factors, adam_factors, initial_std, muon_factors
+    from megarc.model.parametrization import Factors, adam_factors, forward_scales, initial_std, muon_factors
     from megarc.model.pipeline import Beside, Layer, build_pipeline, layers, stage_bounds
     from megarc.model.recompute import is_costly
     from megarc.model.transformer import Transformer, pick_rows, splits
@@ -47,6 +47,7 @@ __all__ = [
     "cost_of",
     "default_dtype",
     "footprint",
+    "forward_scales",
     "head_loss",
     "initial_std",
     "initial_values",

@@ -89,6 +89,11 @@ def output_scale(config: ModelConfig) -> float:
     return 1 / width_ratio(config)
 
 
+def forward_scales(config: ModelConfig) -> tuple[float, float, float]:
+    """All three of the model's: branches, rows before the head, queries."""
+    return branch_scale(config), output_scale(config), query_scale(config)
+
+
 def query_scale(config: ModelConfig) -> float:
     """What queries are multiplied by, beside attention's own 1 / sqrt(head_dim)."""
     if config.parametrization == "standard" or config.base_head_dim is None:

@@ -10,6 +10,7 @@ from typing import Any
 from megarc.config import build, differences, to_dict
 from megarc.data import Stream
 from megarc.errors import UserError, reported_once
+from megarc.model import forward_scales
 from megarc.parallel import broadcast_object, together
 from megarc.train.checkpoint.layout import Checkpoint
 from megarc.train.checkpoint.load import load
@@ -38,6 +39,7 @@ def begin_from(path: Path, engine: Engine, stream: Stream) -> Standing:
     moments = config.start_with.moments and found.manifest.get("moments", True)
     with reported_once(groups.first):
         _check_tokenizer(found, stream)
+        _check_scales(found, config)
         standing = standing_from(found.standing, config, stream, found.manifest["config"])
         _check_length(found, standing, config)
     if groups.first:
@@ -130,6 +132,21 @@ def _check_tokenizer(found: Checkpoint, stream: Stream) -> None:
             f"{found.folder} was trained on text of another tokenizer than data.train: the same ids mean other "
             "text there; pack the corpora with the tokenizer of that run"
         )
+
+
+def _check_scales(found: Checkpoint, config: RunConfig) -> None:
+    """Weights of the same shapes are another model under other scales, and with heads cut elsewhere."""
+    there = build(RunConfig, found.manifest["config"], f"the checkpoint {found.folder}").model
+    for what, of in (
+        ("head_dim", lambda model: model.width_of_head),
+        ("scales of the parametrization (branches, rows before the head, queries)", forward_scales),
+    ):
+        if of(there) != of(config.model):
+            raise UserError(
+                f"start_from {found.folder}: its model's {what}: {of(there)}, and this run's: {of(config.model)}. The "
+                "same weights would be another model; give model.parametrization, base_hidden, base_layers and heads "
+                "as that run has them"
+            )
 
 
 def _check_length(found: Checkpoint, standing: Standing, config: RunConfig) -> None:

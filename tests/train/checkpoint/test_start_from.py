@@ -3,7 +3,9 @@
 import json
 import logging
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from megarc.rank_environment import ALONE
 from megarc.train import Observer, RunConfig, pretrain
 from megarc.train.checkpoint import Checkpoint, Standing, latest
 from megarc.train.checkpoint.resume import _check_same_data
-from megarc.train.checkpoint.start_from import standing_from
+from megarc.train.checkpoint.start_from import _check_scales, standing_from
 
 DOCUMENTS = 1000
 
@@ -252,3 +254,18 @@ def test_a_run_that_would_be_over_at_once_says_so(runs):
     _, _, errors = runs
     for name, end in (("over", 4), ("over until", 3)):
         assert f"stands at step 4, and this run ends at step {end}: there is nothing to train" in errors[name]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"parametrization": "mup", "base_hidden": 64}, r"1.0, 1.0\), and this run's: \(1.0, 0.5, 1.0\)"),
+        ({"heads": 8}, "head_dim: 32, and this run's: 16"),
+        ({"parametrization": "mup", "base_hidden": 128}, None),  # at its base it is the standard model
+    ],
+)  # fmt: skip
+def test_the_same_weights_under_other_scales_are_refused(text, changes, message):
+    saved = SimpleNamespace(folder="there", manifest={"config": to_dict(keys(text))})
+    run = keys(text, model={"vocabulary": 61_000, **changes})
+    with pytest.raises(UserError, match=message) if message else nullcontext():
+        _check_scales(saved, run)
