@@ -15,7 +15,7 @@ from megarc.paths import user_path
 
 if TYPE_CHECKING:
     from megarc.corpus import IndexedCorpus
-    from megarc.inference import Score
+    from megarc.inference import SampleLosses, Score
     from megarc.tiers import LiveStack
     from megarc.train import SavedModel
     from megarc.window import Window
@@ -26,6 +26,7 @@ EXAMPLES = """examples:
   python launch/evaluate.py --run runs/mine/checkpoints/step-000001000 --corpus corpora/heldout --stride 64
   python launch/evaluate.py --run runs/mine --corpus corpora/heldout --recent 0,8,64
   python launch/evaluate.py --run runs/mine --corpus corpora/transcripts --segments
+  python launch/evaluate.py --run runs/pairs --corpus corpora/pairs --answers --recent 0
   python launch/evaluate.py --tiers runs/tiers/two --run runs/tiers/two/bottom --corpus corpora/heldout --tokens 20000
 
 Windows overlap: each scores --stride tokens (half of the window's rows unless given, or its stride where
@@ -40,7 +41,10 @@ more that costs (with the standard error of the difference; by row behind R too)
 the model uses R's text and whether it uses seeing R both ways.
 
 --segments tells text, code and output of transcripts apart, and gives the mean by the weights that the run was
-trained with (docs/interpreter.md)."""
+trained with (docs/interpreter.md).
+
+--answers scores the answers of a corpus of questions and answers (docs/data.md), packed into rows as in training:
+R of a document is its question, up to the window's rows of R. With --recent, no R has more rows than given."""
 
 
 def main() -> int:
@@ -54,6 +58,9 @@ def main() -> int:
     models |= {str(path): load_model(path, arguments.device) for path in arguments.run}
     if not models:
         raise UserError("nothing to score; give --run or --tiers")
+    if arguments.answers:
+        answers_all(models, stacks, arguments)
+        return 0
     windows = {
         name: stacks[name].window if name in stacks else window_of(saved, arguments.stride)
         for name, saved in models.items()
@@ -182,6 +189,68 @@ def segment_all(
         save(arguments.json, found)
 
 
+def answers_all(
+    models: dict[str, SavedModel], stacks: dict[str, LiveStack], arguments: argparse.Namespace
+) -> None:
+    """Scores each model on the answers of a corpus of pairs, packed as in training, and prints that."""
+    from megarc.config import build
+    from megarc.corpus import load_manifest
+    from megarc.data import DataConfig, open_stream
+    from megarc.inference import sample_losses
+    from megarc.progress import progress
+    from megarc.report import table
+    from megarc.train import same_tokenizer
+
+    windows = {name: saved.config.window.build() for name, saved in models.items()}
+    if stacks or arguments.segments or arguments.tokens or arguments.stride:
+        raise UserError("--answers goes with --run, --recent and --json alone; leave the other options out")
+    if len({window.rows for window in windows.values()}) > 1:
+        raise UserError(f"--answers: the runs pack documents into rows of different lengths: {windows}")
+    longest = max(max(window.recent for window in windows.values()), *(arguments.recent or [0]))
+    manifest = load_manifest(arguments.corpus)
+    tokenizer = manifest.tokenizer if manifest else None
+    rows: list[list[Any]] = []
+    found: dict[str, dict[str, float]] = {}
+    base: SampleLosses | None = None
+    for name, saved in models.items():
+        same_tokenizer(saved, tokenizer, str(arguments.corpus))
+        packing = saved.config.data.packing if saved.config.data.packs else "best_fit"
+        data = build(DataConfig, {"valid": [str(arguments.corpus)], "packing": packing}, "--corpus")
+        stream = open_stream(data, "valid", pair_window(windows[name], longest), 0)
+        recents: list[int | None] = list(dict.fromkeys([windows[name].recent, *(arguments.recent or [])]))
+        with progress(name, len(stream), unit="rows") as bar:
+            scored = sample_losses(saved.model, stream, len(stream), recents=recents, progress=bar.advance)
+        base = base or scored[0]
+        for recent, losses in zip(recents, scored, strict=True):
+            more, error = (None, None) if losses is base else losses.above(base)
+            own = "its own" if recent == windows[name].recent else "other"
+            rows.append(
+                [
+                    name,
+                    f"{recent} ({own})",
+                    number(losses.nats),
+                    number(losses.error),
+                    number(more),
+                    number(error),
+                ]
+            )
+        found[name] = {str(recent): losses.nats for recent, losses in zip(recents, scored, strict=True)}
+    targets = int(base.weights.sum()) if base else 0
+    print(f"{targets} tokens of answers in {arguments.corpus}, +- one standard error")
+    print(table(["run", "most rows of R", "nats/token", "+-", "to the first", "+- of it"], rows))
+    if arguments.json:
+        save(arguments.json, found)
+
+
+def pair_window(window: Window, recent: int) -> Window:
+    """``window`` with the longest R that is asked for; fewer rows of it are then taken away."""
+    from megarc.window import Window
+
+    if recent >= window.rows:
+        raise UserError(f"--recent asks for {recent} rows of R in rows of {window.rows}; give fewer")
+    return Window(recent, window.rows - recent, 1)
+
+
 def open_live(path: Path, corpus: IndexedCorpus, device: str) -> LiveStack:
     """A stack, for a text whose manifest tells the reserved tokens."""
     from megarc.corpus import load_manifest
@@ -305,6 +374,7 @@ def parser() -> argparse.ArgumentParser:
         "--corpus", type=user_path, required=True, metavar="P", help="prefix of P.bin, P.idx, P.json"
     )
     parser.add_argument("--segments", action="store_true", help="of transcripts: text, code and output apart")
+    parser.add_argument("--answers", action="store_true", help="of questions and answers: the answers alone")
     parser.add_argument("--stride", type=positive, help="tokens that a window scores")
     parser.add_argument(
         "--recent",

@@ -83,6 +83,8 @@ def test_arms_have_equal_flops_and_their_windows():
     assert Lengths(arm_config(keys, "causal")).total == 60
     late = Lengths(arm_config(keys, "late"))
     assert [piece.window for piece in late.shapes.pieces] == [Window.plain(32), Window.split(16, 16)]
+    control = Lengths(arm_config(keys, "late-c"))
+    assert [piece.window for piece in control.shapes.pieces] == [Window.plain(32), Window(0, 32, 16)]
     assert late.shapes.pieces[1].sample == 8 * math.ceil(0.75 * late.total)
     # A loss on R costs the head's rows of hidden tokens.
     step = {
@@ -102,6 +104,7 @@ def test_arms_have_equal_flops_and_their_windows():
         ({"run": {**RUN, "data": {**RUN["data"], "valid": []}}}, "scored on one"),
         ({"rates": [1.0, 1.0]}, "different numbers"),
         ({"late": 1.0}, "late"),
+        ({"run": {**RUN, "data": {**RUN["data"], "packing": "best_fit"}}}, "late-c"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(keys, words):
@@ -161,13 +164,20 @@ def pairs(tmp_path_factory):
         write_manifest(prefix, manifest_of(writer.finish(), prefix))
     source = [{"path": str(prefix)}]
     data = {"train": source, "valid": source, "packing": "best_fit"}
-    return build(CompareConfig, {"run": {**RUN, "data": data}, "loss": {"share": 0.5, "token": 49}}, "test")
+    arms = [arm for arm in ARMS if arm != "late-c"]
+    return build(
+        CompareConfig,
+        {"run": {**RUN, "data": data}, "arms": arms, "loss": {"share": 0.5, "token": 49}},
+        "test",
+    )
 
 
 def test_arms_on_packed_pairs_have_equal_flops_counted_from_their_rows(pairs):
     """Every allowed pair and every row with weight; a row of the causal arm predicts questions too."""
     counts = {}
     for arm in ARMS:
+        if arm == "late-c":
+            continue
         config = arm_config(pairs, arm)
         flops, lengths = flops_of(config), Lengths(config)
         assert 0 <= budget_of(pairs) - flops < 1.5 * flops / lengths.total, arm

@@ -17,8 +17,8 @@ from megarc.window import Window
 if TYPE_CHECKING:
     from megarc.science.recipes.config import CompareConfig
 
-CAUSAL = ("causal", "causal-c")
-"""The causal arms: every row predicted; only the rows of C, as in [R | C]."""
+CAUSAL = ("causal", "causal-c", "late-c")
+"""The causal arms: every row predicted; only the rows of C, as in [R | C]; first the one, then the other."""
 ARMS = (*CAUSAL, "rc", "late", "mix", "rc+loss", "late+loss", "mix+loss")
 """All arms: from the start [R | C]; causal, then [R | C]; both by sample; each of these with a loss on R."""
 
@@ -142,14 +142,15 @@ def _window(comparison: CompareConfig, arm: str) -> dict[str, Any]:
     base = comparison.run.window.build()
     split = {"recent": base.recent, "causal": base.causal, "stride": base.stride}
     causal = {"recent": 0, "causal": base.rows, "stride": base.rows}
+    same_windows = {**causal, "stride": base.stride}
     kind = arm.removesuffix("+loss")
     if kind == "causal":
         return causal
     if kind == "causal-c":
-        return {**causal, "stride": base.stride}
-    if kind == "late":
-        later = f"{comparison.late!r} of run"
-        return {"stages": [{"at": "0 samples", **causal}, {"at": later, **split}]}
+        return same_windows
+    if kind in ("late", "late-c"):
+        later = {"at": f"{comparison.late!r} of run", **(split if kind == "late" else same_windows)}
+        return {"stages": [{"at": "0 samples", **causal}, later]}
     if kind == "mix":
         return {**split, "mix": [{"share": comparison.mixed, "recent": 0}]}
     return split

@@ -53,6 +53,10 @@ class CompareConfig(Config):
             raise ValueError(
                 "run.batch: arms are compared with a batch of one size; leave stages and measured out"
             )
+        if run.data.packs and "late-c" in self.arms:
+            raise ValueError(
+                "arms has late-c, which in packed rows differs from causal in nothing; leave it out"
+            )
         if not self.rates or any(rate <= 0 for rate in self.rates) or len(set(self.rates)) < len(self.rates):
             raise ValueError(f"rates is {self.rates}; give different numbers above 0")
         return self

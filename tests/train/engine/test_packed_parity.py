@@ -1,5 +1,10 @@
 """Packed questions and answers: R by document, loss rows by weight, on every kind of topology against one process."""
 
+import importlib
+import json
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,10 +15,12 @@ from megarc.corpus import IndexedWriter
 from megarc.corpus.indexed.manifest import write_manifest
 from megarc.corpus.packing.assemble import manifest_of
 from megarc.data import open_stream
+from megarc.errors import UserError
 from megarc.interval import Intervals
 from megarc.train import load_model
 from megarc.train.loop.feed import to_tensors
 
+ROOT = Path(__file__).parents[3]
 STEPS = 4
 MIXES = {
     1: {"z3": (3, {})},
@@ -46,6 +53,7 @@ def runs(tmp_path_factory):
     }
     model = {"layers": 2, "hidden": 32, "heads": 4, "kv_heads": 2, "qk_norm": True, "vocabulary": 40}
     keys = {"data": data, "model": model, "checkpoint__every": "1 steps", "checkpoint__keep": 9}
+    keys["validation__windows"] = 500  # all
     for world, mixes in MIXES.items():
         jobs = [pretrain(folder / name, zero, STEPS, **keys, **more) for name, (zero, more) in mixes.items()]
         if world == 1:  # two steps on one rank, the others on two
@@ -88,6 +96,21 @@ def test_the_loss_is_that_of_documents_alone(runs):
             weight += float(weights.sum())
     assert isinstance(to_tensors(batch, torch.device("cpu")).seen, Intervals)
     assert metrics(runs / "one", "train/nats_per_token")[1].item() == pytest.approx(total / weight, rel=1e-5)
+
+
+def test_evaluate_scores_the_answers(runs, tmp_path, monkeypatch, capsys):
+    """As the run's own held-out loss; and with a causal R."""
+    monkeypatch.syspath_prepend(str(ROOT / "launch"))
+    evaluate = importlib.import_module("evaluate")
+    command = ["evaluate", "--run", runs / "one", "--corpus", runs / "valid", "--answers", "--recent", "0"]
+    monkeypatch.setattr(sys, "argv", [*map(str, command), "--json", str(tmp_path / "a.json")])
+    assert evaluate.main() == 0
+    found = json.loads((tmp_path / "a.json").read_text())[str(runs / "one")]
+    assert found["24"] == pytest.approx(metrics(runs / "one", "heldout/nats_per_token")[-1].item(), rel=1e-5)
+    assert found["0"] != found["24"] and "24 (its own)" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*map(str, command[:-1]), "40"])
+    with pytest.raises(UserError, match="40 rows of R in rows of 40"):
+        evaluate.main()
 
 
 def test_flops_count_the_pairs_and_loss_rows_of_packed_rows(runs):
