@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.mixes import write_pairs
+from support.pairs import write_pairs
 
 from megarc.config import load, to_dict
 from megarc.model import cost_of

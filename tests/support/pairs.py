@@ -1,0 +1,42 @@
+"""Short questions and answers, and the rows of the parity table that read them: packed rows, windows that change.
+
+The keys are those of ``support.runs.config``; windows have 40 rows.
+"""
+
+import numpy as np
+
+from megarc.corpus import IndexedWriter
+from megarc.corpus.indexed.manifest import write_manifest
+from megarc.corpus.packing.assemble import manifest_of
+
+_CAUSAL, _STAGE = {"recent": 0, "causal": 40, "stride": 40}, {"recent": 24, "causal": 16, "stride": 8}
+_STAGES = {"stages": [{"at": "0 steps", **_CAUSAL}, {"at": "1 steps", **_STAGE}]}
+_MIXED = {"recent": 24, "causal": 16, "mix": [{"share": 0.5, "recent": 0}, {"share": 0.25, "recent": 8}]}
+_LOSS = {"recent": {"share": 0.5, "mask": 0.3, "token": 39}}
+_PACKED = {"packing": "best_fit", "question_weight": 0.5}
+
+WINDOWS = {
+    "packed": {"data": _PACKED},
+    "packed_stages": {"data": _PACKED, "window": _STAGES, "objective": _LOSS},
+    "packed_mix": {"data": _PACKED, "window": _MIXED},
+    "stages": {"window": _STAGES, "objective": _LOSS},
+    "mix": {"window": _MIXED, "objective": _LOSS},
+}
+"""Documents packed into rows; windows that change after the first step, or by sample; a loss on R."""
+
+
+def write_pairs(prefix):
+    """A corpus of 300 short questions and answers, ids below 39."""
+    chance = np.random.default_rng(0)
+    with IndexedWriter(prefix, np.uint16) as writer:
+        for _ in range(300):
+            question, answer = chance.integers(1, 14, 2).tolist()
+            writer.add(chance.integers(0, 39, question + answer), answers=[question])
+        write_manifest(prefix, manifest_of(writer.finish(), prefix))
+
+
+def window_keys(variant, prefix):
+    """Keys of a run on that corpus."""
+    keys, source = WINDOWS[variant], [{"path": str(prefix)}]
+    data = {"train": source, "valid": source, **keys.get("data", {})}
+    return {**keys, "data": data, "model__vocabulary": 40}
