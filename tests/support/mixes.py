@@ -173,10 +173,8 @@ def run_mixes(listed, folder, steps, **changes):
 
 
 def job(mix, folder, steps, **changes):
-    if mix.variant in WINDOWS:
-        keys = window_keys(mix.variant, folder / "pairs")
-    else:
-        keys = (VARIANTS | OWN_ROWS)[mix.variant]
+    own = mix.variant in WINDOWS
+    keys = window_keys(mix.variant, folder / "pairs") if own else (VARIANTS | OWN_ROWS)[mix.variant]
     tree = config(
         folder / str(mix), mix.zero, steps, parallel__tensor=mix.tensor, parallel__pipeline=mix.pipeline,
         parallel__sequence=mix.sequence, precision=mix.precision, model__layers=mix.layers,
