@@ -84,8 +84,8 @@ def one(text: Path, prefix: Path, expected: dict[str, bytes], chance: random.Ran
         found = state(prefix, expected)
         if found.startswith("BAD") or process.returncode not in (0, 2) or "Traceback" in said:
             return f"BAD: worker killed: {found}, exit code {process.returncode}: {said[-300:]}"
-        told = "reported" if "a worker died" in said else "after its work"
-        outcome = f"worker killed ({told}), {found}"
+        when = "reported" if "a worker died" in said else "after its work"
+        outcome = f"worker killed ({when}), {found}"
     else:
         process.kill()
         process.communicate()

@@ -1,4 +1,4 @@
-"""What memory is told beforehand against what the allocator counts, for every ZeRO stage, precision and recomputation.
+"""Predicted memory against what the allocator counts, for every ZeRO stage, precision and recomputation.
 
     python benchmarks/memory.py           a model of 1.8M parameters, one process; a minute
     python benchmarks/memory.py --blocks  what one block keeps, beside the formulas of Korthikanti et al. 2022
@@ -55,9 +55,11 @@ def main() -> int:
     rows = []
     for case in found:
         cells = [f"{value:.2f}" for row in SHOWN for value in case["mib"][row]]
-        told, seen = case["mib"]["at its most"]
-        rows.append([case["zero"], case["precision"], case["recompute"], *cells, f"{told / seen:.2f}"])
-    heads = [f"{name} {kind}" for name in SHOWN.values() for kind in ("told", "seen")]
+        predicted, measured = case["mib"]["at its most"]
+        rows.append(
+            [case["zero"], case["precision"], case["recompute"], *cells, f"{predicted / measured:.2f}"]
+        )
+    heads = [f"{name} {kind}" for name in SHOWN.values() for kind in ("predicted", "measured")]
     print(table(["ZeRO", "precision", "recompute", *heads, "ratio"], rows, markdown=True))
     results = ROOT / "benchmarks" / "results" / "memory.json"
     results.write_text(json.dumps({"keys": KEYS, "cases": found}, indent=1) + "\n")
@@ -65,7 +67,7 @@ def main() -> int:
 
 
 def blocks() -> int:
-    """Bytes a token and hidden element that one block keeps, bf16: the formulas, told, eager and compiled."""
+    """Bytes a token and hidden element that one block keeps, bf16: the formulas, predicted, eager and compiled."""
     window, batch, layer = Window(128, 128, 128), 2, {"hidden": 256, "heads": 4, "vocabulary": 1000}
     cells = (window.tokens - 1) * batch * layer["hidden"]
     formulas = {
@@ -79,13 +81,13 @@ def blocks() -> int:
         one = footprint(
             ModelConfig(layers=1, **layer), execution, window, batch, torch.bfloat16, torch.device("cpu")
         )
-        found.append({"recompute": recompute, "formula": formula, "told": one.kept / cells})
+        found.append({"recompute": recompute, "formula": formula, "predicted": one.kept / cells})
         for compiled in (False, True):
             ways = execution.model_copy(update={"compile": compiled})
             few, many = (kept(ModelConfig(layers=count, **layer), ways, window, batch) for count in (2, 4))
             found[-1]["compiled" if compiled else "eager"] = (many - few) / 2 / cells
     rows = [[one["recompute"], *(f"{value:.2f}" for value in list(one.values())[1:])] for one in found]
-    print(table(["recompute", "formula", "told", "seen", "seen, compiled"], rows, markdown=True))
+    print(table(["recompute", "formula", "predicted", "measured", "measured, compiled"], rows, markdown=True))
     results = ROOT / "benchmarks" / "results" / "memory_blocks.json"
     results.write_text(
         json.dumps({"unit": "bytes / (s b h)", "layer": layer, "rows": found}, indent=1) + "\n"
@@ -109,7 +111,7 @@ def kept(config: ModelConfig, execution: ExecutionConfig, window: Window, batch:
 
 
 def run(zero: int, precision: str, recompute: str) -> dict[str, tuple[float, float]]:
-    """Each row of the table: (told, seen), in MiB."""
+    """Each row of the table: (predicted, measured), in MiB."""
     with tempfile.TemporaryDirectory() as scratch:
         keys = [*KEYS, f"parallel.zero={zero}", f"precision={precision}", f"execution.recompute={recompute}"]
         done = subprocess.run(
@@ -119,7 +121,7 @@ def run(zero: int, precision: str, recompute: str) -> dict[str, tuple[float, flo
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
     rows = re.findall(r"^(\S.+?) {2,}([\d.]+) +([\d.]+)", done.stdout.split("MiB of a rank")[1], re.M)
-    return {row: (float(told), float(seen)) for row, told, seen in rows}
+    return {row: (float(predicted), float(measured)) for row, predicted, measured in rows}
 
 
 if __name__ == "__main__":

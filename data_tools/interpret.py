@@ -27,7 +27,7 @@ examples:
   python data_tools/preprocess.py --input transcripts.jsonl --transcripts --append-eod ...
 
 Each piece is run twice, with another hash seed, time zone and host name, and stays text where its output differs
-then. A killed job goes on from O.cache with the same command; O.report.json counts what became of each piece.
+then. After a kill, the same command resumes from O.cache; O.report.json counts what became of each piece.
 """
 
 

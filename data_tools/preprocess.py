@@ -109,8 +109,8 @@ def check_division(arguments: argparse.Namespace) -> None:
         name for name in ("recent_key", "chat_key", "separator") if getattr(arguments, name) not in (None, "")
     ]
     if len(ways) > 1:
-        told = " and ".join("--" + name.replace("_", "-") for name in ways)
-        raise UserError(f"{told} divide documents in different ways; give one of them")
+        named = " and ".join("--" + name.replace("_", "-") for name in ways)
+        raise UserError(f"{named} divide documents in different ways; give one of them")
     if arguments.separator == "":
         raise UserError("--separator is empty; give the text that stands before each answer")
     if ways and arguments.transcripts:

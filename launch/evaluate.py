@@ -165,8 +165,8 @@ def segment_all(
         raise UserError("--segments scores single models, and --tiers is a stack; give --run alone")
     manifest = load_manifest(corpus.prefix)
     facts = manifest.tokenizer if manifest else None
-    told = SegmentsOf.of(facts and facts.reserved, facts and facts.end_of_document, str(corpus.prefix))
-    kinds = told.whole(corpus.tokens[: targets.stop])[targets.start :]
+    kinds_of = SegmentsOf.of(facts and facts.reserved, facts and facts.end_of_document, str(corpus.prefix))
+    kinds = kinds_of.whole(corpus.tokens[: targets.stop])[targets.start :]
     counts = [int((kinds == kind).sum()) for kind in range(len(SEGMENT_KINDS))]
     rows, found = [], {}
     for name, saved in models.items():

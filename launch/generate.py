@@ -276,7 +276,7 @@ def with_interpreter(
         )
 
 
-def told(arguments: argparse.Namespace, written: Written, tokenizer: Tokenizer) -> str:
+def in_words(arguments: argparse.Namespace, written: Written, tokenizer: Tokenizer) -> str:
     """A text as marked text; its calls go to standard error."""
     for call in written.calls:
         status = call.outcome.status if call.outcome else f"not run: {arguments.calls} calls are the limit"
@@ -323,7 +323,7 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--run", type=user_path, help="run folder, or a checkpoint in it")
     model.add_argument("--tiers", type=user_path, help="folder of a stack of tiers, or its YAML file")
     prompt = parser.add_mutually_exclusive_group(required=True)
-    prompt.add_argument("--prompt", help="text to go on from; - reads standard input")
+    prompt.add_argument("--prompt", help="text to continue; - reads standard input")
     prompt.add_argument("--prompt-file", type=user_path, metavar="FILE", help="a file with that text")
     prompt.add_argument(
         "--prompts",

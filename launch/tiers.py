@@ -26,7 +26,7 @@ EXAMPLES = """examples:
   python launch/tiers.py --config configs/tiers/two.yaml folder=runs/mine tiers.top.writes.samples=8
   python launch/tiers.py --keys               every key: type, default, meaning
 
-The same command goes on where it stopped: in the stage, at its newest checkpoint or shard."""
+The same command resumes where it stopped: in the stage, at its newest checkpoint or shard."""
 
 
 def main() -> int:

@@ -110,9 +110,9 @@ def build(kind: type[ConfigT], tree: Mapping[str, Any], place: str) -> ConfigT:
     try:
         name = _too_large(tree)
     except RecursionError:
-        raise UserError(f"{place}: a list holds itself, or lies too deep in others") from None
+        raise UserError(f"{place}: a list contains itself, or is nested too deeply") from None
     if name is not None:
-        raise UserError(f"{place}: '{name}' is a whole number beyond 64 bits")
+        raise UserError(f"{place}: '{name}' is an integer that needs more than 64 bits")
     try:
         # Through JSON, so that strict types still take a list for a tuple, a string for a path.
         return kind.model_validate_json(orjson.dumps(tree, default=str))
@@ -151,7 +151,7 @@ def read_yaml(
     ``above``: the files that led to this one.
     """
     if path.resolve() in above:
-        raise UserError(f"{path} names itself under 'base', directly or through other files")
+        raise UserError(f"{path} includes itself through 'base', directly or through other files")
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
@@ -264,7 +264,7 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     name, equals, text = override.partition("=")
     if not equals or not name:
-        raise UserError(f"'{override}' is no override; write key=value, for instance optimizer.lr=3e-4")
+        raise UserError(f"'{override}' is not an override; write key=value, for instance optimizer.lr=3e-4")
     try:
         value = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:

@@ -73,7 +73,7 @@ class Quantity:
         """
         tokens = {"samples": 1, "tokens": stride, "processed": rows}.get(self.unit)
         if tokens is None:
-            raise ValueError(f"'{self}' is no amount of samples or tokens")
+            raise ValueError(f"'{self}' is not an amount of samples or tokens")
         return self.amount / tokens
 
     def in_samples(self, *, stride: int, rows: int) -> int:

@@ -60,7 +60,7 @@ def read_rank_environment(
         rank, world = _number(environment, rank_name), _number(environment, world_name)
         if not 0 <= rank < world:
             raise UserError(
-                f"the environment says rank {rank} of {world} ({rank_name}, {world_name}); it cannot be"
+                f"the environment says rank {rank} of {world} ({rank_name}, {world_name}); that is impossible"
             )
         local_name = next((name for name in local_names if name in environment), local_names[0])
         local_rank = _number(environment, local_name) if local or local_name in environment else 0

@@ -77,7 +77,7 @@ def test_paths_below_names_are_found_too(tmp_path):
 
 @pytest.mark.parametrize("name", ["seed", "model.layers", "data.short_recent"])
 def test_numbers_beyond_64_bits_are_named(name):
-    with pytest.raises(UserError, match=f"'{name}' is a whole number beyond 64 bits"):
+    with pytest.raises(UserError, match=f"'{name}' is an integer that needs more than 64 bits"):
         load(RunConfig, None, [f"{name}={2**64}"])
     if name == "seed":
         assert load(RunConfig, None, [f"seed={2**64 - 1}"]).seed == 2**64 - 1

@@ -29,7 +29,7 @@ ARMS = {
     "text, causal s = c": ("text", ["window.recent=0", "window.causal=128"]),
     "text, causal s = L": ("text", ["window.recent=0", "window.causal=128", "window.stride=128"]),
 }
-TOLD = (
+SHOWN = (
     "train/nats_per_token",
     "speed/processed_tokens_per_second",
     "speed/mfu_exact_mask",
@@ -72,8 +72,8 @@ def train(config: str, keys: list[str], folder: Path, arguments: argparse.Namesp
     run("launch/pretrain.py", "--config", f"configs/demo/{config}.yaml", *keys, *fast,
         f"device={arguments.device}", f"folder={folder}")  # fmt: skip
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    last = [line for line in lines if TOLD[0] in line][-1]
-    return {what: last[what] for what in TOLD}
+    last = [line for line in lines if SHOWN[0] in line][-1]
+    return {what: last[what] for what in SHOWN}
 
 
 def run(*command: object) -> None:

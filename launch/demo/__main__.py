@@ -14,7 +14,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 sys.path.append(str(Path(__file__).parents[1]))
 import _needs  # noqa: F401  (ends where the packages are not there)
 from arms import Arm, train
-from scripts import cores, resource
+from scripts import cores, cpu_seconds, resource
 from show import pictures, sample, score, text_scores, what_next, what_they_make_of_r, who_is_right
 from text import prepare
 
@@ -32,6 +32,23 @@ DEMO = Path("demo")
 CAUSAL = "window.recent=0"
 
 
+def arm(name: str, label: str, config: str, *overrides: str) -> Arm:
+    return Arm(DEMO / "runs" / name, label, resource(f"configs/demo/{config}.yaml"), overrides)
+
+
+# What is compared. All of it together takes about 450 CPU-seconds; an arm on text about 65.
+POINTERS = (
+    arm("pointers-recent-causal", "[R | C]", "chase"),
+    arm("pointers-causal", "causal", "chase", CAUSAL, "window.causal=40"),
+)
+TEXT = (
+    arm("text-recent-causal", "[R | C], overlapping windows", "text"),
+    arm("text-causal-overlapping", "causal, overlapping windows", "text", CAUSAL, "window.causal=128"),
+    arm("text-causal", "causal, no overlap", "text", CAUSAL, "window.causal=128", "window.stride=128"),
+)
+PROBED = (TEXT[0], TEXT[2])
+
+
 def main() -> int:
     arguments = parser().parse_args()
     if (resources() / "setup.py").exists():  # a checkout: its configurations name files below it
@@ -40,42 +57,36 @@ def main() -> int:
         prepare(DEMO / "text")
         return 0
     begun = time.monotonic()
-    chase = [
-        arm("chase-rc", "[R | C]", "chase"),
-        arm("chase-causal", "causal", "chase", CAUSAL, "window.causal=40"),
-    ]
-    text = [
-        arm("text-rc", "[R | C], overlapping windows", "text"),
-        arm("text-overlap", "causal, overlapping windows", "text", CAUSAL, "window.causal=128"),
-        arm("text-causal", "causal, no overlap", "text", CAUSAL, "window.causal=128", "window.stride=128"),
-    ]
-    at_once = min(cores(), len(text) + len(chase))
-    heading("Phase 1 of 3: the text is Python's own library")
+    at_once = min(cores(), len(TEXT) + len(POINTERS))
+    announce(1, "make a tokenizer and a corpus from Python's own library")
     prepare(DEMO / "text")
-    heading(f"Phase 2 of 3: training five models that differ only in their window, {at_once} at a time")
-    train([*text, *chase], at_once)  # the long ones first
-    heading("Phase 3 of 3: measuring them on held-out data")
-    corpus, probed = DEMO / "text" / "heldout", [text[0], text[2]]
-    found = score(chase, text, probed, corpus, at_once)
+    announce(
+        2,
+        f"train {len(TEXT) + len(POINTERS)} small models that differ only in their window, {at_once} at a time",
+    )
+    train([*TEXT, *POINTERS], at_once)  # the long ones first
+    announce(3, "measure the models on held-out data")
+    found = score(POINTERS, TEXT, PROBED, DEMO / "text" / "heldout", at_once)
+    announce(4, "show the results")
     heading("Result 1. The mask decides: a task of following pointers")
-    who_is_right(chase, found)
+    who_is_right(POINTERS, found)
     heading("Result 2. On text: equal compute, the same held-out tokens")
-    text_scores(text, found, DEMO)
+    text_scores(TEXT, found, DEMO)
     heading(
         "Result 3. What the models make of R: the same targets under other masks, and with other text in R"
     )
-    what_they_make_of_r(probed, found, DEMO)
+    what_they_make_of_r(PROBED, found, DEMO)
     heading("Result 4. A sample from the [R | C] model")
-    sample(text[0])
+    sample(TEXT[0])
     heading("Files and pictures")
-    pictures(chase, text, found, DEMO)
-    what_next(DEMO, text[0])
-    print(f"\nThe demo took {clock(time.monotonic() - begun)}.")
+    pictures(POINTERS, TEXT, found, DEMO)
+    what_next(DEMO, TEXT[0])
+    print(f"\nThe demo took {clock(time.monotonic() - begun)} ({cpu_seconds():.0f} CPU-seconds).")
     return 0
 
 
-def arm(name: str, label: str, config: str, *overrides: str) -> Arm:
-    return Arm(DEMO / "runs" / name, label, resource(f"configs/demo/{config}.yaml"), overrides)
+def announce(phase: int, what: str) -> None:
+    heading(f"Phase {phase} of 4: {what}")
 
 
 def heading(words: str) -> None:

@@ -18,6 +18,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def cpu_seconds() -> float:
+    """CPU time of this process and of all that it has started and seen end."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
 def resource(name: str) -> Path:
     """A script or configuration of megarc; relative where it lies below the current folder."""
     path = resources() / name

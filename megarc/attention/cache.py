@@ -117,7 +117,7 @@ def attend_cached(
     recent = 0 if isinstance(seen, Intervals) else seen
     if new > held or held - new < recent:
         raise UserError(
-            f"attention: rows {held - new} to {held - 1} come alone, but R is rows 0 to {recent - 1} "
+            f"attention: rows {held - new} to {held - 1} are given alone, but R is rows 0 to {recent - 1} "
             "and is encoded in one call; give all of R first"
         )
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale

@@ -82,16 +82,16 @@ def _choose(engine: str, device: torch.device, dtype: torch.dtype, head_dim: int
             raise UserError(f"no attention engine '{engine}'; there are auto, {', '.join(ENGINES)}")
         reason = ENGINES[engine].refuse(device, dtype, head_dim)
         if reason is not None:
-            raise UserError(f"attention engine '{engine}' cannot serve here: {reason}; use engine: auto")
+            raise UserError(f"attention engine '{engine}' cannot be used here: {reason}; use engine: auto")
         return engine, "asked for"
     passed: list[str] = []
     for module in _AUTO:
         name, reason = module.NAME, module.refuse(device, dtype, head_dim)
         if reason is None:
             skipped = f"; not {', not '.join(passed)}" if passed else ""
-            return name, f"the first that serves {dtype} of head_dim {head_dim} on {device}{skipped}"
+            return name, f"the first that supports {dtype} of head_dim {head_dim} on {device}{skipped}"
         passed.append(f"{name}: {reason}")
-    raise UserError("no attention engine serves here: " + "; ".join(passed))
+    raise UserError("no attention engine can be used here: " + "; ".join(passed))
 
 
 # ---- what may come in

@@ -27,7 +27,7 @@ Modifier = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 def refuse(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
     """Why this engine cannot serve, or None."""
     if dtype == torch.float64:
-        return "it takes no float64"
+        return "it does not support float64"
     if device.type == "cuda" and not torch.cuda.is_available():
         return "no CUDA device is here"
     if device.type not in ("cpu", "cuda"):

@@ -23,9 +23,9 @@ class MicroConfig(Config):
     largest: int | None = key(
         None, "the largest micro-batch that is tried; null: four times a rank's share of the batch", ge=1
     )
-    repeats: int = key(3, "timed steps of each size; the fastest counts", ge=1)
+    repeats: int = key(3, "timed steps of each size; the fastest is used", ge=1)
     recompute: list[Recompute] = key(["none", "full"], "settings of execution.recompute that are tried")
-    knee: float = key(0.03, "the smallest size within this share of the fastest is taken", ge=0, lt=1)
+    knee: float = key(0.03, "the smallest size within this share of the fastest is chosen", ge=0, lt=1)
 
 
 class BranchConfig(Config):

@@ -44,7 +44,7 @@ def submit(jobs: Sequence[Job], script: Path, options: Sequence[str], place: Pat
         done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
     except FileNotFoundError:
         raise UserError(
-            f"there is no sbatch here; {command_file} is written: start it where SLURM is, or leave --submit out"
+            f"there is no sbatch here; {command_file} is written: run it on a machine with SLURM, or leave --submit out"
         ) from None
     if done.returncode:
         raise UserError(f"sbatch refused: {shortened(done.stderr.strip())}; the command is in {command_file}")

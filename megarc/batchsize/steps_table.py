@@ -40,7 +40,7 @@ class StepsTable:
         listed = sorted(points, key=lambda point: point[0])
         for batch, steps in listed:
             if not (math.isfinite(batch) and batch > 0):
-                raise UserError(f"{place}: batch {batch:g} is no size; batches are above 0")
+                raise UserError(f"{place}: batch {batch:g} is not a batch size; a batch size is above 0")
             if steps is not None and not (math.isfinite(steps) and steps > 0):
                 raise UserError(f"{place}: batch {batch:g} has {steps:g} steps; steps are above 0")
         _check_reached(listed, place)
@@ -75,7 +75,7 @@ def read_steps(path: Path, tolerance: float = 0.0) -> StepsTable:
     rows = [[cell.strip() for cell in row] for row in rows]
     filled = [(number, row) for number, row in enumerate(rows, start=1) if any(row)]
     if not filled:
-        raise UserError(f"{path} is empty; it needs a first line 'batch,steps' and a line a run below")
+        raise UserError(f"{path} is empty; its first line must be 'batch,steps', then one line for each run")
     header = [cell.lower() for cell in filled[0][1]]
     if not {"batch", "steps"} <= set(header):
         found = ",".join(filled[0][1])
@@ -95,7 +95,7 @@ def _number(text: str, place: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise UserError(f"{place}: {text!r} is no number") from None
+        raise UserError(f"{place}: {text!r} is not a number") from None
 
 
 def _check_reached(points: Sequence[tuple[float, float | None]], place: str) -> None:

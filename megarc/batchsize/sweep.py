@@ -81,7 +81,7 @@ def outcome(study: StudyConfig, jobs: Mapping[Cell, Job]) -> Outcome:
     """Of runs that are finished.
 
     Raises:
-        UserError: where some batch never reached the target: the best of each is told.
+        UserError: where some batch never reached the target: the message gives the best of each.
     """
     keys = study.tune.steps
     curves = {cell: _curve(job) for cell, job in jobs.items()}
@@ -91,9 +91,9 @@ def outcome(study: StudyConfig, jobs: Mapping[Cell, Job]) -> Outcome:
     target = keys.target if keys.target is not None else math.ceil(1000 * max(best.values())) / 1000
     missed = {batch: loss for batch, loss in best.items() if loss > target}
     if missed:
-        told = ", ".join(f"batch {batch}: {loss:.4f}" for batch, loss in missed.items())
+        best = ", ".join(f"batch {batch}: {loss:.4f}" for batch, loss in missed.items())
         raise UserError(
-            f"the target of {target:g} nats was never reached by all seeds; the best is {told}. Train longer "
+            f"the target of {target:g} nats was never reached by all seeds; the best is {best}. Train longer "
             f"(length, tune.steps.floor), or take a target of {max(best.values()):.4f} or more"
         )
     points, noise, rates = [], [], {}

@@ -50,7 +50,7 @@ def open_stream(
     """
     configs = config.train if which == "train" else config.valid
     if not configs:
-        raise UserError(f"data.{which} names no source; add one, for instance {{kind: corpus, path: PREFIX}}")
+        raise UserError(f"data.{which} is empty; add a source, for instance {{kind: corpus, path: PREFIX}}")
     shapes = shapes or Shapes.one(window)
     if which == "valid" and shapes.mix:
         shapes = Shapes.one(shapes.own)
@@ -125,7 +125,7 @@ def _corpus_maker(isolate: bool, packing: str, question_weight: float) -> Maker:
         if packing != "windows":
             if corpus.answers is None and corpus.manifest and corpus.manifest.answers_digest:
                 raise UserError(
-                    f"{config.path}.answers is missing, and {config.path}.json tells of it; copy it too"
+                    f"{config.path}.answers is missing, but {config.path}.json lists it; copy it too"
                 )
             return PackedCorpus(
                 corpus, window, facts, packing=packing, part=config.part, question_weight=question_weight
@@ -194,8 +194,6 @@ def _shares(blend: str, configs: Sequence[SourceConfig], sources: Sequence[Sourc
     for config, source in zip(configs, sources, strict=True):
         facts = source.facts
         if not facts.tokens or not facts.documents:
-            raise UserError(
-                f"data.blend is 'documents', and {facts.name} does not know its documents; use 'tokens'"
-            )
+            raise UserError(f"data.blend is 'documents', but {facts.name} has no documents; use 'tokens'")
         shares.append(config.weight * facts.tokens / facts.documents)
     return shares

@@ -17,7 +17,7 @@ def _parse_share(value: Any) -> Any:
     try:
         return float(Fraction(value.replace(" ", "")))
     except (ValueError, ZeroDivisionError):
-        raise ValueError(f"{value!r} is no share; write it like 0.25 or 1/64") from None
+        raise ValueError(f"{value!r} is not a share; write it like 0.25 or 1/64") from None
 
 
 Share = Annotated[float, BeforeValidator(_parse_share)]

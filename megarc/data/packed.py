@@ -95,8 +95,8 @@ class PackedCorpus:
         self._order = np.argsort(row, kind="stable")
         self._first = np.concatenate([[0], np.cumsum(np.bincount(row))])
         self.filling = self._filled(int(length.sum()))
-        told = [corpus.digest, packing, window.rows, *map(str, part)]
-        self.digest = "packed-" + hashlib.sha256(repr(told).encode()).hexdigest()
+        identity = [corpus.digest, packing, window.rows, *map(str, part)]
+        self.digest = "packed-" + hashlib.sha256(repr(identity).encode()).hexdigest()
         self.facts = replace(facts, tokens=int(length.sum()), documents=len(start), note=self._note(packing))
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
 """Asks the system for the pages of a memory map that are about to be read, and lets go of old ones.
 
 Touched one after the other, a batch's windows would each wait for the disk, and
-each would bring 128 KB of neighbours along that nobody wants. Told of all of them
+each would bring 128 KB of neighbours along that nobody wants. Asked for all of them
 beforehand, the system fetches only their pages, all at once. Where they are in
 memory already this costs half a microsecond a window.
 

@@ -407,7 +407,7 @@ def _fill(batch: Batch, rows: Indices, samples: Samples) -> None:
         if given is not None:
             if into is None:
                 raise ValueError(
-                    "a source gives weights, documents, positions or ends of R now, and gave none with its sample 0"
+                    "a source gives weights, documents, positions or ends of R now, but gave none with its sample 0"
                 )
             into[rows] = given
 

@@ -23,7 +23,7 @@ from megarc.data.windows import StridedCorpus
 from megarc.window import Window
 
 KINDS = ("text", "code", "output")
-_PART = 1 << 20  # tokens told apart at once
+_PART = 1 << 20  # tokens whose kinds are found at once
 _LOOK_BACK = 4096  # tokens at first, then twice as many
 
 SegmentKinds: TypeAlias = npt.NDArray[np.int8]
@@ -122,8 +122,8 @@ class Transcripts:
     ) -> None:
         self._base, self._window, self._segments = base, window, segments
         self._weights = np.asarray([getattr(weights, kind) for kind in KINDS], dtype=np.float32)
-        told = orjson.dumps([base.digest, self._weights.tolist()])
-        self.digest = "transcripts-" + hashlib.sha256(told).hexdigest()
+        identity = orjson.dumps([base.digest, self._weights.tolist()])
+        self.digest = "transcripts-" + hashlib.sha256(identity).hexdigest()
 
     @property
     def facts(self) -> Facts:

@@ -64,10 +64,10 @@ def read_hostfile(path: Path) -> dict[str, int]:
             continue
         found = _ENTRY.match(text)
         if not found or int(found[2]) == 0:
-            raise UserError(f"{path}, line {number}: {text!r} is no entry; write: node-1 slots=8")
+            raise UserError(f"{path}, line {number}: {text!r} is not a valid entry; write: node-1 slots=8")
         if found[1] in hosts:
             raise UserError(
-                f"{path}, line {number}: {found[1]} stands there twice; give it all its slots once"
+                f"{path}, line {number}: {found[1]} is listed twice; list it once with all its slots"
             )
         hosts[found[1]] = int(found[2])
     if not hosts:
@@ -119,7 +119,7 @@ def _problems(name: str, slots: int, answer: dict[str, Any], code: str | None, h
     if hosts > 1 and all(address.startswith(_LOOPBACK) for address in answer["addresses"]):
         means = answer["addresses"][0] if answer["addresses"] else "nothing"
         found.append(
-            f"its name {answer['name']} means {means} there, so others cannot answer it; mend /etc/hosts"
+            f"its name {answer['name']} means {means} there, so other hosts cannot reach it; correct /etc/hosts"
         )
     if abs(answer["clock"]) > CLOCK_SECONDS:
         found.append(f"its clock is {answer['clock']:+.0f} s off this host's")

@@ -34,7 +34,7 @@ def as_table(run: DryRun) -> str:
         f"{'one block, computed again':<38}{run.recomputed_bytes / _GIB:>9.3f}",
         f"{'together':<38}{bytes_together(run) / _GIB:>9.3f}",
         "",
-        f"{'a step tells others':<34}{'group':>10}{'ranks':>7}{'times':>8}{'elements each':>15}",
+        f"{'communication of a step':<34}{'group':>10}{'ranks':>7}{'times':>8}{'elements each':>15}",
     ]
     lines += [
         f"{one.what:<34}{one.group:>10}{one.ranks:>7}{one.times:>8}{human(one.elements):>15}"

@@ -1,4 +1,4 @@
-"""The stack against its controls: trained, scored on the same tokens, told."""
+"""The stack against its controls: trained, scored on the same tokens, compared in words."""
 
 from __future__ import annotations
 

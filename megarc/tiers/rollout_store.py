@@ -24,7 +24,7 @@ from megarc.tiers.config import WritesConfig
 from megarc.window import Window
 
 FORMAT = "megarc roll-outs"
-_FOUND = ("content", "sampled")  # told by the files, not planned
+_FOUND = ("content", "sampled")  # read from the files, not planned
 
 Written: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 """Tokens and log-probabilities, both [boundaries, K, m]."""
@@ -156,7 +156,7 @@ def exists(prefix: Path, facts: RolloutFacts) -> bool:
         if name not in _FOUND and mine[name] != theirs[name]
     ]
     raise UserError(
-        f"{prefix} holds other roll-outs: {'; '.join(other)}. "
+        f"{prefix} contains other roll-outs: {'; '.join(other)}. "
         f"Remove {prefix}.* to make them again, or give another name"
     )
 
@@ -179,7 +179,7 @@ def _read_sidecar(prefix: Path) -> RolloutFacts:
             done = len(list(parts.glob("shard-*.npz")))
             raise UserError(
                 f"the roll-outs {prefix} are unfinished: {done} shards are there; give the command that makes "
-                "them (launch/rollouts.py) again, it goes on from these"
+                "them (launch/rollouts.py) again; it resumes from these"
             ) from None
         raise UserError(
             f"no such roll-outs: there is no file {path}; launch/rollouts.py makes them"

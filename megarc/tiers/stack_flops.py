@@ -39,7 +39,7 @@ def stack_flops(plan: StackPlan) -> float:
 
 
 def flops_per_window(plan: StackPlan, run: RunConfig) -> int:
-    """Training FLOPs of a window; the vocabulary is the data's, which a trained run has told."""
+    """Training FLOPs of a window; the vocabulary is the data's, which a trained run has recorded."""
     known = run_config(find_checkpoint(plan.run(plan.own[0]).folder)).model.vocabulary
     model = run.model.model_copy(update={"vocabulary": known})
     return cost_of(model, run.window.build()).training_flops
@@ -48,7 +48,7 @@ def flops_per_window(plan: StackPlan, run: RunConfig) -> int:
 def _rollout_flops(plan: StackPlan, writer: str, reader: str) -> float:
     """Of a writer's roll-outs at every boundary of a reader's split."""
     if plan.tier(writer).huggingface is not None:
-        return 0.0  # not ours: what it costs is not told here
+        return 0.0  # not a model of ours: its cost is unknown
     run, writes = run_config(find_checkpoint(plan.run(writer).folder)), plan.tier(writer).writes
     window = run.window.build()
     boundaries = Rollouts(plan.prefix(writer, reader)).facts.boundaries

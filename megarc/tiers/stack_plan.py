@@ -161,5 +161,5 @@ def open_stack(path: Path) -> StackPlan:
     """
     file = path / "stack.yaml" if path.is_dir() else path
     if not file.exists():
-        raise UserError(f"{path} is no stack: there is no file {file}; launch/tiers.py makes stacks")
+        raise UserError(f"{path} is not a stack: there is no file {file}; launch/tiers.py makes stacks")
     return StackPlan(load(StackConfig, file))

@@ -20,7 +20,7 @@ def how_it_ended(ending: Ending, config: RunConfig, total: int) -> str:
     newest = _newest(RunFolder(config.folder))
     step = f"step {layout.step_of(newest) if newest else 0} of {total}"
     if ending is Ending.SAVED:
-        return f"saved before its end, at {step}: {newest}; next: the same command goes on from there"
+        return f"stopped and saved at {step}: {newest}; next: the same command resumes from there"
     held_out = config.data.valid or config.data.train
     corpus = next((source.path for source in held_out if source.path is not None), "CORPUS")
     command = f"python launch/evaluate.py --run {config.folder} --corpus {corpus}"
@@ -34,8 +34,10 @@ def failure_logged(folder: RunFolder, where: Callable[[], str]) -> Iterator[None
         yield
     except BaseException:
         newest = _newest(folder)
-        next_time = f"goes on from {newest}" if newest else "begins again: there is no checkpoint yet"
-        log.error(f"failed at {where()}; once the cause is mended, the same command {next_time}")
+        next_time = (
+            f"resumes from {newest}" if newest else "starts from the beginning: there is no checkpoint yet"
+        )
+        log.error(f"failed at {where()}; once the cause is fixed, the same command {next_time}")
         raise
 
 

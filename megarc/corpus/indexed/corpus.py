@@ -154,14 +154,14 @@ class IndexedCorpus:
 
     def _check_against(self, size: int, idx_path: Path, bin_path: Path) -> None:
         sequences, width = len(self.lengths), self.dtype.itemsize
-        told = 0
+        expected = 0
         if sequences:
-            told = int(self._pointers[-1]) + int(self.lengths[-1]) * width
+            expected = int(self._pointers[-1]) + int(self.lengths[-1]) * width
             if self._pointers[0] != 0:
                 raise UserError(f"{idx_path} is damaged: its first sequence does not begin at byte 0")
-        if size != told:
-            state = "cut short" if size < told else "longer than that"
-            raise UserError(f"{bin_path} has {size} bytes where {idx_path} tells of {told}: it is {state}")
+        if size != expected:
+            state = "cut short" if size < expected else "longer than that"
+            raise UserError(f"{bin_path} has {size} bytes where {idx_path} says {expected}: it is {state}")
         if self._first_sequence[0] != 0 or self._first_sequence[-1] != sequences:
             raise UserError(f"{idx_path} is damaged: its documents do not cover its {sequences} sequences")
         if max(sequences, len(self._first_sequence)) <= CHECKED_WHOLE:
@@ -200,11 +200,13 @@ def _map_index(path: Path) -> tuple[tuple[Any, Any, Any], np.dtype[Any]]:
     """``(lengths, pointers, first sequences)`` mapped from an .idx, and the type of the tokens."""
     size = path.stat().st_size
     if size < HEADER.size:
-        raise UserError(f"{path} is no index of a corpus: it has {size} bytes, a header has {HEADER.size}")
+        raise UserError(
+            f"{path} is not an index of a corpus: it has {size} bytes, a header has {HEADER.size}"
+        )
     with path.open("rb") as file:
         magic, version, code, sequences, edges = HEADER.unpack(file.read(HEADER.size))
         if magic != MAGIC:
-            raise UserError(f"{path} is no index of a corpus: it does not begin with MMIDIDX")
+            raise UserError(f"{path} is not an index of a corpus: it does not begin with MMIDIDX")
         if version != 1:
             raise UserError(f"{path} is written in version {version} of the format; this reads version 1")
         if code not in DTYPES:

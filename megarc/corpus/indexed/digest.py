@@ -2,7 +2,7 @@
 
 The tree's leaves cover 1 MiB each; two neighbours hash to their parent, an odd
 last one passes through. A manifest keeps one layer of at most 2048 nodes, so a
-flipped byte can be told to within one node; the root doesn't depend on which.
+flipped byte can be located to within one node; the root doesn't depend on which.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ def load_manifest(prefix: str | Path) -> Manifest | None:
     except orjson.JSONDecodeError as error:
         raise UserError(f"the manifest {path} is damaged: it is not valid JSON ({error})") from None
     if not isinstance(tree, dict) or tree.get("format") != FORMAT:
-        raise UserError(f"{path} is no manifest of a corpus; move it away, or pack the corpus again")
+        raise UserError(f"{path} is not a manifest of a corpus; move it away, or pack the corpus again")
     if tree.get("version") != VERSION:
         raise UserError(f"the manifest {path} has version {tree.get('version')}; this megarc reads {VERSION}")
     if tree.pop("checksum", None) != _checksum(tree):

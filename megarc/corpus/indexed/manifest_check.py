@@ -37,8 +37,8 @@ def check_manifest(prefix: Path, manifest: Manifest, found: Mapping[str, Any]) -
 
 def _differences(prefix: Path, manifest: Manifest, found: Mapping[str, Any]) -> Iterator[str]:
     for name, value in found.items():
-        if (told := getattr(manifest, name)) != value:
-            yield f"it tells of {name} {told}, the files have {value}"
+        if (stated := getattr(manifest, name)) != value:
+            yield f"it says {name} {stated}, the files have {value}"
     yield from _answers_differ(prefix, manifest.answers_digest)
     if manifest.sampled_digest is not None:
         if cheap_digest(prefix) != manifest.sampled_digest:
@@ -53,12 +53,12 @@ def _differences(prefix: Path, manifest: Manifest, found: Mapping[str, Any]) -> 
         for place in sorted({0, len(nodes.nodes) // 2, len(nodes.nodes) - 1}):
             begin = place * LEAF_BYTES
             if nodes.nodes and leaf_digests(Path(f"{prefix}.bin"), begin, begin + 1) != [nodes.nodes[place]]:
-                yield f"the .bin differs behind byte {begin}"
+                yield f"the .bin differs after byte {begin}"
 
 
-def _answers_differ(prefix: Path, told: str | None) -> Iterator[str]:
+def _answers_differ(prefix: Path, stated: str | None) -> Iterator[str]:
     path = answers_path(prefix)
-    if path.exists() != (told is not None):
-        yield f"it tells of {'an' if told else 'no'} .answers, and there is {'none' if told else 'one'}"
-    elif told is not None and path.stat().st_size <= _READ_WHOLE_BELOW and file_digest(path) != told:
+    if path.exists() != (stated is not None):
+        yield f"it lists {'an' if stated else 'no'} .answers file, and there is {'none' if stated else 'one'}"
+    elif stated is not None and path.stat().st_size <= _READ_WHOLE_BELOW and file_digest(path) != stated:
         yield "the .answers has another digest"

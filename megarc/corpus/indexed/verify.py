@@ -100,15 +100,15 @@ def _read(corpus: IndexedCorpus, vocabulary: int | None, *, quiet: bool) -> tupl
 
 def _against(manifest: Manifest, corpus: IndexedCorpus, tree: Tree) -> Iterator[str]:
     for name, value in corpus.facts.items():
-        told = getattr(manifest, name)
-        if told != value:
-            yield f"{corpus.prefix}.json tells of {name} {told}, the files have {value}"
+        stated = getattr(manifest, name)
+        if stated != value:
+            yield f"{corpus.prefix}.json says {name} {stated}, the files have {value}"
     index = file_digest(Path(f"{corpus.prefix}.idx"))
     if index != manifest.idx_digest:
-        yield f"{corpus.prefix}.idx is not the file that its manifest tells of"
+        yield f"{corpus.prefix}.idx is not the file that its manifest describes"
     yield from _changed_nodes(manifest.bin_digests, tree, f"{corpus.prefix}.bin")
     if _answers_digest(corpus) != manifest.answers_digest:
-        yield f"{corpus.prefix}.answers is not the file that its manifest tells of"
+        yield f"{corpus.prefix}.answers is not the file that its manifest describes"
     told_content = content_digest(
         dtype_code(corpus.dtype), manifest.idx_digest, manifest.bin_digests.root, manifest.answers_digest
     )
@@ -140,18 +140,20 @@ def _wrong_answers(corpus: IndexedCorpus) -> Iterator[str]:
         )
 
 
-def _changed_nodes(told: BinDigests, tree: Tree, path: str) -> Iterator[str]:
-    if told.node_bytes != tree.node_bytes or len(told.nodes) != len(tree.nodes):
-        yield f"{path} is not the file that its manifest tells of"
+def _changed_nodes(recorded: BinDigests, tree: Tree, path: str) -> Iterator[str]:
+    if recorded.node_bytes != tree.node_bytes or len(recorded.nodes) != len(tree.nodes):
+        yield f"{path} is not the file that its manifest describes"
         return
-    changed = [i for i, nodes in enumerate(zip(told.nodes, tree.nodes, strict=True)) if nodes[0] != nodes[1]]
+    changed = [
+        i for i, nodes in enumerate(zip(recorded.nodes, tree.nodes, strict=True)) if nodes[0] != nodes[1]
+    ]
     for node in changed[:10]:
-        start = node * told.node_bytes
-        yield f"{path} has changed between bytes {start} and {start + told.node_bytes}"
+        start = node * recorded.node_bytes
+        yield f"{path} has changed between bytes {start} and {start + recorded.node_bytes}"
     if len(changed) > 10:
         yield f"{path} has changed in {len(changed) - 10} more such places"
-    if not changed and told.root != tree.root:
-        yield f"{path} is not the file that its manifest tells of"
+    if not changed and recorded.root != tree.root:
+        yield f"{path} is not the file that its manifest describes"
 
 
 def _text_bytes(corpus: IndexedCorpus, tokenizer: Tokenizer) -> int:

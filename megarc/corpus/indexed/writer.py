@@ -73,16 +73,16 @@ class IndexedWriter:
         Args:
             answers: the tokens before each one's answer, where documents are divided; with all or none.
         """
-        told = np.asarray([len(tokens)] if lengths is None else lengths, dtype=np.int32)
+        counts = np.asarray([len(tokens)] if lengths is None else lengths, dtype=np.int32)
         data = memoryview(np.ascontiguousarray(tokens, dtype=self.dtype)).cast("B")
-        if told.sum(dtype=np.int64) != len(tokens):
-            raise ValueError(f"{len(tokens)} tokens, but the lengths add up to {told.sum()}")
+        if counts.sum(dtype=np.int64) != len(tokens):
+            raise ValueError(f"{len(tokens)} tokens, but the lengths add up to {counts.sum()}")
         try:
             self._bin.write(data)
         except OSError as error:
             raise cannot_write(self._bin_path, error) from error
         self._tree.update(data)
-        self._lengths.append(told)
+        self._lengths.append(counts)
         if answers is not None:
             self._answers.append(np.asarray(answers, dtype=np.uint32))
 

@@ -83,11 +83,11 @@ def find_inputs(
             found[name] = _input(path, format)
     passed = +passed  # without zeros
     if not found:
-        raise UserError(f"there is nothing to read (passed over: {told(passed) or 'nothing'})")
+        raise UserError(f"there is nothing to read (skipped: {in_words(passed) or 'nothing'})")
     return list(found.values()), passed
 
 
-def told(passed: Counter[str]) -> str:
+def in_words(passed: Counter[str]) -> str:
     """What was passed over, in one line."""
     counts = [f"{count} {reason}" for reason, count in passed.most_common()]
     return ", ".join(counts[:8]) + (f", {len(counts) - 8} more kinds" if len(counts) > 8 else "")
@@ -200,19 +200,19 @@ def _input(path: Path, format: str | None) -> Input:
     if str(path) == "-":
         # Workers lose descriptor 0, so they read a copy of it.
         return Input(Path(f"/dev/fd/{os.dup(0)}"), "-", format or "jsonl", "", 0, os.getpid())
-    told, compression = _kind(path)
+    kind, compression = _kind(path)
     try:
         status = path.stat()
         # A pipe can be read only once; a text file of a folder of millions is not opened for this.
-        if path.is_file() and told != "text":
+        if path.is_file() and kind != "text":
             compression = compression or compression_of(path)
-            if told is None and format is None and status.st_size:
-                told = format_of(path, compression)
-                if told is None:
+            if kind is None and format is None and status.st_size:
+                kind = format_of(path, compression)
+                if kind is None:
                     raise UserError(
                         f"{path} holds neither text nor JSON lines nor parquet, as far as its first bytes tell; say "
                         "how to read it with --format, or leave it out with --exclude"
                     )
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    return Input(path, str(path), format or told or "text", compression, status.st_size, status.st_mtime_ns)
+    return Input(path, str(path), format or kind or "text", compression, status.st_size, status.st_mtime_ns)

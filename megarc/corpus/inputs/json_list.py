@@ -30,7 +30,7 @@ def json_list_elements(stream: BinaryIO, name: str) -> Iterator[tuple[int, Any]]
         number += 1
     source.expect("]")
     if source.peek():
-        raise UserError(f"{name} is no valid JSON: something follows the list")
+        raise UserError(f"{name} is not valid JSON: something follows the list")
 
 
 class _Buffer:
@@ -56,7 +56,7 @@ class _Buffer:
         found = self.peek()
         if found != character:
             seen = f"'{found}'" if found else "the file's end"
-            raise UserError(f"{self.name} is no valid JSON list: '{character}' expected, {seen} found")
+            raise UserError(f"{self.name} is not a valid JSON list: '{character}' expected, {seen} found")
         self.at += 1
 
     def value(self, number: int) -> Any:
@@ -68,7 +68,7 @@ class _Buffer:
                 value, end = self.scanner.raw_decode(self.text, self.at)
             except (json.JSONDecodeError, RecursionError) as error:
                 if self.ended:
-                    raise UserError(f"{self.name}: element {number} is no valid JSON ({error})") from None
+                    raise UserError(f"{self.name}: element {number} is not valid JSON ({error})") from None
             else:
                 # A number at the end of the buffer may go on.
                 if end < len(self.text) or self.ended:

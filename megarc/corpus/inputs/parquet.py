@@ -93,7 +93,7 @@ def _opened(source: Any, name: str) -> Any:
     try:
         return parquet.ParquetFile(source, pre_buffer=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"{name} is no parquet file, or a damaged one: {error}") from None
+        raise UserError(f"{name} is not a parquet file, or it is damaged: {error}") from None
 
 
 def _pyarrow() -> Any:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from megarc.corpus.inputs.document_fields import Choice
 from megarc.corpus.inputs.documents import read_span
-from megarc.corpus.inputs.find_files import Input, find_inputs, told
+from megarc.corpus.inputs.find_files import Input, find_inputs, in_words
 from megarc.corpus.inputs.split_files import cut
 from megarc.corpus.packing.document_keys import order_keys
 from megarc.corpus.packing.shard import RECORD
@@ -36,7 +36,7 @@ def sampled_texts(
     """
     inputs, passed = find_inputs(named, exclude, format)
     if passed:
-        say(f"passed over: {told(passed)}")
+        say(f"skipped: {in_words(passed)}")
     size = sum(file.bytes * (_EXPANSION if file.compression else 1.0) for file in inputs)
     share = min(1.0, sample_bytes / max(size, 1.0))
     if share < 1:

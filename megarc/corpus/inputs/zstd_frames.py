@@ -18,7 +18,7 @@ _RLE_BLOCK = 1
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Bytes ``start`` to ``stop`` of the file; ``content`` bytes when decompressed, None where not told."""
+    """Bytes ``start`` to ``stop`` of the file; ``content`` bytes when decompressed, None where unknown."""
 
     start: int
     stop: int

@@ -88,7 +88,7 @@ def join_parts(prefix: Path, *, max_bad: float, quiet: bool = False, if_free: bo
         shards = _parts_in(folder)
         plan = shards[0].facts.job
         if plan is None:
-            raise UserError(f"{shards[0].path} holds no plan; pack it again")
+            raise UserError(f"{shards[0].path} contains no plan; pack it again")
         _check_parts(shards, plan)
         manifests = join_shards(shards, plan, prefix, max_bad, quiet=quiet)
         shutil.rmtree(folder, ignore_errors=True)

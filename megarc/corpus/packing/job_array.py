@@ -1,4 +1,4 @@
-"""Which part of a job this process packs: told, or its place among what srun or mpirun started."""
+"""Which part of a job this process packs: as the user says, or by its rank under srun or mpirun."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from megarc.errors import UserError
 from megarc.rank_environment import read_rank_environment
 
 
-def this_part(told: str | None, environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
-    """Part i of n, from ``told``: ``3/8``, ``auto`` (or None), ``mpi`` (asks mpi4py) or ``none``.
+def this_part(part: str | None, environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """Part i of n, from ``part``: ``3/8``, ``auto`` (or None), ``mpi`` (asks mpi4py) or ``none``.
 
     Raises:
-        UserError: where ``told`` is none of these, or mpi4py is absent.
+        UserError: where ``part`` is none of these, or mpi4py is absent.
     """
-    if told == "none":
+    if part == "none":
         return 0, 1
-    if told == "mpi":
+    if part == "mpi":
         return _from_mpi()
-    if told in (None, "auto"):
+    if part in (None, "auto"):
         place = read_rank_environment(environment, local=False)  # packing asks for no device
         return place.rank, place.world
-    index, slash, parts = str(told).partition("/")
+    index, slash, parts = str(part).partition("/")
     if not slash or not index.isdecimal() or not parts.isdecimal() or not int(index) < int(parts):
-        raise UserError(f"--part {told}: write i/n, such as 0/8 for the first of eight; or auto, mpi, none")
+        raise UserError(f"--part {part}: write i/n, such as 0/8 for the first of eight; or auto, mpi, none")
     return int(index), int(parts)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from megarc.corpus.indexed.manifest import Manifest, PackSettings, load_manifest
-from megarc.corpus.inputs.find_files import find_inputs, told
+from megarc.corpus.inputs.find_files import find_inputs, in_words
 from megarc.corpus.inputs.split_files import cut, uncut
 from megarc.corpus.packing.assemble import join_parts, join_shards
 from megarc.corpus.packing.bad_lines import check_early
@@ -116,7 +116,7 @@ def _prepare(request: PackRequest) -> tuple[Job, Plan, list[int]]:
         request.say(line)
     inputs, passed = find_inputs(request.inputs, request.exclude, request.settings.format)
     if passed:
-        request.say(f"passed over: {told(passed)}")
+        request.say(f"skipped: {in_words(passed)}")
     if parts > 1 and any(file.name == "-" for file in inputs):
         raise UserError("standard input cannot be packed in parts: write it to files first")
     pieces = cut(inputs)
@@ -156,7 +156,7 @@ def _work(job: Job, todo: Sequence[int], request: PackRequest) -> None:
     """Packs the pieces that are not whole yet."""
     left = [piece for piece in todo if not job.shards(piece)]
     if len(left) < len(todo):
-        request.say(f"going on: {len(todo) - len(left)} of {len(todo)} pieces are complete already")
+        request.say(f"resuming: {len(todo) - len(left)} of {len(todo)} pieces are complete already")
     spans = [span for piece in left for span in job.pieces[piece]]
     unsized = not all(job.inputs[span.input].sized for span in spans)
     size = None if unsized else sum(span.stop - span.start for span in spans)

@@ -81,7 +81,7 @@ def _pack_span(job: Job, span: Span, output: _Output, tell: Tell) -> None:
         settings.json_key, settings.recent_key, settings.causal_key, settings.chat_key, settings.separator
     )
     found = SpanFacts(input=span.input, start=span.start, lines=0, documents=0, rejects=0)
-    lines = documents = rejects = told = 0
+    lines = documents = rejects = reported = 0
     shown: list[tuple[int, int, str]] = []
     for block in read_span(file, span, choice):
         records, tokens = _encode(job, span.input, block, output.dropped, lines)
@@ -91,13 +91,13 @@ def _pack_span(job: Job, span: Span, output: _Output, tell: Tell) -> None:
         documents += len(records)
         output.take(records, tokens)
         # A guess, put right below; of a stream whose size nobody knows, the characters.
-        advance = min(block.characters, span.stop - span.start - told) if file.sized else block.characters
-        told += advance
+        advance = min(block.characters, span.stop - span.start - reported) if file.sized else block.characters
+        reported += advance
         tell(News(advance, len(tokens), block.lines, len(block.rejects)))
     leaves = [] if file.name == "-" else leaf_digests(file.path, span.start, span.stop)
     facts = {"lines": lines, "documents": documents, "rejects": rejects, "shown": shown, "leaves": leaves}
     output.spans.append(found.model_copy(update=facts))
-    tell(News(bytes=span.stop - span.start - told if file.sized else 0))
+    tell(News(bytes=span.stop - span.start - reported if file.sized else 0))
 
 
 def _encode(job: Job, number: int, block: Block, dropped: Counter[str], line: int) -> Batch:

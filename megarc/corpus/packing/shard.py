@@ -127,7 +127,9 @@ class Shard:
             end = file.read()
             length, magic = _END.unpack(end) if len(end) == _END.size else (0, b"")
             if magic != _MAGIC or length > size - _END.size:
-                raise UserError(f"{path} is cut short or no part of a packing job; remove it and pack again")
+                raise UserError(
+                    f"{path} is truncated, or it is not a part of a packing job; remove it and pack again"
+                )
             file.seek(size - _END.size - length)
             footer = file.read(length)
         try:
@@ -135,7 +137,7 @@ class Shard:
         except orjson.JSONDecodeError:
             tree = None
         if not isinstance(tree, dict):
-            raise UserError(f"{path} is damaged: its facts are no JSON; remove it and pack again")
+            raise UserError(f"{path} is damaged: its metadata is not JSON; remove it and pack again")
         self.facts = build(ShardFacts, tree, str(path))
         self.dtype = np.dtype(self.facts.dtype)
         self._records_at = self.facts.tokens * self.dtype.itemsize

@@ -49,7 +49,7 @@ def named_beside(tokenizer: Path) -> tuple[str, str] | None:
             continue
         except (OSError, orjson.JSONDecodeError) as error:
             raise UserError(
-                f"{path}, beside the tokenizer, cannot be read: {error}; mend or remove it"
+                f"{path}, beside the tokenizer, cannot be read: {error}; repair or remove it"
             ) from None
         found = tree.get("eos_token") if isinstance(tree, dict) else None
         token = found.get("content") if isinstance(found, dict) else found

@@ -40,7 +40,7 @@ class EngineError(UserError):
 
 
 def with_fast_engine(tokenizer: Tokenizer, say: Callable[[str], None]) -> Tokenizer:
-    """``tokenizer`` with gigatoken behind it, or itself; ``say`` is told which, and why."""
+    """``tokenizer`` with gigatoken behind it, or itself; ``say`` gets the choice and its reason."""
     if tokenizer.source is None:
         return tokenizer  # bytes need no engine
     try:
@@ -137,7 +137,7 @@ def _engine(tokenizer: Tokenizer) -> Callable[[], Encode]:
     except _NoEngineError:
         raise
     except Exception as error:  # it refuses what it cannot do in many ways
-        raise _NoEngineError(f"gigatoken cannot serve: {error}") from None
+        raise _NoEngineError(f"gigatoken cannot be used: {error}") from None
     return lambda: Engine.from_json(content).backend.encode
 
 
@@ -148,7 +148,7 @@ def _sentencepiece_json(model: bytes) -> bytes:
     # Asked for here because a whole model takes it much longer to be refused.
     trainer: Any = dict(load._fields(model)).get(load._MODEL_TRAINER_SPEC, b"")
     if load._scalars(trainer).get(load._TRAINER_MODEL_TYPE, _UNIGRAM) != _BPE:
-        raise _NoEngineError("gigatoken cannot serve: a unigram model or other, not BPE")
+        raise _NoEngineError("gigatoken cannot be used: a unigram model or other, not BPE")
     tree = orjson.loads(load.sentencepiece_to_tokenizer_json(model))
     steps = [step["type"] for step in tree["normalizer"]["normalizers"]]
     if steps != ["Replace"]:

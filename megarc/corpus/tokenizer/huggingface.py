@@ -36,7 +36,9 @@ class HuggingFaceTokenizer(Tokenizer):
         try:
             self._tokenizer = tokenizers.Tokenizer.from_buffer(content)
         except Exception as error:  # the library raises bare Exception
-            raise UserError(f"{path} is no tokenizer that the tokenizers library can read: {error}") from None
+            raise UserError(
+                f"{path} is not a tokenizer that the tokenizers library can read: {error}"
+            ) from None
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.source = content

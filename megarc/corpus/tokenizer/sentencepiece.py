@@ -26,7 +26,7 @@ class SentencePieceTokenizer(Tokenizer):
         except RuntimeError:
             loaded = False
         if not loaded:
-            raise UserError(f"{path} is no tokenizer: neither a SentencePiece model nor a tokenizer.json")
+            raise UserError(f"{path} is not a tokenizer: neither a SentencePiece model nor a tokenizer.json")
         self.source = model
         self.digest = hashlib.sha256(model).hexdigest()
         self.vocabulary_size = self._processor.vocab_size()

@@ -109,7 +109,7 @@ def go_back(
     left_out = gaps.and_also(first, count)
     if engine.groups.first:
         log.warning(
-            "goes back to step %d; the samples of steps %d to %d are left out for good: %s",
+            "returns to step %d; the samples of steps %d to %d are skipped permanently: %s",
             standing.step, bad.first, bad.last, gaps.runs(first, count),
         )  # fmt: skip
     running = Running(**standing.losses)

@@ -105,7 +105,7 @@ def tokens_of(standing: Standing, keys: dict[str, Any]) -> tuple[int, int]:
 
 def _describe_data(found: Checkpoint, standing: Standing, config: RunConfig) -> str:
     if found.standing.order == standing.order and found.standing.phase == standing.phase:
-        return f"data: goes on in the same order at sample {standing.samples - standing.begin}"
+        return f"data: continues in the same order at sample {standing.samples - standing.begin}"
     if not found.standing.order:
         imported = not found.manifest.get("moments", True)
         whose = (

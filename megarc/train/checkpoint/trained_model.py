@@ -172,7 +172,7 @@ def find_tokenizer(saved: SavedModel) -> Path:
     found = tokenizer_file(saved.checkpoint, saved.config, tokenizer_facts(saved))
     if found is None:
         raise UserError(
-            f"the run's tokenizer lies neither in {_tokenizer_folder(saved.checkpoint)} nor beside its corpora; "
+            f"the run's tokenizer is neither in {_tokenizer_folder(saved.checkpoint)} nor beside its corpora; "
             "copy it there, or give it with --tokenizer-model"
         )
     return found

@@ -91,7 +91,9 @@ def _check_gone(lock: Path, holder: dict[str, Any], token: str) -> str:
     age = _age(lock, token)
     if not _alive(holder, age):
         return f"took over the lock of {who}, which is gone"
-    gone = f" (or wait, where that host is gone: {_STALE_SECONDS:.0f} s without a sign are enough)"
+    gone = (
+        f" (or wait, if that host is gone: the lock expires after {_STALE_SECONDS:.0f} s without a heartbeat)"
+    )
     raise UserError(
         f"the run folder {lock.parent} is in use by {who}, last seen {max(0.0, age):.0f} s ago; stop that job, or "
         f"use another folder{'' if holder['host'] == socket.gethostname() else gone}"

@@ -162,7 +162,7 @@ class RunFolder:
         try:
             state = orjson.loads(self.state.read_bytes())
         except FileNotFoundError:
-            raise UserError(f"{self.path} holds no run that began: no state.json") from None
+            raise UserError(f"{self.path} contains no run that has started: there is no state.json") from None
         except (OSError, orjson.JSONDecodeError) as error:
             raise UserError(f"{self.state} cannot be read: {error}") from None
         if time.mktime(time.strptime(state["time"], _TIME)) < int(since):

@@ -166,7 +166,7 @@ class Numbers(Observer):
         assert self.bad is not None
         runs = self.gaps.runs(*self.bad.samples(self.batches))
         samples = ", ".join(f"{begin}..{begin + length - 1}" for begin, length in runs)
-        went = f" The run went back {self.running.backs} times already." if self.running.backs else ""
+        went = f" The run has already gone back {self.running.backs} times." if self.running.backs else ""
         return (
             f"steps {self.bad.first} to {self.bad.last} (samples {samples}) were bad: "
             f"{self.bad.why}.{went} Nothing of them is in the weights; look at these samples, or go on in a "

@@ -54,7 +54,7 @@ class Replicas(Observer):
         return (
             f"weights that must be equal differ after step {moment.step}: {'; '.join(found[:4])}"
             + (f" and {len(found) - 4} more" if len(found) > 4 else "")
-            + f". A memory or a device is damaged: leave that host out, and go on from a checkpoint of step "
+            + f". A memory or a device is damaged: leave that host out, and resume from a checkpoint of step "
             f"{self._equal_at} or before, when they were last seen equal (remove later ones)"
         )
 

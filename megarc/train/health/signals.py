@@ -46,7 +46,7 @@ class Signals(Observer):
             return None
         if engine.groups.first:
             why = self.seen.name if self.seen else "a signal on another rank"
-            log.info("%s: saves at step %d and ends; the same command goes on from there", why, moment.step)
+            log.info("%s: saves at step %d and ends; the same command resumes from there", why, moment.step)
         return Ending.SAVED
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -136,5 +136,5 @@ def _in_samples(amount: Quantity, shapes: Shapes) -> int:
     if amount.unit == "samples":
         return math.ceil(amount.amount)
     if amount.unit not in ("tokens", "processed"):
-        raise ValueError(f"'{amount}' is no amount of samples or tokens")
+        raise ValueError(f"'{amount}' is not an amount of samples or tokens")
     return shapes.samples_of(amount.amount, predicted_by if amount.unit == "tokens" else processed_by)

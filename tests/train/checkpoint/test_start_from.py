@@ -208,7 +208,7 @@ def standing_of(folder, name):
 def test_the_data_go_on_or_begin_a_phase_and_it_is_said(runs):
     folder, tapes, _ = runs
     assert [step[0] for step in tapes["same"].samples] == [32, 40]
-    assert "data: goes on in the same order at sample 32" in said(folder, "same")
+    assert "data: continues in the same order at sample 32" in said(folder, "same")
     assert [step[0] for step in tapes["text"].samples] == [0, 8]
     assert "data: new phase, begins at 0; another order, by data.train" in said(folder, "text")
     assert "data: new phase, begins at 0; another order, by window.stride" in said(folder, "window")

@@ -65,7 +65,7 @@ def test_the_script_exits_with_75_and_then_with_0(tmp_path):
     state = json.loads((tmp_path / "run" / "state.json").read_bytes())
     assert state["state"] == "saved" and 0 < state["step"] < 4000
     saved = f"saved before its end, at step {state['step']} of 4000: {tmp_path}/run/checkpoints/step-"
-    assert saved in said.splitlines()[-1] and said.endswith("the same command goes on from there\n")
+    assert saved in said.splitlines()[-1] and said.endswith("the same command resumes from there\n")
     more = [f"length={state['step'] + 2} steps", "schedule.kind=constant"]
     again = processes.run([*command, *more], capture_output=True, text=True, timeout=100)
     assert again.returncode == 0, again.stderr
