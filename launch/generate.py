@@ -37,16 +37,16 @@ EXAMPLES = """examples:
 
 --prompts takes JSON lines with the key prompt, and id and tokens if you like. Texts of all lengths are written side
 by side; an answer is a JSON line with the keys id, prompt, text, tokens and end (stop_string, end_of_document or
-length), with --logprobs also ids and logprobs (nats, under the model itself). With --to, a killed command goes on
-where it stood when it is given again. Several ranks (torchrun) share one model: tensor parallel. docs/generation.md
+length), with --logprobs also ids and logprobs (nats, under the model itself). With --to, the same command
+resumes a killed one. Several ranks (torchrun) share one model: tensor parallel. docs/generation.md
 
-With --tiers, every tier of a stack writes its roll-outs where the text ends, bottom first; the top tier goes on
+With --tiers, every tier of a stack writes its roll-outs where the text ends, bottom first; the top tier continues
 by up to c tokens (--refresh), and all write again. The tokenizer is the one that the run's corpus was packed with;
 --tokenizer-model says where it lies now.
 
-With --interpreter, code that the model closes is run in a sandbox, and its output goes on the text as given tokens;
-<out> behind the prompt is the machine's, which the model can't draw. With --prompts too, the answers are JSON lines
-with the keys prompt, text (marked) and calls, in the order of the prompts. See docs/interpreter.md."""
+With --interpreter, code that the model closes is run in a sandbox, and its output is appended to
+the text. The model cannot draw <out>: what follows it comes from the interpreter. With --prompts too, the answers are
+JSON lines with the keys prompt, text (marked) and calls, in the order of the prompts. See docs/interpreter.md."""
 
 _TOGETHER = 32  # texts that are written at once
 

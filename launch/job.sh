@@ -81,7 +81,7 @@ code=$?
 "${pretrain[@]}" --fate --since "$started"
 fate=$?
 if [[ $fate == 75 && -z $cancelled ]]; then
-    echo "saved before its end: the job goes back to the queue"
+    echo "stopped and saved: the job goes back to the queue"
     scontrol requeue "$SLURM_JOB_ID"
     exit 0
 fi

@@ -28,7 +28,7 @@ EXAMPLES = """examples:
       --optimal-batch 256 --extrapolate 1.2e9
   python launch/tune_batch.py --keys                                     every key: type, default, meaning
 
-A study lives in its own folder (tune.folder) and is made of normal runs; the same command goes on where it
+A study lives in its own folder (tune.folder) and is made of normal runs; the same command resumes where it
 stopped. critical reads tables with the columns batch,steps: optimizer steps to one target loss (empty: never
 reached); it prints words, then one JSON object. docs/batch.md has the definitions."""
 

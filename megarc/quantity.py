@@ -58,7 +58,7 @@ class Quantity:
         """
         match = _PATTERN.fullmatch(" ".join(str(text).split()))
         if match is None:
-            raise UserError(f"{text!r} is no amount of training; {_HOW}")
+            raise UserError(f"{text!r} is not an amount of training; {_HOW}")
         amount = Fraction(re.sub("[_,]", "", match[1])) * _SUFFIX[match[2].lower()]
         unit = _UNITS[match[3].lower()]
         if unit == "run" and amount > 1:

@@ -72,7 +72,7 @@ def test_samples_cover_the_amount_and_no_more(tokens, unit, stride):
 
 @pytest.mark.parametrize("text", ["3 steps", "0.25 of run"])
 def test_what_depends_on_batches_is_no_amount_of_samples(text):
-    with pytest.raises(ValueError, match="no amount of samples"):
+    with pytest.raises(ValueError, match="not an amount of samples"):
         Quantity.parse(text).in_samples(stride=1, rows=1)
 
 

@@ -95,14 +95,17 @@ def text_scores(arms: Sequence[Arm], found: Found, folder: Path) -> None:
 
 
 def _honest_words(ours: Arm, overlapping: Arm, plain: Arm, stride: int) -> str:
+    checkpoint, window = find_checkpoint(ours.folder), window_of(ours)
+    parameters = human(cost_of(run_config(checkpoint).model, window).parameters)
+    predictions = human(checkpoint.standing.samples * window.stride)
     return f"""
 All models are scored on the same {_TARGETS} held-out tokens, each with 65 to 128 tokens before it (windows overlap,
 stride {stride}). The number of windows is equal, so the compute is about equal, but the data is not: "{plain.label}"
 read twice as many different tokens and made twice as many predictions. At this scale, where no model has read
 enough, that alone puts it ahead. The fair comparison is "{overlapping.label}" against "{ours.label}":
-the same windows and the same targets. One million parameters and half a million predictions cannot show whether R
-is worth its cost: more than a few dozen tokens of context hardly lower the loss here (demo/plots/context.png). They
-show that everything works, and how to measure it."""
+the same windows and the same targets. {parameters} parameters and {predictions} predictions cannot show whether R is
+worth its cost: more than a few dozen tokens of context hardly lower the loss here (demo/plots/context.png). The table
+shows that everything works, and how to measure it."""
 
 
 def what_they_make_of_r(arms: Sequence[Arm], found: Found, folder: Path) -> None:

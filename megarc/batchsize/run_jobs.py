@@ -54,7 +54,7 @@ class Job:
         return state["state"] == "finished" and state.get("step", 0) >= self.steps
 
     def step(self) -> int:
-        """The last step that it has told."""
+        """The last step in its metrics."""
         try:
             return orjson.loads(self.folder.metrics.read_bytes().splitlines()[-1])["step"]
         except (OSError, IndexError, orjson.JSONDecodeError):
@@ -110,9 +110,9 @@ def side_by_side(
     at_once: int,
     look: Callable[[Sequence[RunT]], None],
 ) -> None:
-    """Starts ``at_once`` of them at a time until all have ended; ``look`` is told now and then which are running.
+    """Starts ``at_once`` of them at a time until all have ended; ``look`` gets those that run, now and then.
 
-    Where one fails, the others are told to end.
+    If one fails, the others are ended.
     """
     todo = list(waiting)
     running: list[tuple[RunT, subprocess.Popen[bytes]]] = []

@@ -91,10 +91,10 @@ def outcome(study: StudyConfig, jobs: Mapping[Cell, Job]) -> Outcome:
     target = keys.target if keys.target is not None else math.ceil(1000 * max(best.values())) / 1000
     missed = {batch: loss for batch, loss in best.items() if loss > target}
     if missed:
-        best = ", ".join(f"batch {batch}: {loss:.4f}" for batch, loss in missed.items())
+        lowest = ", ".join(f"batch {batch}: {loss:.4f}" for batch, loss in missed.items())
         raise UserError(
-            f"the target of {target:g} nats was never reached by all seeds; the best is {best}. Train longer "
-            f"(length, tune.steps.floor), or take a target of {max(best.values()):.4f} or more"
+            f"the target of {target:g} nats was never reached by all seeds; the lowest losses are {lowest}. "
+            f"Train longer (length, tune.steps.floor), or take a target of {max(best.values()):.4f} or more"
         )
     points, noise, rates = [], [], {}
     for batch in keys.batches:

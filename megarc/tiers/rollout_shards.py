@@ -73,10 +73,10 @@ class Shards:
             for _, logp in self._read():
                 file.write(logp.astype("<f4").tobytes())
         with written_atomically(sidecar(self.prefix)) as file:
-            facts = to_dict(
+            written = to_dict(
                 facts.model_copy(update={"content": content, "sampled": cheap_digest(self.prefix)})
             )
-            file.write(orjson.dumps(facts, option=orjson.OPT_INDENT_2) + b"\n")
+            file.write(orjson.dumps(written, option=orjson.OPT_INDENT_2) + b"\n")
         shutil.rmtree(self.folder, ignore_errors=True)
         return Rollouts(self.prefix)
 

@@ -10,21 +10,24 @@ from typing import TYPE_CHECKING
 from megarc.lazy_exports import open_when_used
 
 if TYPE_CHECKING:
-    from megarc.train.checkpoint import Checkpoint, full_masters, held
-    from megarc.train.checkpoint.imported import write_imported
-    from megarc.train.checkpoint.layout import finished
-    from megarc.train.checkpoint.merging import decay_weights, merged
-    from megarc.train.checkpoint.trained_model import (
+    from megarc.train.checkpoint import (
+        Checkpoint,
         SavedModel,
         end_of_document,
         ended_by,
         find_checkpoint,
         find_tokenizer,
+        full_masters,
+        held,
         load_model,
         run_config,
         same_tokenizer,
         tokenizer_file,
     )
+    from megarc.train.checkpoint.imported import write_imported
+    from megarc.train.checkpoint.imported import write_imported
+    from megarc.train.checkpoint.layout import finished
+    from megarc.train.checkpoint.merging import decay_weights, merged
     from megarc.train.config import RunConfig
     from megarc.train.early_config_check import first_look
     from megarc.train.engine import Engine, MicroBatch, StepResult, bucket, build_engine, dtype_of, to_tensors

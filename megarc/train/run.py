@@ -14,9 +14,7 @@ from megarc.errors import UserError
 from megarc.model import cost_of
 from megarc.parallel import Groups, agree, broadcast_object, together
 from megarc.progress import human
-from megarc.train.checkpoint import Level, Standing
-from megarc.train.checkpoint.observer import Due
-from megarc.train.checkpoint.resume import resume
+from megarc.train.checkpoint import Due, Level, Standing, resume
 from megarc.train.config import CheckpointConfig, RunConfig
 from megarc.train.dry_step import Explain, dry_step, memory_errors_explained
 from megarc.train.engine import build_engine, dtype_of
@@ -196,4 +194,4 @@ def _announce(
     for line in stream.describe(samples - standing.begin):
         log.info(line)
     if standing.step:
-        log.info("goes on from step %d in %s", standing.step, config.folder)
+        log.info("resumes from step %d in %s", standing.step, config.folder)

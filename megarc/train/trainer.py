@@ -9,9 +9,7 @@ from functools import partial
 from megarc.config import to_dict
 from megarc.data import Gaps, Stream
 from megarc.model import cost_of
-from megarc.train.checkpoint import Saver, Standing
-from megarc.train.checkpoint.observer import Checkpoints, Due
-from megarc.train.checkpoint.resume import Resumed, go_back
+from megarc.train.checkpoint import Checkpoints, Due, Resumed, Saver, Standing, go_back
 from megarc.train.config import RunConfig
 from megarc.train.engine import Engine
 from megarc.train.folder import RunFolder

@@ -112,7 +112,7 @@ def test_both_splits_are_exact(split, bottom_right, rows, recent):
 def test_a_cuda_engine_says_why_it_cannot_serve_here(engine):
     assert engine in ENGINES
     tensors = [torch.randn(1, 2, 4, 16) for _ in range(3)]
-    with pytest.raises(UserError, match=f"'{engine}' cannot serve here: .*use engine: auto"):
+    with pytest.raises(UserError, match=f"'{engine}' cannot be used here: .*use engine: auto"):
         attend(*tensors, 1, engine=engine)
 
 

@@ -102,10 +102,10 @@ def test_a_rise_within_the_tolerance_is_fitted():
     [
         ("", "is empty"),
         ("size,steps\n1,2\n", "must name the columns batch and steps"),
-        ("batch,steps\n64,x\n", "line 2, steps: 'x' is no number"),
+        ("batch,steps\n64,x\n", "line 2, steps: 'x' is not a number"),
         ("batch,steps\n64\n", "line 2: 1 cells"),
         ("batch,steps\n64,400\n128,\n256,100\n512,90\n", "never reached with batch 128"),
-        ("batch,steps\n-64,400\n", "batch -64 is no size"),
+        ("batch,steps\n-64,400\n", "batch -64 is not a batch size"),
     ],
 )
 def test_a_bad_file_is_told(tmp_path, content, said):

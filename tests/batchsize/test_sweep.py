@@ -66,7 +66,9 @@ def test_a_target_that_is_never_reached_is_told_with_the_best(tmp_path):
     keys = study(tmp_path, batches=[10, 40], seeds=[0], target=4.1)
     jobs = sweep_jobs(keys)
     written(jobs, {Cell(10, 1.0, 0): [(20, 4.0)], Cell(40, 1.0, 0): [(8, 4.6)]})
-    with pytest.raises(UserError, match=r"never reached by all seeds; the best is batch 40: 4\.6000"):
+    with pytest.raises(
+        UserError, match=r"never reached by all seeds; the lowest losses are batch 40: 4\.6000"
+    ):
         outcome(keys, jobs)
 
 

@@ -221,7 +221,7 @@ def test_a_stage_begins_with_a_step(length, at, step):
         ({"window": {"mix": [{"share": 0.5, "recent": 0}], "stages": [{"at": "0 samples", **CAUSAL}]}},
          "not supported"),
         ({"window": CAUSAL, "objective": {"recent": {}}}, "objective.recent"),
-        ({"window": SPLIT, "objective": {"recent": {"share": "one"}}}, "no share"),
+        ({"window": SPLIT, "objective": {"recent": {"share": "one"}}}, "not a share"),
         ({"window": {**SPLIT, "mix": [{"share": 0.5, "recent": 0}]}, "data": {"short_recent": 0.1}}, "short_recent"),
         ({"window": {**SPLIT, "mix": [{"share": 0.5, "recent": 0}]},
           "batch": {"size": 32, "unit": "predicted tokens"}}, "use batch.unit=samples"),

@@ -144,7 +144,7 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match=r"has no blocks.1"):
         export(half, CONFIG, WINDOW, tmp_path / "b")
     twice = (pair for pair in values(built()) for _ in range(2))
-    with pytest.raises(UserError, match=r"or has it twice"):
+    with pytest.raises(UserError, match=r"or has twice"):
         export(twice, CONFIG, WINDOW, tmp_path / "c")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     (tmp_path / "file").touch()

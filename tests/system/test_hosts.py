@@ -93,7 +93,7 @@ def test_hosts_are_asked_before_a_run(hosts, hostfile):
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("# nobody\n", "names no host"), ("node-1\n", "is no entry"), (BOTH + BOTH, "stands there twice")],
+    [("# nobody\n", "names no host"), ("node-1\n", "is not a valid entry"), (BOTH + BOTH, "is listed twice")],
 )
 def test_a_hostfile_that_is_none(hostfile, text, told):
     assert told in run(sys.executable, "launch/hosts.py", hostfile(text), code=2)

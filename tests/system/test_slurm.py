@@ -73,7 +73,7 @@ def test_usr1_saves_requeues_and_goes_on_to_the_same_weights(slurm, submit, star
     slurm.run("scancel", "--signal=USR1", number)
     assert slurm.wait(number) == ("COMPLETED", "0:0"), log()
     assert slurm.facts(number)["Restarts"] == "1"
-    assert "saved before its end" in log() and "goes on from step" in log() and "try 2" in log()
+    assert "stopped and saved" in log() and "resumes from step" in log() and "try 2" in log()
     assert state(folder) == "finished" and len(losses(folder)) == len(losses(place / "whole"))
     expected, found = full_state(place / "whole"), full_state(folder)
     assert expected.keys() == found.keys()
@@ -160,4 +160,4 @@ def test_state_is_told(place, alone):
     assert state(alone) == "finished"
     said = python(*PRETRAIN, "--fate", f"folder={alone}")
     assert "finished at step 6 of 6" in said
-    assert "no run that began" in python(*PRETRAIN, "--fate", "folder=no/run", code=2)
+    assert "no run that has started" in python(*PRETRAIN, "--fate", "folder=no/run", code=2)

@@ -53,5 +53,5 @@ def test_stacks_that_are_none(pytestconfig, change, said):
 def test_a_stack_is_opened_by_its_folder_too(built, tmp_path):
     write_keys(tmp_path / "stack.yaml", built.config)
     assert to_dict(open_stack(tmp_path).config) == to_dict(built.config)
-    with pytest.raises(UserError, match="is no stack"):
+    with pytest.raises(UserError, match="is not a stack"):
         open_stack(tmp_path / "elsewhere")

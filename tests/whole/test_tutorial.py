@@ -76,11 +76,11 @@ def test_the_page_does_what_it_says(done):
     folder, _, said = done
     assert "my/text_valid:" in of(said, "tokens")
     trained = of(said, "Train")
-    assert "step 20 of 20" in trained and "goes on from step 20" in trained and "step 30 of 30" in trained
+    assert "step 20 of 20" in trained and "resumes from step 20" in trained and "step 30 of 30" in trained
     assert of(said, "Sample").strip().startswith("The ")
     assert "nats/token" in of(said, "Evaluate") and "500 targets" in of(said, "Evaluate")
     ranks = of(said, "Two ranks")
-    assert "2 ranks" in ranks and "goes on from step 30" in ranks and "step 40 of 40" in ranks
+    assert "2 ranks" in ranks and "resumes from step 30" in ranks and "step 40 of 40" in ranks
     lines = [json.loads(line) for line in (folder / "runs/mine/metrics.jsonl").read_text().splitlines()]
     losses = [line["train/nats_per_token"] for line in lines if "train/nats_per_token" in line]
     assert losses[-1] < losses[0] - 0.3

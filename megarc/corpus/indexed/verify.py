@@ -109,10 +109,10 @@ def _against(manifest: Manifest, corpus: IndexedCorpus, tree: Tree) -> Iterator[
     yield from _changed_nodes(manifest.bin_digests, tree, f"{corpus.prefix}.bin")
     if _answers_digest(corpus) != manifest.answers_digest:
         yield f"{corpus.prefix}.answers is not the file that its manifest describes"
-    told_content = content_digest(
+    stated_content = content_digest(
         dtype_code(corpus.dtype), manifest.idx_digest, manifest.bin_digests.root, manifest.answers_digest
     )
-    if told_content != manifest.content_digest:
+    if stated_content != manifest.content_digest:
         yield f"{corpus.prefix}.json is damaged: its digests do not fit together"
 
 

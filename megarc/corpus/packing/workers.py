@@ -100,7 +100,7 @@ class _Member:
             where = describe(self.item) if self.item is not None else "between two pieces"
             raise UserError(
                 f"a worker died ({_cause(self.process.exitcode)}) at {where}. Whole parts are kept: "
-                "the same command goes on from them"
+                "run the same command again to resume from them"
             ) from None
         if kind == "user":
             raise content

@@ -1,27 +1,52 @@
 """The state of a run on disk: fragments of full tensors, in safetensors and JSON, nothing executed.
 
 In: an engine, where the run stands. Out: ``checkpoints/step-000001000/``, which
-any number of data ranks and any ZeRO stage loads again. docs/run.md draws the
-layout.
+any number of data ranks and any ZeRO stage loads again; and, from such a folder,
+a resumed run or a trained model. docs/run.md draws the layout.
 """
 
 from megarc.train.checkpoint.fragments import held, make_state
 from megarc.train.checkpoint.layout import Checkpoint, latest, open_checkpoint
 from megarc.train.checkpoint.load import full_masters, load, newest_local
+from megarc.train.checkpoint.observer import Checkpoints, Due
+from megarc.train.checkpoint.resume import Resumed, go_back, resume
 from megarc.train.checkpoint.save import Saver
 from megarc.train.checkpoint.storage_level import Level
+from megarc.train.checkpoint.trained_model import (
+    SavedModel,
+    end_of_document,
+    find_checkpoint,
+    find_tokenizer,
+    load_model,
+    run_config,
+    same_tokenizer,
+    tokenizer_file,
+)
 from megarc.train.run_position import Standing
 
 __all__ = [
     "Checkpoint",
+    "Checkpoints",
+    "Due",
     "Level",
+    "Resumed",
+    "SavedModel",
     "Saver",
     "Standing",
+    "end_of_document",
+    "find_checkpoint",
+    "find_tokenizer",
     "full_masters",
+    "go_back",
     "held",
     "latest",
     "load",
+    "load_model",
     "make_state",
     "newest_local",
     "open_checkpoint",
+    "resume",
+    "run_config",
+    "same_tokenizer",
+    "tokenizer_file",
 ]

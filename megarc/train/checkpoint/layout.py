@@ -159,7 +159,7 @@ def instead_of(folder: Path) -> str:
     earlier = [other for other in finished(folder.parent) if named and step_of(other) < int(named[1])]
     move = f"mv {folder} {aside(folder)}"
     if before := undamaged(earlier):
-        return f"move that folder away to go on from the checkpoint before it, {before[-1].name}:  {move}"
+        return f"move that folder away to resume from the checkpoint before it, {before[-1].name}:  {move}"
     return (
         f"bring it back from a copy. No whole checkpoint is before it: to start anew, move it away:  {move}"
     )

@@ -13,11 +13,13 @@ from typing import Any, Literal
 from megarc.config import WORKING_FOLDER
 from megarc.errors import UserError
 from megarc.parallel import gather_objects
-from megarc.train.checkpoint import Level, Saver, Standing
+from megarc.train.checkpoint.save import Saver
+from megarc.train.checkpoint.storage_level import Level
 from megarc.train.engine import Engine
 from megarc.train.folder import RunFolder
 from megarc.train.loop import Done, Ending, Moment, Observer, Vote
 from megarc.train.metrics import peak_memory
+from megarc.train.run_position import Standing
 from megarc.train.schedule import Interval
 
 log = logging.getLogger("megarc")

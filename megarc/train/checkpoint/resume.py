@@ -1,4 +1,4 @@
-"""From where a run goes on: the newest checkpoint of any level, or an earlier one."""
+"""Where a run resumes: the newest checkpoint of any level, or an earlier one."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from megarc.config import differences, to_dict
 from megarc.data import Gaps, Stream
 from megarc.errors import UserError, reported_once
 from megarc.parallel import broadcast_object, gather_objects
-from megarc.train import checkpoint
-from megarc.train.checkpoint import Checkpoint, Level, Standing
+from megarc.train.checkpoint.layout import Checkpoint, latest
+from megarc.train.checkpoint.load import load, newest_local
 from megarc.train.checkpoint.start_from import begin_from
+from megarc.train.checkpoint.storage_level import Level
 from megarc.train.checkpoint.trained_model import run_config
 from megarc.train.config import RunConfig
 from megarc.train.engine import Engine
 from megarc.train.health import BadSteps, Running
+from megarc.train.run_position import Standing
 from megarc.train.schedule import BatchSchedule, Timeline
 
 log = logging.getLogger("megarc")
@@ -40,13 +42,13 @@ def resume(engine: Engine, levels: list[Level], stream: Stream) -> Resumed:
     shared, *local = levels
     newest = _on_rank_0(engine, shared, None)
     for level in local:
-        found = checkpoint.newest_local(level, engine, above=newest.standing.step if newest else 0)
+        found = newest_local(level, engine, above=newest.standing.step if newest else 0)
         if found is not None:
             _check_same_data(found, stream)
             if engine.groups.first:
                 log.info("step %d lies on the hosts' own disks, in %s", found.standing.step, level.folder)
                 _say_jump(found, engine.config)
-            return Resumed(checkpoint.load(found, engine, level), shared=False)
+            return Resumed(load(found, engine, level), shared=False)
     if newest is None:
         if engine.config.start_from is not None:
             return Resumed(begin_from(engine.config.start_from, engine, stream), shared=False)
@@ -55,7 +57,7 @@ def resume(engine: Engine, levels: list[Level], stream: Stream) -> Resumed:
     _check_same_data(newest, stream)
     if engine.groups.first:
         _say_jump(newest, engine.config)
-    return Resumed(checkpoint.load(newest, engine), shared=True)
+    return Resumed(load(newest, engine), shared=True)
 
 
 def _say_jump(found: Checkpoint, config: RunConfig) -> None:
@@ -101,7 +103,7 @@ def go_back(
                 "before them to go back to. Start again in another folder, with a smaller checkpoint.every or "
                 "optimizer.lr"
             )
-    standing = checkpoint.load(before, engine)
+    standing = load(before, engine)
     for level in levels:
         if level.publisher(engine.groups.world.rank):
             level.remove_beyond(standing.step)
@@ -122,7 +124,7 @@ def _on_rank_0(engine: Engine, level: Level, at_most: int | None) -> Checkpoint 
     found, error = None, None
     if engine.groups.first:
         try:
-            found = checkpoint.latest(level.folder, at_most)
+            found = latest(level.folder, at_most)
         except UserError as problem:
             error = str(problem)
     found, error = broadcast_object((found, error), engine.groups.world)

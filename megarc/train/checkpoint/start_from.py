@@ -44,7 +44,7 @@ def begin_from(path: Path, engine: Engine, stream: Stream) -> Standing:
         _check_length(found, standing, config)
     if groups.first:
         taken = "weights and moments" if moments else "weights"
-        log.info("begins from %s (step %d): its %s", found.folder, found.standing.step, taken)
+        log.info("starts from %s (step %d): its %s", found.folder, found.standing.step, taken)
         log.info("%s", _describe_data(found, standing, config))
     load(found, engine, moments=moments)
     return standing

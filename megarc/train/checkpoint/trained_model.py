@@ -14,10 +14,11 @@ from megarc.data import WindowConfig
 from megarc.errors import UserError
 from megarc.model import Transformer, record_of, splits
 from megarc.parallel import TensorParallel
-from megarc.train.checkpoint import Checkpoint, Standing, full_masters, latest, open_checkpoint
-from megarc.train.checkpoint.layout import MANIFEST
+from megarc.train.checkpoint.layout import MANIFEST, Checkpoint, latest, open_checkpoint
+from megarc.train.checkpoint.load import full_masters
 from megarc.train.config import RunConfig
 from megarc.train.folder import RunFolder, beside_corpora, kept_facts, of_corpora
+from megarc.train.run_position import Standing
 from megarc.train.schedule import Lengths
 
 

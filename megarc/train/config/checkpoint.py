@@ -27,7 +27,7 @@ class CheckpointConfig(Config):
     )  # fmt: skip
     on_error: Literal["stop", "continue"] = key(
         "stop",
-        "when a checkpoint cannot be written: the run ends, or goes on with the last whole one and tries "
+        "when a checkpoint cannot be written: the run ends, or continues with the last complete one and tries "
         "again when the next is due",
         circumstance=True,
     )

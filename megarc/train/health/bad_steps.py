@@ -170,7 +170,7 @@ class Numbers(Observer):
         return (
             f"steps {self.bad.first} to {self.bad.last} (samples {samples}) were bad: "
             f"{self.bad.why}.{went} Nothing of them is in the weights; look at these samples, or go on in a "
-            "new folder with a lower optimizer.lr or optimizer.clip. With health.then=back the run goes on "
+            "new folder with a lower optimizer.lr or optimizer.clip. With health.then=back the run continues "
             "without them by itself"
         )
 

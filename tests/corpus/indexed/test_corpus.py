@@ -111,7 +111,7 @@ def test_a_missing_corpus_is_named(tmp_path):
         IndexedCorpus(tmp_path / "nothing")
     (tmp_path / "text.idx").write_text("once upon a time, in a file that is no index at all\n")
     (tmp_path / "text.bin").touch()
-    with pytest.raises(UserError, match="no index of a corpus"):
+    with pytest.raises(UserError, match="not an index of a corpus"):
         IndexedCorpus(tmp_path / "text")
 
 

@@ -30,7 +30,7 @@ def test_round_trip(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": "another"}, "no manifest"),
+        ({"format": "another"}, "not a manifest"),
         ({"version": 2}, "version 2"),
         ({"tokens": "7"}, "tokens"),
         ({"tokens": -7}, "tokens"),

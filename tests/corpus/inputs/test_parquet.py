@@ -57,5 +57,5 @@ def test_what_is_wrong_is_named(tmp_path):
     whole = path.read_bytes()
     for damaged in (b"", b"PAR1", whole[:-1], whole[: len(whole) // 2], b"x" * 100):
         path.write_bytes(damaged)
-        with pytest.raises(UserError, match=r"t\.parquet is no parquet file"):
+        with pytest.raises(UserError, match=r"t\.parquet is not a parquet file"):
             pack_some(tmp_path / "c", path)

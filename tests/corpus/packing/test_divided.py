@@ -98,7 +98,7 @@ def test_damage_is_found_and_other_corpora_have_no_answers(tmp_path, written):
     answers.write_bytes(whole[:-4] + (10**6).to_bytes(4, "little"))
     problems = verify(tmp_path / "c", quiet=True)
     assert any("begins behind its" in problem for problem in problems)
-    assert any("not the file that its manifest tells of" in problem for problem in problems)
+    assert any("not the file that its manifest describes" in problem for problem in problems)
     digest = load_manifest(tmp_path / "c").content_digest
     pack_some(tmp_path / "c", path, json_key="question", max_bad=0.5)
     assert (

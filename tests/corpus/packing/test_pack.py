@@ -170,7 +170,7 @@ def test_merge_refuses_what_is_missing_short_damaged_or_other(tmp_path, monkeypa
     damaged = folder / "part-00002-of-00003.shard"
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[: len(whole) // 2])
-    refused("part-00002-of-00003.shard is cut short")
+    refused("part-00002-of-00003.shard is truncated")
     damaged.write_bytes(whole[:50] + bytes([whole[50] ^ 1]) + whole[51:])
     refused("part-00002-of-00003.shard is damaged")
     damaged.write_bytes(whole)

@@ -1,4 +1,4 @@
-"""Kills, dead workers, full disks, rivals: what is whole stays whole, and the same command goes on."""
+"""Kills, dead workers, full disks, rivals: what is whole stays whole, and the same command resumes."""
 
 import os
 import random
@@ -93,7 +93,7 @@ def test_work_is_gone_on_with(tmp_path, big, expected, monkeypatch):
     monkeypatch.setattr(packing, "pack_piece", noting)
     said: list[str] = []
     pack_some(tmp_path / "c", big, append_end_of_document=True, say=said.append)
-    assert any("going on: 2 of" in line for line in said)
+    assert any("resuming: 2 of" in line for line in said)
     assert len(done) == len(set(done))
     assert whole(tmp_path / "c", expected)
 

@@ -82,7 +82,7 @@ def test_weights_by_segment_count_the_same_on_any_topology(runs: Path, name: str
         alone = metrics(runs / one, number)
         assert len(alone) > 1
         assert metrics(runs / name, number) == pytest.approx(alone, rel=tolerance), number
-    resumed = "goes on from step 2" in (runs / name / "log.txt").read_text()
+    resumed = "resumes from step 2" in (runs / name / "log.txt").read_text()
     assert resumed == (name == "resharded")
 
 
@@ -134,7 +134,7 @@ def test_a_trained_model_answers_a_file_of_prompts(
     right = [one for one in answers[0] if "<in:python>2+3</in><out>5\n</out>" in one["text"]]
     assert right and all({"language": "python", "status": "done"} in one["calls"] for one in right)
     (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n{"prompt": ""}\n')
-    assert "p.jsonl, line 2: no prompt" in command(capsys, *generate, "--interpreter", "python", code=2)
+    assert "p.jsonl, line 2: not a prompt" in command(capsys, *generate, "--interpreter", "python", code=2)
     assert "--prompts goes with --interpreter" in command(capsys, *generate, code=2)
 
 

@@ -179,7 +179,7 @@ def test_checkpoints_of_another_run_on_the_hosts_own_disk_are_not_taken(tmp_path
         1,
         tmp_path,
     )
-    assert "goes on from" not in output
+    assert "resumes from" not in output
     assert f"{disk} also holds checkpoints of other runs of this name (run-" in output
     assert json.loads((folder / "state.json").read_text())["step"] == 4
     clean = full_state(tmp_path / "clean")

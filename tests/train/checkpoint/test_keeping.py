@@ -89,7 +89,7 @@ def test_a_full_disk_is_named_and_training_goes_on(runs):
 def test_a_full_disk_ends_the_run_where_that_is_asked_for(runs):
     log = log_of(runs / "full-stop")
     assert "failed: UserError: checkpoint " in log and "could not be written (rank 1: " in log
-    assert "goes on from step 2" in log
+    assert "resumes from step 2" in log
 
 
 def test_a_last_checkpoint_that_cannot_be_written_is_no_success(runs):
@@ -137,7 +137,7 @@ def test_after_a_kill_the_hosts_own_disks_go_on_where_they_are_whole(tmp_path):
         shutil.copytree(tmp_path / name, copies / name)
     clean = pretrain(tmp_path / "clean", 1, STEPS)
     output = run_jobs([job, clean], 2, tmp_path)
-    assert "step 7 lies on the hosts' own disks" in output and "goes on from step 7" in output
+    assert "step 7 lies on the hosts' own disks" in output and "resumes from step 7" in output
     there = full_state(tmp_path / "clean")
     assert all(torch.equal(values, there[part]) for part, values in full_state(tmp_path / "run").items())
     # On one of them a byte is flipped in the newest: the one before it. Then a host is gone, and with it
@@ -147,7 +147,7 @@ def test_after_a_kill_the_hosts_own_disks_go_on_where_they_are_whole(tmp_path):
             shutil.rmtree(tmp_path / name, ignore_errors=True)
             shutil.copytree(copies / name, tmp_path / name)
         spoil(tmp_path / "disk-1")
-        assert f"goes on from step {goes_on} " in run_jobs([job], 2, tmp_path)
+        assert f"resumes from step {goes_on} " in run_jobs([job], 2, tmp_path)
     assert all(torch.equal(values, there[part]) for part, values in full_state(tmp_path / "run").items())
 
 

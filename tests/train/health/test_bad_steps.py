@@ -148,7 +148,7 @@ def test_going_back_is_the_same_on_two_ranks(runs):
 def test_it_stops_with_a_report_and_nothing_bad_in_the_weights(runs):
     # After the report the same command without the fault went on, from step 4.
     assert "steps 5 to 7 (samples 32..55) were bad: the loss is nan" in log_of(runs / "stop")
-    assert "goes on from step 4" in log_of(runs / "stop")
+    assert "resumes from step 4" in log_of(runs / "stop")
     assert torch.allclose(
         metrics(runs / "stop", "train/nats_per_token"),
         metrics(runs / "clean", "train/nats_per_token"),

@@ -64,11 +64,11 @@ def test_the_script_exits_with_75_and_then_with_0(tmp_path):
     assert process.returncode == 75, said
     state = json.loads((tmp_path / "run" / "state.json").read_bytes())
     assert state["state"] == "saved" and 0 < state["step"] < 4000
-    saved = f"saved before its end, at step {state['step']} of 4000: {tmp_path}/run/checkpoints/step-"
+    saved = f"stopped and saved at step {state['step']} of 4000: {tmp_path}/run/checkpoints/step-"
     assert saved in said.splitlines()[-1] and said.endswith("the same command resumes from there\n")
     more = [f"length={state['step'] + 2} steps", "schedule.kind=constant"]
     again = processes.run([*command, *more], capture_output=True, text=True, timeout=100)
     assert again.returncode == 0, again.stderr
-    assert f"goes on from step {state['step']}" in again.stderr
+    assert f"resumes from step {state['step']}" in again.stderr
     assert f"finished at step {state['step'] + 2} of" in again.stderr.splitlines()[-1]
     assert json.loads((tmp_path / "run" / "state.json").read_bytes())["state"] == "finished"
