@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
@@ -12,8 +11,8 @@ import _needs  # noqa: F401  (ends where the packages are not there)
 
 from megarc.command import examples
 from megarc.errors import run_script
-from megarc.interpreter.languages import KNOWN, LanguagesConfig, open_languages
-from megarc.interpreter.sandbox import Limits, open_sandbox
+from megarc.interpreter.languages import KNOWN
+from megarc.interpreter.options import add_interpreter_options, open_interpreters
 from megarc.interpreter.transcripts import Request, Settings, interpret
 from megarc.paths import user_path
 
@@ -33,15 +32,7 @@ then. After a kill, the same command resumes from O.cache; O.report.json counts 
 
 def main() -> None:
     arguments = parser().parse_args()
-    config = LanguagesConfig(
-        python=arguments.python, coq=arguments.coq, smt=arguments.smt,
-        lean=arguments.lean, lean_folders=arguments.lean_folder,
-    )  # fmt: skip
-    languages = open_languages(arguments.languages.split(","), config)
-    limits = Limits(seconds=arguments.seconds, memory=arguments.memory << 20)
-    sandbox = open_sandbox(
-        limits, without=arguments.no_sandbox, warn=lambda line: print(line, file=sys.stderr)
-    )
+    languages, sandbox = open_interpreters(arguments, arguments.languages)
     request = Request(
         inputs=arguments.input,
         output=arguments.output,
@@ -95,26 +86,7 @@ def parser() -> argparse.ArgumentParser:
         "--quiet", choices=("keep", "drop"), default="keep", help="pieces without any output (keep)"
     )
     parser.add_argument("--whole", action="store_true", help="write documents without a kept piece too")
-    box = parser.add_argument_group("interpreters and sandbox")
-    box.add_argument("--seconds", type=float, default=5.0, help="wall time of a piece (5)")
-    box.add_argument("--memory", type=positive, default=512, metavar="MIB", help="of each process (512)")
-    box.add_argument("--python", type=user_path, metavar="P", help="the system's, unless given")
-    box.add_argument("--coq", type=user_path, metavar="P", help="coqtop; the system's, unless given")
-    box.add_argument(
-        "--smt", type=user_path, metavar="P", help="z3; the system's or the wheel's, unless given"
-    )
-    box.add_argument("--lean", metavar="COMMAND", help="command that starts Lean's REPL")
-    box.add_argument(
-        "--lean-folder",
-        type=user_path,
-        action="append",
-        default=[],
-        metavar="D",
-        help="a folder that Lean reads",
-    )
-    box.add_argument(
-        "--no-sandbox", action="store_true", help="run code with all that you may do, if need be"
-    )
+    add_interpreter_options(parser.add_argument_group("interpreters and sandbox"))
     return parser
 
 

@@ -14,6 +14,7 @@ import _needs  # noqa: F401  (ends where the packages are not there)
 
 from megarc.command import examples
 from megarc.errors import UserError, run_script
+from megarc.interpreter.options import add_interpreter_options, open_interpreters
 from megarc.paths import user_path
 
 if TYPE_CHECKING:
@@ -246,18 +247,11 @@ def with_interpreter(
     bar: Bar,
 ) -> Iterator[Written]:
     """Each of ``prompts``, continued by one model and by the output of its code."""
-    from megarc.interpreter.languages import LanguagesConfig, open_languages
     from megarc.interpreter.live import Machine, write_together
-    from megarc.interpreter.sandbox import Limits, open_sandbox
 
     if arguments.tiers:
         raise UserError("--interpreter goes with one model; give --run, not --tiers")
-    config = LanguagesConfig(lean=arguments.lean, lean_folders=arguments.lean_folder)
-    languages = open_languages(arguments.interpreter.split(","), config)
-    limits = Limits(seconds=arguments.seconds)
-    sandbox = open_sandbox(
-        limits, without=arguments.no_sandbox, warn=lambda line: print(line, file=sys.stderr)
-    )
+    languages, sandbox = open_interpreters(arguments, arguments.interpreter)
     machine = Machine(sandbox, languages, arguments.calls)
     window = saved.config.window.build()
     # Each text keeps its interpreters until its batch ends.
@@ -366,19 +360,7 @@ def parser() -> argparse.ArgumentParser:
     machine.add_argument(
         "--calls", type=int, default=16, metavar="N", help="pieces that are run at most (16)"
     )
-    machine.add_argument("--seconds", type=float, default=5.0, help="wall time of a piece (5)")
-    machine.add_argument("--lean", metavar="COMMAND", help="command that starts Lean's REPL")
-    machine.add_argument(
-        "--lean-folder",
-        type=user_path,
-        action="append",
-        default=[],
-        metavar="D",
-        help="a folder that Lean reads",
-    )
-    machine.add_argument(
-        "--no-sandbox", action="store_true", help="run code with all that you may do, if need be"
-    )
+    add_interpreter_options(machine)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(cpu)")
     return parser
 

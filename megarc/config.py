@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -124,14 +125,17 @@ def build(kind: type[ConfigT], tree: Mapping[str, Any], place: str) -> ConfigT:
 def found_again(config: ConfigT, folder: Path) -> ConfigT:
     """``config``, which was given in the working folder ``folder``, for use in this one: see ``paths.found_from``."""
 
-    def again(value: Any) -> Any:
+    def again(value: Any, free: bool = False) -> Any:
         if isinstance(value, Config):
             names = type(value).model_fields
             return value.model_copy(update={name: again(getattr(value, name)) for name in names})
         if isinstance(value, list):
-            return [again(item) for item in value]
-        if isinstance(value, dict):
-            return {name: again(item) for name, item in value.items()}
+            return [again(item, free) for item in value]
+        if isinstance(value, dict):  # options, whose class the source's kind knows: text that may be a path
+            return {name: again(item, free=True) for name, item in value.items()}
+        if free and isinstance(value, str) and "/" in value:
+            with suppress(OSError, ValueError):  # text too long for a path
+                return str(found_from(Path(value), folder))
         return found_from(value, folder) if isinstance(value, Path) else value
 
     found: ConfigT = again(config)

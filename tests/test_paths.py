@@ -47,7 +47,8 @@ def test_what_is_kept_is_found_from_another_folder(tmp_path, monkeypatch):
     (here / "my" / "both.bin").touch()
     (there / "my" / "both.bin").touch()
     (here / "runs" / "a").mkdir(parents=True)
-    sources = [{"path": "my/train"}, {"path": "my/both"}, {"path": "my/gone"}]
+    options = {"of": {"path": "my/train"}, "rollouts": ["my/train", "my/gone"], "arm": "read"}
+    sources = [{"path": "my/train"}, {"path": "my/both"}, {"path": "my/gone", "options": options}]
     tree = {"folder": "runs/a", "start_from": "runs/gone", "data": {"train": sources}}
     config = build(RunConfig, tree, "test")
     monkeypatch.chdir(here)
@@ -58,6 +59,9 @@ def test_what_is_kept_is_found_from_another_folder(tmp_path, monkeypatch):
     for found in (load(RunConfig, kept), found_again(config, here)):
         paths = [str(source.path) for source in found.data.train]
         assert paths == [str(here / "my/train"), "my/both", "my/gone"]
+        assert found.data.train[2].options == {
+            "of": {"path": str(here / "my/train")}, "rollouts": [str(here / "my/train"), "my/gone"], "arm": "read"
+        }  # fmt: skip
         assert (found.folder, found.start_from) == (here / "runs/a", Path("runs/gone"))
 
 

@@ -75,7 +75,9 @@ class Probe:
             torch.cuda.empty_cache()
 
     def _measure(self, size: int) -> Trial:
-        batch = to_tensors(self.stream.read(0, size), self.groups.device)
+        samples = self.stream.read(0, size)
+        self.stream.check_ids(samples, self.config.model.tokens)
+        batch = to_tensors(samples, self.groups.device)
         _reset_peak(self.groups.device)
         count = max(1, min(_MICRO_BATCHES, self.share // size))
         seconds = self._seconds([batch] * count)

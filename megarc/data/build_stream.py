@@ -152,7 +152,13 @@ def _corpus(config: SourceConfig) -> tuple[IndexedCorpus, Facts]:
         raise UserError(
             f"a source of kind {config.kind} needs a path: the prefix P of its files P.bin and P.idx"
         )
-    corpus = IndexedCorpus(config.path)
+    try:
+        corpus = IndexedCorpus(config.path)
+    except UserError as error:
+        parts = str(config.path).split(",")
+        if len(parts) == 1:
+            raise
+        raise UserError(f"{error}; several corpora are a list, in brackets: [{','.join(parts)}]") from None
     return corpus, _facts(str(config.path), corpus, corpus.manifest)
 
 
@@ -194,6 +200,8 @@ def _shares(blend: str, configs: Sequence[SourceConfig], sources: Sequence[Sourc
     for config, source in zip(configs, sources, strict=True):
         facts = source.facts
         if not facts.tokens or not facts.documents:
-            raise UserError(f"data.blend is 'documents', but {facts.name} has no documents; use 'tokens'")
+            raise UserError(
+                f"data.blend is 'documents', but {facts.name} does not know its documents; use 'tokens'"
+            )
         shares.append(config.weight * facts.tokens / facts.documents)
     return shares

@@ -11,6 +11,7 @@ import torch
 
 from megarc.errors import UserError
 from megarc.inference import Sampling, Score, continuations
+from megarc.inference.evaluate import read_tokens
 from megarc.inference.score import block_of, blocks
 from megarc.tiers.rollout_layout import Tags, Tokens
 from megarc.tiers.rollout_writer import Writer, assemble, open_writer, reading_of
@@ -106,7 +107,7 @@ class LiveStack:
             some = starts[first : first + batch]
             places = some[:, None] + np.arange(window.tokens)
             # The last window may reach beyond the text: what lies there is no target, and follows all that is.
-            text = tokens[np.minimum(places, len(tokens) - 1)].astype(np.int64)
+            text = read_tokens(tokens, np.minimum(places, len(tokens) - 1), self.top.model.config.tokens)
             nll = self.losses(text, some // window.stride)
             target = places[:, 1:][:, window.loss_rows]
             wanted = target < targets.stop

@@ -133,7 +133,7 @@ def test_another_kind_of_source_is_handed_in() -> None:
 def test_what_cannot_be_opened_says_why(packed: Pack, tmp_path: Path) -> None:
     path = packed("one", [100])
     cases: list[tuple[list[dict[str, Any]], str]] = [
-        ([], "names no source"),
+        ([], "is empty; add a source"),
         ([{}], "needs a path"),
         ([source(path), source(path)], "holds the same as"),
         ([source(path, windows=1000)], "1000 windows wanted, and it has only"),
@@ -167,3 +167,8 @@ def test_where_a_corpus_lies_is_no_identity_but_its_weight_is() -> None:
 def test_a_stride_left_out_is_all_of_c() -> None:
     assert build(WindowConfig, {"recent": 3, "causal": 5}, "test").build() == Window(3, 5, 5)
     assert build(WindowConfig, {"recent": 3, "causal": 5, "stride": 2}, "test").build() == Window(3, 5, 2)
+
+
+def test_corpora_named_without_brackets_are_explained(tmp_path):
+    with pytest.raises(UserError, match=r"no such corpus.*a list, in brackets: \[.*/a,b\]"):
+        open_stream(data(train=f"{tmp_path}/a,b"), "train", WINDOW, 0)

@@ -32,7 +32,10 @@ def test_deepspeed_and_torchrun_train_the_same(text, keys, trained):
         2,
         "--master_port",
         free_port(),
-        *PRETRAIN,
+        "--module",
+        "megarc",
+        "pretrain",
+        *PRETRAIN[1:],
         *keys,
         f"folder={text}/deepspeed",
     )

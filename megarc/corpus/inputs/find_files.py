@@ -119,7 +119,14 @@ def _paths(named: Iterable[str], passed: Counter[str]) -> Iterator[tuple[Path, P
                 raise UserError(f"no file fits {name}")
             if "**" not in name:  # which fits what lies in the folders, too
                 passed["folders that a pattern fits"] += sum(match.is_dir() for match in matches)
-            yield from ((match, None) for match in matches if match.is_file())
+            files = [match for match in matches if match.is_file()]
+            everything = Path(name).name in (
+                "*",
+                "**",
+            )  # as for a folder, what a hub puts beside the data is none
+            cards = [match for match in files if _is_card(match)] if everything else []
+            passed["dataset cards"] += len(cards)
+            yield from ((match, None) for match in files if match not in cards)
         elif path.exists():  # a pipe, a device
             yield path, None
         else:

@@ -35,6 +35,11 @@ def join_shards(
     settle_rejects(spans, names, prefix, max_bad)
     if not sum(shard.facts.documents for shard in shards):
         raise UserError(f"the corpus would be empty: {len(names)} inputs hold no document")
+    if not sum(shard.facts.tokens for shard in shards):
+        raise UserError(
+            f"the corpus would be empty: the {plan.tokenizer.kind} tokenizer with a vocabulary of "
+            f"{plan.tokenizer.vocabulary_size} makes no token of the {len(names)} inputs; use another tokenizer"
+        )
     dropped = {
         reason: count
         for reason in ("too short", "too long", UNBALANCED)

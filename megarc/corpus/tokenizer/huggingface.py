@@ -41,7 +41,7 @@ class HuggingFaceTokenizer(Tokenizer):
             ) from None
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self.source = content
+        self.source, self._path = content, path
         self.digest = hashlib.sha256(content).hexdigest()
         ids = self._tokenizer.get_vocab(with_added_tokens=True)
         self.vocabulary_size = max(ids.values()) + 1
@@ -50,7 +50,10 @@ class HuggingFaceTokenizer(Tokenizer):
         self.reserved = {token: ids[token] for token in RESERVED if token in special}
 
     def encode_documents(self, texts: Sequence[str]) -> tuple[Any, Any]:
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        try:
+            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        except Exception as error:  # the library raises bare Exception
+            raise UserError(f"{self._path} cannot encode the text: {error}") from None
         return join([np.array(encoding.ids, np.int32) for encoding in encodings])
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -46,6 +46,10 @@ def find_checkpoint(path: Path) -> Checkpoint:
             f"{path} holds an exported model, not a run; give the folder of the run that it was made from"
         )
     if newest is None:
+        if RunFolder(path.parent).checkpoints == path and latest(path) is not None:
+            raise UserError(
+                f"{path} is the folder of a run's checkpoints; give the run folder, {path.parent}"
+            )
         what = "has no whole checkpoint; has the run saved yet?" if path.is_dir() else "does not exist"
         raise UserError(f"the run folder {path} {what}")
     return newest

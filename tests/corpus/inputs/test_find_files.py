@@ -127,6 +127,17 @@ def test_globs_reach_into_folders(tmp_path):
     assert names("*") == (["x.txt"], {"folders that a pattern fits": 1})
 
 
+def test_a_glob_of_everything_leaves_out_what_a_hub_puts_beside_the_data(tmp_path):
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    (tmp_path / "dataset_info.json").write_text("{}")
+    for pattern in ("**", "*"):
+        found, passed = find_inputs([str(tmp_path / pattern)])
+        assert [file.path.name for file in found] == ["a.jsonl"]
+        assert passed["dataset cards"] == 1
+    named, _ = find_inputs([str(tmp_path / "*.json")])
+    assert [file.path.name for file in named] == ["dataset_info.json"]
+
+
 def test_a_glob_meets_each_file_once_whatever_links_lead_to_it(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x.txt").write_bytes(b"text")

@@ -149,6 +149,20 @@ def test_no_such_part(tmp_path, lines, part, message):
         pack_some(tmp_path / "c", lines, part=part)
 
 
+def test_a_tokenizer_that_encodes_nothing_is_an_error(tmp_path):
+    tokenizers = pytest.importorskip("tokenizers")
+    empty = tokenizers.Tokenizer(tokenizers.models.BPE({"</s>": 0}, []))
+    empty.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    empty.save(str(tmp_path / "tokenizer.json"))
+    lines = write_lines(tmp_path / "lines.jsonl", ["some text"])
+    with pytest.raises(UserError, match="makes no token of the 1 inputs"):
+        pack_some(tmp_path / "c", lines, tokenizer=tmp_path / "tokenizer.json")
+    assert not (tmp_path / "c.json").exists()
+    tokenizers.Tokenizer(tokenizers.models.WordLevel({"</s>": 0})).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(UserError, match=r"tokenizer.json cannot encode the text: .*UNK"):
+        pack_some(tmp_path / "c", lines, tokenizer=tmp_path / "tokenizer.json")
+
+
 def test_merge_refuses_what_is_missing_short_damaged_or_other(tmp_path, monkeypatch):
     monkeypatch.setattr(split_files, "_piece_bytes", lambda inputs: 2000)
     lines = write_lines(tmp_path / "lines.jsonl", some_texts(300))
