@@ -225,7 +225,9 @@ def interpret(
     with progress("generating", total, unit="tokens", quiet=not sys.stderr.isatty()) as bar:
         written = with_interpreter(arguments, saved, tokenizer, prompts, sampling, bar)
         for prompt, one in zip(prompts, written, strict=True):
-            print(answer(prompt, one, tokenizer) if arguments.prompts else told(arguments, one, tokenizer))
+            print(
+                answer(prompt, one, tokenizer) if arguments.prompts else in_words(arguments, one, tokenizer)
+            )
 
 
 def through_tiers(

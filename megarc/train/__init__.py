@@ -23,9 +23,8 @@ if TYPE_CHECKING:
         run_config,
         same_tokenizer,
         tokenizer_file,
+        write_imported,
     )
-    from megarc.train.checkpoint.imported import write_imported
-    from megarc.train.checkpoint.imported import write_imported
     from megarc.train.checkpoint.layout import finished
     from megarc.train.checkpoint.merging import decay_weights, merged
     from megarc.train.config import RunConfig

@@ -6,6 +6,7 @@ a resumed run or a trained model. docs/run.md draws the layout.
 """
 
 from megarc.train.checkpoint.fragments import held, make_state
+from megarc.train.checkpoint.imported import write_imported
 from megarc.train.checkpoint.layout import Checkpoint, latest, open_checkpoint
 from megarc.train.checkpoint.load import full_masters, load, newest_local
 from megarc.train.checkpoint.observer import Checkpoints, Due
@@ -15,6 +16,7 @@ from megarc.train.checkpoint.storage_level import Level
 from megarc.train.checkpoint.trained_model import (
     SavedModel,
     end_of_document,
+    ended_by,
     find_checkpoint,
     find_tokenizer,
     load_model,
@@ -34,6 +36,7 @@ __all__ = [
     "Saver",
     "Standing",
     "end_of_document",
+    "ended_by",
     "find_checkpoint",
     "find_tokenizer",
     "full_masters",
@@ -49,4 +52,5 @@ __all__ = [
     "run_config",
     "same_tokenizer",
     "tokenizer_file",
+    "write_imported",
 ]
