@@ -13,20 +13,21 @@ if TYPE_CHECKING:
     from megarc.train.checkpoint import (
         Checkpoint,
         SavedModel,
+        decay_weights,
         end_of_document,
         ended_by,
         find_checkpoint,
         find_tokenizer,
+        finished,
         full_masters,
         held,
         load_model,
+        merged,
         run_config,
         same_tokenizer,
         tokenizer_file,
         write_imported,
     )
-    from megarc.train.checkpoint.layout import finished
-    from megarc.train.checkpoint.merging import decay_weights, merged
     from megarc.train.config import RunConfig
     from megarc.train.early_config_check import first_look
     from megarc.train.engine import Engine, MicroBatch, StepResult, bucket, build_engine, dtype_of, to_tensors

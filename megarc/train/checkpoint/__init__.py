@@ -7,8 +7,9 @@ a resumed run or a trained model. docs/run.md draws the layout.
 
 from megarc.train.checkpoint.fragments import held, make_state
 from megarc.train.checkpoint.imported import write_imported
-from megarc.train.checkpoint.layout import Checkpoint, latest, open_checkpoint
+from megarc.train.checkpoint.layout import Checkpoint, finished, latest, open_checkpoint
 from megarc.train.checkpoint.load import full_masters, load, newest_local
+from megarc.train.checkpoint.merging import decay_weights, merged
 from megarc.train.checkpoint.observer import Checkpoints, Due
 from megarc.train.checkpoint.resume import Resumed, go_back, resume
 from megarc.train.checkpoint.save import Saver
@@ -35,10 +36,12 @@ __all__ = [
     "SavedModel",
     "Saver",
     "Standing",
+    "decay_weights",
     "end_of_document",
     "ended_by",
     "find_checkpoint",
     "find_tokenizer",
+    "finished",
     "full_masters",
     "go_back",
     "held",
@@ -46,6 +49,7 @@ __all__ = [
     "load",
     "load_model",
     "make_state",
+    "merged",
     "newest_local",
     "open_checkpoint",
     "resume",
