@@ -39,7 +39,7 @@ $(VENV)/.peer: $(STAMP)
 test: export MEGARC_PEER_PATH = $(CURDIR)/$(VENV)/peer
 # Two files at once: many tests start ranks of their own, so more would only crowd two cores.
 test: check $(VENV)/.peer
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile --cpu
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cpu
 
 test-system: install
 	$(BIN)/python -m pip install --quiet --editable '.[mpi]'

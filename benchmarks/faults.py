@@ -215,10 +215,9 @@ def _import_all() -> None:
     """Before the first fork, so that no rank need do it again."""
     os.environ |= {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
     torch.set_num_threads(1)
-    import deepspeed  # noqa: F401
+    from megarc.train.engine.deepspeed_import import import_deepspeed
 
-    import megarc.science
-    import megarc.train  # noqa: F401
+    import_deepspeed(torch.device("cpu"))
 
 
 def _fork(layout: Layout, folder: Path, environment: dict[str, str], output: Path) -> int:

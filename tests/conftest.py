@@ -1,6 +1,7 @@
 """Settings of all tests."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -9,6 +10,21 @@ from support.processes import cpu_seconds
 # No test asserts a time, and a busy machine is no failure. The same examples every time, so that CI is repeatable.
 settings.register_profile("megarc", deadline=None, derandomize=True)
 settings.load_profile("megarc")
+
+
+# The costliest files (`--cpu` shows them) come first: one that came last would keep one worker busy and the other idle.
+FIRST = (
+    "train/engine/test_parity.py", "train/engine/test_compiled.py", "whole/test_tutorial.py", "docs/test_site.py",
+    "attention/test_engines.py", "attention/test_triton_fused.py", "whole/test_launchers.py", "whole/test_faults.py",
+    "batchsize/test_branches.py", "train/health/test_damage.py", "train/checkpoint/test_keeping.py",
+    "train/checkpoint/test_interrupted.py", "tiers/test_whole.py", "batchsize/test_sweep.py", "whole/test_readme.py",
+    "train/health/test_hangs.py", "train/health/test_numbers.py", "train/health/test_signals.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    places = {Path(__file__).parent / name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(FIRST)))
 
 
 def pytest_addoption(parser):

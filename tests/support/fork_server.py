@@ -53,7 +53,7 @@ def preload() -> None:
 
 
 def serve(control: socket.socket) -> dict:
-    """Answers requests until the tests have ended; returns in each forked process, with its request."""
+    """Answers requests until the tests have ended, and ends what is left; returns in each forked process."""
     running: dict[int, int] = {}  # process -> pipe
     waker, wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -68,6 +68,8 @@ def serve(control: socket.socket) -> dict:
             continue
         message, descriptors, _, _ = socket.recv_fds(control, LIMIT, 4)
         if not message:
+            for one in running:  # whoever started them is gone, however it ended
+                os.kill(one, signal.SIGKILL)
             sys.exit(0)
         child = os.fork()
         if child == 0:
