@@ -18,7 +18,7 @@ FIRST = (
     "attention/test_engines.py", "attention/test_triton_fused.py", "whole/test_launchers.py", "whole/test_faults.py",
     "batchsize/test_branches.py", "train/health/test_damage.py", "train/checkpoint/test_keeping.py",
     "train/checkpoint/test_interrupted.py", "tiers/test_whole.py", "batchsize/test_sweep.py", "whole/test_readme.py",
-    "train/health/test_hangs.py", "train/health/test_numbers.py", "train/health/test_signals.py",
+    "train/health/test_hangs.py", "train/health/test_bad_steps.py", "train/health/test_signals.py",
 )  # fmt: skip
 
 
