@@ -25,7 +25,7 @@ RESULTS = Path(__file__).with_name("results") / "transfer.json"
 PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "transfer.png"
 WIDTHS = (64, 128, 256, 512)
 RATES = tuple(2.0**-power for power in (9, 8, 7, 6, 5))
-STEPS = 100
+STEPS = 60
 
 
 def main() -> int:
@@ -79,7 +79,7 @@ def configuration(parametrization: str, width: int, rate: float):
         "length": f"{STEPS} steps",
         "window": {"recent": 0, "causal": 64},
         "model": {"layers": 2, "hidden": width, "heads": width // 32, "parametrization": parametrization,
-                  "base_hidden": WIDTHS[0], "ffn": 3 * width},
+                  "base_hidden": WIDTHS[0], "ffn": 2 * width},
         "data": BYTES,
         "batch": {"size": 4, "micro": 4, "noise_every": 0},
         "optimizer": {"lr": rate},
