@@ -86,7 +86,12 @@ def peer():
 PEER = {"rope_base": 500.0, "head_dim": 10, "norm_epsilon": 0.01}  # all unlike Llama's own
 
 
-@pytest.mark.parametrize("changes", [{"tied": True}, PEER, {**PEER, "qk_norm": True}])
+COMPLETEP = {
+    **PEER, "qk_norm": True, "parametrization": "completep", "base_hidden": 8, "base_layers": 1, "base_head_dim": 2
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", [{"tied": True}, PEER, {**PEER, "qk_norm": True}, COMPLETEP])
 def test_hugging_face_reads_the_same_logits(tmp_path, changes):
     transformers = peer()
     config = CONFIG.model_copy(update=changes)

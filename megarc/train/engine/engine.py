@@ -56,8 +56,8 @@ def unwanted(loss: Tensor, gradient_norm: Tensor) -> Tensor:
 class Work:
     """What FLOPs depend on beside the model: samples, the (query, key) pairs that they allow, and loss rows.
 
-    Of a nested model: ``neurons`` sums, over samples, how many of each group took part, a part of a group that is
-    whole counting 1; samples that pass several times count each time.
+    ``neurons`` sums, over samples, the part of the feed-forwards' neurons that took part: 1, or less in a nested model.
+    Samples that go through the model several times count each time.
     """
 
     samples: int = 0
