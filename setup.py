@@ -77,6 +77,8 @@ setup(
         "mpi": ["mpi4py>=4", "mpich>=4"],
         # Tab completion: megarc completion bash
         "completion": ["shtab>=1.7"],
+        # launch/evaluate.py --tasks with lm-eval's tasks
+        "lm-eval": ["lm_eval>=0.4.11,<0.5"],
         # make docs
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"],
         "dev": [

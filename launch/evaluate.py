@@ -27,6 +27,8 @@ EXAMPLES = """examples:
   python launch/evaluate.py --run runs/mine --corpus corpora/heldout --recent 0,8,64
   python launch/evaluate.py --run runs/mine --corpus corpora/transcripts --segments
   python launch/evaluate.py --run runs/pairs --corpus corpora/pairs --answers --recent 0
+  python launch/evaluate.py --run runs/mine --tasks tasks/sums.jsonl tasks/capitals.jsonl
+  python launch/evaluate.py --run runs/mine --tasks tasks/arc_local.yaml --as causal
   python launch/evaluate.py --tiers runs/tiers/two --run runs/tiers/two/bottom --corpus corpora/heldout --tokens 20000
 
 Windows overlap: each scores --stride tokens (half of the window's rows unless given, or its stride where
@@ -40,6 +42,10 @@ are seen both ways (0 and the model's own are always among them), and with other
 more that costs (with the standard error of the difference; by row behind R too), and says in words whether
 the model uses R's text and whether it uses seeing R both ways.
 
+--tasks asks questions with a right answer: files of JSON lines (multiple choice or cloze), and tasks of lm-eval by
+name or YAML file, whose data are on this machine. The prompt is R, what follows it C; --as causal scores the same
+model without R: what the mask gives. docs/evaluation.md
+
 --segments tells text, code and output of transcripts apart, and gives the mean by the weights that the run was
 trained with (docs/interpreter.md).
 
@@ -49,6 +55,10 @@ R of a document is its question, up to the window's rows of R. With --recent, no
 
 def main() -> int:
     arguments = parser().parse_args()
+    if arguments.tasks:
+        return ask_all(arguments)
+    if arguments.corpus is None:
+        raise UserError("nothing to score; give --corpus P, or --tasks FILE")
     from megarc.corpus import IndexedCorpus
     from megarc.train import load_model
 
@@ -85,6 +95,64 @@ def main() -> int:
     if arguments.json:
         write_json(arguments.json, models, windows, scores)
     return 0
+
+
+def ask_all(arguments: argparse.Namespace) -> int:
+    """Each run's scores on the tasks."""
+    from megarc.report import table
+    from megarc.train import load_model
+
+    if arguments.tiers or arguments.segments or arguments.answers or arguments.recent or arguments.corpus:
+        raise UserError(
+            "--tasks goes with --run alone; leave --corpus, --tiers, --segments, --answers and --recent out"
+        )
+    if not arguments.run:
+        raise UserError("no model to ask; give --run")
+    found, rows = {}, []
+    for path in arguments.run:
+        saved = load_model(path, arguments.device)
+        found[str(path)] = scores = asked(saved, arguments)
+        rows += [
+            [path, name, what, f"{value:.4f}"]
+            for name, values in scores.items()
+            for what, value in values.items()
+        ]
+    print(table(["run", "task", "measure", "value"], rows))
+    if arguments.json:
+        save(arguments.json, {"as": arguments.mask, "scores": found})
+    return 0
+
+
+def asked(saved: SavedModel, arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """A model's scores by task: on our files, and on lm-eval's."""
+    from megarc.corpus import load_tokenizer
+    from megarc.data import read_task
+    from megarc.inference import likelihoods
+    from megarc.progress import progress
+    from megarc.train import find_tokenizer, same_tokenizer
+
+    causal = arguments.mask == "causal"
+    files = [path for path in arguments.tasks if path.endswith((".jsonl", ".json"))]
+    others = [name for name in arguments.tasks if name not in files]
+    tokenizer = load_tokenizer(find_tokenizer(saved))
+    same_tokenizer(saved, tokenizer, "the tokenizer")
+    start = None if tokenizer.end is None else tokenizer.end.id
+    tasks = [read_task(user_path(path), tokenizer, start) for path in files]
+    if len({task.name for task in tasks}) < len(tasks):
+        raise UserError("--tasks: two files have one name; rename one")
+    scores = {}
+    for task in tasks:
+        total = sum(len(pair.continuation) for pair in task.pairs)
+        with progress(task.name, total, unit="tokens") as bar:
+            window = saved.config.window.build()
+            likely = likelihoods(saved.model, task.pairs, window, causal=causal, progress=bar.advance)
+        greedy = [one.greedy for one in likely]
+        scores[task.name] = task.results([one.nats for one in likely], greedy)
+    if others:
+        from megarc.harness import run_lm_eval
+
+        scores |= run_lm_eval(saved, others, folder=arguments.task_folder, causal=causal)
+    return scores
 
 
 def window_of(saved: SavedModel, stride: int | None) -> Window:
@@ -370,8 +438,13 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         help="folder of a stack of tiers; again for more",
     )
+    parser.add_argument("--corpus", type=user_path, metavar="P", help="prefix of P.bin, P.idx, P.json")
     parser.add_argument(
-        "--corpus", type=user_path, required=True, metavar="P", help="prefix of P.bin, P.idx, P.json"
+        "--tasks", nargs="+", metavar="FILE_OR_NAME", help="JSON lines of questions, or tasks of lm-eval"
+    )
+    parser.add_argument("--task-folder", type=user_path, metavar="D", help="more task files for lm-eval")
+    parser.add_argument(
+        "--as", dest="mask", choices=("window", "causal"), default="window", help="mask of --tasks (window)"
     )
     parser.add_argument("--segments", action="store_true", help="of transcripts: text, code and output apart")
     parser.add_argument("--answers", action="store_true", help="of questions and answers: the answers alone")

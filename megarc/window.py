@@ -83,6 +83,28 @@ class Window:
         """n - s + 1: the first token of a corpus that is ever a target."""
         return self.rows - self.stride + 1
 
+    # ---- windows of a text that grows
+
+    def opening(self, length: int, refresh: int | None = None) -> tuple[int, int]:
+        """With how many of its newest tokens a text of ``length`` begins a window, and how many that one predicts.
+
+        The last of them starts on row n - f, where f is ``refresh``: the stride unless given, so that tokens come
+        from rows that bore loss. A window without R gains nothing by moving, so it does when it is full; a plain
+        causal one (s = n) would then forget everything, so it moves by half.
+
+        Raises:
+            UserError: for a refresh beyond the stride.
+        """
+        if refresh is None:
+            refresh = max(1, self.rows // 2) if self.stride == self.rows else self.stride
+        elif refresh > self.stride:
+            raise UserError(
+                f"refresh is {refresh}, but a window {self} has only {self.stride} rows that learned to "
+                "predict; it must be no more"
+            )
+        begun = min(length, self.rows - refresh + 1)
+        return begun, refresh if self.recent else self.rows - begun + 1
+
     # ---- windows of a corpus
 
     def count(self, tokens: int) -> int:

@@ -58,3 +58,11 @@ def pytest_terminal_summary(terminalreporter, config):
     for name, seconds in [*files.most_common(30), *tests.most_common(20)]:
         terminalreporter.write_line(f"{seconds:8.1f}  {name}")
     terminalreporter.write_line(f"{files.total():8.1f}  in all, with imports of the tests")
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory):
+    """``support.small_run.make_run``'s run folder; beside it lie its text, its corpus and its tasks."""
+    from support.small_run import make_run
+
+    return make_run(tmp_path_factory.mktemp("small"))

@@ -22,6 +22,7 @@ from megarc.data.prefetch import Ahead
 from megarc.data.skipped_ranges import Gaps, around
 from megarc.data.source import BulkSource, Facts, Sample, Samples, Source
 from megarc.data.stream import Share, Stream
+from megarc.data.tasks import Pair, Part, Task, parts, read_task, split_ids
 from megarc.data.transcripts import KINDS as SEGMENT_KINDS
 from megarc.data.transcripts import Segments as SegmentsOf
 from megarc.data.transcripts import weights_of
@@ -40,6 +41,8 @@ __all__ = [
     "Maker",
     "Mixed",
     "ObjectiveConfig",
+    "Pair",
+    "Part",
     "RecentLossConfig",
     "Sample",
     "Samples",
@@ -50,12 +53,16 @@ __all__ = [
     "SourceConfig",
     "Stream",
     "StridedCorpus",
+    "Task",
     "WindowConfig",
     "around",
     "open_source",
     "open_stream",
     "part_of_step",
+    "parts",
     "predicted_by",
     "processed_by",
+    "read_task",
+    "split_ids",
     "weights_of",
 ]

@@ -9,7 +9,8 @@ from megarc.inference.decoder import Decoder
 from megarc.inference.evaluate import evaluate, loss_by_context, window_losses
 from megarc.inference.export_layouts import Layout
 from megarc.inference.generate import Writing, check_prompt, continuations, generate, uniforms, write
-from megarc.inference.loop import Loop, opening
+from megarc.inference.likelihood import Likelihood, likelihoods
+from megarc.inference.loop import Loop
 from megarc.inference.model_file import export, load_exported
 from megarc.inference.prompts import Answers, Prompt, digest, read_prompts
 from megarc.inference.recent_probe import Change, Measured, Probe, probe, probe_window
@@ -23,6 +24,7 @@ __all__ = [
     "Change",
     "Decoder",
     "Layout",
+    "Likelihood",
     "Loop",
     "Measured",
     "Probe",
@@ -39,10 +41,10 @@ __all__ = [
     "evaluate",
     "export",
     "generate",
+    "likelihoods",
     "load_exported",
     "look_up",
     "loss_by_context",
-    "opening",
     "probe",
     "probe_window",
     "read_prompts",

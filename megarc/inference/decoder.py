@@ -71,7 +71,7 @@ class Decoder:
             logits = self.model.logits(
                 torch.from_numpy(joined)[None].to(self.device),
                 last,
-                on_device(_apart(lengths, [opening.recent for opening in openings]), self.device),
+                on_device(windows_apart(lengths, [opening.recent for opening in openings]), self.device),
                 cache,
                 torch.from_numpy(positions)[None].to(self.device),
             )
@@ -91,7 +91,7 @@ def _passes(openings: Sequence[Opening]) -> list[list[Opening]]:
     return passes
 
 
-def _apart(lengths: Sequence[int], recents: Sequence[int]) -> Intervals:
+def windows_apart(lengths: Sequence[int], recents: Sequence[int]) -> Intervals:
     """Windows end to end in one row: each row sees its own window's."""
     rows: npt.NDArray[np.int32] = np.arange(sum(lengths), dtype=np.int32)
     begin: npt.NDArray[np.int32] = np.repeat(np.cumsum([0, *lengths[:-1]]), lengths).astype(np.int32)

@@ -1,6 +1,6 @@
 """The loop that writes: texts of any length side by side, and the next one as soon as one has ended.
 
-A window begins with a text's newest tokens (``opening`` says how many). Each further token is one more row,
+A window begins with a text's newest tokens (``Window.opening`` says how many). Each further token is one more row,
 computed against the keys and values of the rows before. A full window moves: its beginning is encoded again.
 """
 
@@ -13,7 +13,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from megarc.errors import UserError
 from megarc.inference.decoder import Decoder, Opening
 from megarc.inference.sampling import Sampling, draw
 from megarc.window import Window
@@ -31,33 +30,6 @@ class Text(Protocol):
         """Appends a token, log-probability ``likely`` in nats; whether the text goes on in this window."""
 
 
-def opening(length: int, window: Window, sampling: Sampling) -> tuple[int, int]:
-    """With how many of its newest tokens a text of ``length`` begins a window, and how many that one can draw.
-
-    The last token starts on row n - f, where f is ``refresh``: the stride unless given, so that tokens are drawn
-    from rows that bore loss. A window without R gains nothing by moving, so it does when it is full; a plain
-    causal one (s = n) would then forget everything, so it moves by half.
-
-    Raises:
-        UserError: for a refresh beyond the stride.
-    """
-    refresh = _refresh(sampling, window)
-    begun = min(length, window.rows - refresh + 1)
-    return begun, refresh if window.recent else window.rows - begun + 1
-
-
-def _refresh(sampling: Sampling, window: Window) -> int:
-    plain = window.stride == window.rows
-    if sampling.refresh is None:
-        return max(1, window.rows // 2) if plain else window.stride
-    if sampling.refresh > window.stride:
-        raise UserError(
-            f"refresh is {sampling.refresh}, but a window {window} has only {window.stride} rows that learned to "
-            "predict; it must be no more"
-        )
-    return sampling.refresh
-
-
 class Loop:
     """Texts that are written side by side.
 
@@ -69,7 +41,7 @@ class Loop:
     """
 
     def __init__(self, decoder: Decoder, window: Window, sampling: Sampling, slots: int) -> None:
-        opening(1, window, sampling)  # refuses a refresh that the window has not
+        window.opening(1, sampling.refresh)  # refuses a refresh that the window has not
         self._decoder, self._window, self._sampling, self._most = decoder, window, sampling, slots
         self._waiting: deque[Text] = deque()
         self._active: list[_Active] = []
@@ -111,7 +83,7 @@ class Loop:
 
     def _opening(self, slot: int) -> Opening:
         active, window = self._active[slot], self._window
-        begun, active.room = opening(len(active.text.ids), window, self._sampling)
+        begun, active.room = window.opening(len(active.text.ids), self._sampling.refresh)
         return Opening(slot, active.text.ids[-begun:], min(window.recent, begun - 1))
 
     def _draw(self, logits: Tensor, slots: Iterable[int]) -> list[Text]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from megarc.attention import resolve as choose_attention
 from megarc.config import digest_of
-from megarc.data import Maker, Stream, open_stream
+from megarc.data import Maker, Stream, Task, open_stream, read_task
 from megarc.errors import UserError
 from megarc.model import cost_of
 from megarc.parallel import Groups, agree, broadcast_object, together
@@ -19,7 +19,7 @@ from megarc.train.config import CheckpointConfig, RunConfig
 from megarc.train.dry_step import Explain, dry_step, memory_errors_explained
 from megarc.train.engine import build_engine, dtype_of
 from megarc.train.exit_report import failure_logged, how_it_ended
-from megarc.train.folder import RunFolder, hold, keep_tokenizer
+from megarc.train.folder import RunFolder, hold, keep_tokenizer, tokenizer_of_corpora
 from megarc.train.health import Signals, alarmed, clear, watched
 from megarc.train.health.fault_injection import arm
 from megarc.train.heartbeat import Heartbeat
@@ -54,6 +54,7 @@ def pretrain(
         UserError: for everything that a user can put right.
     """
     config, stream, heldout, timeline = together(lambda: _opened(config, groups, makers or {}), groups.world)
+    tasks = together(lambda: open_tasks(config), groups.world)
     agree({"configuration": digest_of(config), "data": ", ".join(stream.digests)}, groups.world)
     folder = RunFolder(config.folder)
     signals, heartbeat = Signals(), Heartbeat()
@@ -74,7 +75,7 @@ def pretrain(
         _announce(config, groups, stream, timeline, resumed.standing)
         if config.health.dry_step and resumed.standing.step < timeline.total:
             dry_step(engine, stream)
-        trainer = Trainer(config, engine, stream, heldout, folder, levels, signals, list(watch))
+        trainer = Trainer(config, engine, stream, heldout, tasks, folder, levels, signals, list(watch))
         ending = trainer.fit(resumed)
         if groups.first:
             log.info(how_it_ended(ending, config, timeline.last))
@@ -116,6 +117,28 @@ def open_train(config: RunConfig, makers: Mapping[str, Maker] | None = None) -> 
     """
     window, shapes, hide = config.window.build(), Lengths(config).shapes, config.objective.recent
     return open_stream(config.data, "train", window, config.seed, makers=makers, shapes=shapes, hide=hide)
+
+
+def open_tasks(config: RunConfig) -> list[Task]:
+    """The tasks of ``validation.tasks``, as ids.
+
+    Raises:
+        UserError: where one is wrong, two share a name, or the tokenizer of the run's text is not found.
+    """
+    paths = config.validation.tasks
+    if not paths:
+        return []
+    tokenizer = tokenizer_of_corpora(config.data)
+    if tokenizer is None:
+        raise UserError(
+            "validation.tasks: the tokenizer of data.train is not known, or does not lie beside its corpora; copy "
+            "it there, or leave the tasks out"
+        )
+    start = None if tokenizer.end is None else tokenizer.end.id
+    tasks = [read_task(path, tokenizer, start) for path in paths]
+    if len({task.name for task in tasks}) < len(tasks):
+        raise UserError("validation.tasks: two files have one name, and so would their metrics; rename one")
+    return tasks
 
 
 def open_heldout(config: RunConfig, makers: Mapping[str, Maker] | None = None) -> Stream:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 from megarc.config import to_dict
-from megarc.data import Gaps, Stream
+from megarc.data import Gaps, Stream, Task
 from megarc.model import cost_of
 from megarc.train.checkpoint import Checkpoints, Due, Resumed, Saver, Standing, go_back
 from megarc.train.config import RunConfig
@@ -27,6 +27,7 @@ class Trainer:
     engine: Engine
     stream: Stream
     heldout: Stream | None
+    tasks: list[Task]
     folder: RunFolder
     levels: list[Due]
     signals: Signals
@@ -116,6 +117,7 @@ class Trainer:
             patient=config.checkpoint.on_error == "continue",
             heldout=self.heldout,
             heldout_windows=config.validation.windows,
+            tasks=self.tasks,
             bytes_a_token=self.stream.bytes_per_token,
             extra=also,
         )

@@ -3,21 +3,21 @@
 import json
 
 import pytest
-from support.small_run import make_run, page
+from support.small_run import page
 
 from megarc.errors import UserError
 from megarc.inference import prompts as files
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("generate"))
+def run(small_run):
+    return small_run
 
 
 @pytest.fixture(scope="module")
-def asked(run):
+def asked(tmp_path_factory):
     """Prompts of 1 to 30 bytes, on both sides of R + C."""
-    path = run.parent / "prompts.jsonl"
+    path = tmp_path_factory.mktemp("asked") / "prompts.jsonl"
     lines = [{"id": f"p{n}", "prompt": ("12+3=" * 6)[: n + 1], "tokens": 5 + n % 9} for n in range(30)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines) + "\n")
     return path

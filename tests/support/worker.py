@@ -10,6 +10,7 @@ A job is one of
     {"do": "resave", "config": {...}, "from": F, "to": G}    load F under that configuration, save at once to G
     {"do": "steps", "config": {...}, "steps": N}             N steps alone; see few_steps.py
     {"do": "layers", "sequence": true}                       split layers against torch.nn's
+    {"do": "write", "config": {...}, "run": R, "to": F}      texts by tensor ranks, of the model in R; ids to F
     {"do": "limit file size", "bytes": N}                    stands for a disk that is full
     {"do": "forget", "folder": F}                            a user removes a folder
     {"do": "disk again"}                                     and for one with room
@@ -33,12 +34,13 @@ from layers import check
 
 from megarc.config import build
 from megarc.errors import UserError
-from megarc.parallel import Groups, connect, disconnect, meet
+from megarc.inference import Sampling, Writing, write
+from megarc.parallel import Groups, TensorParallel, connect, disconnect, meet
 from megarc.plan import explained_memory
 from megarc.rank_environment import read_rank_environment
 from megarc.science import MAKERS
 from megarc.tiers import makers
-from megarc.train import RunConfig, open_train, pretrain, resolve
+from megarc.train import RunConfig, load_model, open_train, pretrain, resolve
 from megarc.train.checkpoint import Level, Saver, load, open_checkpoint
 from megarc.train.engine.build import build_engine
 
@@ -74,6 +76,8 @@ def main() -> None:
         os.environ["MEGARC_SAMPLES"] = job.get("samples", "")
         if job["do"] == "steps":
             take_steps(config, groups, job["steps"], config.folder)
+        elif job["do"] == "write":
+            write_texts(groups, Path(job["run"]), Path(job["to"]))
         elif job["do"] == "pretrain":
             attempt(config, groups, job)
             if groups.first and "keep_state" in job:
@@ -81,6 +85,17 @@ def main() -> None:
         else:
             resave(config, groups, Path(job["from"]), Path(job["to"]))
     disconnect()
+
+
+def write_texts(groups: Groups, run: Path, to: Path) -> None:
+    saved = load_model(run, tensor=TensorParallel(groups.tensor))
+    found = []
+    for sampling in (Sampling(temperature=0), Sampling(min_p=0.01)):
+        texts = [Writing([65 + n] * (n + 1), 9, n) for n in range(8)]
+        list(write(saved.model, texts, saved.config.window.build(), sampling, slots=3))
+        found += [text.ids for text in texts]
+    if groups.first:
+        to.write_text(json.dumps(found))
 
 
 def layout_of(config: RunConfig) -> tuple[int, int, bool]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from megarc.config import Config, Duration, key
+from megarc.config import Config, Duration, PathKey, key
 from megarc.quantity import Quantity
 
 
@@ -17,4 +17,12 @@ class ValidationConfig(Config):
         "windows that are scored each time: of each source of data.valid as many, from its first on",
         circumstance=True,
         ge=1,
+    )
+    tasks: list[PathKey] = key(
+        [],
+        "JSON lines of multiple choice or cloze that are scored too; see docs/evaluation.md",
+        circumstance=True,
+    )
+    tasks_every: Duration | None = key(
+        None, "between scores on validation.tasks; null: as validation.every", circumstance=True
     )

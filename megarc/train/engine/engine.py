@@ -168,6 +168,17 @@ class Engine:
         self.deepspeed.train()
         return weighted_sum(loss.nll, batch.weights)
 
+    @torch.no_grad()
+    def losses(self, batch: MicroBatch) -> Tensor:
+        """This data rank's losses [k] on the rows ``batch.rows`` (which it must have), in nats."""
+        self.heartbeat.enter("evaluating")
+        self.deepspeed.eval()
+        loss = self.deepspeed(
+            batch.tokens, self._rows(batch), batch.seen, positions=batch.positions, kept=batch.kept
+        )
+        self.deepspeed.train()
+        return loss.nll
+
     def close(self) -> None:
         """Lets the engine's buffers and hooks go."""
         self.deepspeed.destroy()
@@ -273,11 +284,13 @@ class PipelinedEngine(Engine):
     @torch.no_grad()
     def evaluate(self, batch: MicroBatch) -> Tensor:
         self.heartbeat.enter("evaluating")
-        nll = torch.zeros((), device=self.groups.device)
-        items = self._expect([batch], 1.0, nll)
-        self.deepspeed.eval_batch(items, num_micro_batches=1, bcast_loss=False)
-        self.deepspeed.train()
-        return self._from_last_stage(nll)
+        return self._evaluated(batch, torch.zeros((), device=self.groups.device))
+
+    @torch.no_grad()
+    def losses(self, batch: MicroBatch) -> Tensor:
+        self.heartbeat.enter("evaluating")
+        assert batch.rows is not None
+        return self._evaluated(batch, torch.zeros(len(batch.rows), device=self.groups.device))
 
     def _canonical(self, name: str) -> str:
         return self.deepspeed.module.canonical(name)
@@ -293,13 +306,20 @@ class PipelinedEngine(Engine):
 
     # ---- helpers
 
+    def _evaluated(self, batch: MicroBatch, nll: Tensor) -> Tensor:
+        """``nll``, zeros, with what ``_loss`` adds on the last stage; on every stage."""
+        items = self._expect([batch], 1.0, nll)
+        self.deepspeed.eval_batch(items, num_micro_batches=1, bcast_loss=False)
+        self.deepspeed.train()
+        return self._from_last_stage(nll)
+
     def _expect(
         self, micro_batches: Sequence[MicroBatch], factor: Tensor | float, nll: Tensor
     ) -> Iterator[tuple[Tensor, tuple[()]]]:
         """Tells this stage the micro-batches to come; what the pipeline engine takes as inputs and labels.
 
         Only the first stage takes inputs, tokens. Labels are none: the targets stand beside the last stage's
-        hidden rows. The sum of w * nll is added to ``nll``, there.
+        hidden rows. The sum of w * nll, or each row's where ``nll`` is [k], is added to ``nll``, there.
         """
         self._flow(micro_batches[0])
         self.deepspeed.module.expect(
@@ -330,7 +350,7 @@ class PipelinedEngine(Engine):
         targets = pick_rows(batch.tokens[:, 1:], self._rows(batch))
         z_loss = self.config.optimizer.z_loss
         loss = head_loss(self._head, hidden, weight, targets, batch.weights, z_loss)
-        nll += weighted_sum(loss.nll, batch.weights) * batch.share
+        nll += loss.nll if nll.dim() else weighted_sum(loss.nll, batch.weights) * batch.share
         return loss.objective * (factor * batch.share)
 
     def _from_last_stage(self, value: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from megarc.train.folder.tokenizer_copy import (
     keep_tokenizer,
     kept_facts,
     of_corpora,
+    tokenizer_of_corpora,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "keep_tokenizer",
     "kept_facts",
     "of_corpora",
+    "tokenizer_of_corpora",
 ]

@@ -9,7 +9,14 @@ import orjson
 
 from megarc.atomic_write import written_atomically
 from megarc.config import build, to_dict
-from megarc.corpus import TokenizerFacts, copy_tokenizer, find_tokenizer_file, load_manifest
+from megarc.corpus import (
+    Tokenizer,
+    TokenizerFacts,
+    copy_tokenizer,
+    find_tokenizer_file,
+    load_manifest,
+    load_tokenizer,
+)
 from megarc.data import DataConfig
 
 log = logging.getLogger("megarc")
@@ -68,6 +75,15 @@ def of_corpora(data: DataConfig) -> TokenizerFacts | None:
         if manifest is not None and manifest.tokenizer is not None:
             return manifest.tokenizer
     return None
+
+
+def tokenizer_of_corpora(data: DataConfig) -> Tokenizer | None:
+    """The tokenizer of the training corpora; None where none is known, or its file is not beside them."""
+    facts = of_corpora(data)
+    if facts is None:
+        return None
+    file = Path(_NO_FILE) if facts.kind == _NO_FILE else beside_corpora(data, facts)
+    return None if file is None else load_tokenizer(file)
 
 
 def beside_corpora(data: DataConfig, facts: TokenizerFacts) -> Path | None:

@@ -15,7 +15,7 @@ import orjson
 import torch
 
 from megarc.atomic_write import written_atomically
-from megarc.data import Stream, predicted_by, processed_by
+from megarc.data import Stream, Task, predicted_by, processed_by
 from megarc.model import Cost
 from megarc.parallel import Groups, all_reduce_sum
 from megarc.progress import Bar, describe_time_left, human, progress
@@ -24,6 +24,7 @@ from megarc.train.folder import Lines, RunFolder
 from megarc.train.loop import Done, Ending, Moment, Observer
 from megarc.train.metrics.device_limits import peak_memory
 from megarc.train.metrics.heldout_loss import heldout_losses, losses_by_width, together_of
+from megarc.train.metrics.task_scores import task_scores
 from megarc.train.schedule import Timeline, passes
 from megarc.window import Window
 
@@ -31,7 +32,7 @@ log = logging.getLogger("megarc")
 
 
 class Metrics(Observer):
-    """Loss, rates, MFU and memory every ``logging.every`` steps, held-out loss every ``validation.every``.
+    """Loss, rates, MFU and memory every ``logging.every`` steps, held-out loss and tasks every ``validation.every``.
 
     Rates and MFU leave out the time of held-out losses: they say how fast it trains.
     """
@@ -48,6 +49,7 @@ class Metrics(Observer):
         patient: bool,
         heldout: Stream | None,
         heldout_windows: int,
+        tasks: Sequence[Task],
         bytes_a_token: float | None,
         extra: Callable[[], Mapping[str, float | None]],
     ) -> None:
@@ -61,6 +63,7 @@ class Metrics(Observer):
         self.folder, self.groups, self.timeline, self.cost, self.peak = folder, groups, timeline, cost, peak
         self.tensorboard, self.patient = tensorboard, patient
         self.heldout, self.heldout_windows = heldout, heldout_windows
+        self.tasks = tasks
         self.bytes_a_token, self.extra = bytes_a_token, extra
         self.file: Lines | None = None
         self.board: Any = None
@@ -123,6 +126,18 @@ class Metrics(Observer):
                 {f"held-out loss {name}".strip(): _describe_loss(values_of[name]) for name in values_of},
             )
             self._clock += time.perf_counter() - before
+        if self.timeline.tasks is not None and moment.every(self.timeline.tasks):
+            before = time.perf_counter()
+            window = self.timeline.shapes.piece(moment.before).window
+            self._tell_tasks(moment, task_scores(engine, self.tasks, window))
+            self._clock += time.perf_counter() - before
+
+    def _tell_tasks(self, moment: Moment, scores: Mapping[str, Mapping[str, float]]) -> None:
+        values = {
+            f"tasks/{name}/{what}": value for name, found in scores.items() for what, value in found.items()
+        }
+        self._write(moment, values)
+        self._say(moment, {name.removeprefix("tasks/"): f"{value:.3f}" for name, value in values.items()})
 
     def stop(self, engine: Engine, moment: Moment, ending: Ending) -> None:
         self._bar_context.__exit__(None, None, None)

@@ -28,6 +28,7 @@ class Timeline:
         widths: of a nested model, that step t trains.
         logging: between lines of metrics.
         heldout: between held-out losses; None: no held-out data.
+        tasks: between scores on tasks; None: no tasks.
         checkpoint: between checkpoints that all ranks share.
         local_checkpoint: between those on the hosts' own disks; None: none.
         kept_for_good: the first checkpoint at or beyond each multiple of this stays; None: none does.
@@ -44,6 +45,7 @@ class Timeline:
     widths: Widths
     logging: Interval
     heldout: Interval | None
+    tasks: Interval | None
     checkpoint: Interval
     local_checkpoint: Interval | None
     kept_for_good: Interval | None
@@ -71,6 +73,9 @@ class Timeline:
             widths=widths_of(config),
             logging=Interval(steps=config.logging.every),
             heldout=whole.interval(config.validation.every) if config.data.valid else None,
+            tasks=whole.interval(config.validation.tasks_every or config.validation.every)
+            if config.validation.tasks
+            else None,
             checkpoint=whole.interval(saving.every),
             local_checkpoint=whole.interval(saving.local_every) if saving.local else None,
             kept_for_good=whole.interval(saving.keep_every) if saving.keep_every else None,
@@ -89,7 +94,7 @@ class Timeline:
     @property
     def settling(self) -> list[Interval]:
         """The events before which the host must know what became of the steps asked for."""
-        events = [self.logging, self.heldout, self.checkpoint, self.local_checkpoint]
+        events = [self.logging, self.heldout, self.tasks, self.checkpoint, self.local_checkpoint]
         return [event for event in events if event is not None]
 
     def predicted_tokens(self, samples: int) -> int:

@@ -1,0 +1,57 @@
+"""Scores on tasks with a right answer while a run goes on: by the engine that trains, so on any layout of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from megarc.data import Batch, Part, Task, parts
+from megarc.parallel import all_reduce_sum
+from megarc.train.engine import Engine, to_tensors
+from megarc.window import Window
+
+
+def task_scores(engine: Engine, tasks: Sequence[Task], window: Window) -> dict[str, dict[str, float]]:
+    """``Task.results`` of each task by its name; the same on every rank.
+
+    Data ranks share the forward passes out. All run equally many batches of the training's own shape (ZeRO 3
+    gathers weights in each, a pipeline's buffers stay); what fills the last ones counts nothing.
+    """
+    pairs = [pair for task in tasks for pair in task.pairs]
+    work = [(number, part) for number, pair in enumerate(pairs) for part in parts(pair, window)]
+    groups, size = engine.groups, engine.config.batch.micro_batch
+    ranks, rank = groups.data.size, groups.data.rank
+    likely = torch.zeros(len(pairs), dtype=torch.float64, device=groups.device)
+    for first in range(0, len(work), size * ranks):
+        own = range(first + rank * size, first + (rank + 1) * size)
+        some = [work[place] if place < len(work) else work[0] for place in own]
+        losses = engine.losses(to_tensors(_batch([part for _, part in some], window), groups.device))
+        sums = [one.double().sum() for one in losses.split([part.scored for _, part in some])]
+        for place, (number, _), value in zip(own, some, sums, strict=True):
+            if place < len(work):
+                likely[number] -= value
+    values = all_reduce_sum(likely, groups.data).tolist()
+    found, first = {}, 0
+    for task in tasks:
+        found[task.name] = task.results(values[first : first + len(task.pairs)])
+        first += len(task.pairs)
+    return found
+
+
+def _batch(some: Sequence[Part], window: Window) -> Batch:
+    """Windows that begin with the parts, filled up behind; weight 1 where a part is predicted."""
+    tokens: npt.NDArray[np.int32] = np.zeros((len(some), window.tokens), np.int32)
+    weights: npt.NDArray[np.float32] = np.zeros((len(some), window.rows), np.float32)
+    for sample, part in enumerate(some):
+        end = len(part.ids)
+        tokens[sample, :end] = part.ids
+        weights[sample, end - 1 - part.scored : end - 1] = 1.0
+    return Batch(
+        tokens=tokens,
+        recent=np.array([part.recent for part in some], np.int32),
+        samples=np.arange(len(some)),
+        weights=weights,
+    )
