@@ -15,7 +15,16 @@ sys.path.append(str(Path(__file__).parents[1]))
 import _needs  # noqa: F401  (ends where the packages are not there)
 from arms import Arm, train
 from scripts import cores, cpu_seconds, resource
-from show import pictures, sample, score, text_scores, what_next, what_they_make_of_r, who_is_right
+from show import (
+    pictures,
+    sample,
+    score,
+    text_scores,
+    what_next,
+    what_they_make_of_r,
+    which_to_use,
+    who_is_right,
+)
 from text import prepare
 
 from megarc.command import examples, resources
@@ -78,6 +87,8 @@ def main() -> int:
     what_they_make_of_r(PROBED, found, DEMO)
     heading("Result 4. A sample from the [R | C] model")
     sample(TEXT[0])
+    heading("Which to use")
+    which_to_use()
     heading("Files and pictures")
     pictures(POINTERS, TEXT, found, DEMO)
     what_next(DEMO, TEXT[0])

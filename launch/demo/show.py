@@ -140,6 +140,16 @@ def pictures(chase: Sequence[Arm], text: Sequence[Arm], found: Found, folder: Pa
         print(f"  {plots / name!s:<24} {what}")
 
 
+def which_to_use() -> None:
+    """Two sentences; docs/recipes.md has the comparisons that they rest on."""
+    print(
+        """Use [R | C] where an answer depends on a given text that has to be worked out first, as in result 1: the
+question is R, the answer is C. Use a causal model that predicts every row for running text, as in result 2.
+docs/recipes.md compares both with tuned rates, at equal FLOPs, over several seeds, and says how to compare them on
+your own corpus."""
+    )
+
+
 def what_next(folder: Path, arm: Arm) -> None:
     """The last lines."""
     print(

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+from support.pairs import WINDOWS, window_keys, write_pairs
 from support.ranks import run_jobs
 from support.runs import config, full_state
 
@@ -127,6 +128,11 @@ def mixes(ranks=8):
         *(Mix(data=2, zero=3, variant=variant) for variant in OWN_ROWS),
         Mix(2, 1, 2, zero=2, variant="completep"),
         Mix(2, 2, 1, sequence=True, variant="nested_all"),
+        *(Mix(1, 2, 1, variant=variant) for variant in WINDOWS),
+        *(Mix(data=2, zero=3, variant=variant) for variant in WINDOWS),
+        *(Mix(data=2, zero=zero, variant="packed_stages") for zero in (0, 1, 2)),
+        *(Mix(2, 2, 1, sequence=True, variant=variant) for variant in ("packed_stages", "mix")),
+        *(Mix(data=2, zero=2, precision="bf16", variant=variant) for variant in ("packed_stages", "mix")),
     ]
     return _sorted([*both, *fp32, *(mix._replace(precision="bf16") for mix in both)], ranks)
 
@@ -158,6 +164,8 @@ def _supported(mix):
 
 def run_mixes(listed, folder, steps, **changes):
     """Runs them to ``folder``/NAME, one set of processes for each number of ranks."""
+    if any(mix.variant in WINDOWS for mix in listed):
+        write_pairs(folder / "pairs")
     for world, same in itertools.groupby(
         sorted(listed, key=lambda mix: mix.ranks), key=lambda mix: mix.ranks
     ):
@@ -165,11 +173,13 @@ def run_mixes(listed, folder, steps, **changes):
 
 
 def job(mix, folder, steps, **changes):
+    own = mix.variant in WINDOWS
+    keys = window_keys(mix.variant, folder / "pairs") if own else (VARIANTS | OWN_ROWS)[mix.variant]
     tree = config(
         folder / str(mix), mix.zero, steps, parallel__tensor=mix.tensor, parallel__pipeline=mix.pipeline,
         parallel__sequence=mix.sequence, precision=mix.precision, model__layers=mix.layers,
         batch__micro=4 // mix.data, validation__windows=3,
-        **(VARIANTS | OWN_ROWS)[mix.variant], **changes,
+        **keys, **changes,
     )  # fmt: skip
     return {"do": "steps", "config": tree, "steps": steps}
 
