@@ -216,5 +216,12 @@ def _announce(
     choose_attention(config.execution.attention, groups.device, dtype_of(config), config.model.width_of_head)
     for line in stream.describe(samples - standing.begin):
         log.info(line)
+    if config.data.packs:
+        first = stream.read(max(0, begin - standing.begin), min(size, 64))
+        loss_rows = 0 if first.weights is None else int((first.weights > 0).sum())
+        log.info(
+            f"packed rows predict {loss_rows / len(first.tokens):.4g} tokens each on average (of the first "
+            f"{len(first.tokens)} rows); predicted tokens and lengths in tokens count {shapes.own.stride} a row"
+        )
     if standing.step:
         log.info("resumes from step %d in %s", standing.step, config.folder)
