@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from megarc.data import Gaps, open_stream
+from megarc.data import Gaps
 from megarc.parallel import Groups
 from megarc.science import MAKERS, PointerChase
-from megarc.train import RunConfig, resolve
+from megarc.train import RunConfig, open_heldout, open_train, resolve
 from megarc.train.checkpoint import Level, Saver, Standing
 from megarc.train.engine.build import build_engine
 from megarc.train.loop.feed import steps
@@ -63,10 +63,7 @@ def make_annotated(config, window):
 def take_steps(config: RunConfig, groups: Groups, count: int, folder: Path) -> None:
     """``count`` steps; to ``folder`` numbers.json, and checkpoints/ with masters and moments."""
     kinds = {**MAKERS, "annotated": make_annotated}
-    train, heldout = (
-        open_stream(config.data, part, config.window.build(), config.seed, makers=kinds)
-        for part in ("train", "valid")
-    )
+    train, heldout = open_train(config, kinds), open_heldout(config, kinds)
     config = resolve(config, train, groups.topology)
     engine, timeline = build_engine(config, groups), Timeline.of(config)
     batches, rate = timeline.batches, timeline.learning_rate
@@ -86,6 +83,7 @@ def take_steps(config: RunConfig, groups: Groups, count: int, folder: Path) -> N
         done.append(engine.step(micro_batches, rate(number)))
         if engine.average is not None:
             engine.average.update(config.average.share(number + 1, count), done[-1].bad)
+    heldout = heldout.held_out(batches.samples_before(count) - 1)  # with the last step's window
     numbers = {
         "loss": [float(one.loss) for one in done],
         "gradient norm": [float(one.gradient_norm) for one in done],
