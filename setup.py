@@ -75,6 +75,14 @@ setup(
         "smt": ["z3-solver>=4.13"],
         # An MPI without a system package: mpirun for training and packing.
         "mpi": ["mpi4py>=4", "mpich>=4"],
+        # Folders of Hugging Face models, and who reads them: docs/exchange.md
+        "exchange": [
+            "transformers>=5.9",
+            "tokenizers>=0.20",
+            "lm_eval>=0.4.13",
+            "gguf>=0.19",
+            "accelerate>=1",
+        ],
         # Tab completion: megarc completion bash
         "completion": ["shtab>=1.7"],
         # launch/evaluate.py --tasks with lm-eval's tasks

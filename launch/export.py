@@ -30,13 +30,14 @@ def main() -> int:
     arguments = parser().parse_args()
     import torch
 
-    from megarc.corpus import copy_tokenizer
+    from megarc.corpus import copy_tokenizer, describe_tokenizer
     from megarc.inference import export
     from megarc.model import narrowed
     from megarc.train import ended_by, find_checkpoint, full_masters, run_config, tokenizer_file
 
     found = find_checkpoint(arguments.run).check()
     config = run_config(found)
+    window, end = config.window.build(), ended_by(found.folder, config)
     model, parameters = config.model, full_masters(found, average=arguments.average)
     if arguments.width:
         model, cut = narrowed(model, arguments.width)
@@ -44,17 +45,20 @@ def main() -> int:
     export(
         parameters,
         model,
-        config.window.build(),
+        window,
         arguments.to,
         layout=arguments.layout,
         dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[arguments.dtype],
-        end=ended_by(found.folder, config),
+        end=end,
         largest=None if arguments.shard is None else int(arguments.shard * 1e9),
     )
     print(f"{found.folder} -> {arguments.to}")
     tokenizer = tokenizer_file(found.folder, config)
     if tokenizer is not None and tokenizer.exists():
-        print(f"{tokenizer} -> {copy_tokenizer(tokenizer, arguments.to)}")
+        copy = copy_tokenizer(tokenizer, arguments.to)
+        if arguments.layout == "huggingface":
+            describe_tokenizer(copy, end, window.rows)
+        print(f"{tokenizer} -> {copy}")
     return 0
 
 

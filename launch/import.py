@@ -25,7 +25,7 @@ read it as any other run; runs/x/continue.yaml has the keys of a run that begins
 
 def main() -> int:
     arguments = parser().parse_args()
-    from megarc.data import WindowConfig
+    from megarc.config import build, to_dict
     from megarc.inference.huggingface import own_tokenizer, read_config, read_weights
     from megarc.train import RunConfig, write_imported
 
@@ -33,9 +33,9 @@ def main() -> int:
     weights = read_weights(arguments.source, foreign)
     tokenizer = own_tokenizer(arguments.source, foreign)
     rows = min(foreign.rows, 4096) if arguments.rows is None else arguments.rows
-    config = RunConfig(
-        folder=arguments.run, model=foreign.model, window=WindowConfig(recent=0, causal=rows, stride=rows)
-    )
+    window = {"recent": 0, "causal": rows, "stride": rows}
+    model = to_dict(foreign.model)
+    config = build(RunConfig, {"folder": str(arguments.run), "model": model, "window": window}, "--rows")
     place = write_imported(arguments.run, weights, config, tokenizer)
     for note in foreign.notes:
         print(note)

@@ -18,6 +18,7 @@ from megarc.corpus.indexed.writer import IndexedWriter, Written
 from megarc.corpus.packing.assemble import join_parts
 from megarc.corpus.packing.pack import PackRequest, pack, pack_and_join
 from megarc.corpus.tokenizer import RESERVED, Tokenizer, load_tokenizer
+from megarc.corpus.tokenizer.describe import describe_tokenizer
 from megarc.corpus.tokenizer.find_file import copy_tokenizer, find_tokenizer_file
 from megarc.corpus.transcript import (
     Marks,
@@ -47,6 +48,7 @@ __all__ = [
     "cheap_digest",
     "copy_tokenizer",
     "corpus_prefix",
+    "describe_tokenizer",
     "dtype_for",
     "find_tokenizer_file",
     "join_parts",

@@ -173,7 +173,7 @@ def _take(
         folder.enter(config, facts)
         clear(folder.ranks)
         stack.enter_context(folder.logged(log, folder.log))
-        keep_tokenizer(config.data, folder.tokenizer)
+        keep_tokenizer(config.data, folder.tokenizer, config.start_from)
 
         def where() -> str:
             return f"step {heartbeat.step}, {heartbeat.phase}"

@@ -58,18 +58,24 @@ FAMILIES = {
     family.model_type: family
     for family in (
         Family("llama", "Llama", {}, defaults={"attention_bias": False}),
-        Family("qwen2", "Qwen2", {}, fixed_bias="qkv", keys=_SLIDING),
+        Family(
+            "qwen2", "Qwen2", {}, fixed_bias="qkv", defaults={"num_key_value_heads": 32}, keys=_SLIDING
+        ),
         Family(
             "qwen3", "Qwen3", {"qk_norm": True},
-            defaults={"head_dim": 128, "attention_bias": False}, keys=_SLIDING,
+            defaults={"head_dim": 128, "num_key_value_heads": 32, "attention_bias": False}, keys=_SLIDING,
         ),
-        Family("mistral", "Mistral", {}, fixed_bias="none", keys=("sliding_window",)),
+        Family(
+            "mistral", "Mistral", {}, fixed_bias="none",
+            defaults={"num_key_value_heads": 8, "sliding_window": 4096}, keys=("sliding_window",),
+        ),
         Family(
             "olmo2", "Olmo2", {"qk_norm": True, "qk_norm_over": "all", "norm_place": "after"}, _OLMO_NORMS,
             defaults={"attention_bias": False},
         ),
         Family(
-            "smollm3", "SmolLM3", {}, defaults={"attention_bias": False, "tie_word_embeddings": True},
+            "smollm3", "SmolLM3", {},
+            defaults={"num_key_value_heads": 4, "attention_bias": False, "tie_word_embeddings": True},
             keys=(*_SLIDING, "no_rope_layers", "no_rope_layer_interval"),
         ),
     )

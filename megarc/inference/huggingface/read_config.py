@@ -96,9 +96,8 @@ class _Reader:
         return UserError(f"{self.place}: {name} is {self.facts.get(name)!r}; {why}")
 
     def get(self, name: str) -> Any:
-        """A key, or what the family takes without it; None where neither says it."""
-        value = self.facts.get(name)
-        return self.family.defaults.get(name) if value is None else value
+        """A key, or what the family takes where it is missing; None where neither says it."""
+        return self.facts[name] if name in self.facts else self.family.defaults.get(name)
 
     def number(self, name: str, default: int | None = None) -> int:
         """A whole number."""
@@ -116,7 +115,7 @@ class _Reader:
                 raise self.wrong(name, f"megarc's layers have {values[0]} only")
         if self.facts.get("mlp_bias"):
             raise self.wrong("mlp_bias", "megarc's feed-forward has no biases")
-        sliding = self.facts.get("sliding_window") is not None
+        sliding = self.get("sliding_window") is not None  # where a Mistral does not say it, it has one
         if sliding and self.facts.get("use_sliding_window", self.family.model_type == "mistral"):
             raise self.wrong(
                 "sliding_window",
@@ -168,10 +167,11 @@ class _Reader:
         listed = self.facts.get("no_rope_layers")
         if listed is None:
             return self.number("no_rope_layer_interval", 4)
+        listed = list(listed)[:layers]
         if all(listed):
             return None
-        every = list(listed).index(0) + 1
-        if list(listed) != [int((layer + 1) % every != 0) for layer in range(layers)]:
+        every = listed.index(0) + 1
+        if listed != [int((layer + 1) % every != 0) for layer in range(layers)]:
             raise self.wrong(
                 "no_rope_layers", "megarc can skip every k-th layer's positions, no other layers'"
             )

@@ -25,8 +25,12 @@ _FACTS = "facts.json"  # what the corpora's manifests say of it
 _NO_FILE = "bytes"  # the kind of tokenizer that needs none
 
 
-def keep_tokenizer(data: DataConfig, folder: Path) -> None:
-    """Copies the tokenizer that lies beside the training corpora into ``folder``, once; says where none is found.
+def keep_tokenizer(data: DataConfig, folder: Path, start_from: Path | None = None) -> None:
+    """Copies the tokenizer of the training corpora into ``folder``, once; says where none is found.
+
+    Args:
+        start_from: the run folder that the run begins from, or a checkpoint in it: its tokenizer is looked at
+            first, for an imported model's has a chat template beside it; then those beside the corpora.
 
     Raises:
         UserError: where a manifest is damaged, or the folder cannot be written.
@@ -37,7 +41,9 @@ def keep_tokenizer(data: DataConfig, folder: Path) -> None:
     keep_facts(facts, folder)
     if facts.kind == _NO_FILE or find_tokenizer_file(folder, facts.digest) is not None:
         return
-    found = beside_corpora(data, facts)
+    earlier = [] if start_from is None else [start_from, *start_from.absolute().parents[:2]]
+    kept = (find_tokenizer_file(place / "tokenizer", facts.digest) for place in earlier)
+    found = next((file for file in kept if file is not None), None) or beside_corpora(data, facts)
     if found is not None:
         copy_tokenizer(found, folder)
     else:

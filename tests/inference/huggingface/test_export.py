@@ -91,6 +91,8 @@ def test_a_class_of_transformers_gives_our_logits_with_the_mask_and_without(tmp_
             kinds[:, : min(5, length - 1)] = 1
             expected = model.logits(text[:, :length], slice(None), min(5, length - 1))
             assert equal(masked(text[:, :length], token_type_ids=kinds).logits, expected)
+    found = masked.generate(text[:, :8], max_new_tokens=6, do_sample=False, eos_token_id=None)
+    assert torch.equal(found, generate(model, text[:, :8], WINDOW, 6, Sampling(temperature=0)))
 
 
 @pytest.fixture(scope="module")

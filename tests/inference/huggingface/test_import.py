@@ -121,6 +121,26 @@ def test_what_is_said_of_positions_is_refused_where_it_is_not_ours(tmp_path, lla
         read_config(tmp_path)
 
 
+def test_what_a_file_leaves_out_is_what_transformers_takes(tmp_path, llama):
+    facts, tensors = llama
+    short = {name: value for name, value in facts.items() if name != "num_key_value_heads"}
+    for kind, (expected, more) in {"mistral": (8, {"sliding_window": None}), "llama": (32, {})}.items():
+        bare = {
+            **short,
+            "architectures": None,
+            "model_type": kind,
+            "num_attention_heads": 32,
+            "head_dim": 4,
+            **more,
+        }
+        write(tmp_path, bare, tensors)
+        assert read_config(tmp_path).model.groups == expected
+        assert peer().AutoConfig.from_pretrained(tmp_path).num_key_value_heads == expected
+    write(tmp_path, {**facts, "architectures": None, "model_type": "mistral"}, tensors)
+    with pytest.raises(UserError, match="sliding_window"):  # 4096 where it is not said
+        read_config(tmp_path)
+
+
 def test_the_first_llamas_files_say_no_base_and_that_is_told(tmp_path, llama):
     facts, tensors = llama
     write(tmp_path, {name: value for name, value in facts.items() if name != "rope_parameters"}, tensors)
