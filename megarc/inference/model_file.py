@@ -79,7 +79,7 @@ def export(
         }
         for own, values in parameters:
             if own not in shapes:
-                raise UserError(f"the checkpoint has {own}, which the model has not (or has it twice)")
+                raise UserError(f"the checkpoint has {own}, which the model does not have (or has twice)")
             for name, piece in written.pieces(own, values.view(shapes.pop(own))):
                 file, offset = places[name]
                 file.seek(offset)
