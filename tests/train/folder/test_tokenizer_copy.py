@@ -71,7 +71,7 @@ def test_one_that_lies_elsewhere_is_asked_for_and_taken_from_there(train, tmp_pa
     text, folder = tmp_path / "text", tmp_path / "run"
     make_corpus(text)
     train(text, folder)
-    with pytest.raises(UserError, match=f"lies neither in {folder}/tokenizer nor beside"):
+    with pytest.raises(UserError, match=f"is neither in {folder}/tokenizer nor beside"):
         find_tokenizer(load_model(folder))
     (folder / "tokenizer" / "mine.model").write_bytes(TOKENIZER)
     assert find_tokenizer(load_model(folder)).name == "mine.model"
