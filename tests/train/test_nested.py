@@ -25,7 +25,9 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("nested")
     once = pretrain(folder / "once", 0, 6, **NESTED)
     first = pretrain(folder / "twice", 0, 6, until="3 steps", **NESTED)
-    run_jobs([once, first, pretrain(folder / "twice", 0, 6, **NESTED)], 1, folder)
+    dense = pretrain(folder / "dense", 0, 2, model__ffn=64)
+    nested = pretrain(folder / "from_dense", 0, 4, start_from=str(folder / "dense"), **NESTED)
+    run_jobs([once, first, pretrain(folder / "twice", 0, 6, **NESTED), dense, nested], 1, folder)
     return folder
 
 
@@ -46,6 +48,11 @@ def test_a_resumed_run_draws_the_same_widths(runs):
     )
     other = full_state(runs / "twice")
     assert all(torch.equal(values, other[name]) for name, values in full_state(runs / "once").items())
+
+
+def test_a_dense_run_is_the_origin_of_a_nested_one(runs):
+    found = metrics(runs / "from_dense", "heldout/width_0.25/nats_per_token")
+    assert len(found) == 2 and found.isfinite().all()
 
 
 @pytest.mark.parametrize("widths", ["1/4", "1/2,1/4"])
