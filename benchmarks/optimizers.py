@@ -34,7 +34,7 @@ from megarc.train import Observer, RunConfig, pretrain
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG, RESULTS = ROOT / "configs" / "demo" / "batch.yaml", ROOT / "benchmarks" / "results"
-STEPS, RATES, SEEDS = 300, (4e-3, 8e-3, 1.6e-2, 3.2e-2), range(5)
+STEPS, RATES, SEEDS = 300, (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2), range(3)
 COMMON = ["schedule.kind=cosine", "schedule.warmup=0.1 of run", "schedule.final=0.0", "batch.noise_every=0",
           "validation.every=100000 steps", "logging.every=100", "checkpoint.every=100000 steps"]  # fmt: skip
 
@@ -52,7 +52,6 @@ ARMS = {
     "muon": Arm(MUON),
     "muon, 0.75 of the steps": Arm(MUON, 0.75),
     "muon, 0.6 of the steps": Arm(MUON, 0.6),
-    "muon, 0.5 of the steps": Arm(MUON, 0.5),
 }
 TUNED = {name: "muon" if name.startswith("muon") else "adamw" for name in ARMS}
 """Whose best learning rate an arm takes: those that are tuned take their own."""

@@ -20,6 +20,8 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from megarc.errors import UserError
 from megarc.parallel import Dimension, Group, Groups, Topology
 from megarc.plan.fake_stage import Counting, one_block, run_stage
+from megarc.plan.memory import state_bytes
+from megarc.plan.muon_traffic import muon_traffic
 from megarc.train import RunConfig, passes
 
 
@@ -98,15 +100,31 @@ def dry_run(config: RunConfig, world: int, rank: int) -> DryRun:
         parameters=parameters,
         weight_bytes=parameters * width / (shared if parallel.zero == 3 else 1),
         gradient_bytes=parameters * 4 / (shared if parallel.zero >= 2 else 1),
-        # masters (beside 16-bit weights only) and both moments, float32
-        optimizer_bytes=parameters * (12 if width == 2 else 8) / (shared if parallel.zero >= 1 else 1),
+        # masters (beside 16-bit weights only), moments and an average of weights, float32
+        optimizer_bytes=(
+            parameters * (4 if width == 2 else 0) + state_bytes(config, parameters, stage.matrices)
+        )
+        / (shared if parallel.zero >= 1 else 1),
         activation_bytes=stage.activation_bytes,
         recomputed_bytes=again,
         in_flight=min(topology.pipeline - place["pipeline"], micro_batches),
         collectives=inside
         + _between_stages(topology, place["pipeline"], micro_batches, stage.boundary)
-        + _over_data(topology, parallel.zero, parameters, micro_batches),
+        + _over_data(topology, parallel.zero, parameters, micro_batches)
+        + _of_muon(config, topology, rank),
     )
+
+
+def _of_muon(config: RunConfig, topology: Topology, rank: int) -> list[Collective]:
+    """Here the elements are those that this rank sends to others: ranks send unequal numbers."""
+    ranks = topology.tensor * topology.data
+    if config.optimizer.name != "muon" or ranks == 1:
+        return []
+    traffic = muon_traffic(config, topology, rank)
+    return [
+        Collective("all_to_all of momenta, sent", "stage", ranks, 1, traffic.gathered),
+        Collective("all_to_all of updates, sent", "stage", ranks, 1, traffic.returned),
+    ]
 
 
 def _between_stages(topology: Topology, stage: int, micro_batches: int, elements: int) -> list[Collective]:

@@ -9,17 +9,28 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from megarc.model import Beside, Head, Layer, default_dtype, head_loss, is_costly, layers, stage_bounds
+from megarc.model import (
+    Beside,
+    Head,
+    Layer,
+    default_dtype,
+    head_loss,
+    is_costly,
+    layers,
+    record_of,
+    stage_bounds,
+)
 from megarc.parallel import Groups, TensorParallel
 from megarc.train import RunConfig, dtype_of
 
 
 class Stage(NamedTuple):
-    """Its layers, bytes kept for the backward pass, parameters, elements that leave it."""
+    """Its layers, bytes kept for the backward pass, parameters, those in blocks' matrices, elements that leave it."""
 
     layers: list[Layer]
     activation_bytes: int
     parameters: int
+    matrices: int
     boundary: int
 
 
@@ -44,7 +55,13 @@ def run_stage(config: RunConfig, groups: Groups, micro_batch: int, counting: Cou
             if layer.name.startswith("blocks.") and config.execution.recompute == "selective":
                 held.bytes += counting.kept_bytes - before
     x.backward(torch.ones_like(x))
-    return Stage(listed[first:last], held.bytes, held.parameters, hidden.numel())
+    matrices = sum(
+        parameter.numel()
+        for module in modules.values()
+        for parameter in module.parameters()
+        if record_of(parameter).kind in ("hidden", "residual")
+    )
+    return Stage(listed[first:last], held.bytes, held.parameters, matrices, hidden.numel())
 
 
 def one_block(config: RunConfig, groups: Groups, micro_batch: int) -> int:

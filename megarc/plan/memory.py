@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import torch
 
-from megarc.model import Transformer, footprint, layers, stage_bounds
+from megarc.model import Transformer, footprint, layers, record_of, stage_bounds
 from megarc.parallel import Group, TensorParallel, Topology
 from megarc.train import RunConfig, bucket, dtype_of, passes
 
@@ -65,11 +65,12 @@ def predict(config: RunConfig, topology: Topology, rank: int = 0) -> Memory:
     bounds, place = stage_bounds(listed, topology.pipeline), topology.place(rank)
     stage = listed[bounds[place["pipeline"]] : bounds[place["pipeline"] + 1]]
     n = sum({layer.name: layer.parameters for layer in stage}.values()) / topology.tensor
-    state = _state(config, n, n / topology.data, topology.data)
+    blocks = sum(layer.name.startswith("blocks.") for layer in stage) / config.model.layers
+    matrices = _matrices(config) * blocks / topology.tensor
+    state = _state(config, n, n / topology.data, topology.data, matrices)
     one = footprint(
         config.model, config.execution, window, micro_batch, dtype_of(config), _device(config), tensor
     )
-    blocks = sum(layer.name.startswith("blocks.") for layer in stage) / config.model.layers
     micro_batches = config.batch.size // (topology.data * micro_batch) * passes(config)
     flying = min(topology.pipeline - place["pipeline"], micro_batches)
     kept = one.kept * blocks * flying
@@ -96,7 +97,38 @@ class _State(NamedTuple):
     update: float
 
 
-def _state(config: RunConfig, n: float, p: float, data: int) -> _State:
+def state_bytes(config: RunConfig, parameters: float, matrices: float) -> float:
+    """Bytes of the moments of so many parameters, and of an average of weights where one is kept.
+
+    Args:
+        matrices: how many of them are elements of the blocks' matrices, of which Muon keeps one moment.
+    """
+    second = parameters - (matrices if config.optimizer.name == "muon" else 0)
+    return 4 * (parameters + second + (parameters if config.average.on else 0))
+
+
+def _state(config: RunConfig, n: float, p: float, data: int, matrices: float) -> _State:
+    """The table above, in bytes, with Muon's and an average's part."""
+    adam = _state_of_adamw(config, n, p, data)
+    own = data if config.parallel.zero else 1
+    moments = state_bytes(config, n, matrices) / own
+    if config.optimizer.name == "adamw":
+        return adam._replace(moments=moments)
+    # The gradients divided, the momentum after the step and ahead of it; then what is ahead, the packed parts, and of
+    # the owned matrices, which are an even share, those that came, whole, stacked, and two of the iteration.
+    held, owned = matrices / own, matrices / data
+    return adam._replace(moments=moments, update=adam.update + 4 * max(3 * held, 2 * held + 5 * owned))
+
+
+def _matrices(config: RunConfig) -> float:
+    """Elements of the matrices of all blocks."""
+    with torch.device("meta"):
+        block = Transformer(config.model.model_copy(update={"layers": 1})).blocks[0]
+    one = sum(p.numel() for p in block.parameters() if record_of(p).kind in ("hidden", "residual"))
+    return float(config.model.layers * one)
+
+
+def _state_of_adamw(config: RunConfig, n: float, p: float, data: int) -> _State:
     """The table above, in bytes."""
     wide, zero = config.precision == "bf16", config.parallel.zero
     w, b = (2 if wide else 4), min(bucket(config), n)

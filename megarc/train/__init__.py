@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from megarc.train.config import RunConfig
     from megarc.train.early_config_check import first_look
     from megarc.train.engine import Engine, MicroBatch, StepResult, bucket, build_engine, dtype_of, to_tensors
+    from megarc.train.engine.muon import Place, Sharing, matrices_of
     from megarc.train.folder import RunFolder, hold
     from megarc.train.loop import Ending, Moment, Observer
     from megarc.train.resolve_config import resolve
@@ -48,9 +49,11 @@ __all__ = [
     "MicroBatch",
     "Moment",
     "Observer",
+    "Place",
     "RunConfig",
     "RunFolder",
     "SavedModel",
+    "Sharing",
     "Start",
     "StepResult",
     "Timeline",
@@ -68,6 +71,7 @@ __all__ = [
     "held",
     "hold",
     "load_model",
+    "matrices_of",
     "merged",
     "open_heldout",
     "open_train",

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch.distributed as dist
 
 from megarc.data import Gaps
 from megarc.parallel import Groups
@@ -15,6 +16,8 @@ from megarc.train.engine.build import build_engine
 from megarc.train.loop.feed import steps
 from megarc.train.metrics.heldout_loss import heldout_losses
 from megarc.train.schedule import Timeline
+
+ALL_TO_ALL = dist.all_to_all_single
 
 
 class Annotated(PointerChase):
@@ -78,7 +81,7 @@ def take_steps(config: RunConfig, groups: Groups, count: int, folder: Path) -> N
         first=0,
         total=count,
     )
-    done = []
+    done, sent = [], count_sent(groups)
     for number, micro_batches in enumerate(feed):
         done.append(engine.step(micro_batches, rate(number)))
         if engine.average is not None:
@@ -99,9 +102,22 @@ def take_steps(config: RunConfig, groups: Groups, count: int, folder: Path) -> N
     saver.save(engine, standing, {"config": {}}, Level.shared(target, groups, keep=1))
     saver.wait()
     engine.close()
+    (folder / f"sent-{groups.world.rank}.json").write_text(json.dumps(sent))
     if groups.first:
         (folder / "numbers.json").write_text(json.dumps(numbers))
 
 
 def heldout_of(engine, stream, config):
     return [one.nll / one.tokens for one in heldout_losses(engine, stream, config.validation.windows)]
+
+
+def count_sent(groups):
+    """Elements that each all-to-all of this rank, from now on, sends to others."""
+    sent = []
+
+    def counted(received, given, there, here, group=None):
+        sent.append(sum(here) - here[groups.stage.rank])
+        return ALL_TO_ALL(received, given, there, here, group=group)
+
+    dist.all_to_all_single = counted
+    return sent

@@ -1,13 +1,17 @@
 """Every number of ranks and ZeRO stage trains the same model, and goes on from any other's checkpoint."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
-from support.mixes import COMPARED, Mix, differences, mixes, run_mixes
+from support.mixes import COMPARED, Mix, differences, job, mixes, run_mixes
 from support.ranks import run_jobs
 from support.runs import config, full_state, metrics, pretrain
 
+from megarc.config import build
+from megarc.plan import dry_run
+from megarc.train import RunConfig
 from megarc.train.checkpoint import latest
 
 STEPS = 6
@@ -58,6 +62,28 @@ def test_a_row_of_the_parity_table(rows, mix):
     assert set(found) == set(COMPARED)
     for name, value in found.items():
         assert value <= TOLERANCE[mix.precision][name], (name, value)
+
+
+MUON = [mix for mix in mixes() if mix.variant == "muon" and mix.ranks > 1]
+
+
+@pytest.mark.parametrize("mix", MUON, ids=str)
+def test_what_muon_sends_is_what_the_dry_run_says(rows, mix):
+    """Counted at the all-to-alls of each rank; and, over all ranks of a stage, the closed forms of ZeRO 0 and 3."""
+    tree = job(mix, rows, 2)["config"]
+    tree["model"]["vocabulary"] = 25
+    together = 0
+    for rank in range(mix.ranks):
+        run = dry_run(build(RunConfig, tree, "test"), mix.ranks, rank)
+        said = [one.elements for one in run.collectives if one.what.startswith("all_to_all")]
+        assert json.loads((rows / str(mix) / f"sent-{rank}.json").read_text()) == said * 2, "two steps"
+        together += sum(said)
+    block = {"query": 32 * 32, "key and value": 2 * 2 * 8 * 32, "out": 32 * 32, "feed-forward": 3 * 128 * 32}
+    matrices = mix.layers * sum(block.values())
+    if mix.tensor == 1 and mix.zero == 0:
+        assert together == matrices * (mix.data - 1)
+    if mix.tensor == 1 and mix.zero == 3:
+        assert together == 2 * matrices * (mix.data - 1) / mix.data
 
 
 @pytest.mark.parametrize("mix", sorted({mix.one for mix in mixes()}), ids=str)
