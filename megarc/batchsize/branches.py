@@ -152,24 +152,35 @@ def _branch(
 ) -> Job:
     standing = checkpoint.standing
     batch = trunk.batch.model_copy(
-        update={"size": size, "micro": study.batch.micro, "stages": [], "measured": []}
+        update={
+            "size": size,
+            "micro": study.batch.micro,
+            "stages": [],
+            "measured": [],
+            "rate": "sqrt",
+            "largest": None,
+        }
     )
     # Of the trunk's steps here, which may be larger than its first ones; then by the branch's own size.
     rate = peak(trunk, round(size / multiple)) * math.sqrt(multiple)
     # The schedule of the learning rate is one of samples, so it goes on as the trunk's would.
-    total = Lengths(trunk).in_samples(trunk.length)
+    total = max(Lengths(trunk).in_samples(trunk.length), end)
+    decay = _in_samples(trunk, trunk.schedule.decay)
+    if trunk.schedule.kind == "wsd" and study.tune.branches.decay:
+        # At a rate that stays high, losses are those of the noise; what was learned shows after a decay.
+        total, decay = end, Quantity(round(study.tune.branches.decay * (end - standing.samples)), "samples")
     config = trunk.model_copy(
         update={
             "folder": study.place / f"times-{multiple:g}",
             "start_from": checkpoint.folder,
             "batch": batch,
             "optimizer": trunk.optimizer.model_copy(update={"lr": rate}),
-            "length": Quantity(float(max(total, end)), "samples"),
+            "length": Quantity(float(total), "samples"),
             "until": Quantity(float(end), "samples"),
             "schedule": trunk.schedule.model_copy(
                 update={
                     "warmup": _in_samples(trunk, trunk.schedule.warmup),
-                    "decay": _in_samples(trunk, trunk.schedule.decay),
+                    "decay": decay,
                 }
             ),
             "logging": trunk.logging.model_copy(update={"every": 1}),

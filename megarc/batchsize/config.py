@@ -35,6 +35,12 @@ class BranchConfig(Config):
     length: Duration = key(Quantity(0.2, "run"), "of each branch: the same samples for all")
     multiples: list[float] = key([1.0, 2.0, 4.0, 8.0], "of the batch, one branch each")
     tolerance: float = key(0.01, "nats a token by which a larger batch may end above a smaller one", gt=0)
+    decay: float = key(
+        0.2,
+        "with schedule.kind wsd: the share of a branch, at its end, over which its rate decays",
+        ge=0,
+        lt=1,
+    )
     lines: int = key(
         16, "losses that a branch reports, each over the same samples; the last are averaged", ge=2
     )

@@ -37,8 +37,23 @@ class BatchConfig(Config):
     measured: list[MeasuredConfig] = key(
         [], "critical batches: the batch doubles wherever theirs has grown to twice it; no stages then"
     )
-    rate: Literal["sqrt", "linear", "none"] = key(
-        "sqrt", "what a stage of k times the size does to the learning rate: times sqrt(k), k, or nothing"
+    rate: Literal["sqrt", "linear", "none", "seesaw"] = key(
+        "sqrt",
+        "what a stage of k times the size does to the learning rate: times sqrt(k), k, or nothing; "
+        "seesaw: the batch doubles wherever the schedule halves the rate, which falls by sqrt(2) there; no stages then",
+    )
+    largest: int | None = key(
+        None,
+        "rate seesaw only: no step is larger, in batch.unit, for instance the critical batch; null: any",
+        ge=1,
+    )
+    beta2: Literal["fixed", "tokens"] = key(
+        "fixed",
+        "of a stage of k times the size: optimizer.beta2 as it is, or to the power k, the same over tokens",
+    )
+    decay: Literal["fixed", "tokens"] = key(
+        "fixed",
+        "of such a stage: optimizer.weight_decay as it is, or such that weights decay as much over as many tokens",
     )
     noise_every: int = key(
         10,
@@ -46,6 +61,11 @@ class BatchConfig(Config):
         circumstance=True,
         ge=0,
     )
+
+    @property
+    def power(self) -> float:
+        """The learning rate of k times the batch is k to this power times as high."""
+        return {"sqrt": 0.5, "seesaw": 0.5, "linear": 1.0, "none": 0.0}[self.rate]
 
     @property
     def micro_batch(self) -> int:
@@ -60,4 +80,10 @@ class BatchConfig(Config):
                 raise ValueError(f"a stage of the batch begins at tokens or samples, not at '{at}'")
         if self.stages and self.measured:
             raise ValueError("stages and measured both say when the batch grows; give one of them")
+        if self.rate == "seesaw" and (self.stages or self.measured):
+            raise ValueError(
+                "batch.rate seesaw says by itself when the batch grows; leave stages and measured out"
+            )
+        if self.rate != "seesaw" and self.largest is not None:
+            raise ValueError(f"batch.largest is for batch.rate seesaw, and it is {self.rate}; leave it out")
         return self

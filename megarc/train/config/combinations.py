@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from megarc.data import DataConfig, ObjectiveConfig, WindowConfig
 from megarc.model.config import ModelConfig
+from megarc.quantity import Quantity
 from megarc.train.config.batch import BatchConfig
 from megarc.train.config.optimizer import OptimizerConfig
 from megarc.train.config.parallel import ParallelConfig
+from megarc.train.config.schedule import ScheduleConfig
 
 
 def check(
@@ -67,6 +69,29 @@ def check_windows(
     _objective_fits(objective, window, data)
     _changes_fit(window, data)
     _stages_fit(window, batch)
+
+
+def check_batch_rules(
+    batch: BatchConfig, schedule: ScheduleConfig, optimizer: OptimizerConfig, length: Quantity
+) -> None:
+    """Rules by which the batch and the optimizer's keys follow each other.
+
+    Raises:
+        ValueError: where a rule has nothing to go by.
+    """
+    if batch.rate == "seesaw" and schedule.kind == "constant":
+        raise ValueError(
+            "batch.rate seesaw doubles the batch where the rate halves, and schedule.kind constant never halves it; "
+            "use cosine or wsd"
+        )
+    if batch.rate == "seesaw" and length.unit == "steps":
+        raise ValueError(
+            f"batch.rate seesaw needs length in tokens or samples: '{length}' would be longer by every step that grows"
+        )
+    if "tokens" in (batch.beta2, batch.decay) and optimizer.library != "torch":
+        raise ValueError(
+            f"batch.beta2 and batch.decay tokens need optimizer.library=torch, and it is {optimizer.library}"
+        )
 
 
 def _objective_fits(objective: ObjectiveConfig, window: WindowConfig, data: DataConfig) -> None:

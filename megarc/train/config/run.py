@@ -86,6 +86,7 @@ class RunConfig(Config):
             update={
                 "unit": "samples",
                 "size": _whole_windows(self.batch.size, width, unit),
+                "largest": self.batch.largest and _whole_windows(self.batch.largest, width, unit),
                 "stages": [
                     stage.model_copy(update={"size": _whole_windows(stage.size, width, unit)})
                     for stage in self.batch.stages
@@ -96,6 +97,11 @@ class RunConfig(Config):
             }
         )
         return self.model_copy(update={"batch": batch})
+
+    @model_validator(mode="after")
+    def _batch_rules_fit(self) -> RunConfig:
+        combinations.check_batch_rules(self.batch, self.schedule, self.optimizer, self.length)
+        return self
 
     @model_validator(mode="after")
     def _parts_fit(self) -> RunConfig:

@@ -14,7 +14,9 @@ from megarc.model import Beside, Head, Record, head_loss, pick_rows, record_of, 
 from megarc.parallel import Groups, TensorParallel, all_reduce_sum
 from megarc.train.config import RunConfig
 from megarc.train.engine.average import Average
+from megarc.train.engine.factors import over_batch
 from megarc.train.engine.micro_batch import MicroBatch
+from megarc.train.engine.sharded_optimizer import ShardedOptimizer
 from megarc.train.engine.update_gate import UpdateGate, Verdict
 from megarc.train.heartbeat import Heartbeat
 
@@ -126,12 +128,13 @@ class Engine:
         micro_batches: Sequence[MicroBatch],
         learning_rate: float,
         judge: Judge = welcome,
+        growth: float = 1.0,
     ) -> StepResult:
         """Forward and backward of this rank's micro-batches, then one update, or none. Nothing is waited for.
 
         The loss is ``sum(w * nll) / W``, W over the whole batch; DeepSpeed
         averages over data ranks and micro-batches, so each hands it its share
-        of the sum times their number.
+        of the sum times their number. ``growth`` times ``batch.size`` samples are in it.
         """
         self.heartbeat.enter("weighing")
         self._accumulate_over(len(micro_batches))
@@ -144,6 +147,8 @@ class Engine:
         factor = self.groups.data.size * len(micro_batches) / total
         for group in self.deepspeed.optimizer.param_groups:
             group["lr"] = learning_rate
+        if isinstance(self.optimizer, ShardedOptimizer):
+            self.optimizer.over_batch = over_batch(self.config, growth)
         self.work += self._work_of(micro_batches)
         self.samples = [int(number) for batch in micro_batches for number in batch.samples]
         loss = norm = self.nll = torch.zeros((), device=self.groups.device)

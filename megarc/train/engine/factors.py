@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from megarc.model import Record, adam_factors, muon_factors
 from megarc.train.config import RunConfig
@@ -35,4 +36,24 @@ def factors_of(name: str, record: Record, config: RunConfig) -> Factors:
         rate=getattr(keys.rates, kind) * own.rate,
         decay=keys.weight_decay * getattr(keys.decays, kind) * own.decay,
         epsilon=keys.epsilon * own.epsilon,
+    )
+
+
+class OverBatch(NamedTuple):
+    """What a batch of another size makes of the optimizer's keys: beta2, and a multiplier of weight decays."""
+
+    beta2: float
+    decay: float
+
+
+def over_batch(config: RunConfig, growth: float) -> OverBatch:
+    """For steps of ``growth`` times ``batch.size`` samples.
+
+    With ``tokens`` a mean square remembers as many tokens as before (beta2 to the power k), and weights shrink as much
+    a token: learning rate * decay / batch stays (Wang and Aitchison 2024, 2405.13698).
+    """
+    batch = config.batch
+    return OverBatch(
+        beta2=config.optimizer.beta2 ** (growth if batch.beta2 == "tokens" else 1.0),
+        decay=growth ** (1 - batch.power) if batch.decay == "tokens" else 1.0,
     )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from megarc.model import Record, record_of
 from megarc.train.config import OptimizerConfig
-from megarc.train.engine.factors import Factors
+from megarc.train.engine.factors import Factors, OverBatch
 from megarc.train.engine.muon import Muon
 from megarc.train.engine.places import Piece
 
@@ -51,6 +51,7 @@ class ShardedOptimizer(torch.optim.Optimizer):
         self._spans: dict[Tensor, list[_Span]] = {}
         self._calls: dict[Tensor, int] = {}  # of Muon's buffers
         self._arranged = False
+        self.over_batch = OverBatch(keys.beta2, 1.0)
 
     def arrange(self, pieces: Iterable[Piece], factors_of: Callable[[Piece], Factors]) -> None:
         """Says what lies where in the engine's buffers."""
@@ -98,7 +99,9 @@ class ShardedOptimizer(torch.optim.Optimizer):
                 flat, 0
             )  # nothing but padding is in it; others wait for this rank all the same
         momenta = {flat: self.moments(flat)["exp_avg"] for flat in flats}
-        self.muon.step(self._calls[flats[0]], momenta, lr, self.found_inf, self.grad_scale)
+        self.muon.step(
+            self._calls[flats[0]], momenta, lr, self.over_batch.decay, self.found_inf, self.grad_scale
+        )
 
     def _update_by_adamw(self, flats: list[Tensor], lr: float) -> None:
         for flat in flats:
@@ -127,8 +130,8 @@ class ShardedOptimizer(torch.optim.Optimizer):
             [self.state[flat]["step"] for flat, _ in listed],
             lr=lr * factors.rate,
             beta1=self.keys.beta1,
-            beta2=self.keys.beta2,
-            weight_decay=factors.decay,
+            beta2=self.over_batch.beta2,
+            weight_decay=factors.decay * self.over_batch.decay,
             eps=factors.epsilon,
             amsgrad=False,
             maximize=False,

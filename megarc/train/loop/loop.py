@@ -26,7 +26,7 @@ def train(
     for step, micro_batches in enumerate(feed, start=begin.step):
         for observer in observers:
             observer.before_step(engine, moment, micro_batches)
-        result = engine.step(micro_batches, timeline.learning_rate(step), judge)
+        result = engine.step(micro_batches, timeline.learning_rate(step), judge, timeline.growth(step))
         samples = timeline.batches.samples_before(step + 1)
         moment = Moment(step + 1, begin.total, samples, moment.skipped, before=moment.samples)
         engine.heartbeat.enter("observing")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from megarc.errors import UserError
 from megarc.train.config import RunConfig
 from megarc.train.schedule.lengths import Lengths
+from megarc.train.schedule.schedule_shape import Descent
 
 LearningRate = Callable[[int], float]
 """The learning rate of step t, t = 0, 1, ... of the run."""
@@ -29,30 +29,21 @@ def learning_rate(config: RunConfig, whole: Lengths, here: Lengths) -> LearningR
     warmup, decay = whole.in_samples(schedule.warmup), whole.at_the_end(schedule.decay, total)
     _check(config, warmup, decay, total)
 
-    def cosine(sample: int) -> float:
-        done = min(1.0, (sample - warmup) / max(1, total - warmup))
-        return schedule.final + (1 - schedule.final) * 0.5 * (1 + math.cos(math.pi * done))
-
-    def stable_then_decay(sample: int) -> float:
-        left = (total - sample) / max(1, decay)
-        return schedule.final + (1 - schedule.final) * min(1.0, max(0.0, left))
-
-    shape = {"cosine": cosine, "wsd": stable_then_decay, "constant": lambda _: 1.0}[schedule.kind]
+    descent = Descent(schedule, warmup if schedule.kind == "cosine" else total - decay, total)
 
     def rate(step: int) -> float:
         sample, size = batches.samples_before(step), batches.size(step)
         height = peak(config, size)
         if sample < warmup:
             return height * min(1.0, (sample + size) / warmup)
-        return height * shape(sample)
+        return height * descent.share(sample)
 
     return rate
 
 
 def peak(config: RunConfig, size: int) -> float:
     """The highest learning rate of steps of ``size`` samples: ``optimizer.lr`` by ``batch.rate``."""
-    power = {"sqrt": 0.5, "linear": 1.0, "none": 0.0}[config.batch.rate]
-    return config.optimizer.lr * (size / config.batch.size) ** power
+    return config.optimizer.lr * float((size / config.batch.size) ** config.batch.power)
 
 
 def _check(config: RunConfig, warmup: int, decay: int, total: int) -> None:

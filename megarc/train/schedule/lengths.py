@@ -10,7 +10,12 @@ from megarc.errors import UserError
 from megarc.quantity import Quantity
 from megarc.train.config import RunConfig
 from megarc.train.schedule.batch_schedule import BatchSchedule, Interval, Stage, doubling
+from megarc.train.schedule.schedule_shape import Descent
 from megarc.window import Window
+
+_FEWEST_STEPS = (
+    4  # of a doubled batch: else the run's end, rounded up to whole steps, lies far beyond its length
+)
 
 
 class Lengths:
@@ -122,11 +127,32 @@ class Lengths:
 
     def _batches(self, config: RunConfig) -> BatchSchedule:
         batch = config.batch
+        if batch.rate == "seesaw":
+            self.batches = BatchSchedule([Stage(0, batch.size)])  # what warm-up and decay are measured by
+            return BatchSchedule(self._seesaw(config))
         if batch.measured:
             points = [(self.samples(point.at), point.batch) for point in batch.measured]
             return BatchSchedule(doubling(batch.size, points))
         later = [Stage(self.samples(stage.at), stage.size) for stage in batch.stages]
         return BatchSchedule([*([] if any(at == 0 for at, _ in later) else [Stage(0, batch.size)]), *later])
+
+    def _seesaw(self, config: RunConfig) -> list[Stage]:
+        """Twice the batch wherever the learning rate has halved (Meterez et al. 2025, 2510.14717, algorithm 1).
+
+        With ``sqrt`` for its height, the rate over the root of the batch stays what the schedule says at each sample.
+        """
+        batch, schedule, stages = config.batch, config.schedule, [Stage(0, config.batch.size)]
+        total = self.samples(self.length)
+        begin = self.in_samples(schedule.warmup)
+        if schedule.kind == "wsd":
+            begin = total - self.at_the_end(schedule.decay, total)
+        descent = Descent(schedule, begin, total)
+        while (where := descent.reaches(0.5 ** len(stages))) is not None:
+            size = 2 * stages[-1].size
+            if size > (batch.largest or size) or where + _FEWEST_STEPS * size > total:
+                break
+            stages.append(Stage(where, size))
+        return stages
 
 
 def _in_samples(amount: Quantity, shapes: Shapes) -> int:

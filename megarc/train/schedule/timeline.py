@@ -35,6 +35,7 @@ class Timeline:
         replicas: between comparisons of weights that ranks hold alike; None: never.
         replay: between steps that are computed twice; None: never.
         shapes: the window of each sample.
+        first_size: ``batch.size``, by which rules of the batch count.
         more_predicted, more_processed: tokens of earlier phases, beyond those that samples of this window make.
     """
 
@@ -52,6 +53,7 @@ class Timeline:
     replicas: Interval | None
     replay: Interval | None
     shapes: Shapes
+    first_size: int
     more_predicted: int = 0
     more_processed: int = 0
 
@@ -82,9 +84,14 @@ class Timeline:
             replicas=whole.interval(health.replicas) if health.replicas else None,
             replay=whole.interval(health.replay) if health.replay else None,
             shapes=whole.shapes,
+            first_size=config.batch.size,
             more_predicted=standing.more_predicted,
             more_processed=standing.more_processed,
         )
+
+    def growth(self, step: int) -> float:
+        """How many times ``batch.size`` samples step ``step`` takes."""
+        return self.batches.size(step) / self.first_size
 
     @property
     def samples(self) -> int:

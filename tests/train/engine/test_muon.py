@@ -33,7 +33,7 @@ def ours(config):
         Piece(name, record_of(p), list(record_of(p).boxes), p, 0, p.numel())
         for name, p in model.named_parameters()
     ]
-    optimizer.arrange(pieces, lambda piece: factors_of(piece.record, config))
+    optimizer.arrange(pieces, lambda piece: factors_of(piece.name, piece.record, config))
     return model, optimizer
 
 

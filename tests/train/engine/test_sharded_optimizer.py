@@ -41,7 +41,7 @@ def in_buffers(made, optimizer, keys):
                 Piece("", record, cut(record.boxes, 0, parameter.numel()), flat, offset, parameter.numel())
             )
             offset += parameter.numel()
-    optimizer.arrange(found, lambda piece: factors_of(piece.record, keys))
+    optimizer.arrange(found, lambda piece: factors_of(piece.name, piece.record, keys))
     return found
 
 

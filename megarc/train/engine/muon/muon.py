@@ -59,6 +59,7 @@ class Muon:
         call: int,
         momenta: Mapping[Tensor, Tensor],
         lr: float,
+        decay: float,
         bad: Tensor | None,
         divisor: Tensor | None,
     ) -> None:
@@ -66,6 +67,7 @@ class Muon:
 
         Args:
             momenta: of each buffer with a gradient, its momentum.
+            decay: what weight decays are multiplied by.
             bad: a scalar; where it is not 0, masters and momenta stay as they are.
             divisor: of the gradients.
         """
@@ -80,7 +82,7 @@ class Muon:
         self._scatter(sharing, full, mine)
         for name, piece in pieces.items():
             if piece.size:
-                _apply(piece.of(piece.flat.data), mine[name], factors[name], lr, bad)
+                _apply(piece.of(piece.flat.data), mine[name], factors[name], lr, decay, bad)
 
     def _direction(
         self, flat: Tensor, momentum: Tensor, bad: Tensor | None, divisor: Tensor | None
@@ -166,15 +168,17 @@ def _all_matrices(pieces: Sequence[Piece], group: Group) -> list[Matrix]:
     return [matrix for name in sorted(found) for matrix in found[name]]
 
 
-def _apply(master: Tensor, update: Tensor, factors: Factors, lr: float, bad: Tensor | None) -> None:
+def _apply(
+    master: Tensor, update: Tensor, factors: Factors, lr: float, decay: float, bad: Tensor | None
+) -> None:
     """``master`` [elements] shrinks by its decay and takes the update, or, where it is bad, stays."""
     rate = lr * factors.rate
     if bad is None:
-        master.mul_(1 - rate * factors.decay).sub_(update, alpha=rate)
+        master.mul_(1 - rate * factors.decay * decay).sub_(update, alpha=rate)
         return
     kept = (bad == 0).to(master.device, master.dtype)
     update = torch.where(kept != 0, update, 0.0)
-    master.mul_(1 - rate * factors.decay * kept).sub_(update, alpha=rate)
+    master.mul_(1 - rate * factors.decay * decay * kept).sub_(update, alpha=rate)
 
 
 def _run(flat: Tensor, run: Overlap, *, target: bool) -> Tensor:
