@@ -24,13 +24,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from megarc.config import load
+from megarc.config import load, overlaid
 from megarc.errors import UserError, run_script
 from megarc.parallel import Groups, connect, disconnect, meet
 from megarc.rank_environment import ALONE
 from megarc.report import table
 from megarc.science import MAKERS
-from megarc.train import Observer, RunConfig, pretrain
+from megarc.train import MicroBatch, RunConfig, build_engine, pretrain
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG, RESULTS = ROOT / "configs" / "demo" / "batch.yaml", ROOT / "benchmarks" / "results"
@@ -180,28 +180,33 @@ def finals(done: dict[Run, dict[str, Any]], best: dict[str, float]) -> str:
 
 # ---- the time of a step
 
-BLOCK, BLOCKS = 4, 12
-
-
-class Blocks(Observer):
-    """After every block of the run's steps, as many of the other optimizer's."""
-
-    def __init__(self, other: Iterator[float] | None) -> None:
-        self.other, self.times = other, []
-
-    def start(self, engine, moment) -> None:
-        self.begun = time.process_time()
-
-    def after_step(self, engine, moment, result) -> None:
-        if moment.step % BLOCK == 0:
-            own = time.process_time() - self.begun
-            self.times.append((own, next(self.other)))
-            self.begun = time.process_time()
+BLOCK, BLOCKS = 2, 10
+SPEED = ROOT / "configs" / "demo" / "text.yaml"
 
 
 def speed(groups: Groups) -> None:
-    """Milliseconds of CPU time of a step of the demo model (configs/demo/text.yaml), the median of blocks."""
-    raise NotImplementedError
+    """Milliseconds of CPU time of a step of configs/demo/text.yaml, by optimizer, the median of blocks in turn."""
+    config = load(RunConfig, SPEED, ["model.vocabulary=8192", "batch.micro=16", "data.short_recent=0.0"])
+    window = config.window.build()
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, 8192, (16, window.tokens), generator=generator)
+    batch = MicroBatch(tokens, window.recent, None, torch.arange(16).numpy())
+    engines = {
+        name: build_engine(overlaid(config, {"optimizer": {"name": name}}, "speed"), groups)
+        for name in ("adamw", "muon")
+    }
+    times: dict[str, list[float]] = {name: [] for name in engines}
+    for _ in range(BLOCKS + 1):
+        for name, engine in engines.items():
+            begun = time.process_time()
+            for _ in range(BLOCK):
+                engine.step([batch], 1e-4)
+            times[name].append((time.process_time() - begun) / BLOCK)
+    ratios = [muon / adamw for adamw, muon in zip(times["adamw"][1:], times["muon"][1:], strict=True)]
+    found = {name: 1e3 * statistics.median(seconds[1:]) for name, seconds in times.items()}
+    found["ratio"] = statistics.median(ratios)
+    (RESULTS / "optimizers_speed.json").write_text(json.dumps(found, indent=2) + "\n")
+    print({name: round(value, 3) for name, value in found.items()})
 
 
 if __name__ == "__main__":

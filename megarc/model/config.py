@@ -98,6 +98,9 @@ class ModelConfig(Config):
     learned_positions: int | None = key(
         None, "a learned vector for each of so many rows, instead of rotary positions; null: rotary", ge=1
     )
+    logit_cap: float | None = key(
+        None, "soft cap of logits: cap * tanh(logit / cap) (Gemma 2, 2408.00118, section 2); null: none", gt=0
+    )
     norm_epsilon: float = key(1e-5, "added under RMSNorm's root", gt=0)
     initial_std: float = key(0.02, "standard deviation of initial weights; see docs/model.md", gt=0)
     parametrization: Parametrization = key(

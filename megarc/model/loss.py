@@ -56,17 +56,19 @@ class Head:
         chunk: rows whose logits exist at once; None: as many as make 4M logits on a CPU, 64M on
             a GPU, 128 at least.
         compile: whether what stands between the two matrix products is compiled.
+        cap: of logits, softly; None: none.
     """
 
     tokens: int
     tensor: TensorParallel
     chunk: int | None = None
     compile: bool = False
+    cap: float | None = None
 
     @classmethod
     def of(cls, config: ModelConfig, execution: ExecutionConfig, tensor: TensorParallel) -> Head:
         """The head of a model."""
-        return cls(config.tokens, tensor, execution.head_rows, execution.compile)
+        return cls(config.tokens, tensor, execution.head_rows, execution.compile, config.logit_cap)
 
     def rows(self, ids: int, device: str = "cpu") -> int:
         """Rows of a chunk of a head with ``ids`` ids."""
@@ -94,6 +96,14 @@ def head_loss(
         rows, weight, targets.flatten().long(), flat, z_loss, head, wanted
     )
     return Loss(objective, nll.view(shape), log_z.view(shape))
+
+
+def capped(logits: Tensor, cap: float | None) -> tuple[Tensor, Tensor | None]:
+    """``cap * tanh(logits / cap)`` and its slope there; with no cap the logits, and no slope."""
+    if cap is None:
+        return logits, None
+    share = torch.tanh(logits / cap)
+    return cap * share, 1 - share.square()
 
 
 def weighted_sum(nll: Tensor, weights: Tensor | None) -> Tensor:
@@ -125,11 +135,13 @@ class _HeadLoss(torch.autograd.Function):
         for start in range(0, len(hidden), step):
             part = slice(start, start + step)
             x = hidden[part]
-            logits = F.linear(x, weight)
+            logits, slope = capped(F.linear(x, weight), head.cap)
             found = _chunk(head, logits, targets[part] - first, weights[part], z_loss, known, wanted)
             nll[part], log_z[part], gradient = found
             del found
             if gradient is not None and grad_hidden is not None and grad_weight is not None:
+                if slope is not None:
+                    gradient.mul_(slope)
                 torch.mm(gradient, weight, out=grad_hidden[part])
                 _add_product(grad_weight, gradient.t(), x)
             del gradient

@@ -12,7 +12,7 @@ from megarc.model.block_part import Split
 from megarc.model.config import ExecutionConfig, ModelConfig
 from megarc.model.feed_forward import feed_forward_of
 from megarc.model.layers import ColumnLinear, Embedding, Norm, Positions, first_token
-from megarc.model.loss import Head, Loss, head_loss
+from megarc.model.loss import Head, Loss, capped, head_loss
 from megarc.model.mixers import mixer_of
 from megarc.model.parametrization import output_scale
 from megarc.model.recompute import Runner
@@ -166,7 +166,7 @@ def _distinct(config: ModelConfig) -> list[ModelConfig]:
 
 def head_logits(hidden: Tensor, weight: Tensor, config: ModelConfig, tensor: TensorParallel) -> Tensor:
     """Logits of ``hidden`` [.., hidden] on this rank's ids; those of padding are -inf: no probability."""
-    logits = nn.functional.linear(hidden, weight)
+    logits, _ = capped(nn.functional.linear(hidden, weight), config.logit_cap)
     known = config.tokens - first_token(weight, tensor)
     if logits.shape[-1] <= known:
         return logits

@@ -21,9 +21,11 @@ def problem(dtype=torch.float64):
     return hidden, weight, torch.randint(0, TOKENS, (BATCH, ROWS)), torch.rand(BATCH, ROWS, dtype=dtype)
 
 
-def plain(hidden, weight, targets, weights, z_loss):
+def plain(hidden, weight, targets, weights, z_loss, cap=None):
     """Probabilities by the definition, row by row, on the ids that are tokens."""
     logits = hidden @ weight[:TOKENS].T
+    if cap is not None:
+        logits = cap * torch.tanh(logits / cap)
     probabilities = logits.exp() / logits.exp().sum(-1, keepdim=True)
     nll = -probabilities.gather(-1, targets[..., None])[..., 0].log()
     log_z = logits.exp().sum(-1).log()
@@ -31,13 +33,14 @@ def plain(hidden, weight, targets, weights, z_loss):
 
 
 @pytest.mark.parametrize(
-    ("chunk", "compiled"), [(1, False), (3, False), (10, False), (None, False), (4, True)]
+    ("chunk", "compiled", "cap"),
+    [(1, False, None), (3, False, 1.5), (10, False, None), (None, False, 30.0), (4, True, None)],
 )
-def test_equals_the_plain_formula(chunk, compiled):
+def test_equals_the_plain_formula(chunk, compiled, cap):
     hidden, weight, targets, weights = problem()
-    expected, nll, log_z = plain(hidden, weight, targets, weights, 0.3)
+    expected, nll, log_z = plain(hidden, weight, targets, weights, 0.3, cap)
     wanted = torch.autograd.grad(expected * 0.7, (hidden, weight))
-    loss = head_loss(head(chunk=chunk, compile=compiled), hidden, weight, targets, weights, 0.3)
+    loss = head_loss(head(chunk=chunk, compile=compiled, cap=cap), hidden, weight, targets, weights, 0.3)
     found = torch.autograd.grad(loss.objective * 0.7, (hidden, weight))
     for one, other in zip((expected, nll, log_z, *wanted), (*loss, *found), strict=True):
         assert torch.allclose(one, other, rtol=1e-10, atol=1e-12)

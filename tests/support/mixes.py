@@ -46,6 +46,7 @@ VARIANTS = {
     "untied": {"model__tied": False},
     "rates": {
         "model__tied": False,
+        "model__logit_cap": 0.2,
         "optimizer__rates": {"embedding": 2.0, "norm": 0.5, "readout": 0.25},
         "optimizer__decays": {"norm": 0.5, "embedding": 0.0},
     },
