@@ -15,7 +15,10 @@ import torch
 from megarc.data import Batch, Stream
 from megarc.model import kept_of
 from megarc.parallel import all_reduce_sum
+from megarc.train.config import RunConfig
 from megarc.train.engine import Engine, to_tensors
+
+_ROWS = 2048  # of a forward pass; more of them are hardly faster
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,21 @@ def heldout_losses(engine: Engine, stream: Stream, windows: int, kept: int | Non
     return found
 
 
+def windows_at_once(config: RunConfig, rows: int, windows: int) -> int:
+    """How many of ``windows`` with so many rows a data rank scores in one forward pass.
+
+    Small micro-batches make slow matrix products (docs/speed.md). Without a backward pass a block's activations are
+    gone when the next one begins, so as many micro-batches as there are blocks take no more memory than one in
+    training.
+    A pipeline and compiled code have shapes that stay, and recomputation says that memory is short.
+    """
+    micro_batch, execution = config.batch.micro_batch, config.execution
+    if config.parallel.pipeline > 1 or execution.compile or execution.recompute != "none":
+        return micro_batch
+    times = min(config.model.layers, max(1, _ROWS // (micro_batch * rows)))
+    return min(micro_batch * times, max(1, windows))
+
+
 def share_out(windows: int, sizes: Sequence[int]) -> list[int]:
     """``windows`` for sources of ``sizes`` windows: each as many, but for those that have fewer; at least one each."""
     counts, left = [0] * len(sizes), windows
@@ -99,12 +117,13 @@ def _loss_of(
     Every rank runs the same number of batches (ZeRO 3 gathers weights in each);
     those beyond the last window count nothing.
     """
-    groups, micro_batch = engine.groups, engine.config.batch.micro_batch
+    groups = engine.groups
     ranks, rank = groups.data.size, groups.data.rank
+    size = windows_at_once(engine.config, stream.window.rows, -(-windows // ranks))
     total = torch.zeros(2, dtype=torch.float64, device=groups.device)
-    for first in range(0, windows, micro_batch * ranks):
-        start = first + rank * micro_batch
-        batch = _some(stream, begin + start, min(micro_batch, windows - start), micro_batch)
+    for first in range(0, windows, size * ranks):
+        start = first + rank * size
+        batch = _some(stream, begin + start, min(size, windows - start), size)
         stream.check_ids(batch, engine.config.model.tokens)
         weights = torch.as_tensor(batch.weights)
         total[0] += engine.evaluate(to_tensors(batch, groups.device)._replace(kept=kept))

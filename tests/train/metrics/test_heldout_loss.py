@@ -15,7 +15,8 @@ from megarc.errors import UserError
 from megarc.parallel import connect, disconnect, meet
 from megarc.rank_environment import ALONE
 from megarc.train import RunConfig, pretrain
-from megarc.train.metrics.heldout_loss import share_out
+from megarc.train.metrics import heldout_loss
+from megarc.train.metrics.heldout_loss import share_out, windows_at_once
 
 VOCABULARY = 100
 BYTES = {"train": 4.0, "valid/wiki": 3.0, "valid/code": 2.0}
@@ -65,6 +66,41 @@ def losses(text, tmp_path_factory):
 
     yield train
     disconnect()
+
+
+@given(
+    micro=st.integers(1, 64),
+    layers=st.integers(1, 40),
+    rows=st.integers(2, 4096),
+    windows=st.integers(1, 300),
+    keys=st.sampled_from(
+        [{}, {"parallel__pipeline": 2}, {"execution__compile": True}, {"execution__recompute": "full"}]
+    ),
+)
+def test_as_many_windows_at_once_as_take_no_more_memory_than_training(micro, layers, rows, windows, keys):
+    tree = config("run", 1, 2, batch__size=64, **keys)
+    one = build(RunConfig, tree, "test")
+    one = one.model_copy(
+        update={
+            "batch": one.batch.model_copy(update={"micro": micro}),
+            "model": one.model.model_copy(update={"layers": layers}),
+        }
+    )
+    size = windows_at_once(one, rows, windows)
+    if keys:
+        assert size == micro
+        return
+    assert 1 <= size <= micro * layers and size <= max(windows, 1)
+    assert size <= micro or size * rows <= 2048
+
+
+def test_the_losses_are_those_of_single_micro_batches(losses, monkeypatch):
+    """11 windows, 2 a micro-batch: the last pass has fewer, in either way."""
+    together = losses("together", 11, "valid/code", "valid/wiki")
+    monkeypatch.setattr(heldout_loss, "_ROWS", 1)
+    singly = losses("singly", 11, "valid/code", "valid/wiki")
+    for name in (name for name in together if name.startswith("heldout/")):
+        assert together[name] == pytest.approx(singly[name], rel=1e-6), name
 
 
 def test_each_is_scored_as_if_it_were_alone_and_named(losses):
