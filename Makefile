@@ -1,4 +1,4 @@
-# make demo    set-up, then the main job on real text (about 6 minutes on 2 cores after set-up)
+# make demo    set-up, then the main job on real text (about 5 minutes on 2 quiet cores after set-up)
 # make test    set-up, then all tests
 # make test-system   SLURM, ssh, MPI, the sandbox and Coq for real; installs Debian's packages where it may
 # make stale   the tables of the docs whose code has changed since they were made
