@@ -1,4 +1,4 @@
-"""Makes a run folder from a Hugging Face model, so that training goes on from its weights."""
+"""Makes a run folder from a Hugging Face model, so that training continues from its weights."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ class _Lines:
         self.last = self.estimate.elapsed
         share = self.estimate.share
         words = [counted(self.estimate.done, self.unit) if share is None else f"{100 * share:.0f} %"]
-        words.append(rate_told(self.estimate, self.unit))
+        words.append(rate_in_words(self.estimate, self.unit))
         words.append(f"took {clock(self.last)}" if ended else f"{describe_time_left(self.estimate)} left")
         words += [f"{key} {value}" for key, value in self.facts.items()]
         print(f"{self.what}: {', '.join(words)}", file=sys.stderr, flush=True)
@@ -167,14 +167,14 @@ def _live(what: str, estimate: Estimate, unit: str) -> Iterator[Bar]:
                     completed=estimate.done,
                     done=counted(estimate.done, unit),
                     left=f"{describe_time_left(estimate)} left" if estimate.total else "",
-                    rate=rate_told(estimate, unit),
+                    rate=rate_in_words(estimate, unit),
                     facts=self.facts,
                 )
 
         yield Live()
 
 
-def rate_told(estimate: Estimate, unit: str) -> str:
+def rate_in_words(estimate: Estimate, unit: str) -> str:
     """``1.2k tokens/s``, or that it is unknown."""
     return "rate unknown" if estimate.rate is None else f"{counted(estimate.rate, unit)}/s"
 

@@ -75,7 +75,7 @@ def _facts(line: bytes, place: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError):
         facts = {"prompt": ""}
     if not facts["prompt"]:
-        raise UserError(f'{place}: no prompt; a line is {{"prompt": "some text"}}')
+        raise UserError(f'{place}: not a prompt; a line is {{"prompt": "some text"}}')
     return dict(facts)
 
 

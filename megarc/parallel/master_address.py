@@ -35,7 +35,7 @@ def address_of(process: RankEnvironment, environment: Mapping[str, str] = os.env
         )
     if process.launcher in ("deepspeed", "torchrun"):
         raise UserError("RANK is set but MASTER_ADDR or MASTER_PORT is not; start with deepspeed or torchrun")
-    return _told_by_mpi()
+    return _given_by_mpi()
 
 
 def first_host(nodes: str) -> str:
@@ -80,7 +80,7 @@ def _reachable(host: str) -> str:
     return found[1]
 
 
-def _told_by_mpi() -> Address:
+def _given_by_mpi() -> Address:
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError):  # RuntimeError: no MPI library

@@ -81,7 +81,8 @@ class Controls:
         held = self.outcomes[0].losses[0].tokens
         return (
             f"The stack is {'; '.join(verdicts)}: nats a token on the same {held} held-out tokens in every arm, mean "
-            f"of {len(self.seeds)} seeds of the top tier. Sure means beyond two standard errors over windows."
+            f"of {len(self.seeds)} seeds of the top tier. A difference is sure beyond two standard "
+            "errors over windows."
         )
 
 

@@ -98,7 +98,7 @@ class Rollouts:
             )
         if self.facts.sampled not in (None, cheap_digest(prefix)):
             raise UserError(
-                f"{prefix}.bin and .idx are not the roll-outs that {sidecar(prefix)} tells of; bring these back, or "
+                f"{prefix}.bin and .idx are not the roll-outs that {sidecar(prefix)} describes; bring these back, or "
                 "remove the sidecar and make them again"
             )
         self.tokens: npt.NDArray[Any] = np.asarray(corpus.tokens).reshape(shape)

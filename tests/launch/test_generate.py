@@ -76,11 +76,11 @@ def test_a_killed_job_goes_on_and_gives_what_a_whole_one_gives(run, asked, tmp_p
     ("content", "said"),
     [
         ('{"prompt": "a", "id": 1}\n{"prompt": "b", "id": 1}\n', "line 2: id 1 is that of line 1"),
-        ('{"prompt": ""}\n', "line 1: no prompt"),
-        ('{"prompt": "a"}\n{"text": "a"}\n', "line 2: no prompt"),
+        ('{"prompt": ""}\n', "line 1: not a prompt"),
+        ('{"prompt": "a"}\n{"text": "a"}\n', "line 2: not a prompt"),
         ('{"prompt": "a", "tokens": 0}\n', "line 1: tokens is 0"),
         ('{"prompt": "a", "id": [1]}\n', "line 1: id is"),
-        ("nothing\n", "line 1: no prompt"),
+        ("nothing\n", "line 1: not a prompt"),
         ("\n", "holds no prompts"),
     ],
 )

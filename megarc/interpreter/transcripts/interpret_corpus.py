@@ -22,7 +22,7 @@ from megarc.interpreter.languages import Language
 from megarc.interpreter.sandbox import Sandbox
 from megarc.interpreter.transcripts.output_cache import Cache
 from megarc.interpreter.transcripts.transcribe import Settings, Transcript, transcribe
-from megarc.progress import Estimate, progress, rate_told
+from megarc.progress import Estimate, progress, rate_in_words
 
 _AHEAD = 4  # documents a worker that may wait for one before them
 
@@ -106,7 +106,7 @@ def interpret(request: Request) -> Report:
             report.documents += 1
             report.pieces += made.pieces
             pieces.advance(made.pieces.total())
-            bar.advance(len(text.encode()), pieces=f"{pieces.done:.0f}, {rate_told(pieces, 'pieces')}")
+            bar.advance(len(text.encode()), pieces=f"{pieces.done:.0f}, {rate_in_words(pieces, 'pieces')}")
             if made.kept or request.whole:
                 report.written += 1
                 line = {"text": made.marked, "source": name, "pieces": made.kept}

@@ -63,7 +63,7 @@ class NoiseScale(Observer):
         self._unread: list[tuple[int, int, Tensor]] = []  # step, its batch, the mean square of its groups
         self._measured: list[Estimate] = []  # since the last line
         self._average = Estimate(0.0, 0.0)
-        self._told = False
+        self._explained = False
 
     def start(self, engine: Engine, moment: Moment) -> None:
         if self.every:
@@ -85,8 +85,8 @@ class NoiseScale(Observer):
             if batch > self.micro_batch:
                 large = by_number[step].gradient_norm ** 2
                 self._measured.append(Estimate.of(float(small), self.micro_batch, large, batch))
-            elif not self._told:
-                self._told = True
+            elif not self._explained:
+                self._explained = True
                 log.info("batch/noise_scale (the gradient noise scale, docs/batch.md) is undefined: it compares "
                          "groups of samples, and here a step is one micro-batch on one data rank. Training is "
                          "not affected. With a smaller batch.micro there are groups.")  # fmt: skip
@@ -102,7 +102,7 @@ class NoiseScale(Observer):
         where nothing was measured.
         """
         if not self._measured:
-            return {"batch/noise_scale": None} if self._told else {}
+            return {"batch/noise_scale": None} if self._explained else {}
         line = Estimate(*(sum(column) / len(column) for column in zip(*self._measured, strict=True)))
         self._measured.clear()
         self._fold(line)
