@@ -25,7 +25,7 @@ from megarc.report import table
 
 RESULTS = Path(__file__).with_name("results") / "nested.json"
 WIDTHS = ("1/8", "1/4", "1/2", "1")
-FFN, STEPS, SEEDS = 256, 400, (0, 1)
+FFN, STEPS, SEEDS = 256, 600, (0, 1, 2)
 
 
 def main() -> int:
@@ -83,7 +83,7 @@ def configuration(arm: str, seed: int):
         "objective": {} if dense else {"widths": arm},
         "data": BYTES,
         "batch": {"size": 4, "micro": 4, "noise_every": 0},
-        "optimizer": {"lr": 2.0**-6},
+        "optimizer": {"lr": 2.0**-8},
         "schedule": {"kind": "cosine", "warmup": "0.1 of run"},
         "validation": {"windows": 512},
     }
