@@ -134,6 +134,8 @@ def trained(run: Run, groups: Groups) -> dict[str, Any]:
             json.loads(line) for line in (Path(scratch) / "run" / "metrics.jsonl").read_text().splitlines()
         ]
     scored = [line for line in lines if "heldout/nats_per_token" in line]
+    if not scored:
+        raise UserError("a run was stopped before its end; the same command makes it again")
     return {"heldout": scored[-1]["heldout/nats_per_token"], "steps": scored[-1]["step"]}
 
 
