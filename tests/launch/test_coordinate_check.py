@@ -8,6 +8,7 @@ from support.scripts import python
 from megarc.science.coordinates import LAYERS, Coordinate, slopes
 
 STEPS = 4
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,7 @@ def found(tmp_path_factory):
         "launch/coordinate_check.py", "--to", folder, "--config", "configs/demo/chase.yaml", "--steps", STEPS,
         "--widths", "32,64,128,256", "--depths", "2,4,8,16", "model.head_dim=16", "model.hidden=32",
         "model.heads=2", "model.ffn=64", "batch.size=8", "optimizer.lr=0.01", "schedule.warmup=1 steps",
-        "schedule.kind=constant", "device=cpu",
+        "schedule.kind=constant", "device=cpu", timeout=800,
     )  # fmt: skip
     assert (folder / "width.png").stat().st_size > 10_000 and (folder / "depth.png").stat().st_size > 10_000
     listed = json.loads((folder / "coordinates.json").read_text())
