@@ -174,6 +174,21 @@ def read_yaml(
     return _merge(below, tree)
 
 
+def read_own_yaml(path: Path, overrides: Sequence[str] = ()) -> tuple[list[str], dict[str, Any]]:
+    """The files that ``path`` names under ``base``, and its own keys with ``overrides`` over them.
+
+    Raises:
+        UserError: as ``load``.
+    """
+    read_yaml(path)  # says what is wrong with it, or with its bases
+    tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader) or {}
+    tree.pop(WORKING_FOLDER, None)
+    bases = tree.pop("base", [])
+    for override in overrides:
+        _apply_override(tree, override)
+    return [bases] if isinstance(bases, str) else bases, tree
+
+
 def _of_bases(bases: Any, folder: Path, place: str, above: tuple[Path, ...]) -> dict[str, Any]:
     """The trees of files named under ``base``, the later over the earlier; paths are relative to ``folder``."""
     names = [bases] if isinstance(bases, str) else bases

@@ -10,11 +10,19 @@ from typing import TYPE_CHECKING
 from megarc.lazy_exports import open_when_used
 
 if TYPE_CHECKING:
-    from megarc.model.activation_memory import Footprint, default_dtype, footprint
+    from megarc.model.activation_memory import (
+        Allocated,
+        FakePass,
+        Footprint,
+        default_dtype,
+        fake_pass,
+        footprint,
+        footprint_of,
+    )
     from megarc.model.block_part import Split
     from megarc.model.compiling import no_compiler
     from megarc.model.config import ExecutionConfig, ModelConfig
-    from megarc.model.cost import Cost, cost_of
+    from megarc.model.cost import Cost, block_parameters, cost_of
     from megarc.model.folding import as_standard
     from megarc.model.fp8 import no_fp8
     from megarc.model.initialization import initial_values, initialise
@@ -29,10 +37,12 @@ if TYPE_CHECKING:
 open_when_used(__name__, __file__)
 
 __all__ = [
+    "Allocated",
     "Beside",
     "Cost",
     "ExecutionConfig",
     "Factors",
+    "FakePass",
     "Footprint",
     "Head",
     "Layer",
@@ -43,10 +53,13 @@ __all__ = [
     "Transformer",
     "adam_factors",
     "as_standard",
+    "block_parameters",
     "build_pipeline",
     "cost_of",
     "default_dtype",
+    "fake_pass",
     "footprint",
+    "footprint_of",
     "forward_scales",
     "head_loss",
     "initial_std",

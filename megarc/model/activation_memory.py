@@ -8,10 +8,10 @@ block keeps; the head and the block beside it tell what comes on top.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -42,6 +42,20 @@ class Footprint:
     beside: int
 
 
+class Run(Protocol):
+    """Forward and backward pass of a model of ``config.layers`` blocks, with fake tensors."""
+
+    def __call__(self, config: ModelConfig, execution: ExecutionConfig) -> FakePass: ...
+
+
+class FakePass(NamedTuple):
+    """Bytes held after the forward pass; the most until then; the most until the block's backward has ended."""
+
+    after_forward: int
+    forward_peak: int
+    block_peak: int
+
+
 def footprint(
     config: ModelConfig,
     execution: ExecutionConfig,
@@ -52,17 +66,19 @@ def footprint(
     tensor: TensorParallel | None = None,
 ) -> Footprint:
     """Of ``micro_batch`` samples, eager: compiled code keeps less, about half of it where nothing is recomputed."""
+    shape = (window, micro_batch, dtype, device, tensor)
+    return footprint_of(config, execution, lambda model, way: fake_pass(model, way, *shape))
+
+
+def footprint_of(config: ModelConfig, execution: ExecutionConfig, run: Run) -> Footprint:
+    """The same from passes of models of no block and of one, which ``run`` makes or remembers."""
     eager = execution.model_copy(update={"compile": False, "recompute_every": 1})
     again = -(-config.layers // execution.recompute_every) if execution.recompute != "none" else 0
     ways: dict[Recompute, int] = {"none": config.layers - again}
     ways = {execution.recompute: again, **ways} if again else ways
-    shape = (window, micro_batch, dtype, device, tensor)
-    bare = _pass(config, eager, 0, *shape)
-    ones = {
-        way: _pass(config, eager.model_copy(update={"recompute": way}), 1, *shape)
-        for way in ways
-        if ways[way]
-    }
+    few = [config.model_copy(update={"layers": blocks, "ffn": config.width_of_ffn}) for blocks in (0, 1)]
+    bare = run(few[0], eager.model_copy(update={"recompute": "none"}))
+    ones = {way: run(few[1], eager.model_copy(update={"recompute": way})) for way in ways if ways[way]}
     kept = {way: one.after_forward - bare.after_forward for way, one in ones.items()}
     # The last blocks' backward begins with all kept; blocks that keep all may lie above one computed again.
     above = (config.layers - 1) % execution.recompute_every if again else 0
@@ -75,92 +91,162 @@ def footprint(
     )
 
 
-class _Pass(NamedTuple):
-    """Bytes held after the forward pass; the most until then; the most until the block's backward has ended."""
-
-    after_forward: int
-    forward_peak: int
-    block_peak: int
-
-
-def _pass(
+def fake_pass(
     config: ModelConfig,
     execution: ExecutionConfig,
-    blocks: int,
     window: Window,
     micro_batch: int,
     dtype: torch.dtype,
     device: torch.device,
-    tensor: TensorParallel | None,
-) -> _Pass:
-    """Forward and backward of a model of so many blocks."""
-    shape = config.model_copy(update={"layers": blocks, "ffn": config.width_of_ffn})
+    tensor: TensorParallel | None = None,
+    watch: Watch | None = None,
+) -> FakePass:
+    """One micro-batch through a model of ``config.layers`` blocks; ``watch`` sees what is computed and sent."""
     with FakeTensorMode():
         with default_dtype(dtype), torch.device(device):
-            model = Transformer(shape, execution, None if tensor is None else _Silent(tensor))
+            place = None if tensor is None else _Silent(tensor, watch)
+            model = Transformer(config, execution, place)
             tokens = torch.zeros(micro_batch, window.tokens, dtype=torch.long)
-        allocated = Allocated(model.parameters())
+        allocated = Allocated(model.parameters(), watch)
         ended: list[int] = []
 
-        def watch(module: Any, given: Any, made: Tensor) -> None:
+        def note(module: Any, given: Any, made: Tensor) -> None:
             made.register_hook(lambda gradient: ended.append(allocated.peak))
 
-        model.embedding.register_forward_hook(watch)
+        model.embedding.register_forward_hook(note)
         with allocated:
             loss = model(tokens, window.loss_rows, window.recent)
             after_forward, forward_peak = allocated.now, allocated.peak
+            if watch is not None:
+                watch.backward()
             loss.objective.backward()
-    return _Pass(after_forward, forward_peak, ended[0])
+    return FakePass(after_forward, forward_peak, ended[0])
+
+
+class Watch(Protocol):
+    """What a fake pass computes and what it would send, in its order."""
+
+    def backward(self) -> None:
+        """The forward pass has ended."""
+
+    def computed(self, function: Any, args: Any, kwargs: Any, made: list[Tensor], known: Allocated) -> None:
+        """An operator, with fake tensors, and what it made."""
+
+    def sent(self, kind: str, elements: Tensor) -> None:
+        """A collective over the tensor group, ``reduce``, ``gather`` or ``scatter``, of that whole tensor."""
 
 
 class Allocated(TorchDispatchMode):
     """Bytes of the tensors made under it that are still alive, and the most there ever were."""
 
-    def __init__(self, present: Iterable[Tensor]) -> None:
+    def __init__(self, present: Iterable[Tensor], watch: Watch | None = None) -> None:
         super().__init__()
+        self.watch = watch
         self.now = self.peak = 0
-        self._alive = {tensor.untyped_storage()._cdata for tensor in present}
+        self._born = 0
+        self._alive: dict[int, int] = {}  # a storage's address, used again after it -> its number
+        for tensor in present:
+            self._number(tensor.untyped_storage())
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled under it: torch's guard against that would load the compiler, and slow each operator."""
+        return False
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                self._born(leaf.untyped_storage())
+        made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        for tensor in made:
+            self._count(tensor.untyped_storage())
+        if self.watch is not None and made:
+            self.watch.computed(function, args, kwargs or {}, made, self)
         return result
 
-    def _born(self, storage: torch.UntypedStorage) -> None:
+    def number(self, tensor: Tensor) -> int:
+        """Of its storage: views of one have the same, and no other ever has."""
+        storage = tensor.untyped_storage()
+        self._number(storage)  # a constant may come from elsewhere
+        return self._alive[storage._cdata]
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
         if storage._cdata in self._alive:
             return
-        self._alive.add(storage._cdata)
+        self._number(storage)
         self.now += storage.nbytes()
         self.peak = max(self.peak, self.now)
         weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
 
+    def _number(self, storage: torch.UntypedStorage) -> None:
+        self._born += 1
+        self._alive.setdefault(storage._cdata, self._born)
+
     def _gone(self, identity: int, size: int) -> None:
-        self._alive.discard(identity)
+        self._alive.pop(identity, None)
         self.now -= size
 
 
 class _Silent(TensorParallel):
-    """A place in a tensor group that tells others nothing: the same shapes, no collectives."""
+    """A place in a tensor group that tells others nothing: the same shapes, no collectives; ``watch`` hears of them."""
 
-    def __init__(self, place: TensorParallel) -> None:
+    def __init__(self, place: TensorParallel, watch: Watch | None) -> None:
         super().__init__(place.group, place.sequence)
+        self.watch = watch
 
     def enter(self, x: Tensor) -> Tensor:
-        return torch.cat([x] * self.size, dim=1) if self.sequence else x
+        if self.size == 1:
+            return x
+        ways = (self._gathered, self._scattered) if self.sequence else (_same, self._reduced)
+        return _Both.apply(x, *ways)
 
     def leave(self, x: Tensor) -> Tensor:
-        return x.chunk(self.size, dim=1)[0].clone() if self.sequence else x.clone()
+        if self.size == 1:
+            return x
+        return _Both.apply(
+            x, *((self._scattered, self._gathered) if self.sequence else (self._reduced, _same))
+        )
 
     def shared(self, weight: Tensor) -> Tensor:
-        return weight
+        return weight if self.size == 1 else _Both.apply(weight, _same, self._reduced)
 
     def sum(self, x: Tensor) -> Tensor:
-        return x
+        return x if self.size == 1 else _Both.apply(x, self._reduced, _same)
 
     def maximum(self, x: Tensor) -> Tensor:
-        return x.detach()
+        return x.detach() if self.size == 1 else self._reduced(x.detach())
+
+    def _reduced(self, x: Tensor) -> Tensor:
+        return self._told("reduce", x.clone())
+
+    def _gathered(self, x: Tensor) -> Tensor:
+        return self._told("gather", torch.cat([x] * self.size, dim=1))
+
+    def _scattered(self, x: Tensor) -> Tensor:
+        self._told("scatter", x)
+        return x.chunk(self.size, dim=1)[0].clone()
+
+    def _told(self, kind: str, x: Tensor) -> Tensor:
+        if self.watch is not None:
+            self.watch.sent(kind, x)
+        return x
+
+
+def _same(x: Tensor) -> Tensor:
+    return x.view_as(x)
+
+
+class _Both(torch.autograd.Function):
+    """One function forward, another backward, as ``TensorParallel`` has them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, ahead: Callable[[Tensor], Tensor], back: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        ctx.back = back
+        return ahead(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.back(gradient), None, None
 
 
 @contextmanager

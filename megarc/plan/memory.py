@@ -18,11 +18,22 @@ Activations: ``megarc.model.activation_memory``. The update copies gradients onc
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 
-from megarc.model import Transformer, footprint, layers, record_of, stage_bounds
+from megarc.model import (
+    ExecutionConfig,
+    Footprint,
+    ModelConfig,
+    Transformer,
+    footprint,
+    layers,
+    record_of,
+    stage_bounds,
+)
 from megarc.parallel import Group, TensorParallel, Topology
 from megarc.train import RunConfig, bucket, dtype_of, passes
 
@@ -53,22 +64,22 @@ class Memory:
         return self.weights + self.masters + self.moments + self.buffers + self.step
 
 
-def predict(config: RunConfig, topology: Topology, rank: int = 0) -> Memory:
+def predict(config: RunConfig, topology: Topology, rank: int = 0, held: Footprint | None = None) -> Memory:
     """Of rank ``rank``; eager code: compiled, the activations are about half.
 
     Args:
         config: resolved.
+        held: a micro-batch's footprint, where it is known already.
     """
     tensor = TensorParallel(Group(0, topology.tensor), topology.sequence)
     window, micro_batch = config.window.largest(), config.batch.micro_batch
-    listed = layers(config.model, config.execution, tensor)
-    bounds, place = stage_bounds(listed, topology.pipeline), topology.place(rank)
-    stage = listed[bounds[place["pipeline"]] : bounds[place["pipeline"] + 1]]
-    n = sum({layer.name: layer.parameters for layer in stage}.values()) / topology.tensor
-    blocks = sum(layer.name.startswith("blocks.") for layer in stage) / config.model.layers
-    matrices = _matrices(config) * blocks / topology.tensor
+    place = topology.place(rank)
+    stage = stages_of(config.model, topology.pipeline)[place["pipeline"]]
+    n = stage.parameters / topology.tensor
+    blocks = stage.blocks / config.model.layers
+    matrices = _matrices(config.model.model_dump_json()) * blocks / topology.tensor
     state = _state(config, n, n / topology.data, topology.data, matrices)
-    one = footprint(
+    one = held or footprint(
         config.model, config.execution, window, micro_batch, dtype_of(config), _device(config), tensor
     )
     micro_batches = config.batch.size // (topology.data * micro_batch) * passes(config)
@@ -83,6 +94,30 @@ def predict(config: RunConfig, topology: Topology, rank: int = 0) -> Memory:
         activations=kept + one.beside,
         step=max(state.during + kept + one.top, state.update),
     )
+
+
+class Stage(NamedTuple):
+    """Blocks of a pipeline's stage, and its parameters over all tensor ranks."""
+
+    blocks: int
+    parameters: int
+
+
+def stages_of(model: ModelConfig, stages: int) -> tuple[Stage, ...]:
+    """As the pipeline cuts the model."""
+    return _stages_of(model.model_dump_json(), stages)
+
+
+@lru_cache(maxsize=256)
+def _stages_of(keys: str, stages: int) -> tuple[Stage, ...]:
+    """Of a model's keys as text: lists among them cannot be remembered by."""
+    model = ModelConfig.model_validate_json(keys)
+    listed = layers(model, ExecutionConfig(), TensorParallel())
+    found = []
+    for first, last in pairwise(stage_bounds(listed, stages)):
+        own = {layer.name: layer.parameters for layer in listed[first:last]}
+        found.append(Stage(sum(name.startswith("blocks.") for name in own), sum(own.values())))
+    return tuple(found)
 
 
 class _State(NamedTuple):
@@ -120,12 +155,14 @@ def _state(config: RunConfig, n: float, p: float, data: int, matrices: float) ->
     return adam._replace(moments=moments, update=adam.update + 4 * max(3 * held, 2 * held + 5 * owned))
 
 
-def _matrices(config: RunConfig) -> float:
-    """Elements of the matrices of all blocks."""
+@lru_cache(maxsize=32)
+def _matrices(keys: str) -> float:
+    """Elements of the matrices of all blocks of a model of these keys."""
+    model = ModelConfig.model_validate_json(keys)
     with torch.device("meta"):
-        block = Transformer(config.model.model_copy(update={"layers": 1})).blocks[0]
+        block = Transformer(model.model_copy(update={"layers": 1})).blocks[0]
     one = sum(p.numel() for p in block.parameters() if record_of(p).kind in ("hidden", "residual"))
-    return float(config.model.layers * one)
+    return float(model.layers * one)
 
 
 def _state_of_adamw(config: RunConfig, n: float, p: float, data: int) -> _State:
@@ -144,17 +181,19 @@ def _state_of_adamw(config: RunConfig, n: float, p: float, data: int) -> _State:
     if zero == 2:
         update = 8 * p + (0 if wide or not summed else 4 * b)
         return _State(w * n, 4 * p, 8 * p, 0, 4 * p, w * b + own, update)
-    buffers = 4 * p + w * b + w * _small(config)
+    buffers = 4 * p + w * b + w * _small(config.model.model_dump_json())
     return _State(w * p, 4 * p, 8 * p, buffers, 0, 0, 8 * p)
 
 
-def _small(config: RunConfig) -> int:
+@lru_cache(maxsize=32)
+def _small(keys: str) -> int:
     """Elements of the matrices and gains so small that ZeRO 3 leaves them gathered."""
-    one = config.model.model_copy(update={"layers": 1})
+    model = ModelConfig.model_validate_json(keys)
+    one = model.model_copy(update={"layers": 1})
     with torch.device("meta"):
-        model = Transformer(one)
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    times = {name: config.model.layers if name.startswith("blocks.") else 1 for name in sizes}
+        built = Transformer(one)
+    sizes = {name: parameter.numel() for name, parameter in built.named_parameters()}
+    times = {name: model.layers if name.startswith("blocks.") else 1 for name in sizes}
     return sum(size * times[name] for name, size in sizes.items() if size <= _PERSISTENT)
 
 

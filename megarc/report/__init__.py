@@ -7,6 +7,7 @@ plain text or markdown. matplotlib is imported when a picture is drawn.
 from megarc.report.batch_plots import StepsPicture, branches, micro_batches, steps_to_loss
 from megarc.report.coordinate_plot import coordinate_picture
 from megarc.report.mask_plot import mask_picture
+from megarc.report.planning import layouts, time_to_train
 from megarc.report.plots import gain_by_distance, loss_by_context, loss_curves
 from megarc.report.probe_report import probe_facts, probe_tables, probe_words
 from megarc.report.tables import Align, table
@@ -17,6 +18,7 @@ __all__ = [
     "branches",
     "coordinate_picture",
     "gain_by_distance",
+    "layouts",
     "loss_by_context",
     "loss_curves",
     "mask_picture",
@@ -26,4 +28,5 @@ __all__ = [
     "probe_words",
     "steps_to_loss",
     "table",
+    "time_to_train",
 ]

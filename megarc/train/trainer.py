@@ -15,7 +15,7 @@ from megarc.train.engine import Engine
 from megarc.train.folder import RunFolder
 from megarc.train.health import Numbers, Replay, Replicas, Running, Signals, Stragglers
 from megarc.train.loop import Averaging, Ending, GarbageCollection, Moment, Observer, steps, train
-from megarc.train.metrics import Metrics, NoiseScale, peak_flops
+from megarc.train.metrics import Metrics, NoiseScale, Prediction, peak_flops
 from megarc.train.schedule import Timeline, passes
 
 
@@ -74,9 +74,10 @@ class Trainer:
         every = 0 if passes(config) > 1 else config.batch.noise_every
         noise = NoiseScale(every, config.batch.micro_batch, config.model.tied, self.folder, groups)
         stragglers = Stragglers(config.logging.every, config.health.slow)
+        prediction = Prediction(config.logging.predicted_step)
 
         def also() -> dict[str, float | None]:
-            return {**noise.values(), **stragglers.summary}
+            return {**noise.values(), **prediction.values(), **stragglers.summary}
 
         observers: list[Observer] = [
             numbers,
@@ -84,6 +85,7 @@ class Trainer:
             noise,
             *self._against_damage(timeline),
             stragglers,
+            prediction,
             self._metrics(timeline, also),
             self.signals,
             Checkpoints(

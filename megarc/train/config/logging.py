@@ -14,3 +14,9 @@ class LoggingConfig(Config):
         None, "FLOP/s of one device, for MFU; null: known GPUs by name, a CPU by a short matrix product",
         circumstance=True, gt=0,
     )  # fmt: skip
+    predicted_step: float | None = key(
+        None,
+        "seconds of a step as launch/plan.py predicted them: plan/step_ratio says after 20 steps how it came out; "
+        "null: nothing was predicted",
+        circumstance=True, gt=0,
+    )  # fmt: skip

@@ -8,5 +8,15 @@ from megarc.train.metrics.device_limits import no_memory, peak_flops, peak_memor
 from megarc.train.metrics.heldout_loss import heldout_losses, together_of
 from megarc.train.metrics.metrics import Metrics
 from megarc.train.metrics.noise_scale import NoiseScale
+from megarc.train.metrics.prediction import Prediction
 
-__all__ = ["Metrics", "NoiseScale", "heldout_losses", "no_memory", "peak_flops", "peak_memory", "together_of"]
+__all__ = [
+    "Metrics",
+    "NoiseScale",
+    "Prediction",
+    "heldout_losses",
+    "no_memory",
+    "peak_flops",
+    "peak_memory",
+    "together_of",
+]

@@ -1,0 +1,196 @@
+"""Measures the machine at hand: products, attention, memory, functions, AdamW, an operator's cost, a collective.
+
+Each is the best of several short runs. On a CPU the process's own time counts, since others may use the machine.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as processes
+
+from megarc.attention import attend
+from megarc.config import to_yaml
+from megarc.model import ExecutionConfig, ModelConfig, Transformer, fake_pass
+from megarc.plan.device import DeviceConfig, LinkConfig, MeasuredConfig
+from megarc.plan.known_devices import KNOWN
+from megarc.plan.operations import BACKWARD_PAIRS, Recorder
+from megarc.window import Window
+
+_ROUNDS = 7
+_SIZES = (32, 64, 128, 256, 512, 1024)  # of square products
+_ROWS = (64, 256, 1024)
+_MOVED = (1 << 12, 1 << 16, 1 << 19, 1 << 22)  # elements of an operator
+_SENT = (1 << 10, 1 << 20)  # elements of an all-reduce
+
+
+def calibrate(device: torch.device, dtype: torch.dtype = torch.float32) -> DeviceConfig:
+    """The device of this process, from measurements: a minute on a CPU core."""
+    tiny = _tiny_operator(device)
+    products = [(2.0 * n**3, 2.0 * n**3 / max(1e-9, _product(device, dtype, n) - tiny)) for n in _SIZES]
+    memory = [(12.0 * n, 12.0 * n / max(1e-9, _moved(device, n) - tiny)) for n in _MOVED]
+    forward, backward = _attention(device, dtype)
+    functions = (1 << 18) / max(1e-9, _function(device) - _moved(device, 1 << 18))
+    operator = _operator(device, products, memory)
+    measured = MeasuredConfig(
+        products=products, memory=memory, attention=forward, attention_backward=backward,
+        functions=functions, optimizer=_adamw(device),
+    )  # fmt: skip
+    best = max(rate for _, rate in products)
+    link = _link(device.type)
+    return DeviceConfig(
+        name=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        kind="cuda" if device.type == "cuda" else "cpu",
+        memory_gib=_memory_gib(device), reserved_gib=1.5 if device.type == "cuda" else 0.25,
+        bf16=best, fp32=best, bandwidth=max(rate for _, rate in memory), operator_seconds=operator,
+        node=max(8, torch.cuda.device_count()), inside=link, between=KNOWN["cpu"].between if device.type == "cpu"
+        else KNOWN["h100-80g"].between, measured=measured,
+    )  # fmt: skip
+
+
+def as_file(device: DeviceConfig) -> str:
+    """What `--device FILE` reads."""
+    return f"# Measured by launch/plan.py --calibrate, {time.strftime('%Y-%m-%d')}.\n" + to_yaml(device)
+
+
+def best_seconds(device: torch.device, work: Callable[[], object], rounds: int = _ROUNDS) -> float:
+    """Of one call, the least of several; a call that is too short for the clock is repeated."""
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+
+    def timed(times: int) -> float:
+        begun = clock()
+        for _ in range(times):
+            work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return clock() - begun
+
+    times = 1
+    while (took := timed(times)) < 4e-3 and times < 1 << 14:
+        times = max(2 * times, min(1 << 14, int(times * 5e-3 / max(took, 1e-6))))
+    return min(timed(times) for _ in range(rounds)) / times
+
+
+def _product(device: torch.device, dtype: torch.dtype, n: int) -> float:
+    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+    return best_seconds(device, lambda: torch.mm(a, b.t()))
+
+
+def _moved(device: torch.device, n: int) -> float:
+    a, b = (torch.randn(n, device=device) for _ in range(2))
+    return best_seconds(device, lambda: a * b)
+
+
+def _function(device: torch.device) -> float:
+    a = torch.randn(1 << 18, device=device)
+    return best_seconds(device, lambda: torch.nn.functional.silu(a))
+
+
+def _tiny_operator(device: torch.device) -> float:
+    a = torch.randn(8, device=device)
+    return best_seconds(device, lambda: a * a)
+
+
+def _attention(
+    device: torch.device, dtype: torch.dtype
+) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+    forward, backward = [], []
+    for rows in _ROWS:
+        q, k, v = (
+            torch.randn(2, 4, rows, 64, device=device, dtype=dtype, requires_grad=True) for _ in range(3)
+        )
+        flops = 2 * Window(rows // 2, rows - rows // 2, 1).attention_flops(4, 64)
+
+        def ahead(
+            q: torch.Tensor = q, k: torch.Tensor = k, v: torch.Tensor = v, rows: int = rows
+        ) -> torch.Tensor:
+            return attend(q, k, v, rows // 2)
+
+        def both(ahead: Callable[[], torch.Tensor] = ahead) -> None:
+            ahead().sum().backward()
+
+        one = best_seconds(device, ahead)
+        two = best_seconds(device, both)
+        forward.append((float(rows), flops / one))
+        backward.append((float(rows), BACKWARD_PAIRS * flops / max(1e-9, two - one)))
+    return forward, backward
+
+
+def _adamw(device: torch.device) -> float:
+    weight = torch.nn.Parameter(torch.randn(1 << 21, device=device))
+    weight.grad = torch.randn_like(weight)
+    adam = torch.optim.AdamW([weight], fused=True)
+    return (1 << 21) / best_seconds(device, adam.step)
+
+
+def _operator(
+    device: torch.device, products: list[tuple[float, float]], memory: list[tuple[float, float]]
+) -> float:
+    """Of a small model's step, what its work does not explain, by operator: autograd and Python weigh the most."""
+    model = ModelConfig(layers=1, hidden=32, heads=2, vocabulary=128)
+    execution, window = ExecutionConfig(head_rows=64), Window(8, 8, 8)
+    seconds, counts = [], []
+    for layers in (1, 3):
+        shape = model.model_copy(update={"layers": layers})
+        real = Transformer(shape, execution).to(device)
+        for parameter in real.parameters():
+            torch.nn.init.normal_(parameter, std=0.02)
+        tokens = torch.zeros(1, window.tokens, dtype=torch.long, device=device)
+
+        def work(real: Transformer = real, tokens: torch.Tensor = tokens) -> None:
+            real(tokens, window.loss_rows, window.recent).objective.backward()
+            real.zero_grad()
+
+        seconds.append(best_seconds(device, work))
+        recorder = Recorder()
+        fake_pass(shape, execution, window, 1, torch.float32, torch.device("cpu"), None, recorder)
+        counts.append(len(recorder.operations(fused=False)))
+    return max(1e-7, (seconds[1] - seconds[0]) / (counts[1] - counts[0]))
+
+
+def _memory_gib(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory / 2**30
+    import psutil
+
+    return psutil.virtual_memory().total / 2**30
+
+
+def _link(kind: str) -> LinkConfig:
+    """Between two processes of this machine; where there are no two devices, the CPU's default."""
+    if kind == "cuda" and torch.cuda.device_count() < 2:
+        return KNOWN["h100-80g"].inside
+    with tempfile.TemporaryDirectory() as folder:
+        processes.spawn(_reduce, (folder, kind), nprocs=2)
+        short, long = (float(word) for word in (Path(folder) / "seconds").read_text().split())
+    # Two ranks: an all-reduce is 2 messages, and moves S bytes each way.
+    moved = [4 * size for size in _SENT]
+    bandwidth = (moved[1] - moved[0]) / max(1e-9, long - short)
+    return LinkConfig(bandwidth=bandwidth, latency=max(0.0, (short - moved[0] / bandwidth) / 2))
+
+
+def _reduce(rank: int, folder: str, kind: str) -> None:
+    torch.set_num_threads(1)
+    backend = "nccl" if kind == "cuda" else "gloo"
+    device = torch.device("cuda", rank) if kind == "cuda" else torch.device("cpu")
+    dist.init_process_group(backend, init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    found = []
+    for size in _SENT:
+        data = torch.ones(size, device=device)
+        best = float("inf")
+        for _ in range(12):
+            dist.barrier()
+            begun = time.perf_counter()
+            dist.all_reduce(data)
+            if kind == "cuda":
+                torch.cuda.synchronize()
+            best = min(best, time.perf_counter() - begun)
+        found.append(best)
+    if rank == 0:
+        (Path(folder) / "seconds").write_text(" ".join(str(value) for value in found))
+    dist.destroy_process_group()

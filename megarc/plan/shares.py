@@ -1,0 +1,80 @@
+"""What data ranks send and update in a step, by ZeRO stage, as DeepSpeed 0.19.8 does it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from megarc.model import cost_of
+from megarc.parallel import Topology
+from megarc.plan.links import Collective
+from megarc.train import RunConfig
+
+_ADAM = 38
+"""Bytes an element: gradient, master and both moments read, the last three written (28), the norm's look at the
+gradient (4), the master read again and the 16-bit weight written (6)."""
+_COPIES = 40
+"""Bytes an element of stages 1 to 3, once a step: gradients into the bucket, averaged, out of it, into the flat
+buffer of the update, weights back; each reads and writes."""
+_SUM = 10  # bytes an element, to add a 16-bit gradient to a float32 sum
+Sent = tuple[Collective, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Of one rank.
+
+    Attributes:
+        elements: of the rank's layers; ``own`` of them it updates.
+        beside: collectives over data ranks of each micro-batch, beside its blocks.
+        after: those after the last.
+        update_bytes: that the update reads and writes on the device; ``copied_bytes``: that gradients and weights
+            take on their way to it and back.
+        summed_bytes: that each micro-batch's gradients take to be added to the sum.
+        host_bytes: between device and host; ``host_update_bytes``: of the update, where it runs there.
+    """
+
+    elements: float
+    own: float
+    beside: list[Sent]
+    after: list[Sent]
+    update_bytes: float
+    copied_bytes: float
+    summed_bytes: float
+    host_bytes: float
+    host_update_bytes: float
+    explained: str
+
+    @classmethod
+    def of(cls, config: RunConfig, topology: Topology) -> Shares:
+        """Of a rank of the largest stage, whose layers are a p-th of the model's."""
+        parallel, width = config.parallel, 2 if config.precision == "bf16" else 4
+        parameters = cost_of(config.model, config.window.build()).parameters
+        n = parameters / (topology.tensor * topology.pipeline)
+        zero, several = parallel.zero, config.batch.size > topology.data * config.batch.micro_batch
+        own = n / topology.data if zero else n
+        w = width * n
+        beside: list[Sent] = []
+        if zero == 2:
+            beside = [("scatter", w)]
+        if zero == 3:
+            beside = [("gather", w), ("gather", w), ("scatter", w)]
+        after: list[Sent] = {
+            0: [("reduce", 4 * n)], 1: [("reduce", w), ("gather", w)], 2: [("gather", w)], 3: [],
+        }[zero]  # type: ignore[assignment]  # fmt: skip
+        words = {0: "reduce 4N", 1: f"reduce {width}N, gather {width}N", 2: f"scatter {width}N a micro-batch, "
+                 f"gather {width}N", 3: f"gather {width}N twice and scatter {width}N a micro-batch"}[zero]  # fmt: skip
+        wide = width == 2
+        # Stages 2 and 3 add up their own share alone.
+        summed = _SUM * (own if zero >= 2 else n) if several or (zero == 1 and wide) else 0.0
+        update = _ADAM * own if wide else (_ADAM - 6) * own
+        copied = _COPIES * (n if zero in (1, 2) else own if zero == 3 else 0)
+        on_host = parallel.offload != "none"
+        # Gradients go to the host and weights come back; offloaded, weights come twice a micro-batch as well.
+        host = (4 + width) * own if on_host else 0.0
+        if parallel.offload == "all":
+            host += 2 * width * own * config.batch.size / (topology.data * config.batch.micro_batch)
+        return cls(
+            n, own, beside if topology.data > 1 else [], after if topology.data > 1 else [],
+            0.0 if on_host else update, copied, summed, host, update if on_host else 0.0,
+            f"N = {n / 1e6:.1f}M elements, {words}",
+        )  # fmt: skip

@@ -1,0 +1,61 @@
+"""`launch/plan.py`: what it prints, the object for programs, and the run's file that it writes."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from support.scripts import ROOT
+
+from megarc.config import load
+from megarc.train import RunConfig
+
+TREE = """model: {layers: 2, hidden: 64, heads: 4, vocabulary: 300}
+window: {recent: 16, causal: 16}
+batch: {size: 16}
+precision: bf16
+"""
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "launch"))
+    (tmp_path / "base.yaml").write_text(TREE)
+    (tmp_path / "run.yaml").write_text("base: base.yaml\noptimizer: {lr: 6e-5}\n")
+    main = runpy.run_path(str(ROOT / "launch/plan.py"), run_name="page")["main"]
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["plan.py", "--config", str(tmp_path / "run.yaml"), *words])
+        return main()
+
+    return run
+
+
+def test_one_layout_as_words_object_and_file(page, tmp_path, capsys):
+    written = tmp_path / "deep" / "cluster.yaml"
+    written.parent.mkdir()
+    words = ["--gpus", "4", "--device", "a100-80g", "--topology", "tensor=2,micro=4,recompute=full"]
+    assert page(*words, "--json", "--explain", "--price", "2", "--write", str(written)) == 0
+    told = capsys.readouterr().out
+    assert "the fastest that fits" in told and "money" in told and "bubble = (p - 1)" in told
+    (found,) = next(json.loads(line) for line in told.splitlines() if line.startswith("{"))["topologies"]
+    assert (found["tensor"], found["data"], found["context"], found["expert"]) == (2, 2, 1, 1)
+    assert found["fits"] is True and 0 < found["mfu_exact_mask"] < found["mfu_full_square"] < 1
+    config = load(RunConfig, written)
+    assert (config.parallel.tensor, config.parallel.world, config.batch.micro) == (2, 4, 4)
+    assert config.execution.recompute == "full" and config.optimizer.lr == 6e-5 and config.model.hidden == 64
+    assert config.logging.predicted_step == pytest.approx(found["step_seconds"], rel=1e-3)
+
+
+def test_pictures(page, tmp_path):
+    assert page("--gpus", "2", "--device", "h200", "--plots", str(tmp_path), "--critical-batch", "32") == 0
+    assert all((tmp_path / name).stat().st_size > 5000 for name in ("layouts.png", "time.png"))
+
+
+def test_clusters_files_are_what_the_planner_writes():
+    """Each says the command that wrote it; its layout and prediction are what that command gives now."""
+    for path in sorted((ROOT / "configs/clusters").glob("*.yaml")):
+        assert f"--write configs/clusters/{path.name}" in path.read_text(), path
+        assert load(RunConfig, path).logging.predicted_step, path
+        assert Path(path).read_text().startswith("#")

@@ -1,0 +1,124 @@
+"""Layouts, links and steps: properties that hold for any device, and what is refused."""
+
+import pytest
+
+from megarc.config import build
+from megarc.errors import UserError
+from megarc.parallel import Topology
+from megarc.plan import Planner, find_device, parse_layout, what_would_fit
+from megarc.plan.links import Link, Links
+from megarc.plan.time_to_train import time_over_gpus
+from megarc.train import RunConfig
+
+DEVICE = find_device("h100-80g")
+
+
+def config(**keys):
+    tree = {
+        "model": {"layers": 2, "hidden": 256, "heads": 2, "vocabulary": 1000},
+        "window": {"recent": 64, "causal": 64}, "batch": {"size": 8}, "precision": "bf16", "length": "1000 steps",
+    }  # fmt: skip
+    return build(RunConfig, {**tree, **keys}, "test")
+
+
+@pytest.fixture(scope="module")
+def planner():
+    return Planner(config(), DEVICE)
+
+
+def test_collectives_are_alpha_beta():
+    """Thakur et al. 2005: a ring moves 2(n-1)/n of the bytes, in 2(n-1) messages; a tree is short for few bytes."""
+    link = Link(bandwidth=1e9, latency=1e-5, ranks=8)
+    assert link.seconds("gather", 8e9) == pytest.approx(7 * 1e-5 + 7.0)
+    assert link.seconds("reduce", 8e9) == pytest.approx(14 * 1e-5 + 14.0)
+    assert link.seconds("reduce", 8.0) == pytest.approx(6 * 1e-5, rel=1e-2)
+    assert Link(1e9, 1e-5, 1).seconds("reduce", 8e9) == 0
+
+
+def test_links_follow_the_place_of_ranks():
+    links = Links.of(Topology.fit(64, tensor=8, pipeline=2), DEVICE)
+    assert links.tensor.bandwidth > 5 * links.data.bandwidth  # inside a node against one adapter
+    wide = Links.of(Topology.fit(64), DEVICE)
+    assert wide.data.bandwidth == pytest.approx(min(450e9, 8 * 50e9) * 0.8)  # eight adapters a node
+
+
+def test_all_layouts_divide_and_the_best_is_first(planner):
+    plans = planner.all(4)
+    assert {plan.layout.tensor for plan in plans} == {1, 2}  # heads are 2
+    assert {plan.layout.pipeline for plan in plans} == {1, 2}
+    for plan in plans:
+        layout = plan.layout
+        assert (
+            layout.topology.world == 4 and planner.config.batch.size % (layout.data * layout.micro_batch) == 0
+        )
+        assert layout.zero == 1 or layout.pipeline == 1
+        assert plan.step.seconds == pytest.approx(sum(plan.step.parts.values()))
+        assert (plan.step.parts["bubble"] > 0) == (layout.pipeline > 1)
+    seconds = [plan.step.seconds for plan in plans if plan.fits]
+    assert seconds == sorted(seconds) and len(seconds) == len(plans)
+    assert plans[0].facts()["step_seconds"] == seconds[0]
+    # Built again through its own words, a layout gives the same plan.
+    layout, whole = parse_layout(str(plans[3].layout), planner.config, 4)
+    assert whole and planner.plan(layout).step.seconds == plans[3].step.seconds
+
+
+def test_recomputation_costs_time_and_saves_memory(planner):
+    def plan(words):
+        return planner.plan(parse_layout(f"micro=2,{words}", planner.config, 4)[0])
+
+    none, full = plan("recompute=none"), plan("recompute=full")
+    assert full.step.parts["products"] > 1.02 * none.step.parts["products"]
+    assert full.memory.activations < 0.5 * none.memory.activations
+    assert plan("zero=3").memory.weights == pytest.approx(none.memory.weights / 4)
+
+
+def test_what_fits_nowhere_says_what_would():
+    small = DEVICE.model_copy(update={"memory_gib": 1.505})
+    plans = Planner(config(), small).all(2)
+    assert not any(plan.fits for plan in plans)
+    assert any(plan.layout.offload == "all" for plan in plans)
+    assert "a device has 1.5 GiB. What would fit:" in what_would_fit(plans, small.memory_gib)
+
+
+def test_more_gpus_than_the_critical_batch_allows_buy_less(planner):
+    free, none = time_over_gpus(planner, 8)
+    points, knee = time_over_gpus(planner, 8, critical=4)  # the run's own batch of 8 is beyond it
+    assert [point.gpus for point in points] == [1, 2, 4, 8, 16, 32, 64]
+    assert none is None and knee == 1
+    assert all(point.days >= other.days for point, other in zip(points, free, strict=True))
+    assert points[-1].days > 1.5 * free[-1].days  # 64 data ranks need a batch of 64, worth far fewer samples
+    assert planner.config.batch.size == 8  # as it was
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("context=2", "no context parallelism"),
+        ("expert=4", "no expert parallelism"),
+        ("tensor=3", "does not divide --gpus 8"),
+        ("tensor=4", "does not divide model"),
+        ("pipeline=4", "more than model.layers 2"),
+        ("pipeline=2,zero=3", "zero=1"),
+        ("zero=0", "bf16 needs zero=1"),
+        ("micro=5", "does not divide the 1 samples"),
+        ("data=4", "leave data out"),
+        ("recompute=some", "none, selective, full"),
+        ("tensor", "is no part of a layout"),
+        ("tensor=two", "no number"),
+    ],
+)
+def test_layouts_that_cannot_be(words, says):
+    with pytest.raises(UserError, match=says):
+        parse_layout(words, config(), 8)
+
+
+def test_devices_and_numbers_of_gpus_that_cannot_be(planner, tmp_path):
+    with pytest.raises(UserError, match="no device 'h900'; known: v100"):
+        find_device("h900")
+    (tmp_path / "mine.yaml").write_text("name: mine\n")
+    with pytest.raises(UserError, match=r"mine\.yaml.*memory_gib"):
+        find_device(str(tmp_path / "mine.yaml"))
+    with pytest.raises(
+        UserError, match=r"not a multiple of the data ranks of any layout of 7 GPUs.*batch\.size=7"
+    ):
+        planner.all(7)
