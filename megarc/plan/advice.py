@@ -50,7 +50,8 @@ def best_three(plans: list[Plan]) -> list[tuple[Plan, str]]:
             found.append(plan)
         if len(found) == 3:
             break
-    return [(plan, _why(plan, found[0])) for plan in found]
+    alone = "the layout that was asked for" if len(plans) == 1 else "the fastest that fits"
+    return [(plan, _why(plan, found[0], alone)) for plan in found]
 
 
 def _kind(plan: Plan) -> tuple[object, ...]:
@@ -58,13 +59,13 @@ def _kind(plan: Plan) -> tuple[object, ...]:
     return layout.tensor, layout.pipeline, layout.zero, layout.recompute
 
 
-def _why(plan: Plan, best: Plan) -> str:
+def _why(plan: Plan, best: Plan, first: str) -> str:
     parts = {name: seconds for name, seconds in plan.step.parts.items() if name != "products"}
     name = max(parts, key=lambda part: parts[part])
     share = 100 * parts[name] / plan.step.seconds
     if plan is best:
         return (
-            f"the fastest that fits: {100 * plan.step.parts['products'] / plan.step.seconds:.0f} % of its step are "
+            f"{first}: {100 * plan.step.parts['products'] / plan.step.seconds:.0f} % of its step are "
             f"matrix products, and the largest other part is {_WORDS[name]} with {share:.0f} %"
         )
     slower = 100 * (plan.step.seconds / best.step.seconds - 1)
