@@ -147,7 +147,9 @@ def results() -> dict[Run, dict[str, Any]]:
 
 
 def best_rate(done: dict[Run, dict[str, Any]], arm: str) -> float:
-    return min(RATES, key=lambda rate: done[Run(arm, rate, 0)]["heldout"])
+    """The best of those that were tried."""
+    tried = {rate: done[Run(arm, rate, 0)]["heldout"] for rate in RATES if Run(arm, rate, 0) in done}
+    return min(tried, key=lambda rate: tried[rate])
 
 
 def report(done: dict[Run, dict[str, Any]]) -> str:
@@ -164,7 +166,11 @@ def report(done: dict[Run, dict[str, Any]]) -> str:
         for arm in tuned
     ]
     shown = [table(["held-out nats, seed 0, lr", *(f"{rate:g}" for rate in RATES)], grid, markdown=True)]
-    if all(Run(arm, rate, 0) in done for arm in tuned for rate in RATES):
+    if left := len(list(missing(done))):
+        shown.append(
+            f"{left} runs of this stage of the campaign are still to be made: the table below is of the rest."
+        )
+    if all(any(Run(arm, rate, 0) in done for rate in RATES) for arm in tuned):
         shown.append(finals(done, {arm: best_rate(done, arm) for arm in tuned}))
     speed_file = RESULTS / "optimizers_speed.json"
     if speed_file.exists():

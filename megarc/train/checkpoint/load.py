@@ -54,6 +54,11 @@ def load(
                     known = moments and files.has(source, fragment.name, part)
                     if part == AVERAGE and not known:  # it begins here
                         files.read(source, fragment.name, "master", target, fragment.boxes)
+                    elif moments and not known:
+                        raise UserError(
+                            f"{checkpoint.folder} has no {part} of {fragment.name}: its run had another optimizer; "
+                            "take its weights alone, with start_with.moments=false"
+                        )
                     elif moments or part == "master":
                         files.read(source, fragment.name, part, target, fragment.boxes)
                     else:

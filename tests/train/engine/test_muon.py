@@ -5,12 +5,15 @@ from itertools import pairwise
 
 import pytest
 import torch
+from support.runs import config as tiny_run
 
 from megarc.config import build
 from megarc.errors import UserError
 from megarc.model import ModelConfig, Transformer, initialise, record_of
-from megarc.parallel import Group, Groups, Topology, cut, whole
-from megarc.train import RunConfig
+from megarc.parallel import Group, Groups, Topology, connect, cut, disconnect, meet, whole
+from megarc.rank_environment import ALONE as LONE_RANK
+from megarc.science import MAKERS
+from megarc.train import RunConfig, pretrain
 from megarc.train.engine.factors import factors_of
 from megarc.train.engine.muon import Matrix, Place, Sharing, matrices_of
 from megarc.train.engine.optimizer import optimizer_of
@@ -91,6 +94,18 @@ def test_an_update_is_as_large_as_adamws_and_a_bad_one_leaves_no_trace():
             update = (p.detach() - before[name] * (1 - 0.02 * 0.1)) / 0.02
             assert 0.1 < update.square().mean().sqrt() < 0.3, name
             assert "exp_avg_sq" not in optimizer.state[p]
+
+
+def test_adamw_does_not_go_on_from_moments_that_muon_does_not_have(tmp_path):
+    groups = connect(meet(LONE_RANK), "cpu")
+    first = tiny_run(tmp_path / "muon", 1, 2, optimizer__name="muon")
+    pretrain(build(RunConfig, first, "test"), groups, MAKERS)
+    after = tiny_run(tmp_path / "adamw", 1, 4, start_from=str(tmp_path / "muon"))
+    with pytest.raises(UserError, match=r"start_with\.moments=false"):
+        pretrain(build(RunConfig, after, "test"), groups, MAKERS)
+    fresh = {**after, "folder": str(tmp_path / "fresh"), "start_with": {"moments": False}}
+    pretrain(build(RunConfig, fresh, "test"), groups, MAKERS)
+    disconnect()
 
 
 # ---- who does what
