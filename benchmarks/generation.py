@@ -17,8 +17,10 @@ roll-outs       ``continuations`` of 128 beginnings, K roll-outs of m tokens eac
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -50,6 +52,7 @@ def main() -> int:
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--slow", type=int, help="prompts that the arms of before answer: the first (all)")
     parser.add_argument(
         "--part", choices=("texts", "rollouts"), help="this part alone; the results keep the other's"
     )
@@ -75,20 +78,22 @@ def texts(arguments: argparse.Namespace) -> dict:
         theirs = exported(model, window, Path(folder))
     arms = {
         "transformers, batch 16": lambda: by_transformers(theirs, job),
-        "before, one by one": lambda: one_by_one(model, window, job),
-        "before, alike together": lambda: alike_together(model, window, job),
+        "before, one by one": lambda: one_by_one(model, window, job.first(arguments.slow)),
+        "before, alike together": lambda: alike_together(model, window, job.first(arguments.slow)),
         "now, the loop": lambda: by_the_loop(model, window, job),
     }
     found = measured(arms, arguments.repeats)
-    first = next(iter(found.values()))[1]
-    assert all(texts == first for _, texts in found.values()), "the texts differ"
-    kept = sum(map(len, first))
-    rows = {name: {"tokens_per_second": kept / seconds} for name, (seconds, _) in found.items()}
+    everything = found["now, the loop"][1]
+    assert all(some == everything[: len(some)] for _, some in found.values()), "the texts differ"
+    kept = sum(map(len, everything))
+    rows = {name: {"tokens_per_second": sum(map(len, some)) / seconds, "prompts": len(some)}
+            for name, (seconds, some) in found.items()}  # fmt: skip
     now = rows["now, the loop"]["tokens_per_second"]
     print(table(["", "tokens/CPU-s", "the loop is faster by"],
                 [[name, round(row["tokens_per_second"]), f"{now / row['tokens_per_second']:.2f}"]
                  for name, row in rows.items()]))  # fmt: skip
-    return {"tokens": kept, "prompts": arguments.prompts, "greedy_texts_equal": True, "arms": rows}
+    return {"tokens": kept, "prompts": arguments.prompts, "most_tokens": arguments.tokens, "greedy_texts_equal": True,
+            "arms": rows}  # fmt: skip
 
 
 def rollouts(arguments: argparse.Namespace) -> dict:
@@ -110,6 +115,12 @@ class Job:
         self.prompts = [torch.randint(1, 8192, (length,), generator=generator).tolist() for length in lengths]
         self.ends, self.tokens = set(range(64, 8192, 64)), tokens
 
+    def first(self, count: int | None) -> Job:
+        """The same job with the first prompts alone."""
+        job = copy.copy(self)
+        job.prompts = self.prompts[:count]
+        return job
+
     def cut(self, new: list[int]) -> list[int]:
         """``new`` up to the first end, with it."""
         return new[: next((place + 1 for place, one in enumerate(new) if one in self.ends), self.tokens)]
@@ -129,6 +140,7 @@ def measured(arms: dict[str, Callable[[], list]], repeats: int) -> dict[str, tup
             begun = time.process_time()
             result = arm()
             seconds = time.process_time() - begun
+            print(f"{name}: {seconds:.2f} s of CPU", file=sys.stderr, flush=True)
             found[name] = (min(seconds, found[name][0] if name in found else seconds), result)
     return found
 

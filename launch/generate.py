@@ -33,7 +33,7 @@ EXAMPLES = """examples:
   python launch/generate.py --tiers runs/tiers/two --prompt 'import '
   python launch/generate.py --run runs/mine --prompt '123*456' --interpreter python,coq
   python launch/generate.py --run runs/mine --prompts questions.jsonl --to answers.jsonl --tokens 64 --stop '\n\n'
-  torchrun --nproc-per-node 2 launch/generate.py --run runs/large --prompts questions.jsonl --to answers.jsonl
+  torchrun --nproc-per-node 2 -- launch/generate.py --run runs/large --prompts questions.jsonl --to answers.jsonl
   python launch/generate.py --run runs/mine --prompts questions.jsonl --interpreter python > answers.jsonl
 
 --prompts takes JSON lines with the key prompt, and id and tokens if you like. Texts of all lengths are written side
