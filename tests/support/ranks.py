@@ -24,6 +24,8 @@ def run_jobs(jobs, world, folder, expect_failure=False, timeout=150):
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
     }
+    # What compiles starts workers and compilers of its own: not tried from a forked process.
+    cold = any(job.get("config", {}).get("execution", {}).get("compile") for job in jobs)
     ranks = [
         start(
             [sys.executable, str(WORKER), str(listed)],
@@ -31,6 +33,7 @@ def run_jobs(jobs, world, folder, expect_failure=False, timeout=150):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            cold=cold,
         )
         for rank in range(world)
     ]
