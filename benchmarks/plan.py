@@ -1,16 +1,14 @@
-"""Predicted training speeds against published ones, and against this machine.
+"""Predicted training speeds against published ones.
 
     python benchmarks/plan.py                every published row (benchmarks/published.py); writes docs/plan.md's table
-    python benchmarks/plan.py --machine      calibrates, trains small models on 1 and 2 CPU ranks, compares
 
-Printed, written to benchmarks/results/plan.json (plan_machine.json), and to the page between its marks.
+Printed, written to benchmarks/results/plan.json, and to the page between its marks.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,38 +30,27 @@ PAGE = ROOT / "docs/plan.md"
 
 def main() -> int:
     parser = options(__doc__, "plan.json")
-    parser.add_argument("--machine", action="store_true", help="this machine, not the published rows")
     arguments = parser.parse_args()
-    if arguments.machine:
-        from plan_machine import machine
-
-        found = machine()
-        arguments.out = arguments.out.with_name("plan_machine.json")
-        heads = ["run", "ranks", "s predicted", "s measured", "error"]
-        name = "machine"
-    else:
-        with progress("rows", len(ROWS)) as bar:
-            found = [compared(row, bar) for row in ROWS]
-        heads = [
-            "source",
-            "model, window",
-            "device",
-            "GPUs",
-            "micro",
-            "s predicted",
-            "s published",
-            "error",
-            "asked",
-        ]
-        name = "published"
+    with progress("rows", len(ROWS)) as bar:
+        found = [compared(row, bar) for row in ROWS]
+    heads = [
+        "source",
+        "model, window",
+        "device",
+        "GPUs",
+        "micro",
+        "s predicted",
+        "s published",
+        "error",
+        "asked",
+    ]
     cells = [list(one.values()) for one in found]
     arguments.out.write_text(json.dumps(found, indent=1) + "\n")
     text = table(heads, cells, markdown=True)
     print(text)
-    if not arguments.machine:
-        print(summary(found))
-        text += "\n\n" + summary(found)
-    write(name, f"{mark_of('benchmarks/plan.py')}\n\n{text}")
+    print(summary(found))
+    text += "\n\n" + summary(found)
+    write("published", f"{mark_of('benchmarks/plan.py')}\n\n{text}")
     return 0
 
 
@@ -115,5 +102,4 @@ def write(name: str, text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT / "tests"))
     run_script(main)
