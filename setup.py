@@ -102,6 +102,8 @@ setup(
             "setuptools>=77",  # a test builds the wheel
             # A peer that reads what we export, and a tier below ours.
             "transformers>=5",
+            # It scores our models through an adapter of ours, on tasks of its own kind.
+            "lm_eval>=0.4.11,<0.5",
             # Its interpreter tests the attention kernels on a CPU. 3.9 spills 24 bytes a thread in them.
             "triton>=3.6,<3.8; platform_system == 'Linux'",
         ],
