@@ -105,7 +105,7 @@ def test_a_damaged_manifest_is_named_and_nothing_is_removed(copied, spoil):
     manifest = latest(folder / "checkpoints").folder / "manifest.json"
     manifest.write_bytes(spoil(manifest.read_bytes()))
     before = {path: path.stat().st_mtime_ns for path in sorted(folder.glob("checkpoints/**/*"))}
-    told = f"{manifest} is damaged: .*to go on from the checkpoint before it, step-000000055:  mv "
+    told = f"{manifest} is damaged: .*to resume from the checkpoint before it, step-000000055:  mv "
     with pytest.raises(UserError, match=told):
         latest(folder / "checkpoints")
     if spoil is cut:
