@@ -33,10 +33,10 @@ examples:
   python data_tools/preprocess.py --input @files.txt --output-prefix corpora/web \\
       --tokenizer-model tokenizer.model --split 98,1,1 --drop-duplicates
   # questions and answers: corpora/pairs.answers says where each answer begins; train with data.packing: best_fit
-  python data_tools/preprocess.py --input pairs.jsonl --recent-key question --causal-key answer \
+  python data_tools/preprocess.py --input pairs.jsonl --recent-key question --causal-key answer \\
       --output-prefix corpora/pairs --tokenizer-model tokenizer.model
   # chats: everything before the last answer is its question
-  python data_tools/preprocess.py --input chats.jsonl --chat-key messages --output-prefix corpora/chats \
+  python data_tools/preprocess.py --input chats.jsonl --chat-key messages --output-prefix corpora/chats \\
       --tokenizer-model tokenizer.model
   # what data_tools/interpret.py wrote: code and its output between reserved tokens
   python data_tools/preprocess.py --input transcripts.jsonl --transcripts --output-prefix corpora/code \\

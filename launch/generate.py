@@ -32,7 +32,7 @@ EXAMPLES = """examples:
   cat story.txt | python launch/generate.py --run runs/mine --prompt - --refresh 16
   python launch/generate.py --tiers runs/tiers/two --prompt 'import '
   python launch/generate.py --run runs/mine --prompt '123*456' --interpreter python,coq
-  python launch/generate.py --run runs/mine --prompts questions.jsonl --to answers.jsonl --tokens 64 --stop '\n\n'
+  python launch/generate.py --run runs/mine --prompts questions.jsonl --to answers.jsonl --tokens 64 --stop $'\\n\\n'
   torchrun --nproc-per-node 2 -- launch/generate.py --run runs/large --prompts questions.jsonl --to answers.jsonl
   python launch/generate.py --run runs/mine --prompts questions.jsonl --interpreter python > answers.jsonl
 
@@ -347,7 +347,7 @@ def parser() -> argparse.ArgumentParser:
         help="divides positive logits of tokens that the text has, multiplies negative ones (1)",
     )
     parser.add_argument(
-        "--stop", action="append", default=[], metavar="TEXT", help="end before this text; again for more"
+        "--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be given again"
     )
     parser.add_argument(
         "--logprobs", action="store_true", help="put token ids and log-probabilities in the answers"
