@@ -25,8 +25,8 @@ examples:
   # then pack them: marks become reserved tokens
   python data_tools/preprocess.py --input transcripts.jsonl --transcripts --append-eod ...
 
-Each piece is run twice, with another hash seed, time zone and host name, and stays text where its output differs
-then. After a kill, the same command resumes from O.cache; O.report.json counts what became of each piece.
+Each piece is run twice; the second run has another hash seed, time zone and host name. If the outputs differ, the piece
+stays text. After a kill, the same command resumes from O.cache. O.report.json counts pieces by result.
 """
 
 
@@ -64,7 +64,9 @@ def parser() -> argparse.ArgumentParser:
         help="files, folders, globs, @LIST, -; as preprocess.py's",
     )
     parser.add_argument("--exclude", nargs="+", default=[], metavar="PATTERN", help="paths to pass over")
-    parser.add_argument("--json-key", default="text", metavar="KEY", help="of the text in JSON lines (text)")
+    parser.add_argument(
+        "--json-key", default="text", metavar="KEY", help="key of the text in JSON lines (text)"
+    )
     parser.add_argument(
         "--output", type=user_path, required=True, metavar="O", help="JSON lines of marked text"
     )
@@ -77,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
         type=positive,
         default=2000,
         metavar="N",
-        help="an output is cut behind so many (2000)",
+        help="cut an output after so many (2000)",
     )
     parser.add_argument(
         "--failures", choices=("keep", "drop"), default="keep", help="pieces whose output is an error (keep)"

@@ -169,28 +169,38 @@ def parser() -> argparse.ArgumentParser:
         metavar="PATTERN",
         help="paths, or parts of paths, to pass over",
     )
-    what.add_argument("--json-keys", nargs="+", default=["text"], metavar="KEY", help="of the text (text)")
+    what.add_argument(
+        "--json-keys", nargs="+", default=["text"], metavar="KEY", help="keys of the text (text)"
+    )
     what.add_argument(
         "--transcripts", action="store_true", help="marks such as <in:python> become reserved tokens"
     )
-    what.add_argument("--recent-key", metavar="KEY", help="of a question; the model sees it both ways (R)")
     what.add_argument(
-        "--causal-key", metavar="KEY", help="of its answer, which the model learns to predict (C)"
+        "--recent-key", metavar="KEY", help="key of a question, which the model sees both ways (R)"
     )
     what.add_argument(
-        "--chat-key", metavar="KEY", help="of a list of turns (role, content): the last answer is predicted"
+        "--causal-key", metavar="KEY", help="key of its answer, which the model learns to predict (C)"
     )
     what.add_argument(
-        "--separator", metavar="TEXT", help="of one text: its answer follows the first one (\\n: a new line)"
+        "--chat-key",
+        metavar="KEY",
+        help="key of a list of turns (role, content): the last answer is predicted",
+    )
+    what.add_argument(
+        "--separator",
+        metavar="TEXT",
+        help="divides one text: its answer follows the first TEXT (\\n: a new line)",
     )
     what.add_argument(
         "--max-answer-tokens", type=int, metavar="N", help="a longer answer is a bad line, listed as such"
     )
     what.add_argument("--format", choices=FORMATS, help="how to read every input, whatever its name")
-    what.add_argument("--max-bad", type=float, default=0.001, metavar="SHARE", help="of bad lines (0.001)")
+    what.add_argument(
+        "--max-bad", type=float, default=0.001, metavar="SHARE", help="allowed share of bad lines (0.001)"
+    )
     what.add_argument("--min-bytes", type=int, default=0, metavar="N", help="leave out shorter documents")
     what.add_argument("--max-bytes", type=int, metavar="N", help="leave out longer documents")
-    what.add_argument("--drop-duplicates", action="store_true", help="of equal documents keep the first")
+    what.add_argument("--drop-duplicates", action="store_true", help="keep only the first of equal documents")
     out = parser.add_argument_group("what is written")
     out.add_argument(
         "--output-prefix", type=user_path, required=True, metavar="P", help="P.bin, P.idx, P.json"

@@ -28,10 +28,10 @@ EXAMPLES = """examples:
   python launch/compare.py --config FILE --report                   only what is there so far
   python launch/compare.py --keys                                   every key
 
-Every arm has the FLOPs of run.length of a causal model that predicts every row, counted by the exact mask with
-attention, embedding's head and loss rows; each tries the same learning rates and warm-ups on one seed, and its best
-is trained on more seeds. All are scored on the same held-out targets with no less context. The same command goes
-on where it was stopped."""
+Every arm has the FLOPs of a causal model that predicts every row and trains for run.length. FLOPs are counted by the
+exact mask, with attention and the head on loss rows. Each arm tries the same learning rates and warm-ups on one seed,
+and its best setting is trained on more seeds. All arms are scored on the same held-out targets, with at least as much
+context. The same command resumes a comparison that was stopped."""
 
 
 def main() -> int:

@@ -28,8 +28,8 @@ EXAMPLES = """examples:
 
 Trains models of every width at the first depth, and of every depth at the first width, for a few steps in each
 parametrization, in this one process. The first width and depth are the base. FOLDER gets coordinates.json, and
-width.png and depth.png: mean |activation| by layer and step. Printed are the slopes after the last step: about 0
-where learning rates transfer. Heads keep the width that FILE gives them."""
+width.png and depth.png: mean |activation| by layer and step. The command prints the slopes after the last step. Where
+learning rates transfer, slopes are about 0. Heads keep the width that FILE gives them."""
 
 
 def main() -> int:
@@ -114,7 +114,7 @@ def parser() -> argparse.ArgumentParser:
                         help="model.layers of each; the first is the base (2,4,8,16)")  # fmt: skip
     parser.add_argument("--steps", type=int, default=6, help="optimizer steps of each model (6)")
     parser.add_argument("--parametrizations", type=parametrizations, default=PARAMETRIZATIONS, metavar="NAME,NAME",
-                        help="of standard, mup, completep (all)")  # fmt: skip
+                        help="some of standard, mup, completep (all)")  # fmt: skip
     parser.add_argument("overrides", nargs="*", help="key=value of the run")
     return parser
 

@@ -35,7 +35,7 @@ Windows overlap: each scores --stride tokens (half of the window's rows unless g
 that is less), seen with the tokens before them. With several runs, the targets are those that all of their
 windows can score, and each is compared with the first run, target by target: that difference is known
 far better than either loss. A stack of tiers (--tiers) makes its roll-outs at each boundary as it goes and
-scores c tokens behind it. bits/byte takes the whole corpus's bytes a token.
+scores c tokens behind it. bits/byte uses the mean number of bytes per token of the whole corpus.
 
 --recent asks what a model makes of R. It scores the same targets again with other numbers of rows of R that
 are seen both ways (0 and the model's own are always among them), and with other text in R, shows how much
@@ -43,8 +43,8 @@ more that costs (with the standard error of the difference; by row behind R too)
 the model uses R's text and whether it uses seeing R both ways.
 
 --tasks asks questions with a right answer: files of JSON lines (multiple choice or cloze), and tasks of lm-eval by
-name or YAML file, whose data are on this machine. The prompt is R, what follows it C; --as causal scores the same
-model without R: what the mask gives. docs/evaluation.md
+name or YAML file, whose data are on this machine. The prompt is R, and the continuation is C. --as causal scores the
+same model without R; the difference is what the mask gives. See docs/evaluation.md.
 
 --segments tells text, code and output of transcripts apart, and gives the mean by the weights that the run was
 trained with (docs/interpreter.md).
@@ -446,8 +446,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--as", dest="mask", choices=("window", "causal"), default="window", help="mask of --tasks (window)"
     )
-    parser.add_argument("--segments", action="store_true", help="of transcripts: text, code and output apart")
-    parser.add_argument("--answers", action="store_true", help="of questions and answers: the answers alone")
+    parser.add_argument("--segments", action="store_true", help="score text, code and output apart")
+    parser.add_argument("--answers", action="store_true", help="score only the answers of pairs")
     parser.add_argument("--stride", type=positive, help="tokens that a window scores")
     parser.add_argument(
         "--recent",

@@ -69,17 +69,17 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--run", type=user_path, required=True, help="run folder, or a checkpoint in it")
     parser.add_argument("--to", type=user_path, required=True, help="folder that is written")
     parser.add_argument(
-        "--average", action="store_true", help="the weights that the run averaged (average.decay, .last_k)"
+        "--average", action="store_true", help="write the run's averaged weights (average.decay, .last_k)"
     )
     parser.add_argument("--width", type=widths, metavar="W[,W]",
-                        help="of a nested model: 1/4, or a width for each layer (the widest)")  # fmt: skip
+                        help="cut this width out of a nested model, or one for each layer (the widest)")  # fmt: skip
     parser.add_argument("--layout", choices=("megarc", "huggingface"), default="megarc", help="(megarc)")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="(fp32)")
     parser.add_argument(
         "--shard",
         type=float,
         metavar="GB",
-        help="largest file; more go into several (5, in our own layout one file)",
+        help="size of the largest file (5; our own layout always has one file)",
     )
     return parser
 

@@ -15,9 +15,9 @@ EXAMPLES = """examples:
   python launch/filter_transcripts.py --run runs/mine --input transcripts.jsonl --output helpful.jsonl
   python launch/filter_transcripts.py --run runs/mine --input t.jsonl --output h.jsonl --threshold 0.5
 
-A piece stays where its output lowers the loss of the text behind it by more than --threshold nats a token, against
-the better of: the code without its output, neither. Another stays as text. The model should have been trained on
-transcripts, whole or unfiltered: one that has never met an output makes nothing of it."""
+A piece is kept if its output lowers the loss of the text behind it by more than --threshold nats a token. The loss is
+compared with the lower of two others: with the code but without its output, and with neither. Any other piece becomes
+text. The model should have been trained on transcripts: a model that has never seen an output cannot use one."""
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ EXAMPLES = """examples:
 --prompts takes JSON lines with the key prompt, and id and tokens if you like. Texts of all lengths are written side
 by side; an answer is a JSON line with the keys id, prompt, text, tokens and end (stop_string, end_of_document or
 length), with --logprobs also ids and logprobs (nats, under the model itself). With --to, the same command
-resumes a killed one. Several ranks (torchrun) share one model: tensor parallel. docs/generation.md
+resumes a killed one. Several ranks (torchrun) share one model by tensor parallelism. See docs/generation.md.
 
 With --tiers, every tier of a stack writes its roll-outs where the text ends, bottom first; the top tier continues
 by up to c tokens (--refresh), and all write again. The tokenizer is the one that the run's corpus was packed with;
@@ -354,7 +354,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--slots", type=positive, default=64, help="texts at once (64)")
     parser.add_argument("--refresh", type=int, help="tokens after which the window moves (its stride)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws (0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draws (0)")
     parser.add_argument("--no-stop", action="store_true", help="go on beyond the end of a document")
     parser.add_argument("--tokenizer-model", type=user_path, metavar="T", help="T.model or tokenizer.json")
     machine = parser.add_argument_group("with an interpreter")

@@ -15,9 +15,9 @@ EXAMPLES = """examples:
   python launch/pretrain.py --config runs/smol/continue.yaml base=configs/runs/tiny.yaml folder=runs/mine \\
       data.train=my/text_train window.recent=512
 
-Read are Llama (1 to 3.x, SmolLM), Qwen 2, 2.5 and 3, Mistral without a sliding window, OLMo 2 and SmolLM 3, from a
-folder that is here: config.json, safetensors and the tokenizer's files. Anything that megarc's layers cannot be
-exactly is refused by its name. Pack the text with the same tokenizer.
+The command reads Llama (1 to 3.x, SmolLM), Qwen 2, 2.5 and 3, Mistral without a sliding window, OLMo 2 and SmolLM 3,
+from a local folder with config.json, safetensors and the tokenizer's files. If megarc's layers cannot represent a key
+exactly, the import is refused and the error names the key. Pack the text with the same tokenizer.
 
 The run folder has one checkpoint, of step 0, with weights and no moments. evaluate.py, generate.py and export.py
 read it as any other run; runs/x/continue.yaml has the keys of a run that begins there. See docs/exchange.md."""

@@ -15,8 +15,9 @@ EXAMPLES = """examples:
   python launch/merge.py --run runs/mine --last 8 --shape sqrt --to merged/mine      weighed as a 1 - sqrt decay
   python launch/merge.py --checkpoints runs/a runs/b --weights 0.7 0.3 --to merged/ab
 
-Checkpoints of a run whose learning rate is constant (schedule.kind wsd or constant), averaged, stand for a decay over
-them: docs/optimizers.md. Keep them with checkpoint.keep or checkpoint.keep_every. export.py describes the file."""
+The average of checkpoints of a run whose learning rate is constant (schedule.kind wsd or constant) stands for a decay
+over them: see docs/optimizers.md. To keep the checkpoints, set checkpoint.keep or checkpoint.keep_every. export.py
+describes the file."""
 
 
 def main() -> int:
@@ -77,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
         help="of the decay that the weights stand for, oldest first; linear: the plain mean (linear)",
     )  # fmt: skip
     parser.add_argument(
-        "--average", action="store_true", help="of each run's own average of weights (average.decay)"
+        "--average", action="store_true", help="take each run's own average of weights (average.decay)"
     )
     parser.add_argument("--to", type=user_path, required=True, help="folder that is written")
     parser.add_argument("--layout", choices=("megarc", "huggingface"), default="megarc", help="(megarc)")

@@ -24,7 +24,7 @@ EXAMPLES = """examples:
   python launch/plan.py --config FILE --gpus 256 --device a100-80g --topology tensor=8,pipeline=4,micro=1 --explain
   python launch/plan.py --config FILE --gpus 64 --device h200 --price 2.5 --plots plans    money, and pictures
   python launch/plan.py --config FILE --gpus 1024 --device h100-80g --write run.yaml      the run's file, laid out
-  python launch/plan.py --config FILE --gpus 8 --device h100-80g --json                   one object, behind the words
+  python launch/plan.py --config FILE --gpus 8 --device h100-80g --json                   one object, after the text
   python launch/plan.py --calibrate here.yaml && python launch/plan.py --config FILE --gpus 2 --device here.yaml
 
 docs/plan.md says how times are predicted, and how far they were from what others published."""
@@ -215,12 +215,14 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--topology", metavar="SIZES",
                         help="plan just this one: tensor=8,pipeline=8,zero=1,micro=1,recompute=full; what is left out "
                         "comes from the configuration")  # fmt: skip
-    parser.add_argument("--price", type=float, metavar="P", help="of one GPU for an hour")
+    parser.add_argument("--price", type=float, metavar="P", help="price of one GPU for an hour")
     parser.add_argument(
-        "--explain", action="store_true", help="the formulas with numbers in, of the first layout"
+        "--explain", action="store_true", help="print the first layout's formulas with their numbers"
     )
-    parser.add_argument("--all", action="store_true", help=f"every layout that fits, not the first {_SHOWN}")
-    parser.add_argument("--json", action="store_true", help="print one object behind the words")
+    parser.add_argument(
+        "--all", action="store_true", help=f"show every layout that fits, not the first {_SHOWN}"
+    )
+    parser.add_argument("--json", action="store_true", help="print one object after the text")
     parser.add_argument(
         "--plots", type=user_path, metavar="FOLDER", help="draw layouts.png and time.png there"
     )

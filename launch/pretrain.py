@@ -23,7 +23,7 @@ EXAMPLES = """examples:
   deepspeed --num_accelerators 2 launch/pretrain.py --config configs/runs/tiny.yaml parallel.zero=2
   torchrun --nproc-per-node 8 launch/pretrain.py --config configs/runs/talk.yaml precision=bf16
   python launch/pretrain.py --config configs/runs/tiny.yaml optimizer.lr=3e-4 folder=runs/lower
-  srun -N 2 --ntasks-per-node 8 python launch/pretrain.py --config FILE --check      who comes, how fast links are
+  srun -N 2 --ntasks-per-node 8 python launch/pretrain.py --config FILE --check      which ranks meet, speed of links
   python launch/pretrain.py --config configs/runs/tiny.yaml --explain-memory     predicted and measured memory
   python launch/pretrain.py --keys            every key: type, default, meaning
 

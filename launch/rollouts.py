@@ -24,9 +24,9 @@ EXAMPLES = """examples:
   python launch/rollouts.py --config FILE writes.samples=8 to=runs/two/rollouts/eight
   python launch/rollouts.py --keys            every key: type, default, meaning
 
-launch/tiers.py writes such files. Ranks share the boundaries out, shard by shard; the same command resumes
-where a killed one stopped, on as many ranks as you like. K roll-outs of m tokens at each R|C boundary, given
-the tokens up to and including the boundary's: P.bin, P.idx, P.logp.npy, and P.rollouts.json last."""
+launch/tiers.py writes such files. Ranks share the boundaries, shard by shard. The same command resumes where a killed
+one stopped, on any number of ranks. At each R|C boundary it makes K roll-outs of m tokens, given the tokens up to and
+including the boundary's. It writes P.bin, P.idx, P.logp.npy, and P.rollouts.json last."""
 
 
 def main() -> int:

@@ -104,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
     whole.add_argument("--keys", action="store_true", help="print every key with type, default, meaning")
     whole.set_defaults(run=lambda _: whole.error("give a command, or --config FILE for both halves"))
     commands = whole.add_subparsers(metavar="COMMAND")
-    both = commands.add_parser("study", help="both halves; the command that needs no name")
+    both = commands.add_parser("study", help="both halves; the default command")
     both.set_defaults(run=study)
     fits = commands.add_parser("micro", help="the micro-batch that fits and is fastest")
     fits.set_defaults(run=micro)
@@ -137,11 +137,13 @@ def _add_critical(fit: argparse.ArgumentParser) -> None:
                      help="columns batch,steps; again for more")  # fmt: skip
     fit.add_argument("--optimal-batch", type=float, required=True, metavar="B",
                      help="linear scaling is counted from it, in the table's unit")  # fmt: skip
-    fit.add_argument("--overhead", type=float, default=0.2, help="that makes a batch critical (0.2)")
+    fit.add_argument(
+        "--overhead", type=float, default=0.2, help="share of extra steps that makes a batch critical (0.2)"
+    )
     fit.add_argument("--tolerance", type=float, default=0.0, metavar="SHARE",
-                     help="by which steps may rise with the batch, for noise (0)")  # fmt: skip
+                     help="share by which noise may let steps rise with the batch (0)")  # fmt: skip
     fit.add_argument("--size", type=float, action="append", metavar="N",
-                     help="of model or data, once a table: fits a power law over them")  # fmt: skip
+                     help="size of model or data, once per table: fits a power law over them")  # fmt: skip
     fit.add_argument("--extrapolate", type=float, action="append", metavar="N", help="to this size")
 
 
