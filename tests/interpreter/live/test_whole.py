@@ -135,7 +135,7 @@ def test_a_trained_model_answers_a_file_of_prompts(
     assert right and all({"language": "python", "status": "done"} in one["calls"] for one in right)
     (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n{"prompt": ""}\n')
     assert "p.jsonl, line 2: not a prompt" in command(capsys, *generate, "--interpreter", "python", code=2)
-    assert "--prompts goes with --interpreter" in command(capsys, *generate, code=2)
+    assert "p.jsonl, line 2" in command(capsys, *generate, code=2)
 
 
 def test_a_trained_model_is_scored_by_segments(

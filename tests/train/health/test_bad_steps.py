@@ -117,7 +117,7 @@ def test_the_rank_and_its_samples_are_named(runs):
 
 @pytest.mark.parametrize("name", ["back", "back-one"])
 def test_after_several_it_goes_back_and_leaves_their_samples_out(runs, name):
-    assert "goes back to step 4" in log_of(runs / name)
+    assert "returns to step 4" in log_of(runs / name)
     standing = latest(runs / name / "checkpoints").standing
     assert standing.skipped == [[32, 56]] and standing.step == STEPS and standing.without_update == 0
     steps = consumed(runs / name)
@@ -132,7 +132,7 @@ def test_after_several_it_goes_back_and_leaves_their_samples_out(runs, name):
 
 
 def test_what_is_heard_of_late_leaves_the_checkpoint_before_it(runs):
-    assert "goes back to step 4" in log_of(runs / "late")
+    assert "returns to step 4" in log_of(runs / "late")
     standing = latest(runs / "late" / "checkpoints").standing
     assert standing.skipped == [[32, 48]] and standing.step == 10 and standing.without_update == 0
 
