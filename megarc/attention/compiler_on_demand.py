@@ -2,23 +2,27 @@
 
 ``torch._dynamo`` takes two CPU-seconds to import, and torch imports it in every program: an optimizer's methods, and a
 custom operator at its first call, are wrapped in ``torch._dynamo.disable``. Where nothing is compiled that wrapper
-does nothing. So a module stands in for it that knows these few names; for any other it imports the real one, which
-takes its place.
+does nothing. Fake tensors and recomputation read its settings, ``torch._dynamo.config``, a file that imports nothing
+large. So a module stands in for it that knows these few names; for any other it imports the real one, which takes its
+place and keeps the settings.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
 
 NAME = "torch._dynamo"
+SETTINGS = f"{NAME}.config"
 
 
 def import_compiler_on_demand() -> None:
@@ -35,6 +39,8 @@ class StandIn(ModuleType):
         self._lock = threading.RLock()
         self._real: Any = None
         self.trace_rules = TraceRules(self)
+        if (settings := _settings()) is not None:
+            self.config = settings
 
     def __getattr__(self, name: str) -> Any:
         # By __path__ its submodules are found; inspect asks every module for other such names.
@@ -48,6 +54,9 @@ class StandIn(ModuleType):
                 if sys.modules.get(NAME) is self:
                     del sys.modules[NAME]
                 self._real = importlib.import_module(NAME)
+                if settings := sys.modules.get(SETTINGS):
+                    # Python sets a submodule on its package only where it imports it.
+                    self._real.config = settings
             return self._real
 
     def graph_break(self, *_: Any, **__: Any) -> None:
@@ -71,6 +80,18 @@ class StandIn(ModuleType):
             return disabled(*arguments, **keys)
 
         return call
+
+
+def _settings() -> ModuleType | None:
+    """``torch._dynamo.config`` without its package; None where torch has no such file."""
+    if SETTINGS not in sys.modules:
+        path = Path(torch.__file__).parent / "_dynamo" / "config.py"
+        spec = importlib.util.spec_from_file_location(SETTINGS, path) if path.is_file() else None
+        if spec is None or spec.loader is None:
+            return None
+        module = sys.modules[SETTINGS] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules[SETTINGS]
 
 
 class TraceRules:

@@ -194,7 +194,7 @@ def _sums(logits: Tensor, targets: Tensor, known: int) -> tuple[Tensor, Tensor, 
     stands in the largest share, ``exp(peak) / sum``.
     """
     wide = torch.promote_types(logits.dtype, torch.float32)
-    logits[:, known:] = torch.finfo(logits.dtype).min  # padding: no probability
+    logits[:, known:].fill_(torch.finfo(logits.dtype).min)  # padding: no probability
     elsewhere, place = _place(targets, logits.shape[1])
     hit = logits.gather(1, place[:, None])[:, 0].to(wide).masked_fill(elsewhere, 0.0)
     shares = logits.softmax(-1, dtype=wide)

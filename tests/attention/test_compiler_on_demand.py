@@ -7,6 +7,8 @@ SCRIPT = """
 import sys
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.checkpoint import checkpoint
 
 import megarc.attention as attention
 
@@ -22,7 +24,11 @@ def step():
 
 
 step()
-assert "torch._dynamo.eval_frame" not in sys.modules, "what an eager step needs not"
+with FakeTensorMode():
+    fake = torch.ones(2, 3, requires_grad=True)
+    checkpoint(torch.exp, fake, use_reentrant=False).sum().backward()
+torch._dynamo.config.recompile_limit = 123
+assert "torch._dynamo.eval_frame" not in sys.modules, "what an eager step needs not, nor a fake one"
 stand_in = torch._dynamo
 assert type(stand_in).__name__ == "StandIn"
 stand_in.trace_rules.clear_lru_cache()
@@ -34,9 +40,11 @@ def kept_out(x):
 
 
 assert kept_out(1) == 2
-assert torch._dynamo.config.suppress_errors is False, "a name that only the real module has"
+assert torch._dynamo.is_compiling() is False, "a name that only the real module has"
 assert "torch._dynamo.eval_frame" in sys.modules and torch._dynamo is sys.modules["torch._dynamo"] is not stand_in
-assert stand_in.config is torch._dynamo.config and stand_in.trace_rules.check is torch._dynamo.trace_rules.check
+assert stand_in.config is torch._dynamo.config is sys.modules["torch._dynamo.config"]
+assert torch._dynamo.utils.config.recompile_limit == 123, "a setting made before it was there"
+assert stand_in.trace_rules.check is torch._dynamo.trace_rules.check
 
 seen = []
 
