@@ -16,6 +16,7 @@ from megarc.parallel import Topology
 from megarc.plan.device import DeviceConfig
 from megarc.plan.links import Link, Links
 from megarc.plan.memory import stages_of
+from megarc.plan.muon_time import Shape, muon_matrices, muon_seconds
 from megarc.plan.operations import Operation
 from megarc.plan.shares import Shares
 from megarc.plan.work import BlockWork, Work
@@ -65,11 +66,13 @@ class StepTime:
 
 
 class Costs(NamedTuple):
-    """Seconds of one micro-batch, forward and backward: the embedding, the head with the loss, a mean block."""
+    """Seconds of one micro-batch, forward and backward: the embedding, the head with the loss, a mean block. And the
+    shapes of the matrices of a block that Muon updates."""
 
     embedding: Seconds
     head: Seconds
     block: Seconds
+    matrices: list[Shape]
 
     @classmethod
     def of(cls, config: RunConfig, device: DeviceConfig, work: Work, tensor: Link) -> Costs:
@@ -81,7 +84,7 @@ class Costs(NamedTuple):
         for count, each in work.blocks:
             seconds = _block_seconds(each, device, tensor, config.execution.fp8)
             block = block.plus(seconds, count / config.model.layers)
-        return cls(embedding, head, block)
+        return cls(embedding, head, block, muon_matrices(config))
 
 
 def step_time(config: RunConfig, topology: Topology, device: DeviceConfig, costs: Costs) -> StepTime:
@@ -98,7 +101,8 @@ def step_time(config: RunConfig, topology: Topology, device: DeviceConfig, costs
     data = _data_seconds(blocks, links, shares, count, hidden)
     summing = count * device.memory_seconds(shares.summed_bytes) if shares.summed_bytes else 0.0
     host = shares.host_bytes / device.host + shares.host_update_bytes / device.host_bandwidth
-    update = _update_seconds(device, shares)
+    iterations = muon_seconds(costs.matrices, config, topology, device)
+    update = _update_seconds(device, shares) + iterations
     parts = {name: value * count for name, value in zip(Seconds._fields, stage, strict=True)}
     parts |= {"stages": sends * count, "bubble": bubble, "data": data, "update": update + summing, "host": host,
               "fixed": device.measured.step}  # fmt: skip
@@ -110,7 +114,8 @@ def step_time(config: RunConfig, topology: Topology, device: DeviceConfig, costs
         f"data ranks: {topology.data} over {links.data.bandwidth / 1e9:.0f} GB/s, {shares.explained}; not hidden "
         f"{_ms(data)}",
         f"update: {shares.own / 1e6:.1f}M elements of this rank = {_ms(update)}; "
-        f"gradients of micro-batches summed {_ms(summing)}",
+        f"gradients of micro-batches summed {_ms(summing)}"
+        + (f"; Muon's iterations {_ms(iterations)}" if iterations else ""),
     ]
     return StepTime(parts, count, terms)
 

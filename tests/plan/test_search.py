@@ -72,6 +72,25 @@ def test_recomputation_costs_time_and_saves_memory(planner):
     assert plan("zero=3").memory.weights == pytest.approx(none.memory.weights / 4)
 
 
+@pytest.mark.parametrize(
+    ("gpus", "words"), [(1, "micro=1"), (4, "tensor=2,micro=1"), (2, "pipeline=2,micro=1")]
+)
+def test_muons_iterations_are_the_flops_of_newton_schulz(gpus, words):
+    """Two products of 2r²c FLOPs and one of 2r³, five times, of each matrix, shared by a stage's ranks."""
+    rate = 1e12
+    measured = DEVICE.measured.model_copy(update={"products": [(1.0, rate)]})
+    device = DEVICE.model_copy(update={"measured": measured, "operator_seconds": 0.0})
+
+    def update(name):
+        run = config(optimizer={"name": name})
+        planner = Planner(run, device)
+        return planner.plan(parse_layout(words, run, gpus)[0]).step.parts["update"]
+
+    hidden, ffn, layers = 256, config().model.width_of_ffn, 2
+    one = 4 * (4 * hidden**3 + 2 * hidden**3) + 3 * (4 * hidden**2 * ffn + 2 * hidden**3)
+    assert update("muon") - update("adamw") == pytest.approx(5 * layers * one / gpus / rate)
+
+
 def test_what_fits_nowhere_says_what_would():
     small = DEVICE.model_copy(update={"memory_gib": 1.505})
     plans = Planner(config(), small).all(2)

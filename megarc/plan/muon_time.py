@@ -1,0 +1,52 @@
+"""How long Muon's iterations take: the products of Newton-Schulz, each matrix whole on one rank of its stage."""
+
+from __future__ import annotations
+
+import torch
+
+from megarc.model import Transformer, record_of
+from megarc.parallel import Group, TensorParallel, Topology
+from megarc.plan.device import DeviceConfig
+from megarc.plan.memory import stages_of
+from megarc.train import RunConfig, matrices_of
+
+Shape = tuple[int, int]
+
+
+def muon_matrices(config: RunConfig) -> list[Shape]:
+    """Shorter and longer side of each matrix of a block that Muon updates; none where AdamW does."""
+    if config.optimizer.name != "muon":
+        return []
+    one = config.model.model_copy(update={"layers": 1})
+    with torch.device("meta"):
+        block = Transformer(one, config.execution, TensorParallel(Group(0, 1))).blocks[0]
+    records = {name: record_of(parameter) for name, parameter in block.named_parameters()}
+    matrices = [
+        matrix
+        for name, record in records.items()
+        if record.kind in ("hidden", "residual")
+        for matrix in matrices_of(name, record)
+    ]
+    return [(min(one.rows, one.columns), max(one.rows, one.columns)) for one in matrices]
+
+
+def muon_seconds(matrices: list[Shape], config: RunConfig, topology: Topology, device: DeviceConfig) -> float:
+    """Of a step. An iteration of a matrix [r, c] has products of 2r²c, 2r³ and 2r²c FLOPs.
+
+    The tensor and data ranks of a stage share its matrices out evenly; the largest one stays whole.
+    """
+    if not matrices:
+        return 0.0
+    precision = config.optimizer.muon.precision
+    width = 2 if precision == "bf16" or (precision == "auto" and device.kind == "cuda") else 4
+
+    def seconds(shape: Shape) -> float:
+        r, c = shape
+        wide = device.product_seconds(1, r, r, c, width, width * (2 * r * c + r * r))
+        square = device.product_seconds(1, r, r, r, width, width * 4 * r * r)
+        back = device.product_seconds(1, r, c, r, width, width * (3 * r * c + r * r))
+        return config.optimizer.muon.iterations * (wide + square + back)
+
+    each = [seconds(shape) for shape in matrices]
+    blocks = max(stage.blocks for stage in stages_of(config.model, topology.pipeline))
+    return max(blocks * sum(each) / (topology.tensor * topology.data), max(each))
