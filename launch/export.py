@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from fractions import Fraction
 
 import _needs  # noqa: F401  (ends where the packages are not there)
@@ -77,11 +78,21 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="(fp32)")
     parser.add_argument(
         "--shard",
-        type=float,
+        type=gigabytes,
         metavar="GB",
         help="size of the largest file (5; our own layout always has one file)",
     )
     return parser
+
+
+def gigabytes(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}' is no size of a file; write 5 or 0.5, for instance")
+    return found
 
 
 def widths(text: str) -> list[Fraction]:

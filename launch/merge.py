@@ -22,9 +22,9 @@ describes the file."""
 
 def main() -> int:
     arguments = parser().parse_args()
-    from megarc.corpus import copy_tokenizer
+    from megarc.corpus import copy_tokenizer, describe_tokenizer
     from megarc.inference import export
-    from megarc.train import decay_weights, find_checkpoint, merged, run_config, tokenizer_file
+    from megarc.train import decay_weights, ended_by, find_checkpoint, merged, run_config, tokenizer_file
 
     paths = arguments.checkpoints or _last(arguments.run, arguments.last)
     found = [find_checkpoint(path).check() for path in paths]
@@ -32,20 +32,25 @@ def main() -> int:
         found.sort(key=lambda checkpoint: checkpoint.standing.step)
     weights = arguments.weights or decay_weights(len(found), arguments.shape)
     config = run_config(found[-1])
+    window, end = config.window.build(), ended_by(found[-1].folder, config)
     parameters = merged(found, weights, average=arguments.average)
-    export(parameters, config.model, config.window.build(), arguments.to, layout=arguments.layout)
+    export(parameters, config.model, window, arguments.to, layout=arguments.layout, end=end)
     for checkpoint, weight in zip(found, weights, strict=True):
         print(f"{weight / sum(weights):.4f} of {checkpoint.folder}")
     print(f"-> {arguments.to / 'model.safetensors'}")
     tokenizer = tokenizer_file(found[-1].folder, config)
     if tokenizer is not None and tokenizer.exists():
-        copy_tokenizer(tokenizer, arguments.to)
+        copy = copy_tokenizer(tokenizer, arguments.to)
+        if arguments.layout == "huggingface":
+            describe_tokenizer(copy, end, window.rows)
     return 0
 
 
 def _last(run, count):
     from megarc.train import RunFolder, finished
 
+    if count < 2:
+        raise UserError(f"--last is {count}; a merge takes two checkpoints or more")
     folders = finished(RunFolder(run).checkpoints)
     if len(folders) < count:
         raise UserError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,8 +42,10 @@ def main() -> int:
             raise UserError(f"give --{name} (or --calibrate FILE); --help shows examples")
     if arguments.gpus < 1:
         raise UserError(f"--gpus is {arguments.gpus}; give 1 or more")
-    if arguments.price is not None and arguments.price < 0:
+    if arguments.price is not None and not 0 <= arguments.price < math.inf:
         raise UserError(f"--price is {arguments.price}; give what one GPU costs for an hour, 0 or more")
+    if arguments.critical_batch is not None and not 0 < arguments.critical_batch < math.inf:
+        raise UserError(f"--critical-batch is {arguments.critical_batch}; give a number of samples above 0")
     from megarc.plan import Planner, find_device
 
     device = find_device(arguments.device)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -109,11 +110,11 @@ def load(kind: type[ConfigT], path: Path | None, overrides: Sequence[str] = ()) 
 def build(kind: type[ConfigT], tree: Mapping[str, Any], place: str) -> ConfigT:
     """The tree ``kind`` from plain dictionaries; ``place`` names their origin in errors."""
     try:
-        name = _too_large(tree)
+        found = next(_numbers_unwritable(tree), None)
     except RecursionError:
         raise UserError(f"{place}: a list contains itself, or is nested too deeply") from None
-    if name is not None:
-        raise UserError(f"{place}: '{name}' is an integer that needs more than 64 bits")
+    if found is not None:
+        raise UserError(f"{place}: '{found[0]}' is {found[1]}")
     try:
         # Through JSON, so that strict types still take a list for a tuple, a string for a path.
         return kind.model_validate_json(orjson.dumps(tree, default=str))
@@ -337,13 +338,16 @@ def dotted_keys(kind: type[Config], prefix: str = "") -> Iterator[str]:
             yield from dotted_keys(inner, f"{prefix}{name}.")
 
 
-def _too_large(tree: Any, name: str = "") -> str | None:
-    """The dotted name of a whole number that no file of ours can hold."""
+def _numbers_unwritable(tree: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """The dotted name of each number that JSON cannot hold, and why: nan would silently become null there."""
     if isinstance(tree, Mapping | list):
         items = tree.items() if isinstance(tree, Mapping) else enumerate(tree)
-        found = (_too_large(value, f"{name}.{part}".lstrip(".")) for part, value in items)
-        return next((place for place in found if place is not None), None)
-    return name if isinstance(tree, int) and not -(2**63) <= tree < 2**64 else None
+        for part, value in items:
+            yield from _numbers_unwritable(value, f"{name}.{part}".lstrip("."))
+    elif isinstance(tree, int) and not -(2**63) <= tree < 2**64:
+        yield name, "an integer that needs more than 64 bits"
+    elif isinstance(tree, float) and not math.isfinite(tree):
+        yield name, f"{tree}; give a finite number, or null where the key may be empty"
 
 
 def _explain(kind: type[Config], problem: Any, place: str) -> str:

@@ -100,6 +100,18 @@ def test_bad_overrides_are_refused(tmp_path, override):
         load(Tree, path, [override])
 
 
+@pytest.mark.parametrize("value", [".nan", ".inf", "-1e400"])
+def test_what_is_no_number_is_no_null_either(value):
+    class Maybe(Config):
+        cap: float | None = key(None, gt=0)
+        several: list[float] = key([])
+
+    with pytest.raises(UserError, match=r"'cap' is .*give a finite number, or null"):
+        load(Maybe, None, [f"cap={value}"])
+    with pytest.raises(UserError, match=r"'several\.1' is .*finite"):
+        load(Maybe, None, [f"several=[1, {value}]"])
+
+
 def test_identity_leaves_circumstances_out():
     one = build(Tree, {"name": "x", "where": "a", "inner": {"workers": 1}}, "one")
     two = build(Tree, {"name": "x", "where": "b", "inner": {"workers": 7}}, "two")

@@ -9,6 +9,7 @@ import pytest
 from support.scripts import ROOT
 
 from megarc.config import load
+from megarc.errors import UserError
 from megarc.train import RunConfig
 
 TREE = """model: {layers: 2, hidden: 64, heads: 4, vocabulary: 300}
@@ -51,6 +52,14 @@ def test_one_layout_as_words_object_and_file(page, tmp_path, capsys):
 def test_pictures(page, tmp_path):
     assert page("--gpus", "2", "--device", "h200", "--plots", str(tmp_path), "--critical-batch", "32") == 0
     assert all((tmp_path / name).stat().st_size > 5000 for name in ("layouts.png", "time.png"))
+
+
+@pytest.mark.parametrize(
+    "words", [("--price", "nan"), ("--price", "-1"), ("--critical-batch", "0"), ("--critical-batch", "nan")]
+)
+def test_numbers_that_are_none_are_refused(page, words):
+    with pytest.raises(UserError, match=words[0]):
+        page("--gpus", "1", "--device", "h200", *words)
 
 
 def test_clusters_files_are_what_the_planner_writes():

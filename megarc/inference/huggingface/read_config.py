@@ -35,6 +35,15 @@ _READ = words(
 )
 """Keys of all families that are looked at below, beside a family's own."""
 
+_KINDS: Mapping[str, type] = {
+    "architectures": list,
+    "layer_types": list,
+    "no_rope_layers": list,
+    "rope_parameters": dict,
+    "rope_scaling": dict,
+}
+"""Keys that hold more than one value, and how JSON writes those."""
+
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
@@ -61,6 +70,10 @@ def read_config(folder: Path) -> Foreign:
         raise UserError(f"{place} cannot be read: {error}") from None
     if not isinstance(facts, dict):
         raise UserError(f"{place} is no config.json of a model: it holds a {type(facts).__name__}")
+    for name, kind in _KINDS.items():
+        if not isinstance(facts.get(name), kind | None):
+            what = "a list" if kind is list else "keys and values"
+            raise UserError(f"{place}: {name} is {facts[name]!r}; it must be {what}, or null")
     reader = _Reader(facts, place, _family(facts, place))
     reader.refuse()
     model = build(ModelConfig, reader.keys(), str(place))
@@ -107,6 +120,12 @@ class _Reader:
             raise self.wrong(name, "it must be a whole number of 1 or more")
         return value
 
+    def real(self, name: str, value: Any) -> float:
+        """``value``, which stands in the key ``name``, as a number."""
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            raise self.wrong(name, f"{value!r} in it must be a number")
+        return float(value)
+
     def refuse(self) -> None:
         """Keys that say what our layers are not, and keys that we do not know."""
         wanted = {"hidden_act": ("silu", "swish"), "attention_dropout": (0,), "pretraining_tp": (1,)}
@@ -122,8 +141,10 @@ class _Reader:
                 "megarc's attention has no sliding window. If all windows are that short, it changes nothing; "
                 "set it to null in a copy of config.json",
             )
-        if other := set(self.facts.get("layer_types") or ()) - {"full_attention"}:
-            raise self.wrong("layer_types", f"megarc's layers have full attention, not {', '.join(other)}")
+        if other := [one for one in self.facts.get("layer_types") or () if one != "full_attention"]:
+            raise self.wrong(
+                "layer_types", f"megarc's layers have full attention, not {', '.join(map(str, other))}"
+            )
         known = _SAYS_NOTHING | _READ | set(self.family.keys)
         for name, value in self.facts.items():
             if name not in known and value not in (None, False, [], {}):
@@ -134,9 +155,7 @@ class _Reader:
         heads = self.number("num_attention_heads")
         hidden = self.number("hidden_size")
         tied = self.get("tie_word_embeddings")
-        epsilon = self.get("rms_norm_eps")
-        if not isinstance(epsilon, int | float) or isinstance(epsilon, bool):
-            raise self.wrong("rms_norm_eps", "it must be a number")
+        epsilon = self.real("rms_norm_eps", self.get("rms_norm_eps"))
         head_dim = self.get("head_dim")
         if head_dim is None and hidden % heads:
             raise self.wrong("hidden_size", f"it is no multiple of num_attention_heads {heads}")
@@ -193,20 +212,21 @@ class _Reader:
                 raise self.wrong("rope_theta", f"neither it nor {name} says the base of rotary positions")
             base = 10000.0  # the first Llama's files do not say it
             self.notes.append("config.json has no rope_theta: taken as 10000, as transformers does")
+        base = self.real("rope_theta" if base is top else name, base)
         kind = given.pop("rope_type", given.pop("type", "default"))
         given.pop("type", None)
         if given.pop("partial_rotary_factor", 1) not in (1, None):
             raise self.wrong(name, "megarc rotates whole heads: partial_rotary_factor must be 1")
         if kind == "default":
-            return {"rope_base": float(base)}
-        return {"rope_base": float(base), "rope_scaling": self._scaling(name, kind, given)}
+            return {"rope_base": base}
+        return {"rope_base": base, "rope_scaling": self._scaling(name, kind, given)}
 
     def _scaling(self, name: str, kind: str, given: dict[str, Any]) -> dict[str, Any]:
         names = {
             "linear": {},
             "llama3": {"low_freq_factor": "low_turns", "high_freq_factor": "high_turns"},
             "yarn": {"beta_slow": "low_turns", "beta_fast": "high_turns", "truncate": "whole_numbers"},
-        }.get(kind)
+        }.get(str(kind))
         if names is None:
             raise self.wrong(name, "megarc has the rope_types default, linear, llama3 and yarn")
         original = given.pop("original_max_position_embeddings", None)
@@ -214,13 +234,13 @@ class _Reader:
         if kind != "linear":
             found["original_rows"] = original
         if kind == "yarn":
-            found["attention_factor"] = _attention_factor(given, found["factor"])
+            found["attention_factor"] = self._attention_factor(name, given, found["factor"])
         for theirs, ours in names.items():
             value = given.pop(theirs, None)
             if value is None and kind == "llama3":
                 raise self.wrong(name, f"it has no {theirs}")
             if value is not None:
-                found[ours] = value if isinstance(value, bool) else float(value)
+                found[ours] = value if isinstance(value, bool) else self.real(name, value)
         missing = [key for key in ("factor", "original_rows") if key in found and found[key] is None]
         if missing or any(value is not None for value in given.values()):
             what = f"no {missing[0]}" if missing else f"keys that megarc does not know: {', '.join(given)}"
@@ -229,13 +249,13 @@ class _Reader:
             )
         return found
 
-
-def _attention_factor(given: dict[str, Any], factor: Any) -> float | None:
-    """YaRN's factor of queries and keys: given, or from DeepSeek's two ``mscale``."""
-    own, one, other = (given.pop(name, None) for name in ("attention_factor", "mscale", "mscale_all_dim"))
-    if own is not None:
-        return float(own)
-    if not (one and other) or not isinstance(factor, int | float):
-        return None
-    grown = [0.1 * scale * math.log(factor) + 1 if factor > 1 else 1.0 for scale in (one, other)]
-    return float(grown[0] / grown[1])
+    def _attention_factor(self, name: str, given: dict[str, Any], factor: Any) -> float | None:
+        """YaRN's factor of queries and keys: given, or from DeepSeek's two ``mscale``."""
+        own, one, other = (given.pop(key, None) for key in ("attention_factor", "mscale", "mscale_all_dim"))
+        if own is not None:
+            return self.real(name, own)
+        if not (one and other) or not isinstance(factor, int | float):
+            return None
+        scales = [self.real(name, scale) for scale in (one, other)]
+        grown = [0.1 * scale * math.log(factor) + 1 if factor > 1 else 1.0 for scale in scales]
+        return grown[0] / grown[1] if grown[1] else None

@@ -59,13 +59,19 @@ def merged(
             f"the weights {', '.join(map(str, weights))} add up to {total}; their sum must be above 0"
         )
     _check_same_model(checkpoints)
+    return _means(checkpoints, [weight / total for weight in weights], average)
+
+
+def _means(
+    checkpoints: Sequence[Checkpoint], shares: Sequence[float], average: bool
+) -> Iterator[tuple[str, Tensor]]:
     streams = [full_masters(checkpoint, average=average) for checkpoint in checkpoints]
     order: dict[str, None] = dict.fromkeys(checkpoints[0].fragments())
     rest = [_by_name(stream) for stream in streams]
     for name in order:
         mean = torch.zeros(())
-        for find, weight in zip(rest, weights, strict=True):
-            mean = mean + find(name) * (weight / total)
+        for find, share in zip(rest, shares, strict=True):
+            mean = mean + find(name) * share
         yield name, mean
 
 

@@ -19,7 +19,8 @@ class AverageConfig(Config):
     )
     last_k: int | None = key(
         None,
-        "the plain mean of the weights after each of the run's last k steps; before them, the weights. null: none",
+        "the plain mean of the weights after each of the run's last k steps (all, where it has fewer); before them, "
+        "the weights. null: none",
         circumstance=True,
         ge=1,
     )
@@ -43,4 +44,4 @@ class AverageConfig(Config):
         if self.decay is not None:
             return 1 - min(self.decay, (1 + step) / (10 + step))
         assert self.last_k is not None
-        return 1 / max(1, step - (total - self.last_k))
+        return 1 / max(1, step - max(0, total - self.last_k))

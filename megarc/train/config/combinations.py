@@ -72,26 +72,50 @@ def check_windows(
 
 
 def check_batch_rules(
-    batch: BatchConfig, schedule: ScheduleConfig, optimizer: OptimizerConfig, length: Quantity
+    batch: BatchConfig,
+    schedule: ScheduleConfig,
+    optimizer: OptimizerConfig,
+    length: Quantity,
+    window: WindowConfig,
 ) -> None:
     """Rules by which the batch and the optimizer's keys follow each other.
 
     Raises:
         ValueError: where a rule has nothing to go by.
     """
-    if batch.rate == "seesaw" and schedule.kind == "constant":
-        raise ValueError(
-            "batch.rate seesaw doubles the batch where the rate halves, and schedule.kind constant never halves it; "
-            "use cosine or wsd"
-        )
-    if batch.rate == "seesaw" and length.unit == "steps":
-        raise ValueError(
-            f"batch.rate seesaw needs length in tokens or samples: '{length}' would be longer by every step that grows"
-        )
+    if batch.rate == "seesaw":
+        _seesaw_fits(schedule, length, window)
     if "tokens" in (batch.beta2, batch.decay) and optimizer.library != "torch":
         raise ValueError(
             f"batch.beta2 and batch.decay tokens need optimizer.library=torch, and it is {optimizer.library}"
         )
+
+
+def _seesaw_fits(schedule: ScheduleConfig, length: Quantity, window: WindowConfig) -> None:
+    if schedule.kind == "constant":
+        raise ValueError(
+            "batch.rate seesaw doubles the batch where the rate halves, and schedule.kind constant never halves it; "
+            "use cosine or wsd"
+        )
+    if length.unit == "steps":
+        raise ValueError(
+            f"batch.rate seesaw needs length in tokens or samples: '{length}' would be longer by every step that grows"
+        )
+    if length.unit == "run":
+        raise ValueError(f"batch.rate seesaw needs length in tokens or samples, and it is '{length}'")
+    if schedule.kind == "wsd" and schedule.decay.unit == "steps":
+        raise ValueError(
+            f"batch.rate seesaw with schedule.decay '{schedule.decay}' is not supported: steps that grow would begin "
+            "the decay elsewhere; give a share of the run, tokens or samples"
+        )
+    lengths = {"length": length, "schedule.warmup": schedule.warmup}
+    lengths |= {"schedule.decay": schedule.decay} if schedule.kind == "wsd" else {}
+    for name, amount in lengths.items():
+        if window.stages and amount.unit in ("tokens", "processed"):
+            raise ValueError(
+                f"batch.rate seesaw with window.stages needs {name} in samples or as a share of the run, since the "
+                f"batch grows at samples and tokens a sample change; it is '{amount}'"
+            )
 
 
 def _objective_fits(objective: ObjectiveConfig, window: WindowConfig, data: DataConfig) -> None:

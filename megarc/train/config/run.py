@@ -100,7 +100,7 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _batch_rules_fit(self) -> RunConfig:
-        combinations.check_batch_rules(self.batch, self.schedule, self.optimizer, self.length)
+        combinations.check_batch_rules(self.batch, self.schedule, self.optimizer, self.length, self.window)
         return self
 
     @model_validator(mode="after")

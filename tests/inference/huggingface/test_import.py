@@ -121,6 +121,34 @@ def test_what_is_said_of_positions_is_refused_where_it_is_not_ours(tmp_path, lla
         read_config(tmp_path)
 
 
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 8}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"architectures": 5},
+        {"layer_types": 5},
+        {"layer_types": [1]},
+        {"rope_parameters": "yarn"},
+        {"rope_parameters": None, "rope_scaling": [1]},
+        {"rope_parameters": None, "rope_theta": "10000"},
+        {"rope_parameters": {"rope_type": ["default"], "rope_theta": 1e4}},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": [1e4]}},
+        {"rope_parameters": {**YARN, "attention_factor": "one"}},
+        {"rope_parameters": {**YARN, "beta_fast": [32]}},
+        {"rope_parameters": {**YARN, "mscale": "one", "mscale_all_dim": 1.0}},
+        {"model_type": "smollm3", "architectures": None, "no_rope_layers": 4},
+    ],
+    ids=str,
+)
+def test_values_of_another_kind_are_refused_by_their_key(tmp_path, llama, changes):
+    facts, tensors = llama
+    write(tmp_path, {**facts, **changes}, tensors)
+    with pytest.raises(UserError, match=list(changes)[-1]):
+        read_config(tmp_path)
+
+
 def test_what_a_file_leaves_out_is_what_transformers_takes(tmp_path, llama):
     facts, tensors = llama
     short = {name: value for name, value in facts.items() if name != "num_key_value_heads"}

@@ -134,6 +134,14 @@ def test_tokenizer_special_ids_and_chat_template_travel(trained):
     assert json.loads((folder / "back" / "config.json").read_text())["eos_token_id"] == 0
 
 
+def test_a_merge_is_told_what_ends_a_document_too(trained, tmp_path):
+    _, _, folder = trained
+    words = ("--checkpoints", folder / "imported", folder / "one", "--layout", "huggingface")
+    assert page("merge.py", *words, "--to", tmp_path) == 0
+    assert json.loads((tmp_path / "config.json").read_text())["eos_token_id"] == 0
+    assert peer().AutoTokenizer.from_pretrained(tmp_path).eos_token_id == 0
+
+
 def test_a_text_of_another_tokenizer_is_refused(trained):
     _, _, folder = trained
     other = load_tokenizer(folder / "hf")

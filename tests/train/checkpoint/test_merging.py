@@ -1,8 +1,12 @@
 """A merge is the brute-force mean of checkpoints; its weights are what a decay of the learning rate would have left."""
 
+import runpy
+import sys
+
 import pytest
 import torch
 from support.runs import config
+from support.scripts import ROOT
 
 from megarc.config import build
 from megarc.errors import UserError
@@ -79,4 +83,16 @@ def test_what_cannot_be_merged_is_refused(checkpoints):
         (checkpoints[2:], [1.0, 1.0], "another model"),
     ]:
         with pytest.raises(UserError, match=said):
-            next(merged(found, weights))
+            merged(found, weights)  # before a file is opened for what it would give
+
+
+@pytest.mark.parametrize("last", ["0", "-1", "1"])
+def test_fewer_than_two_of_a_run_are_refused(checkpoints, tmp_path, monkeypatch, last):
+    """0 and below would take other checkpoints than anybody means."""
+    monkeypatch.syspath_prepend(str(ROOT / "launch"))
+    run = str(checkpoints[0].folder.parent.parent)
+    words = ["merge.py", "--run", run, "--last", last, "--to", str(tmp_path / "merged")]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(UserError, match=f"--last is {last}; a merge takes two"):
+        runpy.run_path(str(ROOT / "launch/merge.py"), run_name="page")["main"]()
+    assert not (tmp_path / "merged").exists()

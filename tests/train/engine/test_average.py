@@ -10,6 +10,7 @@ from megarc.parallel import connect, disconnect, meet
 from megarc.rank_environment import ALONE
 from megarc.science import MAKERS
 from megarc.train import Observer, RunConfig, find_checkpoint, full_masters, pretrain
+from megarc.train.config import AverageConfig
 
 STEPS, LAST = 6, 3
 
@@ -69,6 +70,14 @@ def test_equals_a_brute_force_mean_and_leaves_the_run_alone(groups, plain, tmp_p
     assert len(mean) == len(last) == 2 and not torch.equal(mean, last)
     before, after = full_state(plain), full_state(tmp_path)
     assert all(torch.equal(values, after[part]) for part, values in before.items()), "the swap left a trace"
+
+
+def test_the_last_k_of_a_shorter_run_are_all_its_steps():
+    """Its start, which no step made, has no part in them."""
+    keys, mean = AverageConfig(last_k=100), -50.0
+    for step in range(1, STEPS + 1):
+        mean += keys.share(step, STEPS) * (step - mean)
+    assert mean == pytest.approx(sum(range(1, STEPS + 1)) / STEPS)
 
 
 def test_it_is_scored_as_a_model_of_its_own_and_a_bad_step_is_not_taken_in(groups, tmp_path):

@@ -10,17 +10,26 @@ from megarc.train import RunConfig, Timeline
 from megarc.train.engine.factors import over_batch
 
 COSINE = {"kind": "cosine", "warmup": "256 samples", "final": 0.0}
+STAGES = {
+    "stages": [
+        {"at": "0 samples", "recent": 0, "causal": 16},
+        {"at": "0.5 of run", "recent": 16, "causal": 48, "stride": 32},
+    ]
+}
 WSD = {"kind": "wsd", "warmup": "256 samples", "decay": "0.5 of run", "final": 0.1}
 
 
-def config(schedule, length="16384 samples", **batch):
-    return build(RunConfig, {"length": length, "schedule": schedule, "batch": {"size": 16, **batch}}, "test")
+def config(schedule, length="16384 samples", window=None, **batch):
+    keys = {"length": length, "schedule": schedule, "batch": {"size": 16, **batch}, "window": window or {}}
+    return build(RunConfig, keys, "test")
 
 
+@pytest.mark.parametrize("window", [{}, STAGES], ids=["one window", "stages"])
 @pytest.mark.parametrize("schedule", [COSINE, WSD], ids=["cosine", "wsd"])
-def test_the_rate_over_the_root_of_the_batch_is_the_schedules(schedule):
+def test_the_rate_over_the_root_of_the_batch_is_the_schedules(schedule, window):
     """At each sample; and the batch is twice as large with each halving of that."""
-    plain, found = Timeline.of(config(schedule)), Timeline.of(config(schedule, rate="seesaw"))
+    plain = Timeline.of(config(schedule, window=window))
+    found = Timeline.of(config(schedule, window=window, rate="seesaw"))
     assert len(found.batches.stages) >= 3
     seen = set()
     for step in range(found.total):
@@ -63,6 +72,25 @@ def test_rules_of_beta2_and_decay_keep_what_happens_over_tokens():
     [
         ({"schedule": {"kind": "constant"}, "batch": {"rate": "seesaw"}}, "cosine or wsd"),
         ({"length": "100 steps", "batch": {"rate": "seesaw"}}, "tokens or samples"),
+        ({"length": "0.5 of run", "batch": {"rate": "seesaw"}}, "tokens or samples, and it is '0.5 of run'"),
+        (
+            {
+                "length": "4k samples",
+                "schedule": {**WSD, "decay": "150 steps"},
+                "batch": {"rate": "seesaw"},
+            },
+            "schedule.decay '150 steps' is not supported",
+        ),
+        ({"length": "4M tokens", "batch": {"rate": "seesaw"}, "window": STAGES}, "needs length in samples"),
+        (
+            {
+                "length": "4k samples",
+                "schedule": {**WSD, "decay": "1M tokens"},
+                "batch": {"rate": "seesaw"},
+                "window": STAGES,
+            },
+            "needs schedule.decay in samples",
+        ),
         (
             {
                 "length": "4k samples",
