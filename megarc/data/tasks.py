@@ -154,7 +154,7 @@ def parts(pair: Pair, window: Window, causal: bool = False) -> Iterator[Part]:
 def _facts(line: bytes, place: str) -> dict[str, Any]:
     try:
         facts = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{place} is no JSON: {error}") from None
     known = isinstance(facts, dict) and isinstance(facts.get("prompt"), str)
     if not known or ("choices" in facts) == ("target" in facts):
@@ -179,7 +179,10 @@ def _question(facts: dict[str, Any], tokenizer: Tokenizer, start: int | None, pl
         )
     if len(set(texts)) < len(texts) or ("choices" in facts and len(texts) < 2):
         raise UserError(f"{place}: choices must be two or more, and differ; given {texts!r}")
-    pairs = [split_ids(tokenizer, facts["prompt"], text, start) for text in texts]
+    try:
+        pairs = [split_ids(tokenizer, facts["prompt"], text, start) for text in texts]
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
     for pair, text in zip(pairs, texts, strict=True):
         if not pair.context:
             raise UserError(f"{place}: the prompt has no tokens, and this tokenizer no token to start with")

@@ -40,8 +40,10 @@ def read_prompts(path: Path, tokenizer: Tokenizer, tokens: int) -> list[Prompt]:
     for number, line in _lines(path):
         place, facts = f"{path}, line {number}", _facts(line, f"{path}, line {number}")
         name, count = facts.get("id", len(found)), facts.get("tokens", tokens)
-        if isinstance(name, bool) or not isinstance(name, str | int):
-            raise UserError(f"{place}: id is {name!r}; it must be a text or a whole number")
+        if not _is_name(name):
+            raise UserError(
+                f"{place}: id is {name!r}; it must be a text or a whole number of at most 64 bits"
+            )
         if name in lines:
             raise UserError(
                 f"{place}: id {name!r} is that of line {lines[name]} too; give each prompt its own"
@@ -68,11 +70,22 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
             yield number, line
 
 
+def _is_name(name: Any) -> bool:
+    """Whether an answer can be written under it."""
+    if isinstance(name, bool) or not isinstance(name, str | int):
+        return False
+    try:
+        orjson.dumps(name)
+    except orjson.JSONEncodeError:  # a lone surrogate, or a number beyond 64 bits
+        return False
+    return True
+
+
 def _facts(line: bytes, place: str) -> dict[str, Any]:
     try:
         facts = json.loads(line)
         facts["prompt"].encode()
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         facts = {"prompt": ""}
     if not facts["prompt"]:
         raise UserError(f'{place}: not a prompt; a line is {{"prompt": "some text"}}')
@@ -100,7 +113,10 @@ class Answers:
 
     def _take_over(self) -> None:
         """The whole lines of a killed job; a half one is cut off."""
-        content = self._partial.read_bytes()
+        try:
+            content = self._partial.read_bytes()
+        except OSError as error:
+            raise UserError(f"cannot read {self._partial}: {error.strerror}; remove it") from None
         lines = content[: content.rfind(b"\n") + 1].splitlines(keepends=True)
         for number, line in enumerate(lines):
             try:
@@ -108,12 +124,15 @@ class Answers:
             except ValueError:
                 break  # of a crash of the machine: what follows is written again
             if number == 0 and facts != {"job": self._job}:
-                theirs = facts.get("job", {}) if isinstance(facts, dict) else {}
+                theirs = facts.get("job") if isinstance(facts, dict) else None
+                theirs = theirs if isinstance(theirs, dict) else {}
                 differ = [key for key, value in self._job.items() if theirs.get(key) != value]
                 raise UserError(
                     f"{self._partial} is of another job (other {', '.join(differ) or 'keys'}); give the same "
                     "options to go on with it, or remove it"
                 )
+            if number and not (isinstance(facts, dict) and _is_name(facts.get("id"))):
+                raise UserError(f"{self._partial}, line {number + 1} is no answer; remove the file")
             if number:
                 self.done[facts["id"]] = facts
             self._kept += len(line)

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from megarc.errors import UserError
 
+_LEAST = 1e-6  # logits divided by less may be infinite
 _BLOCK = 64  # tokens whose probabilities are summed before the search
 
 
@@ -52,10 +53,14 @@ class Sampling:
                 f"sampling wants temperature >= 0, top_k >= 0 and 0 < top_p <= 1; given {self.temperature}, "
                 f"{self.top_k}, {self.top_p}"
             )
-        if not 0 <= self.min_p <= 1 or not self.repetition > 0:
+        if 0 < self.temperature < _LEAST:
             raise UserError(
-                f"sampling wants 0 <= min_p <= 1 and a repetition penalty above 0; given {self.min_p}, "
-                f"{self.repetition}"
+                f"a temperature of {self.temperature} is below {_LEAST}; 0 takes the likeliest token"
+            )
+        if not 0 <= self.min_p <= 1 or not _LEAST <= self.repetition <= 1 / _LEAST:
+            raise UserError(
+                f"sampling wants 0 <= min_p <= 1 and a repetition penalty of {_LEAST} to {1 / _LEAST:g}; given "
+                f"{self.min_p}, {self.repetition}"
             )
 
 

@@ -61,6 +61,8 @@ def test_parts_cover_a_continuation_once_and_know_what_generation_knows():
         ([{"prompt": "a", "target": "b", "id": i} for i in (1, "1")], "id '1' is that of line 1"),
         ([{"prompt": "a", "target": "b"}, {"prompt": "a", "choices": ["b", "c"], "answer": 0}], "mixes"),
         (["nothing"], "line 1 is no JSON"),
+        (["[" * 100_000], "line 1 is no JSON"),
+        (['{"prompt": "a", "target": "\\ud800"}'], "line 1: .*surrogate"),
         ([""], "holds no questions"),
     ],
 )  # fmt: skip

@@ -69,7 +69,16 @@ def test_the_ends_of_the_interval_and_far_logits():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"min_p": 1.5}, {"min_p": -0.1}, {"repetition": 0.0}, {"temperature": float("nan")}]
+    "bad",
+    [
+        {"min_p": 1.5},
+        {"min_p": -0.1},
+        {"repetition": 0.0},
+        {"repetition": 1e-320},
+        {"repetition": float("inf")},
+        {"temperature": float("nan")},
+        {"temperature": 1e-40},
+    ],
 )
 def test_bad_rules_are_refused(bad):
     with pytest.raises(UserError):

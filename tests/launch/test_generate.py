@@ -6,6 +6,7 @@ import pytest
 from support.small_run import page
 
 from megarc.errors import UserError
+from megarc.inference import Answers
 from megarc.inference import prompts as files
 
 
@@ -80,6 +81,9 @@ def test_a_killed_job_goes_on_and_gives_what_a_whole_one_gives(run, asked, tmp_p
         ('{"prompt": "a"}\n{"text": "a"}\n', "line 2: not a prompt"),
         ('{"prompt": "a", "tokens": 0}\n', "line 1: tokens is 0"),
         ('{"prompt": "a", "id": [1]}\n', "line 1: id is"),
+        ('{"prompt": "a", "id": "\\ud800"}\n', "line 1: id is"),
+        (f'{{"prompt": "a", "id": {2**64}}}\n', "line 1: id is"),
+        ("[" * 100_000, "line 1: not a prompt"),
         ("nothing\n", "line 1: not a prompt"),
         ("\n", "holds no prompts"),
     ],
@@ -90,6 +94,23 @@ def test_bad_prompts_are_refused_before_anything_is_written(run, tmp_path, conte
     with pytest.raises(UserError, match=said):
         generate(run, "--prompts", path, "--to", tmp_path / "answers.jsonl")
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"job":null}\n', "of another job"),
+        (b'{"job":[1]}\n', "of another job"),
+        (b'{"job":{"a":1}}\n{}\n', "line 2 is no answer"),
+        (b'{"job":{"a":1}}\n[]\n', "line 2 is no answer"),
+        (None, "Is a directory"),
+    ],
+)
+def test_a_partial_file_that_is_none_is_named(tmp_path, content, said):
+    partial = tmp_path / "answers.jsonl.partial"
+    partial.mkdir() if content is None else partial.write_bytes(content)
+    with pytest.raises(UserError, match=f"{partial.name}.*{said}"):
+        Answers(tmp_path / "answers.jsonl", {"a": 1})
 
 
 def test_options_that_do_not_go_together(run, asked):
