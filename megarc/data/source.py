@@ -27,7 +27,8 @@ class Sample:
 
     Attributes:
         tokens: [n + 1], whole numbers of any width.
-        weights: [s] of the loss rows, or [n] of all rows, 0 where a row bears no loss; None: all s rows count 1.
+        weights: [s] of the loss rows, or [n] of all rows, 0 where a row bears no loss; None: all s rows count 1. Rows
+            inside an R that ``recent_end`` gives bear none, since they see their targets.
         documents: [n], which document a row belongs to, where attention stays inside one; None: no matter.
         recent: rows of R, where fewer than the window's; None: the window's.
         positions: [n], where each row stands, for the model's positions; None: its number, 0 .. n-1.
