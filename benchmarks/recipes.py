@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "launch"))
 
 from compare import finals_table, tries_table, words  # noqa: E402
+from stale import mark_of  # noqa: E402
 
 from megarc.atomic_write import written_atomically  # noqa: E402
 from megarc.config import load  # noqa: E402
@@ -70,12 +71,16 @@ def write(settings: dict[str, CompareConfig]) -> None:
         left = [one for one in (*campaign.grid(), *campaign.finals())
                 if one not in {result.key for result in campaign.results}]  # fmt: skip
         state = "whole" if not left else f"{len(left)} runs of the campaign are still to be made"
+        before, results = facts.get(name, {}), [asdict(result) for result in campaign.results]
+        # A table keeps the mark of the code that made it until it gets another result.
+        same = "mark" in before and before["results"] == json.loads(json.dumps(results))
         facts[name] = {
+            "mark": before["mark"] if same else mark_of("benchmarks/recipes.py"),
             "state": state,
             "words": words(campaign),
             "finals": finals_table(campaign, markdown=True),
             "tries": tries_table(campaign, markdown=True),
-            "results": [asdict(result) for result in campaign.results],
+            "results": results,
         }
     if not facts:
         raise UserError("no setting has a result yet; run python benchmarks/recipes.py")
@@ -84,7 +89,7 @@ def write(settings: dict[str, CompareConfig]) -> None:
     parts = [
         f"## {name}\n\n`python benchmarks/recipes.py {name}`: {found['state']}.\n\n{found['words']}\n\n"
         f"Each arm's best, over its seeds (R both ways: what seeing R both ways saves, nats a target):\n\n"
-        f"{found['finals']}\n\nEvery try:\n\n{found['tries']}\n"
+        f"{found['mark']}\n\n{found['finals']}\n\nEvery try:\n\n{found['mark']}\n\n{found['tries']}\n"
         for name, found in sorted(facts.items())
     ]
     with written_atomically(PAGE) as file:
