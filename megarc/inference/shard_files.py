@@ -123,6 +123,8 @@ def _read_index(index: Path) -> dict[str, str]:
         place = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{index} cannot be read: {error!r}") from None
+    if wrong := [name for name in place.values() if not isinstance(name, str)]:
+        raise UserError(f"{index} cannot be read: weight_map names the file {wrong[0]!r}, which is no text")
     for name in sorted(set(place.values())):
         if not (index.parent / name).exists():
             raise UserError(f"{index.parent / name} is missing, which {index.name} names; bring it back")

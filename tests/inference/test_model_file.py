@@ -161,6 +161,11 @@ def test_what_is_no_exported_model_is_refused(tmp_path):
     with pytest.raises(UserError, match="no exported model"):
         load_exported(tmp_path / "nowhere")
     export(values(built()), CONFIG, WINDOW, tmp_path)
+    place, facts = tmp_path / "config.json", (tmp_path / "config.json").read_text()
+    place.write_text(facts.replace('"recent"', '"recently"'))
+    with pytest.raises(UserError, match="no exported model"):
+        load_exported(tmp_path)
+    place.write_text(facts)
     whole = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(whole[:-1])
     with pytest.raises(UserError, match="is damaged"):

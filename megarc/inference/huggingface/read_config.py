@@ -145,6 +145,12 @@ class _Reader:
             raise self.wrong(
                 "layer_types", f"megarc's layers have full attention, not {', '.join(map(str, other))}"
             )
+        if self.facts.get("recent"):
+            raise self.wrong(
+                "recent",
+                "megarc exported this model with an R, and an import is causal: another model. Continue the run that "
+                "it was made from, or begin from that run with start_from",
+            )
         known = _SAYS_NOTHING | _READ | set(self.family.keys)
         for name, value in self.facts.items():
             if name not in known and value not in (None, False, [], {}):

@@ -129,6 +129,7 @@ YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "original_max_pos
     [
         {"architectures": 5},
         {"layer_types": 5},
+        {"recent": 16},
         {"layer_types": [1]},
         {"rope_parameters": "yarn"},
         {"rope_parameters": None, "rope_scaling": [1]},
@@ -145,7 +146,7 @@ YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "original_max_pos
 def test_values_of_another_kind_are_refused_by_their_key(tmp_path, llama, changes):
     facts, tensors = llama
     write(tmp_path, {**facts, **changes}, tensors)
-    with pytest.raises(UserError, match=list(changes)[-1]):
+    with pytest.raises(UserError, match=f"{list(changes)[-1]} is .*; (?!megarc does not know)"):
         read_config(tmp_path)
 
 
@@ -204,6 +205,13 @@ def test_a_missing_shard_and_a_missing_config(tmp_path):
     gone = sorted(tmp_path.glob("model-*.safetensors"))[1]
     gone.unlink()
     with pytest.raises(UserError, match=f"{gone.name} is missing"):
+        read_weights(tmp_path, read_config(tmp_path))
+
+
+def test_an_index_that_names_no_files_is_refused(tmp_path, llama):
+    write(tmp_path, *llama)
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"model.norm.weight": 3}}')
+    with pytest.raises(UserError, match="names the file 3, which is no text"):
         read_weights(tmp_path, read_config(tmp_path))
 
 
