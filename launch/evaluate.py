@@ -129,7 +129,7 @@ def asked(saved: SavedModel, arguments: argparse.Namespace) -> dict[str, dict[st
     from megarc.data import read_task
     from megarc.inference import likelihoods
     from megarc.progress import progress
-    from megarc.train import find_tokenizer, same_tokenizer
+    from megarc.train import find_tokenizer, padding_ids, same_tokenizer
 
     causal = arguments.mask == "causal"
     files = [path for path in arguments.tasks if path.endswith((".jsonl", ".json"))]
@@ -145,7 +145,10 @@ def asked(saved: SavedModel, arguments: argparse.Namespace) -> dict[str, dict[st
         total = sum(len(pair.continuation) for pair in task.pairs)
         with progress(task.name, total, unit="tokens") as bar:
             window = saved.config.window.build()
-            likely = likelihoods(saved.model, task.pairs, window, causal=causal, progress=bar.advance)
+            likely = likelihoods(
+                saved.model, task.pairs, window, causal=causal, never=padding_ids(saved, tokenizer),
+                progress=bar.advance,
+            )  # fmt: skip
         greedy = [one.greedy for one in likely]
         scores[task.name] = task.results([one.nats for one in likely], greedy)
     if others:

@@ -92,7 +92,7 @@ def generate(arguments: argparse.Namespace, tensor: TensorParallel | None) -> in
     """Answers on standard output, or in a file."""
     from megarc.corpus import load_tokenizer
     from megarc.inference import Sampling
-    from megarc.train import end_of_document, find_tokenizer, load_model, same_tokenizer
+    from megarc.train import end_of_document, find_tokenizer, load_model, padding_ids, same_tokenizer
 
     saved = load_model(arguments.run or top_run(arguments.tiers), arguments.device, tensor=tensor)
     tokenizer = load_tokenizer(arguments.tokenizer_model or find_tokenizer(saved))
@@ -104,6 +104,7 @@ def generate(arguments: argparse.Namespace, tensor: TensorParallel | None) -> in
         seed=arguments.seed,
         refresh=arguments.refresh,
         stop=None if arguments.no_stop else end_of_document(saved, tokenizer),
+        never=padding_ids(saved, tokenizer),
         min_p=arguments.min_p,
         repetition=arguments.repetition_penalty,
     )

@@ -16,7 +16,14 @@ from megarc.corpus import load_tokenizer
 from megarc.data import Pair
 from megarc.errors import UserError
 from megarc.inference import Prompt, Sampling, StopStrings, answers, likelihoods
-from megarc.train import SavedModel, end_of_document, find_tokenizer, load_model, same_tokenizer
+from megarc.train import (
+    SavedModel,
+    end_of_document,
+    find_tokenizer,
+    load_model,
+    padding_ids,
+    same_tokenizer,
+)
 
 # Before datasets is imported, which reads them once: tasks are local, nothing is fetched.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -62,6 +69,7 @@ class MegarcLM(TemplateLM):
         same_tokenizer(saved, self._tokenizer, "the tokenizer")
         self._model, self._window = saved.model, saved.config.window.build()
         self._causal, self._end = mask == "causal", end_of_document(saved, self._tokenizer)
+        self._never = padding_ids(saved, self._tokenizer)
 
     @property
     def eot_token_id(self) -> int:
@@ -98,7 +106,7 @@ class MegarcLM(TemplateLM):
             groups.setdefault(_rules(request.args[1]), []).append(number)
         found = [""] * len(requests)
         for (stops, tokens, temperature, top_p), numbers in groups.items():
-            sampling = Sampling(temperature, top_p=top_p, stop=self._end)
+            sampling = Sampling(temperature, top_p=top_p, stop=self._end, never=self._never)
             prompts = [
                 Prompt(n, "", self.tok_encode(requests[n].args[0]) or [self._end], tokens) for n in numbers
             ]
@@ -108,7 +116,7 @@ class MegarcLM(TemplateLM):
         return found
 
     def _likelihoods(self, pairs: Sequence[Pair]) -> list[Any]:
-        return likelihoods(self._model, pairs, self._window, causal=self._causal)
+        return likelihoods(self._model, pairs, self._window, causal=self._causal, never=self._never)
 
 
 def _rules(keys: dict[str, Any]) -> tuple[tuple[str, ...], int, float, float]:

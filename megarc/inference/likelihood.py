@@ -13,6 +13,7 @@ from megarc.attention import on_device
 from megarc.data import Pair, Part, parts
 from megarc.inference.decoder import windows_apart
 from megarc.inference.generate import check_prompt
+from megarc.inference.sampling import without
 from megarc.model import Transformer
 from megarc.window import Window
 
@@ -33,12 +34,14 @@ def likelihoods(
     window: Window,
     *,
     causal: bool = False,
+    never: tuple[int, ...] = (),
     progress: Callable[[int], None] | None = None,
 ) -> list[Likelihood]:
     """Of each pair's continuation: the context is R, the continuation C.
 
     Args:
         causal: under a causal mask instead; the same tokens are seen.
+        never: ids that greedy drawing leaves out, as ``Sampling.never``; they keep their part of the probability.
         progress: called with how many predicted tokens more are done.
 
     Raises:
@@ -54,7 +57,7 @@ def likelihoods(
     greedy = [True] * len(pairs)
     for some in _passes(work):
         for (number, part), (value, best) in zip(
-            some, _score(model, [part for _, part in some]), strict=True
+            some, _score(model, [part for _, part in some], never), strict=True
         ):
             nats[number].append(value)
             greedy[number] &= best
@@ -77,7 +80,7 @@ def _passes(work: Sequence[tuple[int, Part]]) -> Iterator[list[tuple[int, Part]]
         yield some
 
 
-def _score(model: Transformer, some: Sequence[Part]) -> list[tuple[float, bool]]:
+def _score(model: Transformer, some: Sequence[Part], never: tuple[int, ...]) -> list[tuple[float, bool]]:
     """Nats and greediness of each part, all of them end to end in one row."""
     lengths = [len(part.ids) - 1 for part in some]
     device = model.embedding.weight.device
@@ -97,7 +100,7 @@ def _score(model: Transformer, some: Sequence[Part]) -> list[tuple[float, bool]]
     logits = model.tensor.gather_last(logits).double()
     targets = row([one for part in some for one in part.ids[-part.scored :]])
     likely = logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(-1)
-    best = logits.argmax(-1) == targets
+    best = without(logits, never).argmax(-1) == targets
     counts = [part.scored for part in some]
     return [
         (float(one.sum()), bool(hit.all()))

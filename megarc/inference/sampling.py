@@ -83,9 +83,9 @@ def draw(
     logits = logits.float()
     bent = _bent(logits, sampling, seen)
     if sampling.temperature == 0:
-        tokens = _without(bent, sampling.never).argmax(-1)
+        tokens = without(bent, sampling.never).argmax(-1)
         return tokens, _log_probability(logits, tokens) if likely else torch.zeros_like(uniform).float()
-    allowed = _without(bent, sampling.never)
+    allowed = without(bent, sampling.never)
     top = allowed.amax(-1, keepdim=True)
     weights = (allowed - top).exp_()  # [batch, ids], in proportion to the probabilities
     total = top[:, 0] + weights.sum(-1).log()
@@ -112,7 +112,8 @@ def _bent(logits: Tensor, sampling: Sampling, seen: Tensor | None) -> Tensor:
     return bent
 
 
-def _without(logits: Tensor, never: tuple[int, ...]) -> Tensor:
+def without(logits: Tensor, never: tuple[int, ...]) -> Tensor:
+    """``logits`` [batch, ids] with -inf for the ids ``never``."""
     if not never:
         return logits
     return logits.index_fill(-1, torch.tensor(never, device=logits.device), float("-inf"))

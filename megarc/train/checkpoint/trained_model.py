@@ -156,6 +156,11 @@ def tokenizer_facts(saved: SavedModel) -> TokenizerFacts | None:
     return kept_facts(_tokenizer_folder(saved.checkpoint)) or of_corpora(saved.config.data)
 
 
+def padding_ids(saved: SavedModel, tokenizer: Vocabulary) -> tuple[int, ...]:
+    """Ids that the model has and ``tokenizer`` has not: an imported model's vocabulary may be padded."""
+    return tuple(range(tokenizer.vocabulary_size, saved.config.model.tokens))
+
+
 def end_of_document(saved: SavedModel, tokenizer: Tokenizer) -> int:
     """The token that ended documents where the model was trained, or else the tokenizer's own.
 

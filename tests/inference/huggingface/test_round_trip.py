@@ -16,8 +16,10 @@ from families import peer, saved, tokens
 from megarc.config import load
 from megarc.corpus import PackRequest, load_tokenizer, pack_and_join
 from megarc.corpus.tokenizer.train import train_tokenizer
+from megarc.data import Pair
 from megarc.errors import UserError
-from megarc.train import RunConfig, load_model
+from megarc.inference import Sampling, Writing, likelihoods, write
+from megarc.train import RunConfig, load_model, padding_ids
 
 ROOT = Path(__file__).parents[3]
 TEXT = [path.read_text() for path in sorted((ROOT / "megarc" / "model").glob("*.py"))]
@@ -152,6 +154,39 @@ def test_a_text_of_another_tokenizer_is_refused(trained):
     same_tokenizer(found, other, "the text")  # fewer tokens than the model has ids, but its own tokenizer
     with pytest.raises(UserError, match="use the tokenizer"):
         same_tokenizer(found, load_tokenizer("bytes"), "the text")
+
+
+def test_ids_without_a_token_are_never_drawn(trained, tmp_path):
+    # The model has 420 ids and its tokenizer 400 tokens: an almost random model draws every 20th beyond them.
+    _, _, folder = trained
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": f"def f{n}("}) + "\n" for n in range(6)))
+    words = ("--run", folder / "imported", "--prompts", prompts, "--tokens", 40, "--logprobs", "--no-stop")
+    for temperature in (0, 1):
+        to = tmp_path / f"{temperature}.jsonl"
+        page("generate.py", *words, "--temperature", temperature, "--to", to)
+        ids = [one for line in to.read_text().splitlines() for one in json.loads(line)["ids"]]
+        assert len(ids) == 240 and max(ids) < 400
+
+
+def test_greedy_targets_of_a_padded_vocabulary_are_greedy(trained):
+    _, _, folder = trained
+    found = load_model(folder / "imported")
+    never, window = padding_ids(found, load_tokenizer(folder / "hf")), found.config.window.build()
+    assert never == tuple(range(400, 420))
+    with torch.no_grad():  # Tied: ids 400.. become the likeliest after most tokens.
+        found.model.embedding.weight[400:420] *= 3
+    free, kept = ([Writing([place], 3) for place in range(40, 60)] for _ in range(2))
+    list(write(found.model, free, window, Sampling(temperature=0)))
+    list(write(found.model, kept, window, Sampling(temperature=0, never=never)))
+    assert max(max(one.new) for one in free) >= 400 > max(max(one.new) for one in kept)
+    pairs = [Pair(list(one.prompt), one.new) for one in kept]
+    masked = likelihoods(found.model, pairs, window, never=never)
+    assert all(one.greedy for one in masked)
+    plain = likelihoods(found.model, pairs, window)
+    assert not all(one.greedy for one in plain)
+    # The probability is the model's own, over all ids.
+    assert [one.nats for one in masked] == [one.nats for one in plain]
 
 
 def test_an_import_over_a_run_and_a_failed_one_leave_nothing(trained, tmp_path):
