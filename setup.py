@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
+LM_EVAL = "lm_eval>=0.4.13,<0.5"  # its model class is extended by an adapter of ours
 HERE = Path(__file__).resolve().parent
 DEEPSPEED = "deepspeed==0.19.8"  # pinned: checkpoints ask its optimizers where each parameter's state lies
 
@@ -79,14 +80,14 @@ setup(
         "exchange": [
             "transformers>=5.9",
             "tokenizers>=0.20",
-            "lm_eval>=0.4.13",
+            LM_EVAL,
             "gguf>=0.19",
             "accelerate>=1",
         ],
         # Tab completion: megarc completion bash
         "completion": ["shtab>=1.7"],
         # launch/evaluate.py --tasks with lm-eval's tasks
-        "lm-eval": ["lm_eval>=0.4.11,<0.5"],
+        "lm-eval": [LM_EVAL],
         # make docs
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"],
         "dev": [
@@ -103,7 +104,7 @@ setup(
             # A peer that reads what we export, and a tier below ours.
             "transformers>=5",
             # It scores our models through an adapter of ours, on tasks of its own kind.
-            "lm_eval>=0.4.11,<0.5",
+            LM_EVAL,
             # Its interpreter tests the attention kernels on a CPU. 3.9 spills 24 bytes a thread in them.
             "triton>=3.6,<3.8; platform_system == 'Linux'",
         ],

@@ -9,14 +9,12 @@ all widths at each step (as many passes), and a dense model of each width.
 
 from __future__ import annotations
 
-import argparse
-import math
 import time
 from fractions import Fraction
 from pathlib import Path
 from statistics import fmean
 
-from short_runs import BYTES, alone, done, keep
+from short_runs import BYTES, alone, done, keep, study
 from stale import mark_of
 
 from megarc.config import build
@@ -29,16 +27,7 @@ FFN, STEPS, SEEDS = 256, 600, (0, 1, 2)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--report", action="store_true", help="trains nothing")
-    parser.add_argument("--seconds", type=float, default=math.inf, help="begins no training after so long")
-    arguments = parser.parse_args()
-    if not arguments.report:
-        train_all(arguments.seconds)
-    report()
-    return 0
+    return study(__doc__, train_all, report)
 
 
 def train_all(seconds: float) -> None:

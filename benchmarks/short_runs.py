@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
+import math
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,18 @@ from megarc.atomic_write import written_atomically
 
 BYTES = {"train": ["demo/bytes/train"], "valid": ["demo/bytes/heldout"]}
 """The demo corpus as bytes: of few steps, a small vocabulary shows more than a large one."""
+
+
+def study(text: str | None, train_all: Callable[[float], None], report: Callable[[], None]) -> int:
+    """The page of a study: ``train_all`` is given the seconds after which it begins no training."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--report", action="store_true", help="trains nothing")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begins no training after so long")
+    arguments = parser.parse_args()
+    if not arguments.report:
+        train_all(arguments.seconds)
+    report()
+    return 0
 
 
 @contextmanager

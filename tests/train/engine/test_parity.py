@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.mixes import COMPARED, Mix, differences, job, mixes, run_mixes
+from support.mixes import COMPARED, VARIANTS, Mix, differences, job, mixes, run_mixes
 from support.ranks import run_jobs
 from support.runs import config, full_state, metrics, pretrain
 
@@ -161,7 +161,7 @@ def test_state_reshards_bit_for_bit(rows, runs, tmp_path):
         jobs = []
         for name, source in there.items():
             target = tmp_path / name / str(number) / "checkpoints"
-            own = {"optimizer__name": "muon", "average__decay": 0.5} if name == "muon" else {}
+            own = VARIANTS["muon"] if name == "muon" else {}
             tree = config(tmp_path / "x", 1, STEPS, **layout(mix), precision=precision, **own)
             jobs.append({"do": "resave", "config": tree, "from": str(source), "to": str(target)})
             there[name] = target / source.name
