@@ -36,7 +36,7 @@ from megarc.train import MicroBatch, RunConfig, build_engine, pretrain
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG, RESULTS = ROOT / "configs" / "demo" / "batch.yaml", ROOT / "benchmarks" / "results"
-STEPS, RATES, SEEDS = 300, (1e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2), range(3)
+STEPS, RATES, SEEDS = 300, (1e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2), range(5)
 COMMON = ["schedule.kind=cosine", "schedule.warmup=0.1 of run", "schedule.final=0.0", "batch.noise_every=0",
           "validation.every=100000 steps", "logging.every=100", "checkpoint.every=100000 steps"]  # fmt: skip
 

@@ -30,6 +30,7 @@ class Standing:
     )  # ranges of the order's samples left out on purpose
     sources: list[str] = field(default_factory=list)  # digests of the corpora
     without_update: int = 0  # of the steps, those whose update was left out
+    averaged: int = 0  # weights in the plain mean of average.last_k; 0: there is none
     losses: dict[str, Any] = field(default_factory=dict)  # the running mean by which a loss is judged
 
     @property

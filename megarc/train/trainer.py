@@ -54,6 +54,7 @@ class Trainer:
         self, resumed: Resumed, saver: Saver, gaps: Gaps, numbers: Numbers, timeline: Timeline
     ) -> Ending:
         config, groups, standing = self.config, self.engine.groups, resumed.standing
+        averaging = Averaging(config.average, standing.averaged)
 
         def standing_of(moment: Moment) -> Standing:
             return replace(
@@ -62,6 +63,7 @@ class Trainer:
                 samples=moment.samples,
                 skipped=[list(one) for one in gaps.ranges],
                 without_update=moment.skipped,
+                averaged=averaging.taken,
                 losses=asdict(numbers.running),
                 # Again, for what an earlier megarc began.
                 order=self.stream.order,
@@ -81,7 +83,7 @@ class Trainer:
 
         observers: list[Observer] = [
             numbers,
-            Averaging(config.average),
+            averaging,
             noise,
             *self._against_damage(timeline),
             stragglers,

@@ -13,6 +13,7 @@ from megarc.science import MAKERS, PointerChase
 from megarc.train import RunConfig, open_heldout, open_train, resolve
 from megarc.train.checkpoint import Level, Saver, Standing
 from megarc.train.engine.build import build_engine
+from megarc.train.loop import Averaging, Moment
 from megarc.train.loop.feed import steps
 from megarc.train.metrics.heldout_loss import heldout_losses
 from megarc.train.schedule import Timeline
@@ -82,10 +83,11 @@ def take_steps(config: RunConfig, groups: Groups, count: int, folder: Path) -> N
         total=count,
     )
     done, sent = [], count_sent(groups)
+    averaging = Averaging(config.average, 0)
+    averaging.start(engine, Moment(0, count, 0))
     for number, micro_batches in enumerate(feed):
         done.append(engine.step(micro_batches, rate(number)))
-        if engine.average is not None:
-            engine.average.update(config.average.share(number + 1, count), done[-1].bad)
+        averaging.after_step(engine, Moment(number + 1, count, batches.samples_before(number + 1)), done[-1])
     heldout = heldout.held_out(batches.samples_before(count) - 1)  # with the last step's window
     numbers = {
         "loss": [float(one.loss) for one in done],

@@ -36,12 +36,15 @@ class AverageConfig(Config):
         """Whether an average is kept."""
         return self.decay is not None or self.last_k is not None
 
-    def share(self, step: int, total: int) -> float:
-        """What of the weights after step ``step`` = 1, 2, .. of ``total`` goes into the average; the rest of it stays.
+    def share(self, step: int) -> float:
+        """What of the weights after step ``step`` = 1, 2, .. goes into an exponential average; the rest of it stays.
 
-        An exponential average begins with the weights: its decay is at most (1 + step) / (10 + step).
+        It begins with the weights: its decay is at most (1 + step) / (10 + step).
         """
-        if self.decay is not None:
-            return 1 - min(self.decay, (1 + step) / (10 + step))
+        assert self.decay is not None
+        return 1 - min(self.decay, (1 + step) / (10 + step))
+
+    def first(self, total: int) -> int:
+        """The first step of ``total`` whose weights a plain mean takes in."""
         assert self.last_k is not None
-        return 1 / max(1, step - max(0, total - self.last_k))
+        return max(1, total - self.last_k + 1)

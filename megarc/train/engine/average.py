@@ -27,11 +27,17 @@ class Average:
             engine.optimizer.state[flat][NAME] = flat.detach().to(torch.float32, copy=True)
 
     @torch.no_grad()
-    def update(self, share: float, bad: Tensor) -> None:
-        """Takes ``share`` of today's weights in, or nothing where the step was ``bad``, a scalar."""
-        weight = torch.where(bad, 0.0, share)
+    def update(self, share: Tensor, bad: Tensor) -> None:
+        """Takes ``share`` of today's weights in, or nothing where the step was ``bad``; both are scalars."""
+        weight = torch.where(bad, 0.0, share.to(bad.device))
         for flat, average in self._both():
             average.lerp_(flat, weight.to(average.device))
+
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Makes it today's weights."""
+        for flat, average in self._both():
+            average.copy_(flat)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

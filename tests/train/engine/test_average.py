@@ -1,5 +1,7 @@
 """The average of weights is what a brute-force mean over the run's steps gives, in checkpoints and held-out losses."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from support.runs import config, full_state, metrics
@@ -11,6 +13,7 @@ from megarc.rank_environment import ALONE
 from megarc.science import MAKERS
 from megarc.train import Observer, RunConfig, find_checkpoint, full_masters, pretrain
 from megarc.train.config import AverageConfig
+from megarc.train.loop import Averaging, Moment
 
 STEPS, LAST = 6, 3
 
@@ -72,21 +75,13 @@ def test_equals_a_brute_force_mean_and_leaves_the_run_alone(groups, plain, tmp_p
     assert all(torch.equal(values, after[part]) for part, values in before.items()), "the swap left a trace"
 
 
-def test_the_last_k_of_a_shorter_run_are_all_its_steps():
-    """Its start, which no step made, has no part in them."""
-    keys, mean = AverageConfig(last_k=100), -50.0
-    for step in range(1, STEPS + 1):
-        mean += keys.share(step, STEPS) * (step - mean)
-    assert mean == pytest.approx(sum(range(1, STEPS + 1)) / STEPS)
-
-
 def test_it_is_scored_as_a_model_of_its_own_and_a_bad_step_is_not_taken_in(groups, tmp_path):
     class Scored(Observer):
         def stop(self, engine, moment, ending):
             with engine.average.in_place():
                 self.values = {name: p.detach().flatten().clone() for name, p, _ in engine.parameters()}
             before = [average.clone() for _, average in engine.average._both()]
-            engine.average.update(0.5, torch.tensor(True))
+            engine.average.update(torch.tensor(0.5), torch.tensor(True))
             after = [average for _, average in engine.average._both()]
             self.same = all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
@@ -114,3 +109,40 @@ def test_a_resumed_run_that_asks_for_one_begins_it_with_its_weights(groups, plai
     for name, values in full_masters(find_checkpoint(plain), average=True):
         there, then = (weights[name] for weights in tape.weights)
         torch.testing.assert_close(values, decay * there + (1 - decay) * then, rtol=1e-6, atol=1e-7)
+
+
+def test_a_mean_that_a_resume_begins_weighs_all_its_steps_alike(groups, plain):
+    """Of a checkpoint's own weights and those after it, also where it is resumed again."""
+    begun, seen = find_checkpoint(plain).standing.step, None
+    for steps in (1, 2, 3):
+        tape = Tape()
+        tree = config(plain, 0, begun + steps, average={"last_k": 100})
+        pretrain(build(RunConfig, tree, "test"), groups, MAKERS, watch=[tape])
+        seen = [*(seen or tape.weights[:1]), *tape.weights[1:]]
+        for name, values in full_masters(find_checkpoint(plain), average=True):
+            mean = torch.stack([weights[name] for weights in seen]).mean(0)
+            torch.testing.assert_close(values, mean, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("bad", [{1}, {1, 2}, {4}, {3, 5}], ids=str)
+@pytest.mark.parametrize("last", [3, 100])
+def test_a_skipped_step_leaves_the_others_equal_weights(bad, last):
+    total = 6
+    found = SimpleNamespace(weights=-50.0, mean=torch.tensor(-50.0))
+
+    def update(share, left_out):
+        found.mean = torch.where(left_out, found.mean, found.mean.lerp(torch.tensor(found.weights), share))
+
+    engine = SimpleNamespace(
+        average=SimpleNamespace(update=update), groups=SimpleNamespace(device=torch.device("cpu"))
+    )
+    averaging = Averaging(AverageConfig(last_k=last), 0)
+    averaging.start(engine, Moment(0, total, 0))
+    for step in range(1, total + 1):
+        found.weights = found.weights if step in bad else float(step)
+        averaging.after_step(
+            engine, Moment(step, total, 8 * step), SimpleNamespace(bad=torch.tensor(step in bad))
+        )
+    taken = [step for step in range(max(1, total - last + 1), total + 1) if step not in bad]
+    assert float(found.mean) == pytest.approx(sum(taken) / len(taken))
+    assert averaging.taken == len(taken)
