@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import _needs  # noqa: F401  (ends where the packages are not there)
 
 from megarc.command import examples
+from megarc.command_line import widths
 from megarc.errors import UserError, run_script
 from megarc.paths import user_path
 
@@ -24,6 +26,8 @@ EXAMPLES = """examples:
   python launch/evaluate.py --run runs/mine --corpus corpora/heldout
   python launch/evaluate.py --run runs/a --run runs/b --corpus corpora/heldout --tokens 100000 --json s.json
   python launch/evaluate.py --run runs/mine/checkpoints/step-000001000 --corpus corpora/heldout --stride 64
+  python launch/evaluate.py --run runs/mine --corpus corpora/heldout --average
+  python launch/evaluate.py --run runs/nested --corpus corpora/heldout --width 1 --width 1/2 --width 1/4
   python launch/evaluate.py --run runs/mine --corpus corpora/heldout --recent 0,8,64
   python launch/evaluate.py --run runs/mine --corpus corpora/transcripts --segments
   python launch/evaluate.py --run runs/pairs --corpus corpora/pairs --answers --recent 0
@@ -60,12 +64,11 @@ def main() -> int:
     if arguments.corpus is None:
         raise UserError("nothing to score; give --corpus P, or --tasks FILE")
     from megarc.corpus import IndexedCorpus
-    from megarc.train import load_model
 
     corpus = IndexedCorpus(arguments.corpus)
     stacks = {str(path): open_live(path, corpus, arguments.device) for path in arguments.tiers}
     models = {name: stack.top for name, stack in stacks.items()}
-    models |= {str(path): load_model(path, arguments.device) for path in arguments.run}
+    models |= dict(single_models(arguments))
     if not models:
         raise UserError("nothing to score; give --run or --tiers")
     if arguments.answers:
@@ -100,7 +103,6 @@ def main() -> int:
 def ask_all(arguments: argparse.Namespace) -> int:
     """Each run's scores on the tasks."""
     from megarc.report import table
-    from megarc.train import load_model
 
     if arguments.tiers or arguments.segments or arguments.answers or arguments.recent or arguments.corpus:
         raise UserError(
@@ -109,11 +111,10 @@ def ask_all(arguments: argparse.Namespace) -> int:
     if not arguments.run:
         raise UserError("no model to ask; give --run")
     found, rows = {}, []
-    for path in arguments.run:
-        saved = load_model(path, arguments.device)
-        found[str(path)] = scores = asked(saved, arguments)
+    for run, saved in single_models(arguments):
+        found[run] = scores = asked(saved, arguments)
         rows += [
-            [path, name, what, f"{value:.4f}"]
+            [run, name, what, f"{value:.4f}"]
             for name, values in scores.items()
             for what, value in values.items()
         ]
@@ -121,6 +122,22 @@ def ask_all(arguments: argparse.Namespace) -> int:
     if arguments.json:
         save(arguments.json, {"as": arguments.mask, "scores": found})
     return 0
+
+
+def single_models(arguments: argparse.Namespace) -> Iterator[tuple[str, SavedModel]]:
+    """Each run's model by a name, once for each width that is asked for; in memory when it is asked for."""
+    from megarc.train import load_model
+
+    if not arguments.run and (arguments.average or arguments.width):
+        raise UserError("--average and --width choose weights of a run; give --run")
+    average = " average" if arguments.average else ""
+    for path in arguments.run:
+        for width in arguments.width or [None]:
+            part = "" if width is None else " width " + ",".join(map(str, width))
+            yield (
+                f"{path}{average}{part}",
+                load_model(path, arguments.device, average=arguments.average, widths=width),
+            )
 
 
 def asked(saved: SavedModel, arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
@@ -440,6 +457,16 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         help="folder of a stack of tiers; again for more",
+    )
+    parser.add_argument(
+        "--average", action="store_true", help="the runs' averaged weights (average.decay, .last_k)"
+    )
+    parser.add_argument(
+        "--width",
+        type=widths,
+        action="append",
+        metavar="W[,W]",
+        help="of nested models, or one for each layer; again for more (the widest)",
     )
     parser.add_argument("--corpus", type=user_path, metavar="P", help="prefix of P.bin, P.idx, P.json")
     parser.add_argument(

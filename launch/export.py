@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
-from fractions import Fraction
 
 import _needs  # noqa: F401  (ends where the packages are not there)
 
 from megarc.command import examples
+from megarc.command_line import widths
 from megarc.errors import run_script
 from megarc.paths import user_path
 
@@ -93,13 +93,6 @@ def gigabytes(text: str) -> float:
     if not 0 < found < math.inf:
         raise argparse.ArgumentTypeError(f"'{text}' is no size of a file; write 5 or 0.5, for instance")
     return found
-
-
-def widths(text: str) -> list[Fraction]:
-    try:
-        return [Fraction(part) for part in text.split(",")]
-    except (ValueError, ZeroDivisionError):
-        raise argparse.ArgumentTypeError(f"'{text}' is no width; write 1/4, for instance") from None
 
 
 if __name__ == "__main__":

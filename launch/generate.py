@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import _needs  # noqa: F401  (ends where the packages are not there)
 
 from megarc.command import examples
+from megarc.command_line import widths
 from megarc.errors import UserError, run_script
 from megarc.interpreter.options import add_interpreter_options, open_interpreters
 from megarc.paths import user_path
@@ -82,6 +83,8 @@ def check(arguments: argparse.Namespace) -> None:
                 raise UserError(f"--{name} goes with one model without an interpreter; leave it out")
     if (arguments.to or arguments.logprobs) and not arguments.prompts:
         raise UserError("--to and --logprobs go with --prompts FILE; give that")
+    if arguments.tiers and (arguments.average or arguments.width):
+        raise UserError("--average and --width go with one model; give --run, not --tiers")
     if arguments.tiers and arguments.prompts:
         raise UserError("--prompts goes with one model; give --run, not --tiers")
     if arguments.tiers and arguments.repetition_penalty != 1:
@@ -94,7 +97,13 @@ def generate(arguments: argparse.Namespace, tensor: TensorParallel | None) -> in
     from megarc.inference import Sampling
     from megarc.train import end_of_document, find_tokenizer, load_model, padding_ids, same_tokenizer
 
-    saved = load_model(arguments.run or top_run(arguments.tiers), arguments.device, tensor=tensor)
+    saved = load_model(
+        arguments.run or top_run(arguments.tiers),
+        arguments.device,
+        tensor=tensor,
+        average=arguments.average,
+        widths=arguments.width,
+    )
     tokenizer = load_tokenizer(arguments.tokenizer_model or find_tokenizer(saved))
     same_tokenizer(saved, tokenizer, "the tokenizer")
     sampling = Sampling(
@@ -319,6 +328,12 @@ def parser() -> argparse.ArgumentParser:
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--run", type=user_path, help="run folder, or a checkpoint in it")
     model.add_argument("--tiers", type=user_path, help="folder of a stack of tiers, or its YAML file")
+    parser.add_argument(
+        "--average", action="store_true", help="with the run's averaged weights (average.decay, .last_k)"
+    )
+    parser.add_argument(
+        "--width", type=widths, metavar="W[,W]", help="of a nested model, or one for each layer (the widest)"
+    )
     prompt = parser.add_mutually_exclusive_group(required=True)
     prompt.add_argument("--prompt", help="text to continue; - reads standard input")
     prompt.add_argument("--prompt-file", type=user_path, metavar="FILE", help="a file with that text")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import NoReturn
 
 from megarc.errors import UserError
@@ -19,6 +20,14 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
     if unknown:
         refuse(parser, unknown)
     return arguments
+
+
+def widths(text: str) -> list[Fraction]:
+    """Of nested feed-forwards: one for all layers (``1/4``), or one for each (``1/4,1/2``); an argument's type."""
+    try:
+        return [Fraction(part) for part in text.split(",")]
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"'{text}' is no width; write 1/4, for instance") from None
 
 
 def refuse(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> NoReturn:

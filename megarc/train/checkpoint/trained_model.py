@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +14,7 @@ from megarc.config import WORKING_FOLDER, build, found_again
 from megarc.corpus import Tokenizer, TokenizerFacts, find_tokenizer_file
 from megarc.data import WindowConfig
 from megarc.errors import UserError
-from megarc.model import Transformer, record_of, splits
+from megarc.model import Transformer, narrowed, record_of, splits
 from megarc.parallel import TensorParallel
 from megarc.train.checkpoint.layout import MANIFEST, Checkpoint, latest, open_checkpoint
 from megarc.train.checkpoint.load import full_masters
@@ -67,14 +69,20 @@ def load_model(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     tensor: TensorParallel | None = None,
+    *,
+    average: bool = False,
+    widths: Sequence[Fraction] | None = None,
 ) -> SavedModel:
     """The model of ``find_checkpoint(path)``.
 
     Args:
         tensor: this rank's place among those that the model is split over; None: it is whole.
+        average: with the weights that the run averaged.
+        widths: cut out of a nested model, one for all layers or one for each; None: it is whole.
 
     Raises:
-        UserError: as that does, or where ``device`` is not there, or the model cannot be split so.
+        UserError: as that does, or where ``device`` is not there, the model cannot be split so, the run kept no
+            average, or the model does not have this width.
     """
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise UserError("device cuda is asked for, but torch sees no GPU here; use cpu")
@@ -82,6 +90,11 @@ def load_model(
     config = run_config(found)
     if config.window.stages:
         config = _as_it_stood(config, found.standing.samples)
+    parameters = full_masters(found, average=average)
+    if widths is not None:
+        narrow, cut = narrowed(config.model, widths)
+        config = config.model_copy(update={"model": narrow})
+        parameters = ((name, cut(name, values)) for name, values in parameters)
     for split in splits(config.model) if tensor is not None else []:
         if tensor is not None and not split.fits(tensor.size):
             raise UserError(
@@ -89,7 +102,7 @@ def load_model(
             )
     model = Transformer(config.model, tensor=tensor)
     with torch.no_grad():
-        for name, values in full_masters(found):
+        for name, values in parameters:
             parameter = model.get_parameter(name)
             parameter.copy_(_own_part(parameter, values))
     return SavedModel(model.to(device, dtype).eval(), config, found.standing, found.folder)
