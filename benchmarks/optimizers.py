@@ -5,9 +5,11 @@
     python benchmarks/optimizers.py --minutes 5       stops after so long; the next call goes on
     python benchmarks/optimizers.py --speed           the time of a step of each optimizer, in turn in one process
 
-Rules: the model and batch of configs/demo/batch.yaml, one grid of peak learning rates for every arm on seed 0, then
-the best of each on all seeds. An arm that is shorter has a whole schedule of its own, from warm-up to its end. Every
-run is a line of benchmarks/results/optimizers.jsonl; a run that stands there is not made again.
+Rules: the model and batch of configs/demo/batch.yaml; one grid for every arm on seed 0, of peak learning rates by
+multipliers of the hidden matrices' rate, then the best of each on all seeds. The multiplier is part of the grid because
+Muon gives the embeddings a rate of their own, and AdamW with one rate for all is no tuned baseline. An arm that is
+shorter has a whole schedule of its own, from warm-up to its end. Every run is a line of
+benchmarks/results/optimizers.jsonl; a run that stands there is not made again.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ from megarc.train import MicroBatch, RunConfig, build_engine, pretrain
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG, RESULTS = ROOT / "configs" / "demo" / "batch.yaml", ROOT / "benchmarks" / "results"
-STEPS, RATES, SEEDS = 300, (1e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2), range(5)
+STEPS, SEEDS = 300, range(5)
+RATES, HIDDEN = (4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2), (1.0, 0.25, 0.1)
 COMMON = ["schedule.kind=cosine", "schedule.warmup=0.1 of run", "schedule.final=0.0", "batch.noise_every=0",
           "validation.every=100000 steps", "logging.every=100", "checkpoint.every=100000 steps"]  # fmt: skip
 
@@ -67,6 +70,8 @@ class Run(NamedTuple):
 
     arm: str
     rate: float
+    hidden: float
+    """Multiplies the rate of the hidden matrices."""
     seed: int
 
 
@@ -104,7 +109,7 @@ def campaign(groups: Groups, until: float) -> None:
         raise UserError("demo/text/train.bin is not there: run make demo, which makes the corpus first")
     while (run := next(missing(results()), None)) is not None and time.monotonic() < until:
         begun = time.process_time()
-        found = {"arm": run.arm, "rate": run.rate, "seed": run.seed, **trained(run, groups)}
+        found = {**run._asdict(), **trained(run, groups)}
         found["cpu_seconds"] = round(time.process_time() - begun, 1)
         with (RESULTS / "optimizers.jsonl").open("a") as file:
             file.write(json.dumps(found) + "\n")
@@ -114,11 +119,11 @@ def campaign(groups: Groups, until: float) -> None:
 def missing(done: dict[Run, dict[str, Any]]) -> Iterator[Run]:
     """Runs still to be made: first the grids, then all seeds of each arm's best."""
     tuned = sorted(set(TUNED.values()))
-    grid = [Run(arm, rate, 0) for arm in tuned for rate in RATES]
+    grid = [Run(arm, rate, hidden, 0) for arm in tuned for hidden in HIDDEN for rate in RATES]
     yield from (run for run in grid if run not in done)
     if all(run in done for run in grid):
-        best = {arm: best_rate(done, arm) for arm in tuned}
-        finals = [Run(arm, best[TUNED[arm]], seed) for seed in SEEDS for arm in ARMS]
+        best = {arm: best_of(done, arm) for arm in tuned}
+        finals = [best[TUNED[arm]]._replace(arm=arm, seed=seed) for seed in SEEDS for arm in ARMS]
         yield from (run for run in finals if run not in done)
 
 
@@ -127,7 +132,8 @@ def trained(run: Run, groups: Groups) -> dict[str, Any]:
     arm = ARMS[run.arm]
     with tempfile.TemporaryDirectory() as scratch:
         samples = round(STEPS * arm.share) * 16
-        keys = [*COMMON, *arm.keys, f"length={samples} samples", f"optimizer.lr={run.rate}", f"seed={run.seed}",
+        keys = [*COMMON, *arm.keys, f"length={samples} samples", f"optimizer.lr={run.rate}",
+                f"optimizer.rates.hidden={run.hidden}", f"seed={run.seed}",
                 f"folder={scratch}/run"]  # fmt: skip
         pretrain(load(RunConfig, CONFIG, keys), groups, MAKERS)
         lines = [
@@ -143,13 +149,13 @@ def results() -> dict[Run, dict[str, Any]]:
     """What stands in the file."""
     file = RESULTS / "optimizers.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    return {Run(line["arm"], line["rate"], line["seed"]): line for line in lines}
+    return {Run(*(line[name] for name in Run._fields)): line for line in lines}
 
 
-def best_rate(done: dict[Run, dict[str, Any]], arm: str) -> float:
-    """The best of those that were tried."""
-    tried = {rate: done[Run(arm, rate, 0)]["heldout"] for rate in RATES if Run(arm, rate, 0) in done}
-    return min(tried, key=lambda rate: tried[rate])
+def best_of(done: dict[Run, dict[str, Any]], arm: str) -> Run:
+    """The best of the arm's grid, of those that were tried."""
+    tried = [run for run in done if run.arm == arm and run.seed == 0]
+    return min(tried, key=lambda run: done[run]["heldout"])
 
 
 def report(done: dict[Run, dict[str, Any]]) -> str:
@@ -158,20 +164,23 @@ def report(done: dict[Run, dict[str, Any]]) -> str:
     grid = [
         [
             arm,
+            f"{hidden:g}",
             *(
-                f"{done[Run(arm, rate, 0)]['heldout']:.4f}" if Run(arm, rate, 0) in done else "-"
+                f"{done[run]['heldout']:.4f}" if (run := Run(arm, rate, hidden, 0)) in done else "-"
                 for rate in RATES
             ),
         ]
         for arm in tuned
+        for hidden in HIDDEN
     ]
-    shown = [table(["held-out nats, seed 0, lr", *(f"{rate:g}" for rate in RATES)], grid, markdown=True)]
+    head = ["held-out nats, seed 0", "hidden rate x", *(f"lr {rate:g}" for rate in RATES)]
+    shown = [table(head, grid, markdown=True)]
     if left := len(list(missing(done))):
         shown.append(
             f"{left} runs of this stage of the campaign are still to be made: the table below is of the rest."
         )
-    if all(any(Run(arm, rate, 0) in done for rate in RATES) for arm in tuned):
-        shown.append(finals(done, {arm: best_rate(done, arm) for arm in tuned}))
+    if all(any(run.arm == arm for run in done) for arm in tuned):
+        shown.append(finals(done, {arm: best_of(done, arm) for arm in tuned}))
     speed_file = RESULTS / "optimizers_speed.json"
     if speed_file.exists():
         found = json.loads(speed_file.read_text())
@@ -184,22 +193,29 @@ def report(done: dict[Run, dict[str, Any]]) -> str:
     return "\n\n".join(f"{mark}\n\n{one}" if one.startswith("|") else one for one in shown)
 
 
-def finals(done: dict[Run, dict[str, Any]], best: dict[str, float]) -> str:
+def finals(done: dict[Run, dict[str, Any]], best: dict[str, Run]) -> str:
     rows = []
     for arm in ARMS:
-        found = {
-            run.seed: line for run, line in done.items() if run.arm == arm and run.rate == best[TUNED[arm]]
-        }
+        own, base_run = best[TUNED[arm]]._replace(arm=arm), best["adamw"]
+        found = {run.seed: line for run, line in done.items() if run == own._replace(seed=run.seed)}
         if not found:
             continue
         losses = [line["heldout"] for line in found.values()]
-        base = {seed: done.get(Run("adamw", best["adamw"], seed)) for seed in found}
+        base = {seed: done.get(base_run._replace(seed=seed)) for seed in found}
         gains = [line["heldout"] - other["heldout"] for seed, line in found.items() if (other := base[seed])]
         steps = next(iter(found.values()))["steps"]
         spread = statistics.stdev(gains) if len(gains) > 1 else 0.0
-        rows.append([arm, f"{best[TUNED[arm]]:g}", str(steps), f"{statistics.mean(losses):.4f}",
+        rows.append([arm, f"{own.rate:g}", f"{own.hidden:g}", str(steps), f"{statistics.mean(losses):.4f}",
                      f"{statistics.mean(gains):+.4f} ± {spread:.4f}" if gains else "-", str(len(losses))])  # fmt: skip
-    head = ["arm", "lr", "steps", "held-out nats, mean", "minus adamw, paired by seed", "seeds"]
+    head = [
+        "arm",
+        "lr",
+        "hidden rate x",
+        "steps",
+        "held-out nats, mean",
+        "minus adamw, paired by seed",
+        "seeds",
+    ]
     return table(head, rows, markdown=True)
 
 
