@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from fractions import Fraction
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 
 from short_runs import BYTES, alone, done, keep, study
 from stale import mark_of
@@ -86,8 +86,8 @@ def report() -> None:
         cells = []
         for arm in (f"dense {width}", "drawn", "all"):
             values = [known[f"{arm}/{seed}"][width] for seed in SEEDS if f"{arm}/{seed}" in known]
-            spread = f" ± {(max(values) - min(values)) / 2:.3f}" if len(values) > 1 else ""
-            cells.append(f"{fmean(values):.3f}{spread}" if values else "-")
+            error = f" ± {stdev(values) / len(values) ** 0.5:.3f}" if len(values) > 1 else ""
+            cells.append(f"{fmean(values):.3f}{error}" if values else "-")
         rows.append([width, *cells])
     print(mark_of("benchmarks/nested.py"))
     columns = ["width", "trained alone", "nested, one drawn a step", "nested, all at each step"]

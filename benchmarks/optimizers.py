@@ -39,29 +39,45 @@ from megarc.train import MicroBatch, RunConfig, build_engine, pretrain
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG, RESULTS = ROOT / "configs" / "demo" / "batch.yaml", ROOT / "benchmarks" / "results"
 STEPS, SEEDS = 300, range(5)
-RATES, HIDDEN = (4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2), (1.0, 0.25, 0.1)
+RATES, HIDDEN = (4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2), (1.0, 0.25, 0.1, 0.03)
 COMMON = ["schedule.kind=cosine", "schedule.warmup=0.1 of run", "schedule.final=0.0", "batch.noise_every=0",
           "validation.every=100000 steps", "logging.every=100", "checkpoint.every=100000 steps"]  # fmt: skip
 
 
+PICTURE = ROOT / "docs" / "pictures" / "optimizers.png"
 PAGE, MARK = ROOT / "docs" / "optimizers.md", "<!-- below: python benchmarks/optimizers.py -->\n"
 
 
 class Arm(NamedTuple):
-    """A way to train: keys over the configuration, and the share of the samples that it takes."""
+    """A way to train.
+
+    Attributes:
+        keys: over the configuration.
+        share: of the samples that it takes.
+        batch: samples of its first steps; its learning rate is in proportion to the root.
+        against: the arm that it is compared with, seed by seed.
+    """
 
     keys: list[str]
     share: float = 1.0
+    batch: int = 16
+    against: str = "adamw"
 
 
 MUON = ["optimizer.name=muon"]
+ROWS = [*MUON, "optimizer.muon.equal_rows=true"]
 ARMS = {
     "adamw": Arm([]),
     "muon": Arm(MUON),
     "muon, 0.75 of the steps": Arm(MUON, 0.75),
     "muon, 0.6 of the steps": Arm(MUON, 0.6),
+    "muon, equal rows": Arm(ROWS),
+    "muon, equal rows, 0.75 of the steps": Arm(ROWS, 0.75),
+    "muon, equal rows, 0.6 of the steps": Arm(ROWS, 0.6),
+    "adamw, batch 4": Arm([], batch=4),
+    "adamw, batch 4, seesaw": Arm(["batch.rate=seesaw"], batch=4, against="adamw, batch 4"),
 }
-TUNED = {name: "muon" if name.startswith("muon") else "adamw" for name in ARMS}
+TUNED = {name: name.split(",")[0] for name in ARMS}
 """Whose best learning rate an arm takes: those that are tuned take their own."""
 
 
@@ -82,6 +98,7 @@ def main() -> int:
     parser.add_argument(
         "--minutes", type=float, default=1e9, help="stop after so many; the next call goes on"
     )
+    parser.add_argument("--only", default="", metavar="ARM", help="runs of this arm alone")
     parser.add_argument("--speed", action="store_true", help="time steps instead")
     parser.add_argument("--only-write", action="store_true", help="the table from what is there")
     arguments = parser.parse_args()
@@ -93,7 +110,7 @@ def main() -> int:
         if arguments.speed:
             speed(groups)
         else:
-            campaign(groups, until)
+            campaign(groups, until, arguments.only)
         disconnect()
     text = report(results())
     above = PAGE.read_text(encoding="utf-8").split(MARK)[0]
@@ -103,11 +120,14 @@ def main() -> int:
     return 0
 
 
-def campaign(groups: Groups, until: float) -> None:
-    """The runs that have no line yet, until the time is over."""
+def campaign(groups: Groups, until: float, only: str) -> None:
+    """The runs that have no line yet, until the time is over; of one arm where ``only`` names it."""
     if not (ROOT / "demo" / "text" / "train.bin").exists():
         raise UserError("demo/text/train.bin is not there: run make demo, which makes the corpus first")
-    while (run := next(missing(results()), None)) is not None and time.monotonic() < until:
+    while time.monotonic() < until:
+        left = (run for run in missing(results()) if only in ("", run.arm))
+        if (run := next(left, None)) is None:
+            return
         begun = time.process_time()
         found = {**run._asdict(), **trained(run, groups)}
         found["cpu_seconds"] = round(time.process_time() - begun, 1)
@@ -132,7 +152,8 @@ def trained(run: Run, groups: Groups) -> dict[str, Any]:
     arm = ARMS[run.arm]
     with tempfile.TemporaryDirectory() as scratch:
         samples = round(STEPS * arm.share) * 16
-        keys = [*COMMON, *arm.keys, f"length={samples} samples", f"optimizer.lr={run.rate}",
+        rate = run.rate * (arm.batch / 16) ** 0.5
+        keys = [*COMMON, *arm.keys, f"length={samples} samples", f"batch.size={arm.batch}", f"optimizer.lr={rate}",
                 f"optimizer.rates.hidden={run.hidden}", f"seed={run.seed}",
                 f"folder={scratch}/run"]  # fmt: skip
         pretrain(load(RunConfig, CONFIG, keys), groups, MAKERS)
@@ -181,13 +202,14 @@ def report(done: dict[Run, dict[str, Any]]) -> str:
         )
     if all(any(run.arm == arm for run in done) for arm in tuned):
         shown.append(finals(done, {arm: best_of(done, arm) for arm in tuned}))
+        draw(done)
     speed_file = RESULTS / "optimizers_speed.json"
     if speed_file.exists():
         found = json.loads(speed_file.read_text())
         shown.append(
             f"A step of `configs/demo/text.yaml` takes {found['adamw']:.0f} ms of CPU time with AdamW and "
-            f"{found['muon']:.0f} ms with Muon, the median ratio of blocks in turn is {found['ratio']:.2f} "
-            "(`python benchmarks/optimizers.py --speed`)."
+            f"{found['muon']:.0f} ms with Muon; the median ratio of blocks in turn is {found['ratio']:.2f}, and "
+            f"{found['ratio of equal rows']:.2f} with equal rows (`python benchmarks/optimizers.py --speed`)."
         )
     mark = mark_of("benchmarks/optimizers.py")
     return "\n\n".join(f"{mark}\n\n{one}" if one.startswith("|") else one for one in shown)
@@ -195,28 +217,61 @@ def report(done: dict[Run, dict[str, Any]]) -> str:
 
 def finals(done: dict[Run, dict[str, Any]], best: dict[str, Run]) -> str:
     rows = []
-    for arm in ARMS:
-        own, base_run = best[TUNED[arm]]._replace(arm=arm), best["adamw"]
-        found = {run.seed: line for run, line in done.items() if run == own._replace(seed=run.seed)}
-        if not found:
+    for name, arm in ARMS.items():
+        own, base = (of_arm(done, best, one) for one in (name, arm.against))
+        if not own:
             continue
-        losses = [line["heldout"] for line in found.values()]
-        base = {seed: done.get(base_run._replace(seed=seed)) for seed in found}
-        gains = [line["heldout"] - other["heldout"] for seed, line in found.items() if (other := base[seed])]
-        steps = next(iter(found.values()))["steps"]
-        spread = statistics.stdev(gains) if len(gains) > 1 else 0.0
-        rows.append([arm, f"{own.rate:g}", f"{own.hidden:g}", str(steps), f"{statistics.mean(losses):.4f}",
-                     f"{statistics.mean(gains):+.4f} ± {spread:.4f}" if gains else "-", str(len(losses))])  # fmt: skip
-    head = [
-        "arm",
-        "lr",
-        "hidden rate x",
-        "steps",
-        "held-out nats, mean",
-        "minus adamw, paired by seed",
-        "seeds",
-    ]
+        run, steps = best[TUNED[name]], next(iter(own.values()))["steps"]
+        gains = [line["heldout"] - base[seed]["heldout"] for seed, line in own.items() if seed in base]
+        rows.append([name, f"{run.rate * (arm.batch / 16) ** 0.5:g}", f"{run.hidden:g}", str(steps),
+                     mean_of([line["heldout"] for line in own.values()], ".4f"),
+                     "" if name == arm.against else f"{mean_of(gains, '+.4f')} to {arm.against}",
+                     str(len(own))])  # fmt: skip
+    head = ["arm", "lr", "hidden rate x", "steps", "held-out nats", "difference, paired by seed", "seeds"]
     return table(head, rows, markdown=True)
+
+
+def of_arm(done: dict[Run, dict[str, Any]], best: dict[str, Run], arm: str) -> dict[int, dict[str, Any]]:
+    """Its runs at the rates that it takes, by seed."""
+    wanted = best[TUNED[arm]]._replace(arm=arm)
+    return {run.seed: line for run, line in done.items() if run == wanted._replace(seed=run.seed)}
+
+
+def mean_of(values: list[float], form: str) -> str:
+    """The mean, and its standard error."""
+    if len(values) < 2:
+        return f"{values[0]:{form}}" if values else "-"
+    return f"{statistics.mean(values):{form}} ± {statistics.stdev(values) / len(values) ** 0.5:.4f}"
+
+
+def draw(done: dict[Run, dict[str, Any]]) -> None:
+    """Held-out losses over learning rates, and over steps."""
+    from megarc.report.style import PALETTE, new_figure, plain_axes, save
+
+    figure = new_figure(10, 4.2)
+    left, right = figure.subplots(1, 2)
+    for colour, tuned in zip(PALETTE, ("adamw", "muon"), strict=False):
+        for line, hidden in zip(("-", "--", ":", "-."), HIDDEN, strict=True):
+            points = [
+                (rate, done[run]["heldout"]) for rate in RATES if (run := Run(tuned, rate, hidden, 0)) in done
+            ]
+            if points:
+                left.plot(*zip(*points, strict=True), line, color=colour, marker="o", markersize=3,
+                          label=f"{tuned}, hidden x {hidden:g}")  # fmt: skip
+    best = {arm: best_of(done, arm) for arm in ("adamw", "muon")}
+    for colour, group in zip(PALETTE, ("adamw", "muon", "muon, equal rows"), strict=False):
+        names = [name for name in ARMS if name == group or name.startswith(f"{group}, 0.")]
+        found = [line for name in names for line in of_arm(done, best, name).values()]
+        losses = [line["heldout"] for line in found]
+        right.plot([line["steps"] for line in found], losses, "o", color=colour, markersize=4, label=group)
+        if group == "adamw" and found:
+            right.axhline(statistics.mean(losses), color=colour, linewidth=1)
+    plain_axes(left, "rates, seed 0", "learning rate", "held-out nats / token")
+    plain_axes(right, "each at its best rates, a point for each seed", "steps", "held-out nats / token")
+    left.set_xscale("log", base=2)
+    for axes in (left, right):
+        axes.legend(frameon=False, fontsize=8)
+    save(figure, PICTURE)
 
 
 # ---- the time of a step
@@ -234,9 +289,14 @@ def speed(groups: Groups) -> None:
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, 8192, (size, window.tokens), generator=generator)
     batch = MicroBatch(tokens, window.recent, None, torch.arange(size).numpy())
+    arms = {
+        "adamw": {"name": "adamw"},
+        "muon": {"name": "muon"},
+        "muon, equal rows": {"name": "muon", "muon": {"equal_rows": True}},
+    }
     engines = {
-        name: build_engine(overlaid(config, {"optimizer": {"name": name}}, "speed"), groups)
-        for name in ("adamw", "muon")
+        name: build_engine(overlaid(config, {"optimizer": keys}, "speed"), groups)
+        for name, keys in arms.items()
     }
     times: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(BLOCKS + 1):
@@ -245,9 +305,10 @@ def speed(groups: Groups) -> None:
             for _ in range(BLOCK):
                 engine.step([batch], 1e-4)
             times[name].append((time.process_time() - begun) / BLOCK)
-    ratios = [muon / adamw for adamw, muon in zip(times["adamw"][1:], times["muon"][1:], strict=True)]
     found = {name: 1e3 * statistics.median(seconds[1:]) for name, seconds in times.items()}
-    found["ratio"] = statistics.median(ratios)
+    for name, ratio in (("muon", "ratio"), ("muon, equal rows", "ratio of equal rows")):
+        pairs = zip(times["adamw"][1:], times[name][1:], strict=True)
+        found[ratio] = statistics.median(own / adamw for adamw, own in pairs)
     (RESULTS / "optimizers_speed.json").write_text(json.dumps(found, indent=2) + "\n")
     print({name: round(value, 3) for name, value in found.items()})
 

@@ -80,6 +80,11 @@ OWN_ROWS = {
         "objective__widths": "all",
         "objective__width_weights": [1, 1, 2],
     },
+    "muon_nested": {
+        "model__nested": ["1/4", "1/2", 1],
+        "optimizer__name": "muon",
+        "optimizer__muon": {"equal_rows": True},
+    },
 }
 """Keys that have rows of their own: not every mix takes them, but each kind of part meets them."""
 
@@ -124,11 +129,11 @@ def mixes(ranks=8):
         *(Mix(data=2, zero=zero, variant="muon") for zero in (0, 1, 2)),
         *(Mix(4, 1, 1, zero=zero, variant="muon") for zero in (0, 2)),
         Mix(2, 2, 2, sequence=True, variant="muon"),
-        *(Mix(4, variant=variant) for variant in ("completep", "nested")),
+        *(Mix(4, variant=variant) for variant in ("completep", "nested", "muon_nested")),
         *(Mix(1, 2, 1, variant=variant) for variant in OWN_ROWS),
         *(Mix(data=2, zero=3, variant=variant) for variant in OWN_ROWS),
         Mix(2, 1, 2, zero=2, variant="completep"),
-        Mix(2, 2, 1, sequence=True, variant="nested_all"),
+        *(Mix(2, 2, 1, sequence=True, variant=variant) for variant in ("nested_all", "muon_nested")),
         *(Mix(1, 2, 1, variant=variant) for variant in WINDOWS),
         *(Mix(data=2, zero=3, variant=variant) for variant in WINDOWS),
         *(Mix(data=2, zero=zero, variant="packed_stages") for zero in (0, 1, 2)),

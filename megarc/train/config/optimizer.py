@@ -38,6 +38,11 @@ class MuonConfig(Config):
         "of an update: 0.2 sqrt(longer side), as large as AdamW's, so that one lr and decay serve both; "
         "original: sqrt(rows / columns), 1 at least",
     )
+    equal_rows: bool = key(
+        False,
+        "the rows of an orthogonalised matrix are scaled to one norm, as in NorMuon (Li et al. 2025, 2510.05491) "
+        "without its memory of earlier steps",
+    )
     precision: Literal["auto", "fp32", "bf16"] = key(
         "auto", "of the iteration: bf16 on a GPU, fp32 on a CPU, where bf16 is slow", circumstance=True
     )

@@ -73,6 +73,34 @@ def test_equals_torch_on_each_matrix_of_its_own(scale, nesterov):
         )
 
 
+def test_equal_rows_have_one_norm_and_keep_the_updates_size():
+    """Each of the matrices that are stored together by itself; a neuron without a gradient stays."""
+    updates = {}
+    for equal in (False, True):
+        model, optimizer = ours(run_config(equal_rows=equal))
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        for number, parameter in enumerate(model.parameters()):
+            parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
+        model.blocks[0].feed_forward.gate_up.weight.grad[5] = 0
+        optimizer.step()
+        updates[equal] = {
+            name: p.detach() - before[name] * (1 - 0.02 * 0.1)
+            for name, p in model.named_parameters()
+            if record_of(p).kind in ("hidden", "residual")
+        }
+    for name, found in updates[True].items():
+        for plain, equal in zip(parts_of(name, updates[False][name]), parts_of(name, found), strict=True):
+            live = plain.norm(dim=1) > 1e-6
+            norms = equal.norm(dim=1)
+            assert (norms[~live] < 1e-6).all()
+            torch.testing.assert_close(norms[live], norms[live].mean().expand(int(live.sum())))
+            torch.testing.assert_close(equal.norm(), plain.norm(), rtol=1e-4, atol=1e-6)
+            directions = torch.nn.functional.cosine_similarity(plain[live], equal[live], dim=1)
+            torch.testing.assert_close(directions, torch.ones_like(directions), rtol=1e-4, atol=1e-4)
+    gate = updates[True]["blocks.0.feed_forward.gate_up.weight"]
+    assert (gate.norm(dim=1) < 1e-6).sum() == 1 and gate[5].norm() < 1e-6
+
+
 def test_an_update_is_as_large_as_adamws_and_a_bad_one_leaves_no_trace():
     model, optimizer = ours(run_config())
     before = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -12,7 +12,7 @@ from torch import Tensor
 from megarc.parallel import Group, Groups, Overlap, gather_objects
 from megarc.train.config import MuonConfig
 from megarc.train.engine.factors import Factors
-from megarc.train.engine.muon.newton_schulz import orthogonalised
+from megarc.train.engine.muon.newton_schulz import orthogonalised, with_equal_rows
 from megarc.train.engine.muon.sharing import Matrix, Place, Route, Sharing, matrices_of
 from megarc.train.engine.places import Piece
 
@@ -143,7 +143,8 @@ class Muon:
         found: list[tuple[int, Tensor]] = []
         for shape, numbers in by_shape.items():
             stack = torch.stack([full[number].view(shape) for number in numbers])
-            done = orthogonalised(stack, self.keys.iterations, self._dtype) * scale_of(self.keys, *shape)
+            done = orthogonalised(stack, self.keys.iterations, self._dtype)
+            done = (with_equal_rows(done) if self.keys.equal_rows else done) * scale_of(self.keys, *shape)
             found += zip(numbers, (one.reshape(-1) for one in done), strict=True)
         return found
 

@@ -1,4 +1,4 @@
-"""Newton-Schulz: all singular values of a matrix brought near 1, by matrix products alone."""
+"""Newton-Schulz: all singular values of a matrix brought near 1, by matrix products alone; then rows of equal norm."""
 
 from __future__ import annotations
 
@@ -28,3 +28,14 @@ def orthogonalised(stack: Tensor, iterations: int, dtype: torch.dtype) -> Tensor
         polynomial = torch.baddbmm(gram, gram, gram, beta=cubic, alpha=quintic)
         x = torch.baddbmm(x, polynomial, x, beta=linear)
     return (x.mT if tall else x).to(torch.float32)
+
+
+def with_equal_rows(stack: Tensor) -> Tensor:
+    """Of ``stack`` [matrices, rows, columns], each with its rows scaled to one norm, and its own norm kept.
+
+    A row is what one neuron learns from. This is NorMuon's normalisation (Li et al. 2025, 2510.05491, algorithm 1) with
+    a decay of 0: the mean square of a row is that of this step alone, so there is no state.
+    """
+    equal = stack / stack.norm(dim=-1, keepdim=True).clamp(min=_LEAST)  # a row of zeros stays so
+    whole, now = (one.norm(dim=(-2, -1), keepdim=True) for one in (stack, equal))
+    return equal * (whole / now.clamp(min=_LEAST))
