@@ -72,6 +72,8 @@ setup(
         "fast": [
             "gigatoken==0.10.0"
         ],  # pinned: compared with SentencePiece and tokenizers at each load, but young
+        # PPMd, a row of launch/ladder.py
+        "ladder": ["pyppmd>=1.1"],
         # SMT-LIB in an interpreter's sandbox, where Debian's z3 is not at hand.
         "smt": ["z3-solver>=4.13"],
         # An MPI without a system package: mpirun for training and packing.
@@ -100,6 +102,7 @@ setup(
             "import-linter>=2.1",
             "types-PyYAML",
             "z3-solver>=4.13",
+            "pyppmd>=1.1",
             "setuptools>=77",  # a test builds the wheel
             # A peer that reads what we export, and a tier below ours.
             "transformers>=5",

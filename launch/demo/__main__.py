@@ -16,6 +16,7 @@ import _needs  # noqa: F401  (ends where the packages are not there)
 from arms import Arm, train
 from scripts import cores, cpu_seconds, resource
 from show import (
+    ladder,
     pictures,
     sample,
     score,
@@ -81,11 +82,13 @@ def main() -> int:
     who_is_right(POINTERS, found)
     heading("Result 2. On text: equal compute, the same held-out tokens")
     text_scores(TEXT, found, DEMO)
+    heading("Result 3. The ladder of losses: simple predictors and the models on the same held-out tokens")
+    ladder(TEXT, DEMO)
     heading(
-        "Result 3. What the models make of R: the same targets under other masks, and with other text in R"
+        "Result 4. What the models make of R: the same targets under other masks, and with other text in R"
     )
     what_they_make_of_r(PROBED, found, DEMO)
-    heading("Result 4. A sample from the [R | C] model")
+    heading("Result 5. A sample from the [R | C] model")
     sample(TEXT[0])
     heading("Which to use")
     which_to_use()

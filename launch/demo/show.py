@@ -24,6 +24,7 @@ Found = Mapping[tuple[str, str], Any]
 _TARGETS = 40_000
 _CONTEXT_TARGETS = 12_000
 _PROBE_TARGETS = 8_000
+_LADDER_TARGETS = 10_000
 
 
 def score(
@@ -108,6 +109,20 @@ worth its cost: more than a few dozen tokens of context hardly lower the loss he
 shows that everything works, and how to measure it."""
 
 
+def ladder(arms: Sequence[Arm], folder: Path) -> None:
+    """n-grams, compressors and the arms, by the command that anyone may type; written as JSON and a picture too."""
+    text = folder / "text"
+    runs = [word for arm in arms for word in ("--run", arm.folder)]
+    files = ["--json", folder / "ladder.json", "--plot", folder / "plots" / "ladder.png"]
+    corpora = ["--corpus", text / "train", "--heldout", text / "heldout"]
+    run("launch/ladder.py", *corpora, *runs, "--tokens", _LADDER_TARGETS, *files)
+    print(
+        """
+n-grams have read the whole training text. After a minute of training a small model has not, and n-grams may stand
+below it. docs/ladder.md says what each row is."""
+    )
+
+
 def what_they_make_of_r(arms: Sequence[Arm], found: Found, folder: Path) -> None:
     """Each arm under the others' masks and with other text in R, on the same targets, and what that means."""
     probes = {arm.label: found["probe", arm.label] for arm in arms}
@@ -136,6 +151,7 @@ def pictures(chase: Sequence[Arm], text: Sequence[Arm], found: Found, folder: Pa
         ("loss.png", "loss of the three models on text"),
         ("context.png", "loss against context length"),
         ("chase.png", "loss of the pointer task"),
+        ("ladder.png", "simple predictors and the models, in the talk's form"),
     ):
         print(f"  {plots / name!s:<24} {what}")
 
@@ -154,6 +170,7 @@ def what_next(folder: Path, arm: Arm) -> None:
     """The last lines."""
     print(
         f"""  {folder / "scores.json"!s:<24} the first table on text, for programs
+  {folder / "ladder.json"!s:<24} the ladder of losses, for programs
   {folder / "probe.json"!s:<24} the tables of masks and of R, for programs
   {folder / "text"!s:<24} tokenizer and packed corpora
   {folder / "runs"!s:<24} one folder per run: config.yaml, metrics.jsonl, tensorboard/, checkpoints/

@@ -1,0 +1,71 @@
+"""megarc ladder."""
+
+import json
+import math
+
+import pytest
+from support.small_run import page
+
+from megarc.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def corpora(small_run):
+    return small_run.parent / "sums"
+
+
+def test_rows_in_three_units_with_a_model_and_a_plot(small_run, corpora, tmp_path, capsys):
+    both = ("--corpus", corpora, "--heldout", corpora, "--tokens", 300)
+    files = ("--json", tmp_path / "rows.json", "--plot", tmp_path / "rows.png", "--scratch", tmp_path)
+    page("launch/ladder.py", *both, "--run", small_run, "--tokenizer", "bytes", *files)
+    rows = json.loads((tmp_path / "rows.json").read_bytes())
+    names = {"uniform", "unigram", "bigram", "trigram", "5-gram", "gzip -9, text", str(small_run)}
+    assert names <= set(rows)
+    assert any("18 tokens each" in name for name in rows)  # the model's context
+    for row in rows.values():
+        assert row["bits_per_token"] == pytest.approx(row["nats_per_token"] / math.log(2))
+        assert row["bits_per_byte"] < row["bits_per_token"] * 1.2
+    order = [rows[name]["nats_per_token"] for name in ("uniform", "unigram", "bigram", "trigram", "5-gram")]
+    assert order == sorted(order, reverse=True)
+    assert rows["uniform"]["bits_per_token"] == pytest.approx(math.log2(273), rel=0.01)
+    page(
+        "launch/evaluate.py",
+        "--run",
+        small_run,
+        "--corpus",
+        corpora,
+        "--tokens",
+        300,
+        "--json",
+        tmp_path / "score.json",
+    )
+    score = json.loads((tmp_path / "score.json").read_bytes())[str(small_run)]
+    for unit in ("nats_per_token", "standard_error", "bits_per_byte"):
+        assert rows[str(small_run)][unit] == score[unit]
+    assert (tmp_path / "rows.png").read_bytes().startswith(b"\x89PNG")
+    shown = capsys.readouterr().out
+    assert "300 targets" in shown and "what a model learned, window [R 12 | C 6]" in shown
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "rows.json",
+        "rows.png",
+        "score.json",
+    }  # no table is left
+
+
+def test_bad_input_is_answered_in_a_sentence(small_run, corpora, tmp_path):
+    (tmp_path / "few.jsonl").write_text('{"text": "abcdefgh"}\n')
+    words = (
+        "--input",
+        tmp_path / "few.jsonl",
+        "--tokenizer-model",
+        "bytes",
+        "--output-prefix",
+        tmp_path / "few",
+    )
+    page("data_tools/preprocess.py", *words)
+    with pytest.raises(UserError, match=r"9 tokens, too few for 2-grams: none occurs twice"):
+        page("launch/ladder.py", "--corpus", tmp_path / "few", "--heldout", corpora)
+    with pytest.raises(UserError, match="the first target has 11 before it"):
+        page("launch/ladder.py", "--corpus", corpora, "--heldout", tmp_path / "few", "--order", 12)
+    with pytest.raises(UserError, match="no such corpus"):
+        page("launch/ladder.py", "--corpus", tmp_path / "none", "--heldout", corpora)
