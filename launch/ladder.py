@@ -227,10 +227,14 @@ def shown(rows: list[Row]) -> str:
         columns,
         [
             [row.name, row.pattern, f"{row.bits_per_token:.3f}", number(row.bits_per_byte),
-             f"{row.nats_per_token:.3f}", number(row.standard_error), f"{row.choices:,.0f}" if row.choices < 1e7 else f"{row.choices:.1e}"]
+             f"{row.nats_per_token:.3f}", number(row.standard_error), choices_of(row)]
             for row in rows
         ],
     )  # fmt: skip
+
+
+def choices_of(row: Row) -> str:
+    return f"{row.choices:,.0f}" if row.choices < 1e7 else f"{row.choices:.1e}"
 
 
 def number(value: float | None) -> str | None:

@@ -37,9 +37,8 @@ class Row:
     @property
     def choices(self) -> float:
         """Equally likely tokens that would be as hard to tell apart: ``2 ** bits_per_token``."""
-        return float(
-            2.0 ** min(self.bits_per_token, 1000.0)
-        )  # a short piece can take more bits than a float holds
+        # A piece of a few tokens can take more bits than a float holds.
+        return float(2.0 ** min(self.bits_per_token, 1000.0))
 
     def facts(self) -> dict[str, Any]:
         """For JSON."""
