@@ -7,7 +7,8 @@
 
 Rules: the model and batch of configs/demo/batch.yaml; one grid for every arm on seed 0, of peak learning rates by
 multipliers of the hidden matrices' rate, then the best of each on all seeds. The multiplier is part of the grid because
-Muon gives the embeddings a rate of their own, and AdamW with one rate for all is no tuned baseline. An arm that is
+Muon gives the embeddings a rate of their own, and AdamW with one rate for all is no tuned baseline; where an arm's best
+has the smallest multiplier, smaller ones are tried. An arm that is
 shorter has a whole schedule of its own, from warm-up to its end. Every run is a line of
 benchmarks/results/optimizers.jsonl; a run that stands there is not made again.
 """
@@ -15,6 +16,7 @@ benchmarks/results/optimizers.jsonl; a run that stands there is not made again.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -39,7 +41,8 @@ from megarc.train import MicroBatch, RunConfig, build_engine, pretrain
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG, RESULTS = ROOT / "configs" / "demo" / "batch.yaml", ROOT / "benchmarks" / "results"
 STEPS, SEEDS = 300, range(5)
-RATES, HIDDEN = (4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2), (1.0, 0.25, 0.1, 0.03)
+RATES, HIDDEN = (4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2), (1.0, 0.25, 0.1, 0.03, 0.01)
+FIRST = 3  # of HIDDEN; further ones where the best lies at the edge
 COMMON = ["schedule.kind=cosine", "schedule.warmup=0.1 of run", "schedule.final=0.0", "batch.noise_every=0",
           "validation.every=100000 steps", "logging.every=100", "checkpoint.every=100000 steps"]  # fmt: skip
 
@@ -64,6 +67,7 @@ class Arm(NamedTuple):
     against: str = "adamw"
 
 
+ROWS_RATIO = "ratio of equal rows"  # in the file of speeds
 MUON = ["optimizer.name=muon"]
 ROWS = [*MUON, "optimizer.muon.equal_rows=true"]
 ARMS = {
@@ -98,7 +102,12 @@ def main() -> int:
     parser.add_argument(
         "--minutes", type=float, default=1e9, help="stop after so many; the next call goes on"
     )
-    parser.add_argument("--only", default="", metavar="ARM", help="runs of this arm alone")
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="ARM",
+        help="runs of this arm alone, and of those whose names go on from it",
+    )
     parser.add_argument("--speed", action="store_true", help="time steps instead")
     parser.add_argument("--only-write", action="store_true", help="the table from what is there")
     arguments = parser.parse_args()
@@ -121,11 +130,11 @@ def main() -> int:
 
 
 def campaign(groups: Groups, until: float, only: str) -> None:
-    """The runs that have no line yet, until the time is over; of one arm where ``only`` names it."""
+    """The runs that have no line yet, until the time is over; ``only`` those whose arm begins so."""
     if not (ROOT / "demo" / "text" / "train.bin").exists():
         raise UserError("demo/text/train.bin is not there: run make demo, which makes the corpus first")
     while time.monotonic() < until:
-        left = (run for run in missing(results()) if only in ("", run.arm))
+        left = (run for run in missing(results()) if f"{run.arm},".startswith(f"{only}," if only else ""))
         if (run := next(left, None)) is None:
             return
         begun = time.process_time()
@@ -137,14 +146,24 @@ def campaign(groups: Groups, until: float, only: str) -> None:
 
 
 def missing(done: dict[Run, dict[str, Any]]) -> Iterator[Run]:
-    """Runs still to be made: first the grids, then all seeds of each arm's best."""
-    tuned = sorted(set(TUNED.values()))
-    grid = [Run(arm, rate, hidden, 0) for arm in tuned for hidden in HIDDEN for rate in RATES]
-    yield from (run for run in grid if run not in done)
-    if all(run in done for run in grid):
-        best = {arm: best_of(done, arm) for arm in tuned}
-        finals = [best[TUNED[arm]]._replace(arm=arm, seed=seed) for seed in SEEDS for arm in ARMS]
-        yield from (run for run in finals if run not in done)
+    """Runs still to be made: of each tuned arm its grid, then all seeds of those that take its best rates."""
+    for tuned in sorted(set(TUNED.values())):
+        grid = grid_of(done, tuned)
+        yield from (run for run in grid if run not in done)
+        if all(run in done for run in grid):
+            best = best_of(done, tuned)
+            arms = [arm for arm in ARMS if TUNED[arm] == tuned]
+            finals = [best._replace(arm=arm, seed=seed) for seed in SEEDS for arm in arms]
+            yield from (run for run in finals if run not in done)
+
+
+def grid_of(done: dict[Run, dict[str, Any]], arm: str) -> list[Run]:
+    """All rates by the first multipliers, and by further ones as long as the best has the last."""
+    for count in range(FIRST, len(HIDDEN) + 1):
+        grid = [Run(arm, rate, hidden, 0) for hidden in HIDDEN[:count] for rate in RATES]
+        if any(run not in done for run in grid) or best_of(done, arm).hidden != HIDDEN[count - 1]:
+            break
+    return grid
 
 
 def trained(run: Run, groups: Groups) -> dict[str, Any]:
@@ -193,6 +212,7 @@ def report(done: dict[Run, dict[str, Any]]) -> str:
         ]
         for arm in tuned
         for hidden in HIDDEN
+        if any(Run(arm, rate, hidden, 0) in done for rate in RATES)
     ]
     head = ["held-out nats, seed 0", "hidden rate x", *(f"lr {rate:g}" for rate in RATES)]
     shown = [table(head, grid, markdown=True)]
@@ -201,15 +221,18 @@ def report(done: dict[Run, dict[str, Any]]) -> str:
             f"{left} runs of this stage of the campaign are still to be made: the table below is of the rest."
         )
     if all(any(run.arm == arm for run in done) for arm in tuned):
-        shown.append(finals(done, {arm: best_of(done, arm) for arm in tuned}))
+        best = {arm: best_of(done, arm) for arm in tuned}
+        shown.append(finals(done, best))
+        shown += filter(None, (reaches(done, best, arm) for arm in ("muon", "muon, equal rows")))
         draw(done)
     speed_file = RESULTS / "optimizers_speed.json"
     if speed_file.exists():
         found = json.loads(speed_file.read_text())
+        rows = f", and {found[ROWS_RATIO]:.2f} with equal rows" if ROWS_RATIO in found else ""
         shown.append(
             f"A step of `configs/demo/text.yaml` takes {found['adamw']:.0f} ms of CPU time with AdamW and "
-            f"{found['muon']:.0f} ms with Muon; the median ratio of blocks in turn is {found['ratio']:.2f}, and "
-            f"{found['ratio of equal rows']:.2f} with equal rows (`python benchmarks/optimizers.py --speed`)."
+            f"{found['muon']:.0f} ms with Muon; the median ratio of blocks in turn is {found['ratio']:.2f}"
+            f"{rows} (`python benchmarks/optimizers.py --speed`)."
         )
     mark = mark_of("benchmarks/optimizers.py")
     return "\n\n".join(f"{mark}\n\n{one}" if one.startswith("|") else one for one in shown)
@@ -231,6 +254,23 @@ def finals(done: dict[Run, dict[str, Any]], best: dict[str, Run]) -> str:
     return table(head, rows, markdown=True)
 
 
+def reaches(done: dict[Run, dict[str, Any]], best: dict[str, Run], arm: str) -> str | None:
+    """Of which share of AdamW's steps the arm needs, linear between those that were trained; None: not yet known."""
+    losses = {
+        share: statistics.mean(line["heldout"] for line in found.values())
+        for share, name in ((1.0, arm), *((share, f"{arm}, {share} of the steps") for share in (0.75, 0.6)))
+        if (found := of_arm(done, best, name))
+    }
+    wanted = statistics.mean(line["heldout"] for line in of_arm(done, best, "adamw").values())
+    for (most, low), (least, high) in itertools.pairwise(losses.items()):
+        if low <= wanted <= high:
+            share = most - (most - least) * (wanted - low) / (high - low)
+            return (
+                f"With {share:.2f} of the steps, {arm} is where AdamW ends (linear between the arms above)."
+            )
+    return None
+
+
 def of_arm(done: dict[Run, dict[str, Any]], best: dict[str, Run], arm: str) -> dict[int, dict[str, Any]]:
     """Its runs at the rates that it takes, by seed."""
     wanted = best[TUNED[arm]]._replace(arm=arm)
@@ -248,10 +288,10 @@ def draw(done: dict[Run, dict[str, Any]]) -> None:
     """Held-out losses over learning rates, and over steps."""
     from megarc.report.style import PALETTE, new_figure, plain_axes, save
 
-    figure = new_figure(10, 4.2)
+    figure = new_figure(10, 4.8)
     left, right = figure.subplots(1, 2)
     for colour, tuned in zip(PALETTE, ("adamw", "muon"), strict=False):
-        for line, hidden in zip(("-", "--", ":", "-."), HIDDEN, strict=True):
+        for line, hidden in zip(("-", "--", ":", "-.", "-"), HIDDEN, strict=True):
             points = [
                 (rate, done[run]["heldout"]) for rate in RATES if (run := Run(tuned, rate, hidden, 0)) in done
             ]
@@ -270,7 +310,7 @@ def draw(done: dict[Run, dict[str, Any]]) -> None:
     plain_axes(right, "each at its best rates, a point for each seed", "steps", "held-out nats / token")
     left.set_xscale("log", base=2)
     for axes in (left, right):
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     save(figure, PICTURE)
 
 
@@ -306,7 +346,7 @@ def speed(groups: Groups) -> None:
                 engine.step([batch], 1e-4)
             times[name].append((time.process_time() - begun) / BLOCK)
     found = {name: 1e3 * statistics.median(seconds[1:]) for name, seconds in times.items()}
-    for name, ratio in (("muon", "ratio"), ("muon, equal rows", "ratio of equal rows")):
+    for name, ratio in (("muon", "ratio"), ("muon, equal rows", ROWS_RATIO)):
         pairs = zip(times["adamw"][1:], times[name][1:], strict=True)
         found[ratio] = statistics.median(own / adamw for adamw, own in pairs)
     (RESULTS / "optimizers_speed.json").write_text(json.dumps(found, indent=2) + "\n")
