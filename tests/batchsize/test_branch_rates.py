@@ -24,9 +24,13 @@ TREE = {
 }
 
 
-def study_at(samples, **batch):
+WSD = {"kind": "wsd", "warmup": "2 steps", "decay": "0.1 of run", "final": 0.05}
+
+
+def study_at(samples, schedule=None, **batch):
     """The study, and a checkpoint of its run at ``samples``."""
-    study = build(StudyConfig, {**TREE, "batch": {**TREE["batch"], **batch}}, "test")
+    keys = {"batch": {**TREE["batch"], **batch}, "schedule": schedule or TREE["schedule"]}
+    study = build(StudyConfig, {**TREE, **keys}, "test")
     run = study.run()
     standing = Standing(Lengths(run).batches.step_of(samples), samples)
     manifest = {"files": [], "config": to_dict(run)}
@@ -44,6 +48,22 @@ def test_the_branch_of_the_same_batch_takes_the_trunk_s_rate(rule, samples):
         timeline = Timeline.of(job.config, checkpoint.standing)
         rate = timeline.learning_rate(checkpoint.standing.step)
         assert rate == pytest.approx(trunk * math.sqrt(multiple))
+
+
+def test_branches_of_a_wsd_run_decay_over_their_last_fifth():
+    """From a whole step of the branch on, to the schedule's final share; until there at the trunk's rate."""
+    study, run, checkpoint = study_at(512, schedule=WSD)
+    begin, end = checkpoint.standing.samples, 1024
+    high = Timeline.of(run).learning_rate(checkpoint.standing.step)
+    for multiple, job in branch_jobs(checkpoint, study).items():
+        timeline, size = Timeline.of(job.config, checkpoint.standing), job.config.batch.size
+        falls = begin + (end - begin) * 4 // 5 // size * size
+        steps = range(checkpoint.standing.step, timeline.last)
+        assert timeline.batches.samples_before(timeline.last) == end
+        for sample, step in ((timeline.batches.samples_before(step), step) for step in steps):
+            share = 1 - (1 - WSD["final"]) * max(0, sample - falls) / (end - falls)
+            assert timeline.learning_rate(step) == pytest.approx(high * math.sqrt(multiple) * share)
+        assert sample > falls, "a step lies in the decay"
 
 
 def test_the_answer_keeps_the_stages_before_the_branches():

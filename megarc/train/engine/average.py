@@ -29,7 +29,7 @@ class Average:
     @torch.no_grad()
     def update(self, share: Tensor, bad: Tensor) -> None:
         """Takes ``share`` of today's weights in, or nothing where the step was ``bad``; both are scalars."""
-        weight = torch.where(bad, 0.0, share.to(bad.device))
+        weight = torch.where(bad, 0.0, share)
         for flat, average in self._both():
             average.lerp_(flat, weight.to(average.device))
 
