@@ -1,6 +1,6 @@
 # make demo    set-up, then the main job on real text (about 5 minutes on 2 quiet cores after set-up)
 # make test    set-up, then all tests
-# make test-system   SLURM, ssh, MPI, the sandbox and Coq for real; installs Debian's packages where it may
+# make test-system   SLURM, ssh, MPI, the sandbox, Coq and a browser for real; installs Debian's packages where it may
 # make stale   the tables of the docs whose code has changed since they were made
 # make check   format, types and floors only
 # make docs    the documentation as a site in site/; fails on a dead link
@@ -44,7 +44,7 @@ test: check $(VENV)/.peer
 test-system: install
 	$(BIN)/python -m pip install --quiet --editable '.[mpi]'
 	tests/system/install.sh
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -rs -o addopts= -q --import-mode=importlib --timeout=300 tests/system tests/data_tools/test_launchers.py tests/interpreter/test_probes.py tests/interpreter/test_languages.py
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -rs -o addopts= -q --import-mode=importlib --timeout=300 tests/system tests/data_tools/test_launchers.py tests/interpreter/test_probes.py tests/interpreter/test_languages.py tests/report/test_run_page.py
 
 docs: install
 	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

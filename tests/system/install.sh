@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # What the system tests need from Debian: SLURM with munge, an ssh server, pdsh, network namespaces,
-# bubblewrap, Coq.
+# bubblewrap, Coq, a browser.
 # Without root or apt it says what is missing; the tests that need it then say that they are skipped.
 set -uo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 missing=()
-for pair in slurmctld:slurm-wlm munged:munge sshd:openssh-server ssh:openssh-client pdsh:pdsh ip:iproute2 bwrap:bubblewrap coqtop:coq; do
+for pair in slurmctld:slurm-wlm munged:munge sshd:openssh-server ssh:openssh-client pdsh:pdsh ip:iproute2 bwrap:bubblewrap coqtop:coq chromium:chromium; do
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
 if ((${#missing[@]} == 0)); then
