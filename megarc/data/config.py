@@ -127,13 +127,21 @@ class WindowConfig(Config):
 
 
 class RecentLossConfig(Config):
-    """A loss on R: in some samples, some tokens of R are hidden and predicted by the row before them."""
+    """A loss on R: in some samples, some tokens of R are hidden and predicted by the row before them.
+
+    A causal model can have the same loss, on other rows than those of R.
+    """
 
     share: Share = key(1 / 64, "of the samples in which tokens of R are hidden", gt=0, le=1)
     mask: Share = key(0.15, "of the tokens of R in those samples", gt=0, le=1)
     weight: float = key(1.0, "of a hidden token's loss, where a token of C has 1", gt=0)
     token: str | int = key(
         "<spare0>", "what stands in their place: a reserved token of the tokenizer, or an id"
+    )
+    rows: Literal["recent", "context", "all"] = key(
+        "recent",
+        "where tokens may be hidden: recent: in R; context: in rows without a loss of their own, so a causal model "
+        "can hide what [R | C] hides; all: in every row",
     )
 
 

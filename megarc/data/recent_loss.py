@@ -1,4 +1,4 @@
-"""A loss on R: some of its tokens are hidden, and the row before each predicts it.
+"""A loss on R, or on other rows: some of their tokens are hidden, and the row before each predicts it.
 
 Rows of R see all of R, so a row knows its own target unless that is hidden: then nothing in the window shows it.
 The head and its shift by one stay as they are (Dual-objective language models, 2512.14549, train both losses alike).
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from megarc.data.batches import Batch
 from megarc.data.config import RecentLossConfig
 from megarc.data.counter_random import chance, key_of, table, words
-from megarc.data.source import Indices, Source
+from megarc.data.source import Indices, Source, Weights
 from megarc.errors import UserError
 
 
@@ -24,6 +25,7 @@ class HiddenRecent:
     Attributes:
         weight: of a hidden token's loss.
         token: the id that stands in its place.
+        rows: in which rows: of R, of the context (rows without a loss of their own), all.
     """
 
     share: float
@@ -32,6 +34,7 @@ class HiddenRecent:
     token: int
     seed: int
     phase: int
+    rows: str = "recent"
 
     @classmethod
     def of(cls, config: RecentLossConfig, sources: list[Source], seed: int, phase: int) -> HiddenRecent:
@@ -41,7 +44,15 @@ class HiddenRecent:
             UserError: where they do not know the token.
         """
         token = _id_of(config.token, sources)
-        return cls(config.share, config.mask, config.weight, token, seed, phase)
+        return cls(config.share, config.mask, config.weight, token, seed, phase, config.rows)
+
+    def hide(self, batch: Batch, weights: Weights) -> npt.NDArray[np.bool_]:
+        """Which tokens of a batch are hidden: [B, n]. The row before each lies in the same document.
+
+        Args:
+            weights: of the loss of all rows, before any token is hidden: [B, n].
+        """
+        return self.draw(batch.samples, weights.shape[1]) & self._may_be_hidden(batch, weights)
 
     def draw(self, samples: Indices, rows: int) -> npt.NDArray[np.bool_]:
         """Which tokens of the windows ``samples`` [B] are hidden, were they all of R: [B, rows]."""
@@ -51,6 +62,20 @@ class HiddenRecent:
             word = table(key_of("hidden in R", self.seed, self.phase), samples[chosen], rows)
             hidden[chosen] = chance(word, self.mask)
         return hidden
+
+    def _may_be_hidden(self, batch: Batch, weights: Weights) -> npt.NDArray[np.bool_]:
+        if self.rows == "recent":
+            ends = batch.recent[:, None] if batch.recent_end is None else batch.recent_end
+            found: npt.NDArray[np.bool_] = np.arange(weights.shape[1])[None, :] < ends
+        elif self.rows == "context":
+            found = weights == 0
+            found[:, 1:] &= weights[:, :-1] == 0
+        else:
+            found = np.ones(weights.shape, dtype=bool)
+        found[:, 0] = False
+        if batch.documents is not None:
+            found[:, 1:] &= batch.documents[:, 1:] == batch.documents[:, :-1]
+        return found
 
 
 def _id_of(token: str | int, sources: list[Source]) -> int:

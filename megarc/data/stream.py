@@ -253,12 +253,12 @@ class Stream:
         return weights
 
     def _with_loss_on_recent(self, batch: Batch, window: Window) -> Batch:
-        """Some tokens of R are hidden from the rows, and predicted by the row before them."""
+        """Some tokens are hidden from the rows, and predicted by the row before them."""
         if self._hidden is None or batch.weights is None:
             return batch
-        hide = self._hidden.draw(batch.samples, window.rows) & _in_recent(batch)
         weights: Weights = np.zeros((len(batch.samples), window.rows), dtype=np.float32)
         weights[:, -batch.weights.shape[1] :] = batch.weights
+        hide = self._hidden.hide(batch, weights)
         weights[:, :-1][hide[:, 1:]] = self._hidden.weight
         inputs = np.where(hide, np.int32(self._hidden.token), batch.tokens[:, :-1]) if hide.any() else None
         return replace(batch, weights=weights, inputs=inputs)
@@ -374,18 +374,6 @@ def one_tokenizer(sources: Sequence[Facts]) -> str | None:
                 "text in each; pack one of them again with the other's"
             )
     return known[0].tokenizer_digest if known else None
-
-
-def _in_recent(batch: Batch) -> npt.NDArray[np.bool_]:
-    """The tokens of R that a row of the same document comes before: [B, n]."""
-    row = np.arange(batch.tokens.shape[1] - 1)[None, :]
-    found: npt.NDArray[np.bool_] = row < (
-        batch.recent[:, None] if batch.recent_end is None else batch.recent_end
-    )
-    found[:, 0] = False
-    if batch.documents is not None:
-        found[:, 1:] &= batch.documents[:, 1:] == batch.documents[:, :-1]
-    return found
 
 
 def _fill(batch: Batch, rows: Indices, samples: Samples) -> None:

@@ -17,8 +17,9 @@ from megarc.window import Window
 if TYPE_CHECKING:
     from megarc.science.recipes.config import CompareConfig
 
-CAUSAL = ("causal", "causal-c", "late-c")
-"""The causal arms: every row predicted; only the rows of C, as in [R | C]; first the one, then the other."""
+CAUSAL = ("causal", "causal-c", "late-c", "causal+loss", "causal-c+loss", "late-c+loss")
+"""The causal arms: every row predicted; only the rows of C, as in [R | C]; first the one, then the other. With
+``+loss``, tokens are hidden: in all rows of ``causal``, else in those that [R | C] would hide."""
 ARMS = (*CAUSAL, "rc", "late", "mix", "rc+loss", "late+loss", "mix+loss")
 """All arms: from the start [R | C]; causal, then [R | C]; both by sample; each of these with a loss on R."""
 
@@ -96,16 +97,19 @@ class SampleFlops:
 
     def _plain(self, window: Window) -> float:
         hidden = self._config.objective.recent
-        share = 0.0 if hidden is None else hidden.share * hidden.mask
         head = 2 * self._config.model.padded_vocabulary * self._config.model.hidden
-        on_recent = share * max(0, window.recent - 1)  # hidden tokens' rows, on average
-        return cost_of(self._config.model, window).training_flops + 3 * head * on_recent
+        more = 0.0  # rows that bear a loss since the token behind them is hidden, on average
+        if hidden is not None:
+            silent = window.rows - window.stride
+            rows = {"recent": window.recent - 1, "context": silent - 1, "all": silent}[hidden.rows]
+            more = hidden.share * hidden.mask * max(0, rows)
+        return cost_of(self._config.model, window).training_flops + 3 * head * more
 
     def _packed(self, window: Window) -> float:
         """Of the mean of the first rows of the order."""
         given = {"recent": window.recent, "causal": window.causal, "stride": window.stride}
         tree = to_dict(self._config) | {"window": given}
-        if window.recent < 2:
+        if window.recent < 2 and self._config.objective.recent and self._config.objective.recent.rows == "recent":
             tree["objective"] = {}  # a causal stage has no R with a loss
         run = build(RunConfig, tree, "a packed row")
         read = open_train(run).read(0, _MEASURED)
@@ -127,7 +131,9 @@ def _recipe(comparison: CompareConfig, arm: str) -> RunConfig:
     """The run of ``arm``, of whatever length."""
     tree = to_dict(comparison.run) | {"window": _window(comparison, arm), "objective": {}}
     if arm.endswith("+loss"):
-        tree["objective"] = {"recent": to_dict(comparison.loss)}
+        kind = arm.removesuffix("+loss")
+        rows = "all" if kind == "causal" else "context" if arm in CAUSAL else "recent"
+        tree["objective"] = {"recent": {**to_dict(comparison.loss), "rows": rows}}
     if comparison.run.data.packs and not arm.startswith(("causal-c", "rc")):
         # Where these arms are causal, they predict every row: questions too.
         tree["data"] = {**tree["data"], "question_weight": 1.0}

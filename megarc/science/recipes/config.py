@@ -53,10 +53,11 @@ class CompareConfig(Config):
             raise ValueError(
                 "run.batch: arms are compared with a batch of one size; leave stages and measured out"
             )
-        if run.data.packs and "late-c" in self.arms:
-            raise ValueError(
-                "arms has late-c, which in packed rows differs from causal in nothing; leave it out"
-            )
+        for arm in ("late-c", "late-c+loss") if run.data.packs else ():
+            if arm in self.arms:
+                raise ValueError(
+                    f"arms has {arm}, which in packed rows differs from causal in nothing; leave it out"
+                )
         if not self.rates or any(rate <= 0 for rate in self.rates) or len(set(self.rates)) < len(self.rates):
             raise ValueError(f"rates is {self.rates}; give different numbers above 0")
         return self

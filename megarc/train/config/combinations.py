@@ -119,10 +119,16 @@ def _seesaw_fits(schedule: ScheduleConfig, length: Quantity, window: WindowConfi
 
 
 def _objective_fits(objective: ObjectiveConfig, window: WindowConfig, data: DataConfig) -> None:
-    longest = max(one.recent for one in window.all())
     if objective.recent is None:
         return
-    if longest < 2:
+    longest = max(one.recent for one in window.all())
+    if objective.recent.rows == "context" and not data.packs:
+        if all(one.rows - one.stride < 2 for one in window.all()):
+            raise ValueError(
+                "objective.recent.rows is context, and no window of the run has 2 rows without a loss; "
+                "give a smaller window.stride, or rows: all"
+            )
+    elif objective.recent.rows == "recent" and longest < 2:
         raise ValueError(
             f"objective.recent is a loss on R, and no window of the run has 2 rows of R (the most: {longest}); "
             "leave it out, or give window.recent"
