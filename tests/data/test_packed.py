@@ -283,3 +283,8 @@ def test_hidden_tokens_lie_in_r_and_the_row_before_predicts_them(corpora: list[s
     assert (plain.documents[sample, row] == plain.documents[sample, row + 1]).all()
     assert (row + 1 < plain.recent_end[sample, row + 1]).all()
     assert not hidden[np.arange(20)[None] >= plain.recent_end].any()  # C is whole
+    causal = build(RecentLossConfig, {"share": 1.0, "mask": 0.5, "token": 7, "rows": "context"}, "test")
+    control = open_stream(pairs_of(corpora), "train", Window(0, 20, 20), seed=5, hide=causal).read(0, 40)
+    short = plain.recent_end < WINDOW.recent  # R is the whole question there, so both may hide the same
+    assert not control.recent.any() and (control.inputs == read.inputs)[short].all()
+    assert (control.weights == read.weights)[short].all()

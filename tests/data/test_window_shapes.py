@@ -163,6 +163,34 @@ def test_hidden_tokens_of_r_are_shown_nowhere_and_predicted_by_the_row_before(sh
     assert some > 20
 
 
+def test_a_causal_model_hides_what_r_hides_where_tokens_of_the_context_are_hidden():
+    """Inputs and weights are those of [R | C] with the same loss rows; only the mask differs."""
+    hide = {"share": "1/2", "mask": 0.5, "weight": 0.25}
+    split = [(0, Window.plain(16)), (8, Window.split(8, 8))]
+    causal = [(0, Window.plain(16)), (8, Window(0, 16, 8))]
+    ours = stream(Shapes.staged(split), hide=build(RecentLossConfig, hide, "test"))
+    control = stream(Shapes.staged(causal), hide=build(RecentLossConfig, {**hide, "rows": "context"}, "test"))
+    some = 0
+    for first in range(0, 48, 8):
+        one, other = ours.read(first, 8), control.read(first, 8)
+        assert (one.recent > 0).all() == (first >= 8) and not other.recent.any()
+        assert np.array_equal(one.weights, other.weights) and (one.inputs is None) == (other.inputs is None)
+        if one.inputs is not None:
+            assert first >= 8 and np.array_equal(one.inputs, other.inputs)
+            some += (one.inputs != one.tokens[:, :-1]).sum()
+    assert some > 20
+
+
+def test_tokens_of_all_rows_are_hidden_where_the_key_says_so():
+    hide = {"share": 1.0, "mask": 0.5, "weight": 0.25, "rows": "all"}
+    batch = stream(Shapes.one(Window(0, 16, 8)), hide=build(RecentLossConfig, hide, "test")).read(0, 40)
+    hidden = batch.inputs != batch.tokens[:, :-1]
+    assert not hidden[:, 0].any() and abs(hidden[:, 1:].mean() - 0.5) < 0.08
+    wanted = np.where(np.arange(16) < 8, 0.0, 1.0) * np.ones((40, 1))
+    wanted[:, :-1][hidden[:, 1:]] = 0.25
+    assert np.array_equal(batch.weights, wanted)
+
+
 def test_amounts_follow_the_stages():
     shapes = Shapes.staged(STAGES)
     assert [shapes.predicted(sample) for sample in (0, 12, 20, 32, 34)] == [0, 192, 256, 304, 336]
@@ -221,6 +249,7 @@ def test_a_stage_begins_with_a_step(length, at, step):
         ({"window": {"mix": [{"share": 0.5, "recent": 0}], "stages": [{"at": "0 samples", **CAUSAL}]}},
          "not supported"),
         ({"window": CAUSAL, "objective": {"recent": {}}}, "objective.recent"),
+        ({"window": CAUSAL, "objective": {"recent": {"rows": "context"}}}, "2 rows without a loss"),
         ({"window": SPLIT, "objective": {"recent": {"share": "one"}}}, "not a share"),
         ({"window": {**SPLIT, "mix": [{"share": 0.5, "recent": 0}]}, "data": {"short_recent": 0.1}}, "short_recent"),
         ({"window": {**SPLIT, "mix": [{"share": 0.5, "recent": 0}]},

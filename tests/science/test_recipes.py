@@ -92,6 +92,11 @@ def test_arms_have_equal_flops_and_their_windows():
         for arm in ("rc", "rc+loss")
     }
     assert step["rc+loss"] - step["rc"] == pytest.approx(8 * 3 * 2 * 0.5 * 0.15 * 15 * 32 * 128)
+    # Its causal controls have the same inputs, or hide in every row.
+    control = arm_config(keys, "late-c+loss")
+    assert [piece.window for piece in Lengths(control).shapes.pieces] == [Window.plain(32), Window(0, 32, 16)]
+    rows = {arm: arm_config(keys, arm).objective.recent.rows for arm in ARMS if arm.endswith("+loss")}
+    assert rows["causal+loss"] == "all" and rows["late+loss"] == "recent" and rows["late-c+loss"] == "context"
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,8 @@ class SampleFlops:
         """Of the mean of the first rows of the order."""
         given = {"recent": window.recent, "causal": window.causal, "stride": window.stride}
         tree = to_dict(self._config) | {"window": given}
-        if window.recent < 2 and self._config.objective.recent and self._config.objective.recent.rows == "recent":
+        hidden = self._config.objective.recent
+        if window.recent < 2 and hidden is not None and hidden.rows == "recent":
             tree["objective"] = {}  # a causal stage has no R with a loss
         run = build(RunConfig, tree, "a packed row")
         read = open_train(run).read(0, _MEASURED)
