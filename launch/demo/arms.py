@@ -11,8 +11,8 @@ from pathlib import Path
 
 from scripts import resource, show
 
-from megarc.batchsize import has_finished, side_by_side
 from megarc.config import load
+from megarc.jobs import has_finished, side_by_side
 from megarc.progress import Bar, progress
 from megarc.rank_environment import free_port
 from megarc.train import Lengths, RunConfig, RunFolder

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import orjson
 
 from megarc.atomic_write import written_atomically
-from megarc.batchsize import (
-    Decision,
-    Job,
-    StudyConfig,
-    branch_jobs,
-    decide,
-    find_trunk,
-    run_all,
-    submit,
-    trunk_job,
-)
+from megarc.batchsize import Decision, StudyConfig, branch_jobs, decide, find_trunk, trunk_job
 from megarc.config import load
+from megarc.jobs import Job, run_all, start_of, submit
 from megarc.report import branches as picture
 from megarc.report import table
 from megarc.train import Checkpoint
@@ -61,7 +51,7 @@ def branch_all(study: StudyConfig, jobs: dict[float, Job], launcher: str) -> Non
 
 def command(launcher: str, script: str = "pretrain.py") -> list[str]:
     """How a script is started: ``launcher``, or this Python."""
-    return [*(shlex.split(launcher) or [sys.executable]), str(LAUNCH / script)]
+    return start_of(launcher, LAUNCH / script)
 
 
 def tell(study: StudyConfig, jobs: dict[float, Job], decision: Decision) -> None:

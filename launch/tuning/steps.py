@@ -8,9 +8,10 @@ import json
 import numpy as np
 
 from megarc.atomic_write import written_atomically
-from megarc.batchsize import StepsTable, StudyConfig, critical_batch, outcome, run_all, sweep_jobs
+from megarc.batchsize import StepsTable, StudyConfig, critical_batch, outcome, sweep_jobs
 from megarc.config import load
 from megarc.errors import UserError
+from megarc.jobs import run_all
 from megarc.report import StepsPicture, steps_to_loss, table
 from tuning.branched import command
 from tuning.fit import as_json, words

@@ -11,8 +11,6 @@ from megarc.batchsize.micro_batch_probe import Probe
 from megarc.batchsize.micro_batch_search import Trial, knee, search, usable
 from megarc.batchsize.power_law import PowerLaw, fit_power_law
 from megarc.batchsize.recommendation import Choice, as_yaml, choices
-from megarc.batchsize.run_jobs import Job, has_finished, run_all, side_by_side
-from megarc.batchsize.slurm_array import submit
 from megarc.batchsize.steps_table import StepsTable, read_steps
 from megarc.batchsize.sweep import outcome, sweep_jobs
 
@@ -21,7 +19,6 @@ __all__ = [
     "CriticalBatch",
     "Decision",
     "Fit",
-    "Job",
     "PowerLaw",
     "Probe",
     "StepsTable",
@@ -35,14 +32,10 @@ __all__ = [
     "find_trunk",
     "fit_power_law",
     "fit_steps",
-    "has_finished",
     "knee",
     "outcome",
     "read_steps",
-    "run_all",
     "search",
-    "side_by_side",
-    "submit",
     "sweep_jobs",
     "trunk_job",
     "usable",

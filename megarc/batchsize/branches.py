@@ -15,8 +15,8 @@ import orjson
 from safetensors import SafetensorError, safe_open
 
 from megarc.batchsize.config import BranchConfig, StudyConfig
-from megarc.batchsize.run_jobs import Job
 from megarc.errors import UserError
+from megarc.jobs import Job
 from megarc.quantity import Quantity
 from megarc.train import Checkpoint, Lengths, RunConfig, Timeline, find_checkpoint, peak, run_config
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import orjson
 
 from megarc.batchsize.config import StudyConfig
-from megarc.batchsize.run_jobs import Job
 from megarc.errors import UserError
+from megarc.jobs import Job
 from megarc.quantity import Quantity
 from megarc.train import Lengths
 

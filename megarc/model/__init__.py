@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from megarc.model.folding import as_standard
     from megarc.model.fp8 import no_fp8
     from megarc.model.initialization import initial_values, initialise
-    from megarc.model.loss import Head, Loss, head_loss, weighted_sum
+    from megarc.model.loss import Head, Loss, head_loss, scored, weighted_sum
     from megarc.model.nesting import kept_of, narrowed
     from megarc.model.parameter_record import Record, record_of
     from megarc.model.parametrization import Factors, adam_factors, forward_scales, initial_std, muon_factors
@@ -74,6 +74,7 @@ __all__ = [
     "no_fp8",
     "pick_rows",
     "record_of",
+    "scored",
     "splits",
     "stage_bounds",
     "weighted_sum",

@@ -39,11 +39,13 @@ class Loss(NamedTuple):
             by W, the weights of the whole batch. The second term is PaLM's z-loss (2204.02311, section 5).
         nll: of the rows [batch, s] or [k], in nats, without a gradient, float32 at least.
         log_z: alike.
+        right: alike, whether the likeliest token is the target; None where gradients are made.
     """
 
     objective: Tensor
     nll: Tensor
     log_z: Tensor
+    right: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +94,10 @@ def head_loss(
     shape, rows = targets.shape, hidden.flatten(0, -2)
     flat = torch.ones(len(rows), device=rows.device) if weights is None else weights.flatten()
     wanted = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-    objective, nll, log_z = _HeadLoss.apply(
+    objective, nll, log_z, right = _HeadLoss.apply(
         rows, weight, targets.flatten().long(), flat, z_loss, head, wanted
     )
-    return Loss(objective, nll.view(shape), log_z.view(shape))
+    return Loss(objective, nll.view(shape), log_z.view(shape), None if wanted else right.view(shape))
 
 
 def capped(logits: Tensor, cap: float | None) -> tuple[Tensor, Tensor | None]:
@@ -111,6 +113,14 @@ def weighted_sum(nll: Tensor, weights: Tensor | None) -> Tensor:
     return nll.sum() if weights is None else (nll * weights).sum()
 
 
+def scored(loss: Loss, weights: Tensor | None) -> Tensor:
+    """``sum(w * nll)`` and ``sum(w * right)``, of a loss without gradients: [2]."""
+    assert loss.right is not None
+    return torch.stack(
+        (weighted_sum(loss.nll, weights), weighted_sum(loss.right.to(loss.nll.dtype), weights))
+    )
+
+
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -122,10 +132,11 @@ class _HeadLoss(torch.autograd.Function):
         z_loss: float,
         head: Head,
         wanted: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         wide = torch.promote_types(hidden.dtype, torch.float32)
         weights = weights.to(wide)
         nll, log_z = torch.empty_like(weights), torch.empty_like(weights)
+        right = None if wanted else torch.empty(len(hidden), dtype=torch.bool, device=hidden.device)
         first = head.tensor.rank * len(weight)
         known = min(len(weight), max(0, head.tokens - first))
         grad_hidden = torch.empty_like(hidden) if wanted else None
@@ -139,6 +150,8 @@ class _HeadLoss(torch.autograd.Function):
             found = _chunk(head, logits, targets[part] - first, weights[part], z_loss, known, wanted)
             nll[part], log_z[part], gradient = found
             del found
+            if right is not None:
+                right[part] = _right(head, logits, targets[part] - first)
             if gradient is not None and grad_hidden is not None and grad_weight is not None:
                 if slope is not None:
                     gradient.mul_(slope)
@@ -148,7 +161,7 @@ class _HeadLoss(torch.autograd.Function):
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.dtype = weight.dtype
         ctx.mark_non_differentiable(nll, log_z)
-        return (weights * (nll + z_loss * log_z.square())).sum(), nll, log_z
+        return (weights * (nll + z_loss * log_z.square())).sum(), nll, log_z, right
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
@@ -185,6 +198,16 @@ def _chunk(
         log_z,
         _run(head, _gradient)(shares, scale * (local - log_z).exp(), own, targets, logits.dtype),
     )
+
+
+def _right(head: Head, logits: Tensor, targets: Tensor) -> Tensor:
+    """Whether ``targets`` have the largest of ``logits`` [rows, ids], padding aside, on all tensor ranks."""
+    peak, best = logits.max(-1)
+    here = best == targets
+    if head.tensor.size == 1:
+        return here
+    here &= peak == head.tensor.maximum(peak.clone())
+    return head.tensor.sum(here.to(peak.dtype)) > 0
 
 
 def _sums(logits: Tensor, targets: Tensor, known: int) -> tuple[Tensor, Tensor, Tensor]:

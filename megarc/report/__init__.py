@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from megarc.report.planning import layouts, time_to_train
     from megarc.report.plots import gain_by_distance, loss_by_context, loss_curves
     from megarc.report.probe_report import probe_facts, probe_tables, probe_words
+    from megarc.report.study_plots import measure_by
     from megarc.report.tables import Align, table
 
 open_when_used(__name__, __file__)
@@ -31,6 +32,7 @@ __all__ = [
     "loss_by_context",
     "loss_curves",
     "mask_picture",
+    "measure_by",
     "micro_batches",
     "probe_facts",
     "probe_tables",

@@ -6,8 +6,9 @@ In: a window, a seed. Out: sources (``megarc.data.Source``) of samples made on t
 
 from megarc.science.iterated import IteratedFunction, make_iterated_function
 from megarc.science.pointer_chase import PointerChase, accuracy, make_pointer_chase
+from megarc.science.tasks import MAKERS as _TASKS
 
-MAKERS = {"iterated_function": make_iterated_function, "pointer_chase": make_pointer_chase}
+MAKERS = {"iterated_function": make_iterated_function, "pointer_chase": make_pointer_chase, **_TASKS}
 
 __all__ = [
     "MAKERS",

@@ -12,6 +12,9 @@ Only the 8 answers are predicted: row 24 holds the first s and predicts f(s). Th
 first s is the boundary's token, which is given. f(i) = min(i + U{1..5}, 23), a
 fresh one for every sample.
 
+With ``order: backward`` everything is mirrored: place i is called 23 - i, and f steps backward. Then a causal row can
+look at row f(s), which stands before it.
+
 Where every row of R sees all of R, row s can look ahead to row f(s), and so work
 out f(f(s)), before any question is asked. Under a causal mask no row may look
 ahead, so that all three steps are left to the one row that answers.
@@ -53,16 +56,18 @@ class PointerChase:
     three_step_rows = tuple(range(PLACES + 2 * PAIRS, PLACES + 4 * PAIRS, 2))
     """The rows that answer f(f(f(s))): accuracy is counted here."""
 
-    def __init__(self, window: Window, seed: int) -> None:
+    def __init__(self, window: Window, seed: int, *, backward: bool = False, hard_only: bool = False) -> None:
         if (window.rows, window.stride) != (self.window.rows, self.window.stride):
             raise UserError(
                 f"the pointer-chasing task has windows {self.window}, or causal ones of as many rows "
                 f"and the same stride; not {window}"
             )
-        self._key = key_of("pointer chase", seed)
-        self.digest = f"pointer-chase-{seed}"
-        self.facts = Facts("pointer chase", vocabulary=self.vocabulary)
-        answers = [row - window.loss_rows.start for row in self.one_step_rows + self.three_step_rows]
+        self._key, self._backward = key_of("pointer chase", seed), backward
+        kinds = ["backward"] * backward + ["three-steps"] * hard_only
+        self.digest = "-".join(["pointer-chase", str(seed), *kinds])
+        self.facts = Facts(" ".join(["pointer chase", *kinds]), vocabulary=self.vocabulary)
+        asked = self.three_step_rows if hard_only else self.one_step_rows + self.three_step_rows
+        answers = [row - window.loss_rows.start for row in asked]
         self._weights: npt.NDArray[np.float32] = np.zeros(window.stride, dtype=np.float32)
         self._weights[answers] = 1.0
 
@@ -86,16 +91,27 @@ class PointerChase:
         for row, place, power in ((self.one_step_rows[0], one, 1), (self.three_step_rows[0], three, 3)):
             tokens[:, row : row + 2 * PAIRS : 2] = place
             tokens[:, row + 1 : row + 1 + 2 * PAIRS : 2] = _applied(function, place, power)
+        if self._backward:
+            tokens[:, :-1] = PLACES - 1 - tokens[:, :-1]
+            tokens[:, :PLACES] = tokens[:, PLACES - 1 :: -1]
         return Samples(tokens, weights=np.broadcast_to(self._weights, (len(k), len(self._weights))))
 
 
 def make_pointer_chase(config: SourceConfig, window: Window) -> PointerChase:
-    """The task as a run names it: ``{kind: pointer_chase, options: {seed: 0}}``."""
-    unknown = config.options.keys() - {"seed"}
-    seed = config.options.get("seed", 0)
-    if unknown or type(seed) is not int:
-        raise UserError(f"pointer_chase takes one option, seed, a whole number; given: {config.options}")
-    return PointerChase(window, seed)
+    """The task as a run names it: ``{kind: pointer_chase, options: {seed: 0, order: forward, asked: all}}``."""
+    given = {"seed": 0, "order": "forward", "asked": "all"} | config.options
+    seed, order, asked = given.pop("seed"), given.pop("order"), given.pop("asked")
+    if (
+        given
+        or type(seed) is not int
+        or order not in ("forward", "backward")
+        or asked not in ("all", "three")
+    ):
+        raise UserError(
+            "pointer_chase takes the options seed, a whole number, order, forward or backward, and asked, all or three "
+            f"(which answers have a loss); given: {config.options}"
+        )
+    return PointerChase(window, seed, backward=order == "backward", hard_only=asked == "three")
 
 
 def accuracy(task: PointerChase, predict: Callable[[Integers], Integers], samples: int) -> dict[str, float]:

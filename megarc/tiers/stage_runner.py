@@ -14,6 +14,7 @@ import orjson
 
 from megarc.atomic_write import written_atomically
 from megarc.errors import EXIT_SAVED, UserError
+from megarc.jobs import side_by_side
 from megarc.progress import progress
 from megarc.tiers.config import RolloutsConfig
 from megarc.tiers.rollout_store import Rollouts, sidecar
@@ -57,28 +58,27 @@ def run_at_once(plan: StackPlan, stages: Sequence[Stage], scripts: Path, at_once
         UserError: where one fails.
     """
     waiting = [stage for stage in stages if not is_done(stage)]
-    running: list[tuple[Stage, subprocess.Popen[bytes]]] = []
     environment = {**os.environ, "OMP_NUM_THREADS": _threads(at_once)}
     with progress(f"{len(waiting)} runs", len(waiting), unit="runs") as bar:
-        try:
-            while waiting or running:
-                while waiting and len(running) < at_once:
-                    stage = waiting.pop(0)
-                    write_keys(stage.file, stage.config)
-                    with stage.file.with_suffix(".log").open("ab") as out:
-                        words = command(plan, stage, scripts)
-                        running.append(
-                            (stage, subprocess.Popen(words, stdout=out, stderr=out, env=environment))
-                        )
-                time.sleep(0.2)
-                ended = [one for one in running if one[1].poll() is not None]
-                running = [one for one in running if one not in ended]
-                for stage, process in ended:
-                    _check(stage, process.returncode)
-                bar.advance(len(ended), now=", ".join(stage.name for stage, _ in running) or "-")
-        finally:
-            for _, process in running:
-                process.terminate()
+
+        def start(stage: Stage) -> subprocess.Popen[bytes]:
+            write_keys(stage.file, stage.config)
+            words = command(plan, stage, scripts)
+            with stage.file.with_suffix(".log").open("ab") as out:
+                return subprocess.Popen(words, stdout=out, stderr=out, env=environment)
+
+        def ended(stage: Stage, process: subprocess.Popen[bytes]) -> bool:
+            code = process.poll()
+            if code is None:
+                return False
+            _check(stage, code)
+            bar.advance(1)
+            return True
+
+        def look(running: Sequence[Stage]) -> None:
+            bar.advance(0, now=", ".join(stage.name for stage in running) or "-")
+
+        side_by_side(waiting, start, ended, at_once, look)
 
 
 def command(plan: StackPlan, stage: Stage, scripts: Path) -> list[str]:

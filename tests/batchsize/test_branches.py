@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from support import processes
 
 from megarc.batchsize.branches import critical_multiple, smoothed
-from megarc.batchsize.run_jobs import Job
 from megarc.config import load
+from megarc.jobs import Job
 from megarc.train import RunConfig, find_checkpoint
 from megarc.train.checkpoint.layout import digest_of
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from support.allocations import allocations
 
-from megarc.model import Head, head_loss, weighted_sum
+from megarc.model import Head, head_loss, scored, weighted_sum
 from megarc.parallel import TensorParallel
 
 BATCH, ROWS, WIDTH, IDS, TOKENS = 2, 5, 6, 16, 11
@@ -42,8 +42,22 @@ def test_equals_the_plain_formula(chunk, compiled, cap):
     wanted = torch.autograd.grad(expected * 0.7, (hidden, weight))
     loss = head_loss(head(chunk=chunk, compile=compiled, cap=cap), hidden, weight, targets, weights, 0.3)
     found = torch.autograd.grad(loss.objective * 0.7, (hidden, weight))
-    for one, other in zip((expected, nll, log_z, *wanted), (*loss, *found), strict=True):
+    for one, other in zip((expected, nll, log_z, *wanted), (*loss[:3], *found), strict=True):
         assert torch.allclose(one, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("chunk", "compiled"), [(3, False), (None, False), (4, True)])
+def test_without_gradients_it_says_whether_the_likeliest_token_is_the_target(chunk, compiled):
+    """Padded ids, which here have the largest logits, are never the likeliest."""
+    hidden, weight, targets, weights = problem()
+    with torch.no_grad():
+        weight[TOKENS:] = 100 * weight[:1]
+        best = (hidden @ weight[:TOKENS].T).argmax(-1)
+        targets[:, ::2] = best[:, ::2]
+        loss = head_loss(head(chunk=chunk, compile=compiled), hidden, weight, targets, weights)
+    assert loss.right is not None and torch.equal(loss.right, best == targets) and not loss.right.all()
+    assert torch.allclose(scored(loss, weights)[1], weights[best == targets].sum())
+    assert head_loss(head(), hidden, weight, targets, weights).right is None
 
 
 def test_a_second_backward_pass_is_an_error_and_no_wrong_number():

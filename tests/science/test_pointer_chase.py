@@ -67,6 +67,22 @@ def test_the_causal_arm_reads_the_same_samples() -> None:
         PointerChase(Window(512, 512, 512), seed=3)
 
 
+def test_backward_is_the_mirror_image_and_steps_only_back() -> None:
+    forward = PointerChase(WINDOW, seed=4).read_many(MANY).tokens
+    task = PointerChase(WINDOW, seed=4, backward=True, hard_only=True)
+    samples = task.read_many(MANY)
+    tokens, function = samples.tokens, samples.tokens[:, :24]
+    assert (function[:, ::-1] == 23 - forward[:, :24]).all() and (function <= np.arange(24)).all()
+    for row in (*task.one_step_rows, *task.three_step_rows):
+        answer = tokens[:, row]
+        for _ in range(1 if row in task.one_step_rows else 3):
+            answer = np.take_along_axis(function, answer[:, None], axis=1)[:, 0]
+        assert (answer == tokens[:, row + 1]).all()
+    assert samples.weights is not None and (tokens[:, -1] == 24).all()
+    assert (np.flatnonzero(samples.weights[0]) + 24).tolist() == list(task.three_step_rows)
+    assert task.digest != PointerChase(WINDOW, seed=4).digest == "pointer-chase-4"
+
+
 def test_it_never_changes_silently() -> None:
     golden = [1, 2, 4, 6, 5, 8, 11, 12, 11, 14, 12, 12, 17, 18, 15, 18, 21, 20, 19, 22, 21, 23, 23, 23]
     golden += [23, 23, 4, 5, 5, 8, 21, 23, 8, 17, 4, 11, 1, 5, 7, 20, 24]
@@ -89,6 +105,6 @@ def test_accuracy_counts_the_answering_rows() -> None:
 
 def test_options_that_are_none_are_refused() -> None:
     assert len(make_pointer_chase(SourceConfig(kind="pointer_chase", options={"seed": 3}), WINDOW)) == 2**40
-    for options in ({"sed": 3}, {"seed": "3"}):
-        with pytest.raises(UserError, match="one option, seed"):
+    for options in ({"sed": 3}, {"seed": "3"}, {"order": "sideways"}, {"asked": "two"}):
+        with pytest.raises(UserError, match="takes the options seed"):
             make_pointer_chase(SourceConfig(kind="pointer_chase", options=options), WINDOW)

@@ -32,7 +32,7 @@ from megarc.science.recipes import (
     targets_window,
     verdict,
 )
-from megarc.science.recipes.statistics import beyond
+from megarc.science.statistics import beyond
 from megarc.train import Lengths, SavedModel, open_train
 from megarc.train.run_position import Standing
 from megarc.window import Window

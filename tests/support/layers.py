@@ -142,6 +142,11 @@ def embedding_and_loss(tensor):
     loss.objective.backward()
 
     same(loss.nll.flatten(), expected)
+    best = logits.argmax(-1)
+    wanted = torch.where(torch.rand(BATCH, ROWS) < 0.5, targets, best)
+    with torch.no_grad():
+        right = head_loss(chunked, tensor.enter(own_table(tokens)), own_head.weight, wanted).right
+    assert right is not None and torch.equal(right, best == wanted)
     same(own_table.weight.grad, shard(own_table.weight, table.weight.grad))
     same(own_head.weight.grad, shard(own_head.weight, head.weight.grad))
 

@@ -7,7 +7,7 @@ from megarc.science.recipes.arms import ARMS, CAUSAL, arm_config, budget_of, flo
 from megarc.science.recipes.campaign import Campaign, Result, Try, verdict
 from megarc.science.recipes.config import CompareConfig
 from megarc.science.recipes.score import Scored, score
-from megarc.science.recipes.statistics import Difference, paired
+from megarc.science.statistics import Difference, paired
 
 __all__ = [
     "ARMS",

@@ -16,7 +16,7 @@ from megarc.data import Maker
 from megarc.science.recipes.arms import CAUSAL, arm_config, flops_of, targets_window, with_vocabulary
 from megarc.science.recipes.config import CompareConfig
 from megarc.science.recipes.score import score
-from megarc.science.recipes.statistics import Difference, paired
+from megarc.science.statistics import Difference, paired
 from megarc.train import Lengths, RunConfig, load_model
 
 

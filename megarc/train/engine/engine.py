@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from megarc.model import Beside, Head, Record, head_loss, pick_rows, record_of, weighted_sum
+from megarc.model import Beside, Head, Loss, Record, head_loss, pick_rows, record_of, scored, weighted_sum
 from megarc.parallel import Groups, TensorParallel, all_reduce_sum
 from megarc.train.config import RunConfig
 from megarc.train.engine.average import Average
@@ -22,6 +22,8 @@ from megarc.train.heartbeat import Heartbeat
 
 Judge = Callable[[Tensor, Tensor], Tensor]
 """(loss, gradient norm) -> whether the update is bad, a bool on the device: the same on every rank."""
+Part = Callable[[Loss, MicroBatch], Tensor]
+"""What a pipeline's last stage adds up of each micro-batch's loss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,29 +166,26 @@ class Engine:
 
     @torch.no_grad()
     def evaluate(self, batch: MicroBatch) -> Tensor:
-        """The weighted sum of this data rank's losses on ``batch``, in nats, a scalar."""
-        self.heartbeat.enter("evaluating")
-        self.deepspeed.eval()
-        loss = self.deepspeed(
-            batch.tokens, self._rows(batch), batch.seen, positions=batch.positions, kept=batch.kept
-        )
-        self.deepspeed.train()
-        return weighted_sum(loss.nll, batch.weights)
+        """Of this data rank's ``batch``: weighted sums of losses in nats and of right first guesses, [2]."""
+        return scored(self._scored(batch), batch.weights)
 
     @torch.no_grad()
     def losses(self, batch: MicroBatch) -> Tensor:
         """This data rank's losses [k] on the rows ``batch.rows`` (which it must have), in nats."""
-        self.heartbeat.enter("evaluating")
-        self.deepspeed.eval()
-        loss = self.deepspeed(
-            batch.tokens, self._rows(batch), batch.seen, positions=batch.positions, kept=batch.kept
-        )
-        self.deepspeed.train()
-        return loss.nll
+        return self._scored(batch).nll
 
     def close(self) -> None:
         """Lets the engine's buffers and hooks go."""
         self.deepspeed.destroy()
+
+    def _scored(self, batch: MicroBatch) -> Loss:
+        self.heartbeat.enter("evaluating")
+        self.deepspeed.eval()
+        loss: Loss = self.deepspeed(
+            batch.tokens, self._rows(batch), batch.seen, positions=batch.positions, kept=batch.kept
+        )
+        self.deepspeed.train()
+        return loss
 
     # ---- what a pipeline does otherwise
 
@@ -288,20 +287,21 @@ class PipelinedEngine(Engine):
 
     @torch.no_grad()
     def evaluate(self, batch: MicroBatch) -> Tensor:
-        self.heartbeat.enter("evaluating")
-        return self._evaluated(batch, torch.zeros((), device=self.groups.device))
+        return self._evaluated(
+            batch, torch.zeros(2, device=self.groups.device), lambda loss, _: scored(loss, batch.weights)
+        )
 
     @torch.no_grad()
     def losses(self, batch: MicroBatch) -> Tensor:
-        self.heartbeat.enter("evaluating")
         assert batch.rows is not None
-        return self._evaluated(batch, torch.zeros(len(batch.rows), device=self.groups.device))
+        zeros = torch.zeros(len(batch.rows), device=self.groups.device)
+        return self._evaluated(batch, zeros, lambda loss, _: loss.nll)
 
     def _canonical(self, name: str) -> str:
         return self.deepspeed.module.canonical(name)
 
     def _update(self, micro_batches: Sequence[MicroBatch], factor: Tensor | float) -> None:
-        items = self._expect(micro_batches, factor, self.nll)
+        items = self._expect(micro_batches, factor, self.nll, _nll_of_share)
         self.heartbeat.enter("pipeline")
         self.deepspeed.train_batch(items)
 
@@ -311,25 +311,26 @@ class PipelinedEngine(Engine):
 
     # ---- helpers
 
-    def _evaluated(self, batch: MicroBatch, nll: Tensor) -> Tensor:
-        """``nll``, zeros, with what ``_loss`` adds on the last stage; on every stage."""
-        items = self._expect([batch], 1.0, nll)
+    def _evaluated(self, batch: MicroBatch, total: Tensor, part: Part) -> Tensor:
+        """``total``, zeros, with ``part`` of the loss that the last stage adds; on every stage."""
+        self.heartbeat.enter("evaluating")
+        items = self._expect([batch], 1.0, total, part)
         self.deepspeed.eval_batch(items, num_micro_batches=1, bcast_loss=False)
         self.deepspeed.train()
-        return self._from_last_stage(nll)
+        return self._from_last_stage(total)
 
     def _expect(
-        self, micro_batches: Sequence[MicroBatch], factor: Tensor | float, nll: Tensor
+        self, micro_batches: Sequence[MicroBatch], factor: Tensor | float, total: Tensor, part: Part
     ) -> Iterator[tuple[Tensor, tuple[()]]]:
         """Tells this stage the micro-batches to come; what the pipeline engine takes as inputs and labels.
 
         Only the first stage takes inputs, tokens. Labels are none: the targets stand beside the last stage's
-        hidden rows. The sum of w * nll, or each row's where ``nll`` is [k], is added to ``nll``, there.
+        hidden rows. ``part`` of each micro-batch's loss is added to ``total``, there.
         """
         self._flow(micro_batches[0])
         self.deepspeed.module.expect(
             Beside(
-                partial(self._loss, batch, factor, nll),
+                partial(self._loss, batch, factor, total, part),
                 self._rows(batch),
                 batch.seen,
                 batch.positions,
@@ -349,15 +350,26 @@ class PipelinedEngine(Engine):
         self._flowing = shape
 
     def _loss(
-        self, batch: MicroBatch, factor: Tensor | float, nll: Tensor, hidden: Tensor, weight: Tensor
+        self,
+        batch: MicroBatch,
+        factor: Tensor | float,
+        total: Tensor,
+        part: Part,
+        hidden: Tensor,
+        weight: Tensor,
     ) -> Tensor:
         """What the last stage minimises."""
         targets = pick_rows(batch.tokens[:, 1:], self._rows(batch))
         z_loss = self.config.optimizer.z_loss
         loss = head_loss(self._head, hidden, weight, targets, batch.weights, z_loss)
-        nll += loss.nll if nll.dim() else weighted_sum(loss.nll, batch.weights) * batch.share
+        total += part(loss, batch)
         return loss.objective * (factor * batch.share)
 
     def _from_last_stage(self, value: Tensor) -> Tensor:
         """``value``, which is 0 on all stages but the last."""
         return all_reduce_sum(value, self.groups.pipeline)
+
+
+def _nll_of_share(loss: Loss, batch: MicroBatch) -> Tensor:
+    """The sum of w * nll that a micro-batch adds to its step's."""
+    return weighted_sum(loss.nll, batch.weights) * batch.share

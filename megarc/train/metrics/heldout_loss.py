@@ -23,17 +23,21 @@ _ROWS = 2048  # of a forward pass; more of them are hardly faster
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """A source's negative log-likelihood in nats, summed over ``tokens`` predicted ones (or their weights)."""
+    """A source's negative log-likelihood in nats, summed over ``tokens`` predicted ones (or their weights).
+
+    ``right`` counts, alike, those of them that were the model's likeliest.
+    """
 
     name: str
     nll: float
+    right: float
     tokens: float
     bytes_per_token: float | None
 
     def in_units(self) -> dict[str, float]:
-        """In nats and bits a token and, where the text's bytes are known, bits a byte."""
-        nats = self.nll / self.tokens if self.tokens else math.nan
-        values = {"nats_per_token": nats, "bits_per_token": nats / math.log(2)}
+        """In nats and bits a token and, where the text's bytes are known, bits a byte; the share of right guesses."""
+        nats, right = ((one / self.tokens if self.tokens else math.nan) for one in (self.nll, self.right))
+        values = {"nats_per_token": nats, "bits_per_token": nats / math.log(2), "accuracy": right}
         if self.bytes_per_token:
             values["bits_per_byte"] = nats / math.log(2) / self.bytes_per_token
         return values
@@ -54,7 +58,8 @@ def together_of(sources: Sequence[HeldOut]) -> HeldOut:
     tokens = sum(one.tokens for one in sources)
     known = [one.bytes_per_token * one.tokens for one in sources if one.bytes_per_token is not None]
     bytes_per_token = sum(known) / tokens if len(known) == len(sources) and tokens else None
-    return HeldOut("all", sum(one.nll for one in sources), tokens, bytes_per_token)
+    nll, right = (sum(counts) for counts in zip(*((one.nll, one.right) for one in sources), strict=True))
+    return HeldOut("all", nll, right, tokens, bytes_per_token)
 
 
 def heldout_losses(engine: Engine, stream: Stream, windows: int, kept: int | None = None) -> list[HeldOut]:
@@ -68,8 +73,8 @@ def heldout_losses(engine: Engine, stream: Stream, windows: int, kept: int | Non
     for source, name, size, count in zip(
         stream.sources, short_names(stream), sizes, share_out(windows, sizes), strict=True
     ):
-        nll, tokens = _loss_of(engine, stream, begin, count, kept)
-        found.append(HeldOut(name, nll, tokens, source.facts.bytes_per_token))
+        nll, right, tokens = _loss_of(engine, stream, begin, count, kept)
+        found.append(HeldOut(name, nll, right, tokens, source.facts.bytes_per_token))
         begin += size
     return found
 
@@ -111,8 +116,8 @@ def short_names(stream: Stream) -> list[str]:
 @torch.no_grad()
 def _loss_of(
     engine: Engine, stream: Stream, begin: int, windows: int, kept: int | None
-) -> tuple[float, float]:
-    """Negative log-likelihood and predicted tokens of the stream's samples ``begin .. begin + windows - 1``.
+) -> tuple[float, float, float]:
+    """Negative log-likelihood, right guesses and predicted tokens of samples ``begin .. begin + windows - 1``.
 
     Every rank runs the same number of batches (ZeRO 3 gathers weights in each);
     those beyond the last window count nothing.
@@ -120,16 +125,16 @@ def _loss_of(
     groups = engine.groups
     ranks, rank = groups.data.size, groups.data.rank
     size = windows_at_once(engine.config, stream.window.rows, -(-windows // ranks))
-    total = torch.zeros(2, dtype=torch.float64, device=groups.device)
+    total = torch.zeros(3, dtype=torch.float64, device=groups.device)
     for first in range(0, windows, size * ranks):
         start = first + rank * size
         batch = _some(stream, begin + start, min(size, windows - start), size)
         stream.check_ids(batch, engine.config.model.tokens)
         weights = torch.as_tensor(batch.weights)
-        total[0] += engine.evaluate(to_tensors(batch, groups.device)._replace(kept=kept))
-        total[1] += weights.sum()
-    nll, weight = all_reduce_sum(total, groups.data).tolist()
-    return nll, weight
+        total[:2] += engine.evaluate(to_tensors(batch, groups.device)._replace(kept=kept))
+        total[2] += weights.sum()
+    nll, right, weight = all_reduce_sum(total, groups.data).tolist()
+    return nll, right, weight
 
 
 def _some(stream: Stream, start: int, count: int, size: int) -> Batch:

@@ -108,7 +108,7 @@ def test_each_is_scored_as_if_it_were_alone_and_named(losses):
     both = losses("both", 9, "valid/code", "valid/wiki")
     for name, alone in (("wiki", wiki), ("code", code)):
         assert f"heldout/{name}/nats_per_token" not in alone
-        for unit in ("nats_per_token", "bits_per_token", "bits_per_byte"):
+        for unit in ("nats_per_token", "bits_per_token", "bits_per_byte", "accuracy"):
             assert both[f"heldout/{name}/{unit}"] == pytest.approx(alone[f"heldout/{unit}"], rel=1e-6), unit
         byte = both[f"heldout/{name}/bits_per_token"] / BYTES[f"valid/{name}"]
         assert both[f"heldout/{name}/bits_per_byte"] == pytest.approx(byte)

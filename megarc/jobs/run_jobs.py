@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -68,18 +70,30 @@ class Job:
         """
         if self.file.exists() and load(RunConfig, self.file) != self.config:
             raise UserError(
-                f"{self.file} is of a study with other keys; use another tune.folder, or remove "
+                f"{self.file} is of a study with other keys; give the study another folder, or remove "
                 f"{self.file.parent} to start again"
             )
         with written_atomically(self.file) as file:
             file.write(to_yaml(self.config).encode())
 
 
-def run_all(jobs: Sequence[Job], command: Sequence[str], at_once: int, what: str) -> None:
+def start_of(launcher: str, script: Path) -> list[str]:
+    """The words that start a script: those of ``launcher``, or this Python."""
+    return [*(shlex.split(launcher) or [sys.executable]), str(script)]
+
+
+def run_all(
+    jobs: Sequence[Job],
+    command: Sequence[str],
+    at_once: int,
+    what: str,
+    failed: Callable[[Job, UserError], None] | None = None,
+) -> None:
     """Runs those that are not finished, ``at_once`` at a time; each is ``command --config FILE``.
 
     Args:
         command: where a word has ``{port}``, a free one stands in its place.
+        failed: called with a run that does not finish; the others go on. None: such a run is an error.
 
     Raises:
         UserError: where one does not finish; what the others reached stays, and the same call goes on.
@@ -98,7 +112,13 @@ def run_all(jobs: Sequence[Job], command: Sequence[str], at_once: int, what: str
             shown = done
 
         def ended(job: Job, process: subprocess.Popen[bytes]) -> bool:
-            return has_finished(process, job.finished, job.config.folder, job.log)
+            try:
+                return has_finished(process, job.finished, job.config.folder, job.log)
+            except UserError as error:
+                if failed is None:
+                    raise
+                failed(job, error)
+                return True
 
         side_by_side(waiting, lambda job: _start(job, command, at_once), ended, at_once, look)
 

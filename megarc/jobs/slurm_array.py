@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from megarc.atomic_write import written_atomically
-from megarc.batchsize.run_jobs import Job
 from megarc.errors import UserError, shortened
+from megarc.jobs.run_jobs import Job
 
 
 def submit(jobs: Sequence[Job], script: Path, options: Sequence[str], place: Path) -> str:
