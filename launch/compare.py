@@ -6,6 +6,7 @@ import argparse
 import logging
 import math
 import sys
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING
 import _needs  # noqa: F401  (ends where the packages are not there)
 
 from megarc.command import examples
+from megarc.command_line import whole_number
 from megarc.errors import EXIT_SAVED, run_script
 
 if TYPE_CHECKING:
     from megarc.parallel import Groups
-    from megarc.science.recipes import Campaign, Result
+    from megarc.science.recipes import Campaign, CompareConfig, Result
     from megarc.train import RunConfig
 
 EXAMPLES = """examples:
@@ -25,6 +27,7 @@ EXAMPLES = """examples:
   python launch/compare.py --config configs/recipes/text.yaml folder=runs/mine \\
       'run.data.train=[{path: my/train}]' 'run.data.valid=[{path: my/heldout}]' run.length='2000 steps'
   deepspeed launch/compare.py --config FILE run.precision=bf16      on all GPUs of this machine
+  python launch/compare.py --config FILE --jobs 2                   two runs at once, each on one rank
   python launch/compare.py --config FILE --report                   only what is there so far
   python launch/compare.py --keys                                   every key
 
@@ -48,9 +51,29 @@ def main() -> int:
     if arguments.report:
         report(Campaign(config, MAKERS, lambda run: None))
         return 0
+    if arguments.jobs is not None:
+        return compare_at_once(config, arguments.jobs)
     return compare(config.run, lambda train, groups: Campaign(
         config, MAKERS, train, first=groups.first, wait=lambda: meet_again(groups)
     ))  # fmt: skip
+
+
+def compare_at_once(config: CompareConfig, at_once: int) -> int:
+    """Every run a process of its own, ``at_once`` at a time."""
+    from megarc.jobs import Job, run_all, start_of
+    from megarc.science import MAKERS
+    from megarc.science.recipes import Campaign
+    from megarc.train import Lengths
+
+    def train(runs: Sequence[RunConfig]) -> None:
+        jobs = [Job(run, Lengths(run).total) for run in runs]
+        run_all(jobs, start_of("", Path(__file__).with_name("pretrain.py")), at_once, "runs")
+
+    campaign = Campaign(config, MAKERS, lambda run: None)
+    (config.folder / "runs").mkdir(parents=True, exist_ok=True)
+    campaign.run_at_once(train)
+    report(campaign)
+    return 0
 
 
 def compare(run: RunConfig, campaign_of: object) -> int:
@@ -196,6 +219,8 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__, epilog=examples(EXAMPLES), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="keys in YAML")
+    parser.add_argument("--jobs", type=whole_number, metavar="N",
+                        help="train N runs at once, each on one rank (one at a time, on all ranks)")  # fmt: skip
     parser.add_argument("--report", action="store_true", help="print what is there so far")
     parser.add_argument("--keys", action="store_true", help="print every key")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)

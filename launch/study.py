@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import _needs  # noqa: F401  (ends where the packages are not there)
 
 from megarc.command import examples
-from megarc.command_line import parsed
+from megarc.command_line import parsed, whole_number
 from megarc.errors import EXIT_USER_ERROR, run_script
 from megarc.paths import user_path
 
@@ -174,7 +174,7 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__, epilog=examples(EXAMPLES), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", type=user_path, metavar="FILE", help="keys in YAML; see configs/studies")
-    parser.add_argument("--jobs", type=at_least_one, default=len(os.sched_getaffinity(0)), metavar="N",
+    parser.add_argument("--jobs", type=whole_number, default=len(os.sched_getaffinity(0)), metavar="N",
                         help="runs at once (the cores of this machine)")  # fmt: skip
     parser.add_argument("--launcher", default="", metavar="WORDS",
                         help="how ranks are started; {port}: a free one (this Python, one rank)")  # fmt: skip
@@ -184,13 +184,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--keys", action="store_true", help="print every key with type, default, meaning")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="keys that win over the file's")
     return parser
-
-
-def at_least_one(word: str) -> int:
-    """A whole number of 1 or more."""
-    if not word.isdigit() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"'{word}' is no whole number of 1 or more")
-    return int(word)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,13 @@ def widths(text: str) -> list[Fraction]:
         raise argparse.ArgumentTypeError(f"'{text}' is no width; write 1/4, for instance") from None
 
 
+def whole_number(word: str) -> int:
+    """An argument's whole number of 1 or more."""
+    if not word.isdigit() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"'{word}' is no whole number of 1 or more")
+    return int(word)
+
+
 def refuse(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> NoReturn:
     """Ends with what is wrong with words that are neither flags nor keys.
 

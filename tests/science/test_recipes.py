@@ -250,8 +250,10 @@ def test_the_command_trains_scores_and_goes_on(tmp_path):
                "run.batch.size=4"]  # fmt: skip
     said = python(*command, "seeds=1")
     assert "1: causal-c-lr1" in said and "One seed shows no difference" in said
+    said = python(*command, "seeds=2", "--jobs", "2")  # side by side, each a process
+    assert "n = 2 seeds" in said and (tmp_path / "runs" / "rc-lr1-w1steps-s1.log").exists()
     said = python(*command, "seeds=2")
-    assert "3: causal-c-lr1-w1steps-s1" in said and "\n1: " not in said
+    assert "n = 2 seeds" in said and "\n1: " not in said and "\n3: " not in said
     lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert [(line["arm"], line["seed"]) for line in lines] == [
         ("causal-c", 0),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class Result:
     error: float
     both_ways: float
     both_ways_error: float
-    seconds: float
+    seconds: float  # NaN where it ran beside others
 
     @property
     def key(self) -> Try:
@@ -163,11 +163,21 @@ class Campaign:
                 yield one
                 self._try(one)
 
-    def _try(self, one: Try) -> None:
+    def run_at_once(self, train: Callable[[Sequence[RunConfig]], None]) -> None:
+        """The same, where ``train`` trains many runs to their ends in whichever order; then all are scored."""
+        for plan in (self.grid, self.finals):
+            done = {result.key for result in self.results}
+            configs = {one: self.run_of(one) for one in plan() if one not in done}
+            train(list(configs.values()))
+            for one, config in configs.items():
+                self._keep(one, config, math.nan)
+
+    def run_of(self, one: Try) -> RunConfig:
+        """The run of a try."""
         config = arm_config(self.config, one.arm)
         folder = self.config.folder / "runs" / one.name
         schedule = config.schedule.model_dump(mode="json") | {"warmup": one.warmup}
-        config = config.model_copy(
+        return config.model_copy(
             update={
                 "folder": folder,
                 "seed": one.seed,
@@ -175,7 +185,9 @@ class Campaign:
                 "schedule": type(config.schedule).model_validate_json(orjson.dumps(schedule)),
             }
         )
-        begun = time.monotonic()
+
+    def _try(self, one: Try) -> None:
+        config, begun = self.run_of(one), time.monotonic()
         self.train(config)
         if self.first:
             self._keep(one, config, time.monotonic() - begun)

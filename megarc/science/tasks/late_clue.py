@@ -1,67 +1,80 @@
-"""A late clue: the clue that says what the items mean stands behind them.
+"""A late clue: pointers whose meaning depends on a clue, which stands behind them or, as a control, before them.
 
-Each of K clues splits the alphabet into two halves (random ones, the same for all seeds), and the answer is how many
-items lie in the clue's half. Where rows see the clue, each row can decide about its own item, and one number, the
-count, travels on. Under a causal mask the items' rows come before the clue: they must hand on counts for all clues,
-a width that grows with K (the talk's "embedding of width T * d").
+Place i of 24 holds a place g(i) before it. With the clue k, which is 0, 1 or 2, f(i) = max(g(i) - k, 0). Asked are f,
+f^2 and f^4. Rows that know the clue can work out f in one layer, f^2 in the second, and so the answering row f^4 in the
+third: each layer squares the function. Where no row before the clue can know it, which is so under a causal mask, the
+answering row goes on alone, one step a layer: f^3 is all that three layers reach.
 
-    token    0 .. N-1   N      N+1  N+2
-    holds    x_1..x_N   clue   =    count        clue: late
-             clue       x_1..x_N    =    count   clue: early, the control: causal rows know the clue too
+    token    0 .. 23        24     25  26     27  28     29  30      31  32   ..
+    holds    g(0)..g(23)    clue   s   f(s)   s   f(s)   s   f^2(s)  s   f^2  and four pairs s, f^4(s)
+             clue  g(0)..g(23)     ...            clue: early
 """
 
 from __future__ import annotations
 
-from math import comb
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from megarc.config import key
-from megarc.data.counter_random import Words, below, key_of, table
-from megarc.errors import UserError
-from megarc.science.tasks.task import Task, TaskOptions, Tokens
+from megarc.data.counter_random import Words, below
+from megarc.science.tasks.task import Task, TaskOptions, Tokens, shuffled
+
+PLACES, CLUES, LONGEST_JUMP, LATE_PLACES = 24, 3, 3, 9
+POWERS = (1, 1, 2, 2, 4, 4, 4, 4)
+_HARD = POWERS.index(4)
 
 
 class LateClueOptions(TaskOptions):
-    """Items, clues, and where the clue stands."""
+    """Where the clue stands, and which answers count."""
 
-    items: int = key(8, "of a sample", ge=1)
-    symbols: int = key(16, "of the items' alphabet, even", ge=2)
-    clues: int = key(16, "of which each sample has one", ge=1)
-    clue: Literal["late", "early"] = key("late", "behind the items, or before them")
+    clue: Literal["late", "early"] = key("late", "behind the pointers, or before them")
+    asked: Literal["all", "four"] = key("all", "the answers with a loss: all, or those of f^4")
 
 
 class LateClue(Task):
-    """One answer: a count of 0 to ``items``."""
+    """Ids: places, then clues. f and f^2 are asked anywhere, f^4 at different ones of the last nine places."""
 
     options, title = LateClueOptions, "late clue"
 
     def _prepare(self, options: LateClueOptions) -> None:
-        if options.symbols % 2:
-            raise UserError(f"options of late_clue: symbols is {options.symbols}; it must be even")
-        self._items, self._symbols, self._clues = options.items, options.symbols, options.clues
         self._late = options.clue == "late"
-        self.columns = options.items + 1
-        self.length = options.items + 3
-        self.answers = (options.items + 2,)
-        self._mark = options.symbols + options.clues
-        self.vocabulary = self._mark + 1 + options.items + 1
-        self.guess = np.zeros(self.vocabulary)
-        counts = [comb(options.items, count) / 2**options.items for count in range(options.items + 1)]
-        self.guess[self._mark + 1 :] = counts
-        self.halves = halves_of(options.clues, options.symbols)
+        self.columns = PLACES + 1 + _HARD + LATE_PLACES
+        self.length = PLACES + 1 + 2 * len(POWERS)
+        first = 0 if options.asked == "all" else _HARD
+        self.answers = range(PLACES + 2 + 2 * first, self.length, 2)
+        self.vocabulary = PLACES + CLUES
+        self.guess = np.stack([_answers_of(power, self.vocabulary) for power in POWERS[first:]])
 
     def make(self, random: Words) -> Tokens:
-        items = below(random[:, 1:], self._symbols).astype(np.int64)
-        clue = below(random[:, :1], self._clues).astype(np.int64)
-        count = self.halves[clue, items].sum(axis=1, keepdims=True)
-        mark, named = np.full_like(clue, self._mark), clue + self._symbols
-        text = [items, named] if self._late else [named, items]
-        return np.concatenate([*text, mark, self._mark + 1 + count], axis=1)
+        jumps, clue, easy, hard = np.split(random, np.cumsum([PLACES, 1, _HARD]), axis=1)
+        pointers = np.maximum(np.arange(PLACES) - 1 - below(jumps, LONGEST_JUMP).astype(np.int64), 0)
+        shift = below(clue, CLUES).astype(np.int64)
+        meaning = np.maximum(pointers - shift, 0)
+        late = PLACES - 1 - shuffled(hard, LATE_PLACES, len(POWERS) - _HARD)
+        asked = np.concatenate([below(easy, PLACES).astype(np.int64), late], axis=1)
+        answers = asked.copy()
+        for step in range(max(POWERS)):
+            going = np.asarray(POWERS) > step
+            answers[:, going] = np.take_along_axis(meaning, answers[:, going], axis=1)
+        pairs = np.stack([asked, answers], axis=2).reshape(len(random), -1)
+        text = [pointers, PLACES + shift] if self._late else [PLACES + shift, pointers]
+        return np.concatenate([*text, pairs], axis=1)
 
 
-def halves_of(clues: int, symbols: int) -> Tokens:
-    """Whether a symbol lies in a clue's half, [clues, symbols] of 0 and 1; each half has symbols / 2 members."""
-    order = table(key_of("halves of the alphabet", symbols), np.arange(clues), symbols).argsort(axis=1)
-    return (order < symbols // 2).astype(np.int64)
+def _answers_of(power: int, ids: int) -> npt.NDArray[np.float64]:
+    """How often each place is f^power of an asked one: the places on the way differ, so the jumps are independent."""
+    shares: npt.NDArray[np.float64] = np.zeros(ids)
+    places = range(PLACES - LATE_PLACES, PLACES) if power == max(POWERS) else range(PLACES)
+    for clue in range(CLUES):
+        here = np.zeros(PLACES)
+        here[places.start : places.stop] = 1 / len(places)
+        for _ in range(power):
+            there = np.zeros(PLACES)
+            for place, share in enumerate(here):
+                for jump in range(1, LONGEST_JUMP + 1):
+                    there[max(max(place - jump, 0) - clue, 0)] += share / LONGEST_JUMP
+            here = there
+        shares[:PLACES] += here / CLUES
+    return shares

@@ -71,6 +71,13 @@ class Task(ABC):
     def make(self, random: Words) -> Tokens:
         """Samples [B, length] from random words [B, columns]."""
 
+    @classmethod
+    def length_of(cls, options: TaskOptions) -> int:
+        """Tokens of a sample with these options: one more than the rows of the window that it needs."""
+        empty = object.__new__(cls)
+        empty._prepare(options)
+        return empty.length
+
     def __len__(self) -> int:
         return 2**40
 

@@ -14,7 +14,6 @@ from megarc.errors import UserError
 from megarc.science import MAKERS
 from megarc.science.tasks import KINDS
 from megarc.science.tasks.k_sum import fairest_modulus, share_of_yes
-from megarc.science.tasks.late_clue import halves_of
 from megarc.science.tasks.turing import GOES_TO, MOVES, SYMBOLS, TRACE, WRITES, program
 from megarc.window import Window
 
@@ -25,8 +24,8 @@ SHAPES = [
     ("copying", {"direction": "reverse", "symbols": 3, "string": 5}, 10),
     ("k_sum", {"terms": 2}, 23),
     ("k_sum", {"terms": 3, "numbers": 6, "questions": 2}, 9),
-    ("late_clue", {"clue": "late"}, 10),
-    ("late_clue", {"clue": "early", "items": 5, "symbols": 6, "clues": 3}, 7),
+    ("late_clue", {"clue": "late"}, 40),
+    ("late_clue", {"clue": "early", "asked": "four"}, 40),
     ("one_way_order", {"order": "forward"}, 6),
     ("one_way_order", {"order": "backward", "ask": "states", "modulus": 7, "steps": 3}, 6),
     ("recall", {}, 23),
@@ -61,9 +60,15 @@ def solve(kind, task, text):
         sums = {sum(some) % modulus for some in itertools.combinations(numbers, task._terms - 1)}
         return [modulus if (-text[place - 1]) % modulus in sums else modulus + 1 for place in task.answers]
     if kind == "late_clue":
-        clue = next(token for token in given if task._symbols <= token < task._mark) - task._symbols
-        half = np.flatnonzero(halves_of(task._clues, task._symbols)[clue])
-        return [task._mark + 1 + sum(token in half for token in given if token < task._symbols)]
+        table = text[:25]
+        clue = table.pop(24 if task._late else 0) - 24
+        found = []
+        for place, power in zip(range(25, 41, 2), (1, 1, 2, 2, 4, 4, 4, 4), strict=True):
+            answer = text[place]
+            for _ in range(power):
+                answer = max(table[answer] - clue, 0)
+            found.append(answer)
+        return found[-len(task.answers) :]
     if kind == "one_way_order":
         states, state = [], 0
         for token in given[:-1] if task._forward else given[-2::-1]:
@@ -150,7 +155,7 @@ def test_a_sample_depends_on_options_and_number_only(kind, options, rows):
         ("copying", {"strng": 3}, "strng.*did you mean 'string'"),
         ("k_sum", {"modulus": 10}, "modulus is 10; it must be odd"),
         ("k_sum", {"terms": 4}, "options of k_sum: 'terms'"),
-        ("late_clue", {"symbols": 7}, "symbols is 7; it must be even"),
+        ("late_clue", {"clue": "none"}, "options of late_clue: 'clue'"),
         ("one_way_order", {"modulus": 9}, "modulus is 9; it must be a prime"),
         ("recall", {"pairs": 20}, r"pairs at most keys \(16\)"),
         ("turing_trace", {"cells": 30, "steps": 9}, "the head reaches 19 cells"),
@@ -204,9 +209,12 @@ def test_a_trace_goes_one_step_at_a_time_from_the_same_starts():
     ).all()
 
 
-def test_half_of_every_alphabet_belongs_to_a_clue():
-    halves = halves_of(20, 12)
-    assert (halves.sum(1) == 6).all() and len(np.unique(halves, axis=0)) > 15
+def test_no_row_before_a_late_clue_can_know_what_its_pointer_means():
+    texts = task_of("late_clue", {"clue": "late"}, 40).read_many(MANY).tokens
+    assert (texts[:, :24] <= np.maximum(np.arange(24) - 1, 0)).all() and set(texts[:, 24]) == {24, 25, 26}
+    early = task_of("late_clue", {"clue": "early"}, 40).read_many(MANY).tokens
+    assert (early[:, 0] == texts[:, 24]).all() and (early[:, 1:25] == texts[:, :24]).all()
+    assert (early[:, 25:] == texts[:, 25:]).all()
 
 
 def test_they_never_change_silently():
