@@ -137,7 +137,7 @@ def test_failed_and_missing_runs_are_named_and_the_rest_is_shown(tmp_path):
     assert outcome.missing == ["R-C-s1"] and len(outcome.rows) == 2
     [one] = outcome.comparisons()
     assert one.difference.pairs == 1 and "1 seed): one seed shows no difference" in outcome.words()
-    assert "1 runs failed: causal-s2. 1 of 5 runs are not finished." in outcome.words()
+    assert "1 of 6 runs failed: causal-s2. 1 of 6 runs not finished." in outcome.words()
     with pytest.raises(UserError, match=r"no metric 'heldout/acuracy'.*heldout/accuracy"):
         read_outcome(keys.model_copy(update={"measure": "heldout/acuracy"}), jobs)
     with pytest.raises(UserError, match=r"no run of the study in .* is finished\ncausal-s0: it burned"):
@@ -159,14 +159,14 @@ def test_a_real_study_with_a_run_that_fails(tmp_path):
         return done.returncode, done.stdout + done.stderr
 
     code, said = page("--jobs", "2")
-    assert code == 2 and "broken-s0 failed" in said and "no corpus" in said, said
+    assert code == 2 and "broken-s0 failed" in said and "no such corpus" in said, said
     facts = json.loads((tmp_path / "study" / "result.json").read_text())
     assert set(facts["values"]) == {"rc-s0", "causal-s0"} and facts["failed"] == ["broken-s0"]
     assert all(0 <= value <= 1 for value in facts["values"].values())
     assert (tmp_path / "study" / "by-step.png").stat().st_size > 5000
     before = (tmp_path / "study" / "runs" / "rc-s0" / "state.json").stat().st_mtime_ns
     code, said = page("--report")
-    assert code == 0 and "1 of 3 runs are not finished" in said
+    assert code == 0 and "1 of 3 runs not finished" in said
     assert (tmp_path / "study" / "runs" / "rc-s0" / "state.json").stat().st_mtime_ns == before
     code, said = page("--jobs", "none")
     assert code == 2 and "no whole number" in said

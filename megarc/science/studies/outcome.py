@@ -112,12 +112,11 @@ class Outcome:
         if not parts:
             parts = [f"{row.arm}{self._place(row)}: {self.study.measure} {row.mean:.3f} (n = {len(row.values)})."
                      for row in self.rows]  # fmt: skip
+        total = len(self.curves) + len(self.failed) + len(self.missing)
         if self.failed:
-            parts.append(f"{len(self.failed)} runs failed: {', '.join(self.failed)}.")
+            parts.append(f"{len(self.failed)} of {total} runs failed: {', '.join(self.failed)}.")
         if self.missing:
-            parts.append(
-                f"{len(self.missing)} of {len(self.missing) + len(self.curves)} runs are not finished."
-            )
+            parts.append(f"{len(self.missing)} of {total} runs not finished.")
         return " ".join(parts)
 
     # ---- helpers
