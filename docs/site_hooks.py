@@ -78,6 +78,8 @@ def _from_root(name: str) -> str:
 def keys_page() -> str:
     """Every key of the four kinds of configuration."""
     from megarc.batchsize import StudyConfig
+    from megarc.science.studies import GridConfig
+    from megarc.science.tasks import KINDS
     from megarc.tiers import RolloutsConfig, StackConfig
     from megarc.train import RunConfig
 
@@ -93,6 +95,10 @@ def keys_page() -> str:
         *_tables(run, "###"),
         "## A study of the batch\n\nRead by `megarc tune-batch`, beside the keys of a run.\n",
         *_tables(study, "###"),
+        "## A study of arms\n\nRead by `megarc study`. `run` holds the keys of a run.\n",
+        _table([key for key in every_key(GridConfig) if not key.path.startswith("run.")]),
+        "## Options of theory tasks\n\nRead from `data.train[].options` by the source of each kind.\n",
+        *(f"### {kind}\n\n{_table(list(every_key(task.options)))}" for kind, task in KINDS.items()),
         "## A stack of tiers\n\nRead by `megarc tiers`. A tier's `run` holds the keys of a run.\n",
         _table(list(every_key(StackConfig))),
         "## A job of roll-outs\n\nRead by `megarc rollouts`; `megarc tiers` writes such files.\n",

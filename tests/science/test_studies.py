@@ -45,6 +45,9 @@ def test_a_run_for_each_arm_size_and_seed(tmp_path):
     assert (config.window.recent, config.model.hidden, config.seed) == (0, 32, 1)
     assert config.folder == tmp_path / "runs" / "causal-32-s1" and jobs[Cell("causal", 32, 1)].steps == 8
     assert jobs[Cell("[R | C]", 16, 0)].config.folder.name == "R-C-16-s0"
+    arms = [{"name": "deep", "keys": {"model": {"layers": "{at}"}, "schedule": {"warmup": "1 steps"}}}]
+    deep = grid(study(tmp_path, arms=arms, sizes=[{"at": 3}], seeds=1))[Cell("deep", 3, 0)].config
+    assert deep.model.layers == 3 and deep.model.hidden == 16
     assert list(grid(study(tmp_path, seeds=1))) == [Cell("[R | C]", None, 0), Cell("causal", None, 0)]
 
 

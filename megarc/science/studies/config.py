@@ -15,7 +15,9 @@ class VariantConfig(Config):
     """An arm: the run with some keys changed."""
 
     name: str = key(..., "what tables and pictures call it", min_length=1)
-    keys: dict[str, Any] = key({}, "keys of the run that differ, as a tree: {window: {recent: 0}}")
+    keys: dict[str, Any] = key(
+        {}, "keys of the run that differ, as a tree: {window: {recent: 0}}; '{at}' is the size's number"
+    )
 
 
 class SizeConfig(Config):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from megarc.config import overlaid
 from megarc.errors import UserError
@@ -39,7 +39,7 @@ def grid(study: GridConfig) -> dict[Cell, Job]:
         if size is not None:
             sized, at = overlaid(study.run, size.keys, f"sizes, {study.axis} {size.at:g}"), size.at
         for arm in study.arms:
-            own = overlaid(sized, arm.keys, f"arms, {arm.name}")
+            own = overlaid(sized, _filled_in(arm.keys, at), f"arms, {arm.name}")
             for number in range(study.seeds):
                 cell = Cell(arm.name, at, own.seed + number)
                 folder = study.folder / "runs" / cell.name
@@ -49,3 +49,14 @@ def grid(study: GridConfig) -> dict[Cell, Job]:
     if len(set(folders)) < len(folders):
         raise UserError("two arms of the study would have one folder; give them names that differ in letters")
     return jobs
+
+
+def _filled_in(keys: Any, at: float | None) -> Any:
+    """``keys`` with the size's number wherever '{at}' stands."""
+    if isinstance(keys, dict):
+        return {name: _filled_in(value, at) for name, value in keys.items()}
+    if isinstance(keys, list):
+        return [_filled_in(value, at) for value in keys]
+    if keys != "{at}" or at is None:
+        return keys
+    return int(at) if at == int(at) else at
