@@ -72,6 +72,8 @@ setup(
         "fast": [
             "gigatoken==0.10.0"
         ],  # pinned: compared with SentencePiece and tokenizers at each load, but young
+        # launch/scaling.py
+        "scaling": ["scipy>=1.11"],
         # PPMd, a row of launch/ladder.py
         "ladder": ["pyppmd>=1.1"],
         # SMT-LIB in an interpreter's sandbox, where Debian's z3 is not at hand.
@@ -103,6 +105,7 @@ setup(
             "types-PyYAML",
             "z3-solver>=4.13",
             "pyppmd>=1.1",
+            "scipy>=1.11",
             "setuptools>=77",  # a test builds the wheel
             # A peer that reads what we export, and a tier below ours.
             "transformers>=5",

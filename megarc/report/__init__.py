@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from megarc.report.planning import layouts, time_to_train
     from megarc.report.plots import gain_by_distance, loss_by_context, loss_curves
     from megarc.report.probe_report import probe_facts, probe_tables, probe_words
+    from megarc.report.scaling_plot import ScalingPicture, scaling
     from megarc.report.study_plots import measure_by
     from megarc.report.tables import Align, table
 
@@ -23,6 +24,7 @@ open_when_used(__name__, __file__)
 
 __all__ = [
     "Align",
+    "ScalingPicture",
     "StepsPicture",
     "branches",
     "coordinate_picture",
@@ -37,6 +39,7 @@ __all__ = [
     "probe_facts",
     "probe_tables",
     "probe_words",
+    "scaling",
     "steps_to_loss",
     "table",
     "time_to_train",

@@ -1,0 +1,65 @@
+"""megarc scaling."""
+
+import json
+import re
+import shutil
+
+import orjson
+import pytest
+from support.small_run import page
+
+from megarc.errors import UserError
+from megarc.science.scaling import Surface
+
+pytest.importorskip("scipy")
+LAW = Surface(0.5, 30.0, 20.0, 0.4, 0.35)
+
+
+@pytest.fixture(scope="module")
+def runs(small_run, tmp_path_factory):
+    """Copies of a real run, with other sizes and lengths, and held-out losses by a law."""
+    folder, made = tmp_path_factory.mktemp("runs"), []
+    ignored = shutil.ignore_patterns("checkpoints", "tensorboard", "plots")
+    for place, (layers, times) in enumerate(
+        [(1, 1), (1, 9), (2, 3), (2, 40), (4, 9), (4, 90), (8, 30), (8, 200)]
+    ):
+        run = shutil.copytree(small_run, folder / f"run{place}", ignore=ignored)
+        config = re.sub(
+            r"^  layers: .*$", f"  layers: {layers}", (run / "config.yaml").read_text(), flags=re.MULTILINE
+        )
+        (run / "config.yaml").write_text(config)
+        line = orjson.loads((run / "metrics.jsonl").read_bytes().splitlines()[-1])
+        line |= {
+            name: line[name] * times * 50 for name in ("samples", "predicted_tokens", "processed_tokens")
+        }
+        size = 9_000 * layers  # roughly; the fit needs no exact law here
+        line["heldout/nats_per_token"] = LAW.loss(size, line["predicted_tokens"])
+        (run / "metrics.jsonl").write_bytes(orjson.dumps(line) + b"\n")
+        made.append(run)
+    state = made[-1] / "state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"state": "failed", "error": "of a test"}))
+    return made
+
+
+def test_runs_are_fitted_and_a_failed_one_is_named(runs, tmp_path, capsys):
+    page("launch/scaling.py", "--run", *runs, "--budget", 1e12, "--resamples", 5, "--json", tmp_path / "fit.json",
+         "--plot", tmp_path / "fit.png", "--without-embeddings")  # fmt: skip
+    said = capsys.readouterr().out
+    assert (
+        "run7 is left out: failed" in said
+        and "of a test" in said
+        and "7 points, loss in nats / token" in said
+    )
+    facts = json.loads((tmp_path / "fit.json").read_bytes())
+    assert 0 < facts["surface"]["e"] < 1 and facts["best"][0]["flops"] == 1e12
+    assert facts["starts"]["all"] == 72 and len(facts["intervals"]["alpha"]) == 2
+    best = facts["best"][0]
+    assert best["parameters"] * best["tokens"] * facts["flops_factor"] == pytest.approx(1e12)
+    assert (tmp_path / "fit.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_nothing_to_fit_is_answered(runs):
+    with pytest.raises(UserError, match="there is nothing to fit"):
+        page("launch/scaling.py")
+    with pytest.raises(UserError, match="2 points for the five numbers"):
+        page("launch/scaling.py", "--run", *runs[:2])
