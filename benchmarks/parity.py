@@ -2,6 +2,7 @@
 
     python benchmarks/parity.py              the table's rows; minutes
     python benchmarks/parity.py --ranks 2    those that fit 2 ranks
+    python benchmarks/parity.py --variant muon_nested     the rows of one variant; the others stay as they were measured
     python benchmarks/parity.py --all        every layout that fits 8 ranks, printed only
 
 Accumulation, clipping, weighted losses and z-loss are at work. Printed and written to docs/parity.md and
@@ -24,47 +25,69 @@ from options import options  # noqa: E402
 from stale import mark_of  # noqa: E402
 from support.mixes import COMPARED, Mix, all_mixes, differences, mixes, run_mixes  # noqa: E402
 
-from megarc.errors import run_script  # noqa: E402
+from megarc.errors import UserError, run_script  # noqa: E402
 from megarc.report import table  # noqa: E402
 
 STEPS = 2
+RESULTS, PAGE = ROOT / "benchmarks" / "results" / "parity.json", ROOT / "docs" / "parity.md"
+Row = list[str | int]
 COLUMNS = ["tensor", "pipeline", "data", "ZeRO", "sequence", "precision", "variant", *COMPARED]
 
 
 def main() -> int:
     parser = options(__doc__)
     parser.add_argument("--ranks", type=int, default=8, help="at most so many (8)")
+    parser.add_argument("--variant", help="the rows of this variant alone")
     parser.add_argument("--all", action="store_true", help="every layout; nothing is written")
     arguments = parser.parse_args()
     listed = all_mixes(arguments.ranks) if arguments.all else mixes(arguments.ranks)
+    if arguments.variant:
+        listed = [mix for mix in listed if mix.variant == arguments.variant]
+        if not listed:
+            raise UserError(f"--variant: no row has the variant {arguments.variant}")
     with tempfile.TemporaryDirectory() as scratch:
         run_mixes(listed, Path(scratch), STEPS)
         found = {mix: differences(Path(scratch), mix) for mix in listed}
-    print(table(COLUMNS, [row(mix, values) for mix, values in found.items()]))
-    if not arguments.all:
-        write(found)
+    rows = [row(mix, values) for mix, values in found.items()]
+    print(table(COLUMNS, rows))
+    if arguments.variant:
+        write(replaced(rows, arguments.variant), mark_so_far())
+    elif not arguments.all:
+        write(rows, mark_of("benchmarks/parity.py"))
     return 0
 
 
-def row(mix: Mix, values: dict[str, float]) -> list[str | int]:
+def row(mix: Mix, values: dict[str, float]) -> Row:
     sequence = "on" if mix.sequence else "off"
     keys = [mix.tensor, mix.pipeline, mix.data, mix.zero, sequence, mix.precision, mix.variant]
     return [*keys, *(f"{values[name]:.1e}" for name in COMPARED)]
 
 
-def worst(found: dict[Mix, dict[str, float]], precision: str) -> str:
+def replaced(rows: list[Row], variant: str) -> list[Row]:
+    """Those of the results file, with ``rows`` for those of ``variant``; in the table's order."""
+    known = [list(one.values()) for one in json.loads(RESULTS.read_text())["mixes"]]
+    kept = [one for one in known if one[COLUMNS.index("variant")] != variant]
+    return sorted(
+        [*kept, *rows], key=lambda one: (one[0] * one[1] * one[2], one[:4], one[4] != "off", one[5:7])
+    )
+
+
+def mark_so_far() -> str:
+    """The page's own: of the code that measured the oldest of its rows."""
+    return next(line for line in PAGE.read_text().splitlines() if line.startswith("<!-- made by"))
+
+
+def worst(rows: list[Row], precision: str) -> str:
     """The largest difference of each column."""
-    rows = [values for mix, values in found.items() if mix.precision == precision]
-    return ", ".join(f"{name} {max(values[name] for values in rows):.1e}" for name in COMPARED)
+    found = [one for one in rows if one[COLUMNS.index("precision")] == precision]
+    largest = {name: max(float(one[COLUMNS.index(name)]) for one in found) for name in COMPARED}
+    return ", ".join(f"{name} {value:.1e}" for name, value in largest.items())
 
 
-def write(found: dict[Mix, dict[str, float]]) -> None:
-    rows = [row(mix, values) for mix, values in found.items()]
-    results = ROOT / "benchmarks" / "results"
-    results.mkdir(exist_ok=True)
+def write(rows: list[Row], mark: str) -> None:
     facts = [dict(zip(COLUMNS, line, strict=True)) for line in rows]
-    (results / "parity.json").write_text(json.dumps({"steps": STEPS, "mixes": facts}, indent=1) + "\n")
-    (ROOT / "docs" / "parity.md").write_text(
+    RESULTS.write_text(json.dumps({"steps": STEPS, "mixes": facts}, indent=1) + "\n")
+    PAGE.write_text(
         "# Parity: every layout against one process\n\n"
         "This page shows that parallelism, ZeRO and precision do not change what a run computes.\n\n"
         "```\npython benchmarks/parity.py     # measures the table and writes this page\n```\n\n"
@@ -90,10 +113,10 @@ def write(found: dict[Mix, dict[str, float]]) -> None:
         "| packed | questions and answers share rows, each with its own R; tokens of questions have half the weight |\n"
         "| stages, mix | windows change from the first step to the second, or by sample; there is a loss on R |\n"
         "| packed_stages, packed_mix | both; packed_stages has a loss on R |\n\n"
-        f"The largest differences of all fp32 rows are: {worst(found, 'fp32')}.\n"
-        f"The largest differences of all bf16 rows are: {worst(found, 'bf16')}.\n"
+        f"The largest differences of all fp32 rows are: {worst(rows, 'fp32')}.\n"
+        f"The largest differences of all bf16 rows are: {worst(rows, 'bf16')}.\n"
         "The test allows 1e-5 in fp32. In bf16 it allows 1e-3 for losses, 5e-3 for norms, .08 for gradients and\n"
-        f".04 for weights. A gradient that is lost differs by 1.\n\n{mark_of('benchmarks/parity.py')}\n\n"
+        f".04 for weights. A gradient that is lost differs by 1.\n\n{mark}\n\n"
         + table(COLUMNS, rows, markdown=True)
         + "\n"
     )
