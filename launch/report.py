@@ -30,12 +30,14 @@ different tokenizers it shows bits/byte only. See docs/report.md."""
 def main() -> int:
     arguments = parser().parse_args()
     from megarc.atomic_write import written_atomically
-    from megarc.report.run_page import csv_table, read_history, run_page, short_names
+    from megarc.report.run_page import csv_table, read_history, run_page, short_names, skipped_texts
+    from megarc.science import MAKERS
 
     names = short_names(arguments.run)
     runs = [read_history(path, name) for path, name in zip(arguments.run, names, strict=True)]
     details = {run.name: detail(run, arguments) for run in runs}
-    html = run_page(runs, details)
+    texts = {run.name: skipped_texts(run, MAKERS) for run in runs}
+    html = run_page(runs, details, texts)
     try:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         with written_atomically(arguments.out) as file:

@@ -84,7 +84,8 @@ def test_every_part_is_there(report):
     for part in parts.split(", "):
         assert any(part in caption for caption in captions), part
     assert "<td>seed</td><td>0</td><td>77</td>" in html
-    assert "<td>7</td><td>the loss is nan; samples 24..27 &amp; &lt;b&gt;</td>" in html
+    assert "<td>7</td><td>the loss is nan; samples 24..27 &amp; &lt;b&gt;</td><td>sample 24: " in html
+    assert re.search(r"sample 24: [\d+=. ]{5,}", html)  # sums, as the run has read them
     assert "went on from step 6" in html and "returns to step 6; the samples of steps 7 to 8" in html
     assert "packages.torch" in html and html.count("<pre>") == 2
 

@@ -8,6 +8,7 @@ from megarc.report.run_page.csv_table import csv_table
 from megarc.report.run_page.heldout_detail import HeldOutDetail, heldout_detail
 from megarc.report.run_page.history import RunHistory, read_history, short_names
 from megarc.report.run_page.run_page import common_unit, run_page
+from megarc.report.run_page.skipped_text import skipped_texts
 
 __all__ = [
     "HeldOutDetail",
@@ -18,4 +19,5 @@ __all__ = [
     "read_history",
     "run_page",
     "short_names",
+    "skipped_texts",
 ]

@@ -26,8 +26,13 @@ Details = Mapping[str, HeldOutDetail | str]
 """By the run's name, or why there is none."""
 
 
-def run_page(runs: Sequence[RunHistory], details: Details) -> str:
+def run_page(
+    runs: Sequence[RunHistory], details: Details, texts: Mapping[str, Mapping[int, str]] | None = None
+) -> str:
     """The HTML page.
+
+    Args:
+        texts: by run and skipped step, how the step's first sample begins.
 
     Raises:
         UserError: where there are more runs than colours, or runs of different tokenizers without bits/byte.
@@ -45,7 +50,7 @@ def run_page(runs: Sequence[RunHistory], details: Details) -> str:
     _losses(page, runs, colours, unit)
     _details(page, details, colours, unit)
     _training(page, runs, colours)
-    _events(page, runs)
+    _events(page, runs, texts or {})
     _configurations(page, runs)
     _samples(page, details)
     _environments(page, runs)
@@ -170,11 +175,15 @@ def _training(page: Page, runs: Sequence[RunHistory], colours: Mapping[str, str]
         page.note("The noise scale is unknown: it needs more than one micro-batch or data rank a step.")
 
 
-def _events(page: Page, runs: Sequence[RunHistory]) -> None:
+def _events(page: Page, runs: Sequence[RunHistory], texts: Mapping[str, Mapping[int, str]]) -> None:
     page.section("Skipped steps and restarts")
-    rows = [[run.name, when, step, words] for run in runs for when, step, words in run.skipped]
+    rows = [
+        [run.name, when, step, words, texts.get(run.name, {}).get(step)]
+        for run in runs
+        for when, step, words in run.skipped
+    ]
     if rows:
-        page.table(["run", "time", "skipped step", "what it held"], rows)
+        page.table(["run", "time", "skipped step", "why, and its samples", "what it held"], rows)
     else:
         page.note("No step was skipped.")
     went_on = [[run.name, when, f"went on from step {step}"] for run in runs for when, step in run.restarts]
