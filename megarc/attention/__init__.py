@@ -12,7 +12,7 @@ A run asks ``resolve`` once, which logs the engine and why; its blocks call
 from megarc.attention.cache import Cache, Cached, attend_cached
 from megarc.attention.dispatch import ENGINES, attend, resolve
 from megarc.attention.mask import on_device
-from megarc.attention.slots import Branches, CacheShape, Slots
+from megarc.attention.slots import Branches, CacheShape, LayerCache, Slots
 
 __all__ = [
     "ENGINES",
@@ -20,6 +20,7 @@ __all__ = [
     "Cache",
     "CacheShape",
     "Cached",
+    "LayerCache",
     "Slots",
     "attend",
     "attend_cached",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from megarc.attention.dispatch import attend
+from megarc.attention.states import States, StateShapes
 from megarc.errors import UserError
 from megarc.interval import Intervals, Seen
 
@@ -25,16 +27,25 @@ class Cached(Protocol):
         """Keeps new rows of ``layer``; what they read from all rows so far, as ``attend`` gives it.
 
         Args:
-            q: ``[batch, heads, m, head_dim]``; k and v ``[batch, kv_heads, m, head_dim]``.
+            q: ``[batch, heads, m, head_dim]``, or of the last of these rows alone; k and v
+                ``[batch, kv_heads, m, head_dim]``.
             seen: as in ``attend``; rows that follow others see all before them, unless intervals say otherwise.
         """
+
+    def recall(self, layer: int) -> list[Tensor] | None:
+        """The states ``[batch, ..]`` of a recurrent ``layer`` after the rows so far; None where there are none yet."""
+
+    def remember(self, layer: int, states: Sequence[Tensor], rows: int) -> None:
+        """Keeps the states of ``layer`` after ``rows`` rows more."""
 
 
 class Cache:
     """Keys and values of every layer, in buffers made once: texts of one length.
 
     Args:
+        layers: that keep keys and values, all where ``states`` is empty.
         capacity: rows that it can hold, R and C together.
+        states: of every layer, the shapes of what it keeps instead.
     """
 
     def __init__(
@@ -46,16 +57,24 @@ class Cache:
         head_dim: int,
         dtype: torch.dtype,
         device: torch.device | str,
+        states: Sequence[StateShapes] = (),
     ) -> None:
         shape = (layers, batch, kv_heads, capacity, head_dim)
         self.k = torch.empty(shape, dtype=dtype, device=device)
         self.v = torch.empty(shape, dtype=dtype, device=device)
-        self._held = [0] * layers
+        self.places = places_of(layers, states)
+        self.states = States(states, batch, dtype, device)
+        self._held = [0] * max(layers, len(states))
 
     @property
     def capacity(self) -> int:
         """Rows that fit."""
         return self.k.shape[3]
+
+    @property
+    def layers(self) -> int:
+        """All of them."""
+        return len(self._held)
 
     @property
     def length(self) -> int:
@@ -76,10 +95,11 @@ class Cache:
             raise UserError(
                 f"the cache holds {self.capacity} rows and has no room for row {last}; move the window"
             )
-        self.k[layer, :, :, first:last] = k
-        self.v[layer, :, :, first:last] = v
+        place = self.places[layer]
+        self.k[place, :, :, first:last] = k
+        self.v[place, :, :, first:last] = v
         self._held[layer] = last
-        return self.k[layer, :, :, :last], self.v[layer, :, :, :last]
+        return self.k[place, :, :, :last], self.v[place, :, :, :last]
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, engine: str) -> Tensor:
         """As ``Cached`` says."""
@@ -87,9 +107,24 @@ class Cache:
         k, v = self.append(layer, k, v)
         return attend_cached(q, k, v, seen if first == 0 or isinstance(seen, Intervals) else 0, engine=engine)
 
+    def recall(self, layer: int) -> list[Tensor] | None:
+        """As ``Cached`` says."""
+        return self.states.of(layer) if self._held[layer] else None
+
+    def remember(self, layer: int, states: Sequence[Tensor], rows: int) -> None:
+        """As ``Cached`` says."""
+        self.states.put(layer, states)
+        self._held[layer] += rows
+
     def clear(self) -> None:
         """Forgets every row: the window moves, and R is encoded again."""
         self._held = [0] * len(self._held)
+
+
+def places_of(layers: int, states: Sequence[StateShapes]) -> dict[int, int]:
+    """Where the buffers of keys and values of each layer that has them stand among ``layers`` of them."""
+    having = [layer for layer, shapes in enumerate(states) if not shapes] if states else list(range(layers))
+    return {layer: place for place, layer in enumerate(having)}
 
 
 def attend_cached(

@@ -13,21 +13,42 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from megarc.attention.cache import Cache
-from megarc.attention.dispatch import attend
+from megarc.attention.cache import Cache, attend_cached, places_of
+from megarc.attention.states import States, StateShapes
 from megarc.interval import Seen
 
 
+class LayerCache(NamedTuple):
+    """What a cache keeps of one layer of one text: keys and values of each row, or states of a fixed size."""
+
+    kv_heads: int = 0
+    head_dim: int = 0
+    states: StateShapes = ()
+
+
 class CacheShape(NamedTuple):
-    """What a cache keeps for a row of one text."""
+    """What a cache keeps of all layers of one text."""
 
-    layers: int
-    kv_heads: int
-    head_dim: int
+    layers: Sequence[LayerCache]
 
-    def of(self, texts: int, rows: int) -> tuple[int, int, int, int, int]:
-        """Sizes of a cache of so many texts with so many rows: the arguments of ``Cache`` and ``Slots``."""
-        return self.layers, texts, self.kv_heads, rows, self.head_dim
+    def cache(self, texts: int, rows: int, dtype: torch.dtype, device: torch.device) -> Cache:
+        """For so many texts of one length, of at most so many rows."""
+        kept, heads, width = self._keys()
+        return Cache(kept, texts, heads, rows, width, dtype, device, self._states())
+
+    def slots(self, texts: int, rows: int, dtype: torch.dtype, device: torch.device) -> Slots:
+        """For so many texts of a length of their own, of at most so many rows."""
+        kept, heads, width = self._keys()
+        return Slots(kept, texts, heads, rows, width, dtype, device, self._states())
+
+    def _keys(self) -> tuple[int, int, int]:
+        """How many layers keep keys and values, of so many heads, of such a width: the same in all of them."""
+        having = [layer for layer in self.layers if not layer.states] or [LayerCache()]
+        assert len(set(having)) == 1, "layers that keep keys keep as many of each row"
+        return sum(not layer.states for layer in self.layers), having[0].kv_heads, having[0].head_dim
+
+    def _states(self) -> list[StateShapes]:
+        return [layer.states for layer in self.layers]
 
 
 class Slots:
@@ -47,12 +68,20 @@ class Slots:
         head_dim: int,
         dtype: torch.dtype,
         device: torch.device | str,
+        states: Sequence[StateShapes] = (),
     ) -> None:
         # Zeros: what lies behind a text's last row is masked, but must be finite.
         shape = (layers, slots, kv_heads, capacity, head_dim)
         self.k = torch.zeros(shape, dtype=dtype, device=device)
         self.v = torch.zeros(shape, dtype=dtype, device=device)
+        self.places = places_of(layers, states)
+        self.states = States(states, slots, dtype, device)
         self.lengths = [0] * slots
+
+    @property
+    def packs(self) -> bool:
+        """Whether windows may lie end to end in one row: not where a layer keeps states."""
+        return self.states.empty
 
     def filling(self, slots: Sequence[int], lengths: Sequence[int], packed: bool) -> Filling:
         """For windows that begin in ``slots``; they may hold others, which are forgotten.
@@ -76,6 +105,7 @@ class Slots:
         length = self.lengths[target] = self.lengths[source]
         for buffer in (self.k, self.v):
             buffer[:, target, :, :length] = buffer[:, source, :, :length]
+        self.states.move(source, target)
 
 
 class Filling:
@@ -97,12 +127,21 @@ class Filling:
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, engine: str) -> Tensor:
         """As ``Cached`` says: [texts, heads, m, head_dim], or packed [1, heads, rows of all, head_dim]."""
-        for buffer, new in ((self._slots.k[layer], k), (self._slots.v[layer], v)):
+        place = self._slots.places[layer]
+        for buffer, new in ((self._slots.k[place], k), (self._slots.v[place], v)):
             if self._row is None:
                 buffer[self._numbers, :, : self._rows] = new
             else:
                 buffer[self._numbers, :, self._row] = new[0].transpose(0, 1)
-        return attend(q, k, v, seen, engine=engine)
+        return attend_cached(q, k, v, seen, engine=engine)
+
+    def recall(self, layer: int) -> None:
+        """As ``Cached`` says: nothing precedes."""
+
+    def remember(self, layer: int, states: Sequence[Tensor], rows: int) -> None:
+        """As ``Cached`` says; windows that lie end to end are none that a recurrence reads (``Decoder``)."""
+        assert self._row is None, "a recurrent layer begins windows of one length"
+        self._slots.states.put(layer, states, self._numbers)
 
 
 class Step:
@@ -126,12 +165,21 @@ class Step:
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, engine: str) -> Tensor:
         """As ``Cached`` says, of m = 1."""
-        keys, values = self._slots.k[layer], self._slots.v[layer]
+        place = self._slots.places[layer]
+        keys, values = self._slots.k[place], self._slots.v[place]
         keys[self._all, :, self._row] = k[:, :, 0]
         values[self._all, :, self._row] = v[:, :, 0]
         keys, values = (x[: self._count, :, : self.length + 1] for x in (keys, values))
         grouped = q.shape[1] != k.shape[1]
         return functional.scaled_dot_product_attention(q, keys, values, self._bias, enable_gqa=grouped)
+
+    def recall(self, layer: int) -> list[Tensor] | None:
+        """As ``Cached`` says."""
+        return self._slots.states.of(layer, slice(self._count))
+
+    def remember(self, layer: int, states: Sequence[Tensor], rows: int) -> None:
+        """As ``Cached`` says."""
+        self._slots.states.put(layer, states, slice(self._count))
 
 
 class Branches:
@@ -149,16 +197,18 @@ class Branches:
         self._own = Cache(
             layers, batch * each, kv_heads, rows, head_dim, beginning.k.dtype, beginning.k.device
         )
+        self._states, self._rows = beginning.states.repeated(each), [0] * beginning.layers
 
     @property
     def length(self) -> int:
-        return self._beginning.length + self._own.length
+        return self._beginning.length + min(self._rows)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, engine: str) -> Tensor:
         """As ``Cached`` says, of m = 1. One softmax over the scores of both parts."""
-        held = self._beginning.length
-        k, v = self._own.append(layer, k, v)
-        first_k, first_v = (x[layer, :, :, :held] for x in (self._beginning.k, self._beginning.v))
+        held, place = self._beginning.length, self._beginning.places[layer]
+        k, v = self._own.append(place, k, v)
+        self._rows[layer] += 1
+        first_k, first_v = (x[place, :, :, :held] for x in (self._beginning.k, self._beginning.v))
         batch, kv_heads = first_k.shape[:2]
         # [batch * each, heads, 1, d] -> [batch, each, kv_heads, heads of a kv_head, d]
         q = q.reshape(batch, self._each, kv_heads, -1, q.shape[-1]) * q.shape[-1] ** -0.5
@@ -171,3 +221,12 @@ class Branches:
         both = p[..., :held].unflatten(0, (batch, self._each)).transpose(1, 2).flatten(2, 3) @ first_v
         read = both.unflatten(2, (self._each, group)).transpose(1, 2).flatten(0, 1) + p[..., held:] @ v
         return read.flatten(1, 2)[:, :, None]
+
+    def recall(self, layer: int) -> list[Tensor] | None:
+        """As ``Cached`` says."""
+        return self._states.of(layer)
+
+    def remember(self, layer: int, states: Sequence[Tensor], rows: int) -> None:
+        """As ``Cached`` says."""
+        self._states.put(layer, states)
+        self._rows[layer] += rows

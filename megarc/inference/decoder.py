@@ -38,9 +38,10 @@ class Decoder:
     def begin(self, openings: Sequence[Opening]) -> Tensor:
         """Encodes windows from their first row on; logits [openings, ids] after each."""
         found: dict[int, Tensor] = {}
-        # Windows that begin alike are a batch, the others one packed row: no row is padding.
+        # Windows that begin alike are a batch, the others one packed row: no row is padding. Where layers keep
+        # states, windows that begin otherwise wait for a pass of their own.
         ordered = sorted(openings, key=lambda one: (len(one.ids), one.recent, one.slot))
-        for some in _passes(ordered):
+        for some in _passes(ordered, self._slots.packs):
             logits = self._begin(some)
             found.update((opening.slot, row) for opening, row in zip(some, logits, strict=True))
         return torch.stack([found[opening.slot] for opening in openings])
@@ -59,7 +60,7 @@ class Decoder:
 
     def _begin(self, openings: Sequence[Opening]) -> Tensor:
         lengths = [len(opening.ids) for opening in openings]
-        alike = len({(len(opening.ids), opening.recent) for opening in openings}) == 1
+        alike = len({_shape(opening) for opening in openings}) == 1
         cache = self._slots.filling([opening.slot for opening in openings], lengths, packed=not alike)
         if alike:
             tokens = torch.tensor([list(opening.ids) for opening in openings], device=self.device)
@@ -78,17 +79,22 @@ class Decoder:
         return self.model.tensor.gather_last(logits)
 
 
-def _passes(openings: Sequence[Opening]) -> list[list[Opening]]:
-    """The openings, sorted by length, in runs of at most so many rows."""
+def _passes(openings: Sequence[Opening], packs: bool) -> list[list[Opening]]:
+    """The openings, sorted by length, in runs of at most so many rows; alike ones only, unless ``packs``."""
     passes: list[list[Opening]] = []
     rows = 0
     for opening in openings:
-        if not passes or rows + len(opening.ids) > _ROWS:
+        alike = bool(passes) and _shape(passes[-1][-1]) == _shape(opening)
+        if not passes or rows + len(opening.ids) > _ROWS or not (packs or alike):
             passes.append([])
             rows = 0
         passes[-1].append(opening)
         rows += len(opening.ids)
     return passes
+
+
+def _shape(opening: Opening) -> tuple[int, int]:
+    return len(opening.ids), opening.recent
 
 
 def windows_apart(lengths: Sequence[int], recents: Sequence[int]) -> Intervals:

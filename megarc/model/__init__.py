@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         fake_pass,
         footprint,
         footprint_of,
+        ways_of,
     )
     from megarc.model.block_part import Split
     from megarc.model.compiling import no_compiler
@@ -77,5 +78,6 @@ __all__ = [
     "scored",
     "splits",
     "stage_bounds",
+    "ways_of",
     "weighted_sum",
 ]

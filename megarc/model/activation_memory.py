@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from megarc.model.config import ExecutionConfig, ModelConfig, Recompute
+from megarc.model.config import ExecutionConfig, MixerName, ModelConfig, Recompute
 from megarc.model.transformer import Transformer
 from megarc.parallel import TensorParallel
 from megarc.window import Window
@@ -71,24 +71,29 @@ def footprint(
 
 
 def footprint_of(config: ModelConfig, execution: ExecutionConfig, run: Run) -> Footprint:
-    """The same from passes of models of no block and of one, which ``run`` makes or remembers."""
+    """The same from passes of models of no block and of one of each mixer, which ``run`` makes or remembers."""
     eager = execution.model_copy(update={"compile": False, "recompute_every": 1})
-    again = -(-config.layers // execution.recompute_every) if execution.recompute != "none" else 0
-    ways: dict[Recompute, int] = {"none": config.layers - again}
-    ways = {execution.recompute: again, **ways} if again else ways
-    few = [config.model_copy(update={"layers": blocks, "ffn": config.width_of_ffn}) for blocks in (0, 1)]
-    bare = run(few[0], eager.model_copy(update={"recompute": "none"}))
-    ones = {way: run(few[1], eager.model_copy(update={"recompute": way})) for way in ways if ways[way]}
-    kept = {way: one.after_forward - bare.after_forward for way, one in ones.items()}
-    # The last blocks' backward begins with all kept; blocks that keep all may lie above one computed again.
-    above = (config.layers - 1) % execution.recompute_every if again else 0
+    kinds = config.kinds()
+    blocks = ways_of(config, execution)
+    none = next(iter(kinds.values())).model_copy(update={"layers": 0})
+    bare = run(none, eager.model_copy(update={"recompute": "none"}))
+    ones = {
+        (name, way): run(kinds[name], eager.model_copy(update={"recompute": way}))
+        for name, way in dict.fromkeys(blocks)
+    }
+    kept = {kind: one.after_forward - bare.after_forward for kind, one in ones.items()}
     tops = [bare.forward_peak]
-    for way, one in ones.items():
-        gone = above * kept.get("none", 0) if way != "none" else 0
-        tops.append(one.block_peak - kept[way] - gone)
-    return Footprint(
-        sum(blocks * kept.get(way, 0) for way, blocks in ways.items()), max(tops), bare.after_forward
-    )
+    for kind, one in ones.items():
+        # When a block's backward begins, what the blocks above it kept is gone.
+        above = blocks[len(blocks) - blocks[::-1].index(kind) :]
+        tops.append(one.block_peak - kept[kind] - sum(kept[each] for each in above))
+    return Footprint(sum(kept[kind] for kind in blocks), max(tops), bare.after_forward)
+
+
+def ways_of(config: ModelConfig, execution: ExecutionConfig) -> list[tuple[MixerName, Recompute]]:
+    """The mixer of each block, and what of the block is computed again."""
+    again, every = execution.recompute, execution.recompute_every
+    return [(config.mixer(layer), again if layer % every == 0 else "none") for layer in range(config.layers)]
 
 
 def fake_pass(

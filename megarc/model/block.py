@@ -33,7 +33,7 @@ class Block(nn.Module):
         self.norm_after = config.norm_place == "after"
         width, epsilon = config.hidden, config.norm_epsilon
         self.attention_norm = Norm(width, epsilon, tensor, partial=tensor.sequence)
-        self.attention = mixer_of(config)(config, engine, layer, tensor)
+        self.attention = mixer_of(config.of_layer(layer))(config, engine, layer, tensor)
         self.feed_forward_norm = Norm(width, epsilon, tensor, partial=tensor.sequence)
         self.feed_forward = feed_forward_of(config)(config.of_layer(layer), tensor)
         for part in self.modules():

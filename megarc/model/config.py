@@ -58,6 +58,25 @@ Share = Annotated[Fraction, BeforeValidator(_fraction), PlainSerializer(str)]
 
 Parametrization = Literal["standard", "mup", "completep"]
 
+MixerName = Literal["attention", "ssm", "ssm_attention", "crf"]
+
+
+def _pattern(value: Any) -> Any:
+    """``"ssm:3 attention:1"`` as a list of names, one for each layer of the pattern."""
+    if not isinstance(value, str):
+        return value
+    names: list[str] = []
+    for piece in value.split():
+        name, _, count = piece.partition(":")
+        if count and not (count.isdecimal() and int(count)):
+            raise ValueError(f"'{piece}' is no part of a pattern; write ssm:3 attention:1, for instance")
+        names += [name] * int(count or 1)
+    return names
+
+
+Mixers = Annotated[list[MixerName], BeforeValidator(_pattern)]
+"""A list of mixers, or a pattern such as ``ssm:3 attention:1``."""
+
 
 class ModelConfig(Config):
     """A pre-norm decoder: RMSNorm, SwiGLU, grouped-query attention, rotary (or learned) positions."""
@@ -78,6 +97,13 @@ class ModelConfig(Config):
     vocabulary: int | None = key(None, "token ids; null: what the corpus's tokenizer has", ge=2)
     vocabulary_multiple: int = key(128, "the vocabulary is padded to a multiple of it", ge=1)
     tied: bool = key(True, "head and embedding share one matrix")
+    mixers: Mixers = key(
+        ["attention"],
+        "what moves information between rows, by layer: a list, or a pattern such as 'ssm:3 attention:1'; a shorter "
+        "list repeats (docs/mixers.md)",
+    )
+    crf_states: int = key(16, "hidden states of a head of the mixer crf", ge=2, le=64)
+    crf_rank: int = key(8, "rank of its learned transitions between states", ge=1)
     qk_norm: bool = key(False, "RMSNorm on queries and keys; qk_norm_over says over what")
     qk_norm_over: Literal["head", "all"] = key(
         "head", "qk_norm normalises each head (as Qwen 3 does), or all heads together (as OLMo 2 does)"
@@ -123,6 +149,15 @@ class ModelConfig(Config):
             raise ValueError(
                 f"parametrization {self.parametrization} needs {' and '.join(missing)}: the width and depth at which "
                 f"the learning rate was tuned. Were that this model's own: {own}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _mixers_repeat(self) -> ModelConfig:
+        if not self.mixers or self.layers % len(self.mixers):
+            raise ValueError(
+                f"mixers has {len(self.mixers)} entries, which do not divide the {self.layers} layers; give one for "
+                "each layer, or a pattern that repeats"
             )
         return self
 
@@ -204,8 +239,22 @@ class ModelConfig(Config):
         return math.lcm(*(share.denominator for share in self.nested or [Fraction(1)]))
 
     def of_layer(self, layer: int) -> ModelConfig:
-        """The same where all layers are alike; else with this layer's own widths."""
-        return self.model_copy(update={"ffn": self.ffn[layer]}) if isinstance(self.ffn, list) else self
+        """The same where all layers are alike; else with this layer's own width and mixer."""
+        changed: dict[str, Any] = {"ffn": self.ffn[layer]} if isinstance(self.ffn, list) else {}
+        if len(self.mixers) > 1:
+            changed["mixers"] = [self.mixer(layer)]
+        return self.model_copy(update=changed) if changed else self
+
+    def mixer(self, layer: int) -> MixerName:
+        """The name of the mixer of a layer."""
+        return self.mixers[layer % len(self.mixers)]
+
+    def kinds(self) -> dict[MixerName, ModelConfig]:
+        """A model of one layer for each mixer that this one has; where feed-forwards differ, of the widest."""
+        bare = {"layers": 1, "ffn": self.width_of_ffn}
+        return {
+            name: self.model_copy(update=bare | {"mixers": [name]}) for name in dict.fromkeys(self.mixers)
+        }
 
     @property
     def tokens(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from megarc.attention import Cache, Cached, Slots
+from megarc.attention import Cache, Cached, CacheShape, Slots
 from megarc.interval import Seen
 from megarc.model.block import Block
 from megarc.model.block_part import Split
@@ -105,19 +105,18 @@ class Transformer(nn.Module):
 
     def empty_cache(self, batch: int, rows: int) -> Cache:
         """What ``logits`` fills while it decodes ``batch`` windows of at most ``rows`` rows and of one length."""
-        shape, weight = (
-            mixer_of(self.config).cache_shape(self.config, self.tensor.size),
-            self.embedding.weight,
-        )
-        return Cache(*shape.of(batch, rows), weight.dtype, weight.device)
+        weight = self.embedding.weight
+        return self._cache_shape().cache(batch, rows, weight.dtype, weight.device)
 
     def empty_slots(self, slots: int, rows: int) -> Slots:
         """The same for texts that come and go, each of a length of its own."""
-        shape, weight = (
-            mixer_of(self.config).cache_shape(self.config, self.tensor.size),
-            self.embedding.weight,
-        )
-        return Slots(*shape.of(slots, rows), weight.dtype, weight.device)
+        weight = self.embedding.weight
+        return self._cache_shape().slots(slots, rows, weight.dtype, weight.device)
+
+    def _cache_shape(self) -> CacheShape:
+        kinds = self.config.kinds()
+        kept = {name: mixer_of(one).cache_shape(one, self.tensor.size) for name, one in kinds.items()}
+        return CacheShape([kept[self.config.mixer(layer)] for layer in range(self.config.layers)])
 
     def _last(
         self,
@@ -151,7 +150,7 @@ def pick_rows(x: Tensor, rows: slice | Tensor) -> Tensor:
 def splits(config: ModelConfig) -> list[Split]:
     """What the number of tensor ranks must divide: heads, inner widths, and the rows of the embedding."""
     return [
-        *mixer_of(config).splits(config),
+        *dict.fromkeys(split for each in config.kinds().values() for split in mixer_of(each).splits(each)),
         *(split for each in _distinct(config) for split in feed_forward_of(each).splits(each)),
         Split("model.vocabulary_multiple", config.vocabulary_multiple),
     ]

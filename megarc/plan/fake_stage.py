@@ -65,10 +65,16 @@ def run_stage(config: RunConfig, groups: Groups, micro_batch: int, counting: Cou
 
 
 def one_block(config: RunConfig, groups: Groups, micro_batch: int) -> int:
-    """Bytes that a block keeps where nothing is computed again."""
+    """Bytes that a block keeps where nothing is computed again; the largest's."""
     execution = config.execution.model_copy(update={"recompute": "none"})
     config = config.model_copy(update={"execution": execution})
     tensor = TensorParallel.of(groups)
+    kinds = config.model.kinds().values()
+    return max(_held_by(config.model_copy(update={"model": one}), tensor, micro_batch) for one in kinds)
+
+
+def _held_by(config: RunConfig, tensor: TensorParallel, micro_batch: int) -> int:
+    """Of the one block of such a model."""
     block = next(layer for layer in _layers(config, tensor) if layer.name.startswith("blocks."))
     module = _built(block, config)
     held = _Held(list(module.parameters()))

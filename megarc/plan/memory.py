@@ -160,9 +160,12 @@ def _matrices(keys: str) -> float:
     """Elements of the matrices of all blocks of a model of these keys."""
     model = ModelConfig.model_validate_json(keys)
     with torch.device("meta"):
-        block = Transformer(model.model_copy(update={"layers": 1})).blocks[0]
-    one = sum(p.numel() for p in block.parameters() if record_of(p).kind in ("hidden", "residual"))
-    return float(model.layers * one)
+        blocks = {name: Transformer(one).blocks[0] for name, one in model.kinds().items()}
+    elements = {
+        name: sum(p.numel() for p in block.parameters() if record_of(p).kind in ("hidden", "residual"))
+        for name, block in blocks.items()
+    }
+    return float(sum(elements[model.mixer(layer)] for layer in range(model.layers)))
 
 
 def _state_of_adamw(config: RunConfig, n: float, p: float, data: int) -> _State:
@@ -189,12 +192,17 @@ def _state_of_adamw(config: RunConfig, n: float, p: float, data: int) -> _State:
 def _small(keys: str) -> int:
     """Elements of the matrices and gains so small that ZeRO 3 leaves them gathered."""
     model = ModelConfig.model_validate_json(keys)
-    one = model.model_copy(update={"layers": 1})
+    names = [model.mixer(layer) for layer in range(model.layers)]
     with torch.device("meta"):
-        built = Transformer(one)
-    sizes = {name: parameter.numel() for name, parameter in built.named_parameters()}
-    times = {name: model.layers if name.startswith("blocks.") else 1 for name in sizes}
-    return sum(size * times[name] for name, size in sizes.items() if size <= _PERSISTENT)
+        kinds = {name: Transformer(one) for name, one in model.kinds().items()}
+        blocks = {name: _few_elements(built.blocks[0]) for name, built in kinds.items()}
+        rest = _few_elements(kinds[names[0]]) - blocks[names[0]]
+    return rest + sum(blocks[name] for name in names)
+
+
+def _few_elements(module: torch.nn.Module) -> int:
+    sizes = (parameter.numel() for parameter in module.parameters())
+    return sum(size for size in sizes if size <= _PERSISTENT)
 
 
 def _device(config: RunConfig) -> torch.device:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from megarc.model import Transformer, record_of
+from megarc.model import ModelConfig, Transformer, record_of
 from megarc.parallel import Group, TensorParallel, Topology
 from megarc.plan.device import DeviceConfig
 from megarc.plan.memory import stages_of
@@ -14,10 +14,15 @@ Shape = tuple[int, int]
 
 
 def muon_matrices(config: RunConfig) -> list[Shape]:
-    """Shorter and longer side of each matrix of a block that Muon updates; none where AdamW does."""
+    """Shorter and longer side of each matrix of all blocks that Muon updates; none where AdamW does."""
     if config.optimizer.name != "muon":
         return []
-    one = config.model.model_copy(update={"layers": 1})
+    model = config.model
+    kinds = {name: _of_a_block(one, config) for name, one in model.kinds().items()}
+    return [shape for layer in range(model.layers) for shape in kinds[model.mixer(layer)]]
+
+
+def _of_a_block(one: ModelConfig, config: RunConfig) -> list[Shape]:
     with torch.device("meta"):
         block = Transformer(one, config.execution, TensorParallel(Group(0, 1))).blocks[0]
     records = {name: record_of(parameter) for name, parameter in block.named_parameters()}
@@ -47,6 +52,7 @@ def muon_seconds(matrices: list[Shape], config: RunConfig, topology: Topology, d
         back = device.product_seconds(1, r, c, r, width, width * (3 * r * c + r * r))
         return config.optimizer.muon.iterations * (wide + square + back)
 
-    each = [seconds(shape) for shape in matrices]
+    times = {shape: seconds(shape) for shape in set(matrices)}
     blocks = max(stage.blocks for stage in stages_of(config.model, topology.pipeline))
-    return max(blocks * sum(each) / (topology.tensor * topology.data), max(each))
+    of_stage = sum(times[shape] for shape in matrices) * blocks / config.model.layers
+    return max(of_stage / (topology.tensor * topology.data), *times.values())

@@ -45,13 +45,19 @@ def _records(config: RunConfig, topology: Topology, rank: int, tensor: int) -> d
     listed = layers(config.model, config.execution, place)
     bounds, stage = stage_bounds(listed, topology.pipeline), topology.place(rank)["pipeline"]
     with torch.device("meta"):
-        one = Transformer(config.model.model_copy(update={"layers": 1}), config.execution, place).blocks[0]
-    found = {name: record_of(parameter) for name, parameter in one.named_parameters()}
+        blocks = {
+            name: Transformer(one, config.execution, place).blocks[0]
+            for name, one in config.model.kinds().items()
+        }
+    found = {
+        mixer: {name: record_of(parameter) for name, parameter in block.named_parameters()}
+        for mixer, block in blocks.items()
+    }
     return {
         f"{layer.name}.{name}": record
         for layer in listed[bounds[stage] : bounds[stage + 1]]
         if layer.name.startswith("blocks.")
-        for name, record in found.items()
+        for name, record in found[config.model.mixer(int(layer.name.split(".")[1]))].items()
         if record.kind in ("hidden", "residual")
     }
 

@@ -67,7 +67,7 @@ class StepTime:
 
 class Costs(NamedTuple):
     """Seconds of one micro-batch, forward and backward: the embedding, the head with the loss, a mean block. And the
-    shapes of the matrices of a block that Muon updates."""
+    shapes of the blocks' matrices that Muon updates."""
 
     embedding: Seconds
     head: Seconds

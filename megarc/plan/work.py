@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 
-from megarc.model import ExecutionConfig, FakePass, Footprint, Head, ModelConfig, fake_pass, footprint_of
+from megarc.model import (
+    ExecutionConfig,
+    FakePass,
+    Footprint,
+    Head,
+    ModelConfig,
+    fake_pass,
+    footprint_of,
+    ways_of,
+)
 from megarc.parallel import Group, TensorParallel
 from megarc.plan.device import DeviceConfig
 from megarc.plan.operations import Operation, Recorder, scaled
@@ -22,7 +32,7 @@ class Work(NamedTuple):
 
     Attributes:
         bare: the operations of the embedding, final norm, head and loss.
-        blocks: for each way of recomputing, how many of the model's blocks run so, and the operations of one.
+        blocks: for each mixer and way of recomputing, how many of the model's blocks are so, and the operations of one.
         footprint: bytes held, of a rank with all blocks.
     """
 
@@ -68,18 +78,21 @@ class Traces:
         execution = self._execution(tensor, recompute)
         window = config.window.largest()
         bare = self._bare(execution, window, micro_batch, place)
-        again = -(-config.model.layers // execution.recompute_every) if recompute != "none" else 0
-        ways = {recompute: again, "none": config.model.layers - again}
+        kinds = config.model.kinds()
         blocks = [
-            (count, self._block(execution.model_copy(update={"recompute": way}), window, micro_batch, place))
-            for way, count in ways.items()
-            if count
+            (
+                count,
+                self._block(
+                    kinds[mixer], execution.model_copy(update={"recompute": way}), window, micro_batch, place
+                ),
+            )
+            for (mixer, way), count in Counter(ways_of(config.model, execution)).items()
         ]
 
         def run(config: ModelConfig, execution: ExecutionConfig) -> FakePass:
             if config.layers == 0:
                 return bare.held
-            return self._held(execution, window, micro_batch, place, bare.held)
+            return self._held(config, execution, window, micro_batch, place, bare.held)
 
         held = footprint_of(config.model, execution, run)
         return Work(bare.operations, blocks, held)
@@ -122,9 +135,13 @@ class Traces:
         )
 
     def _block(
-        self, execution: ExecutionConfig, window: Window, micro_batch: int, place: TensorParallel
+        self,
+        model: ModelConfig,
+        execution: ExecutionConfig,
+        window: Window,
+        micro_batch: int,
+        place: TensorParallel,
     ) -> BlockWork:
-        model = self.config.model
         if self.device.kind == "cpu":
             one, none = (
                 self._trace(model, execution, layers, window, micro_batch, place) for layers in (1, 0)
@@ -142,13 +159,13 @@ class Traces:
 
     def _held(
         self,
+        model: ModelConfig,
         execution: ExecutionConfig,
         window: Window,
         micro_batch: int,
         place: TensorParallel,
         bare: FakePass,
     ) -> FakePass:
-        model = self.config.model
         if self.device.kind == "cpu":
             return self._trace(model, execution, 1, window, micro_batch, place).held
         few = _few_rows(window)
@@ -176,7 +193,17 @@ class Traces:
         if layers == 0:
             execution = execution.model_copy(update={"recompute": "none"})
         eager = execution.model_copy(update={"recompute_every": 1})
-        name = (eager.recompute, eager.head_rows, layers, window, micro_batch, place.size, place.sequence)
+        mixer = model.mixer(0) if layers else None
+        name = (
+            mixer,
+            eager.recompute,
+            eager.head_rows,
+            layers,
+            window,
+            micro_batch,
+            place.size,
+            place.sequence,
+        )
         if name not in self._known:
             recorder = Recorder()
             shape = model.model_copy(update={"layers": layers, "ffn": model.width_of_ffn})

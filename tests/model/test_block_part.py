@@ -12,13 +12,15 @@ from megarc.window import Window
 CONFIG = ModelConfig(
     layers=2, hidden=32, heads=4, kv_heads=2, head_dim=16, ffn=24, vocabulary=100, qk_norm=True
 )
-PARTS = {"mixer": mixer_of(CONFIG), "feed_forward": feed_forward_of(CONFIG)}
+MIXERS = ("attention", "ssm", "ssm_attention", "crf")
+PARTS = {name: mixer_of(CONFIG.model_copy(update={"mixers": [name]})) for name in MIXERS}
+PARTS["feed_forward"] = feed_forward_of(CONFIG)
 BIASED = CONFIG.model_copy(update={"qk_norm_over": "all", "attention_bias": "all"})
 
 
 def build(name, rank=0, ranks=1, config=CONFIG):
     tensor = TensorParallel(Group(rank, ranks))
-    return PARTS[name](config, *(("auto", 0, tensor) if name == "mixer" else (tensor,)))
+    return PARTS[name](config, *(("auto", 0, tensor) if name in MIXERS else (tensor,)))
 
 
 @pytest.mark.parametrize("config", [CONFIG, BIASED, BIASED.model_copy(update={"attention_bias": "qkv"})])
@@ -50,11 +52,11 @@ def test_the_ranks_that_fit_hold_each_element_alike_often(name, ranks):
 
 
 def test_ranks_that_do_not_fit():
-    assert [split.key for split in PARTS["mixer"].splits(CONFIG) if not split.fits(3)] == [
+    assert [split.key for split in PARTS["attention"].splits(CONFIG) if not split.fits(3)] == [
         "model.kv_heads",
         "model.heads",
     ]
-    assert [split.fits(8) for split in PARTS["mixer"].splits(CONFIG)] == [
+    assert [split.fits(8) for split in PARTS["attention"].splits(CONFIG)] == [
         True,
         False,
     ]  # 2 kv_heads, shared by 4

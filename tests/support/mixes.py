@@ -74,6 +74,11 @@ OWN_ROWS = {
         "model__base_layers": 1,
         "model__base_head_dim": 2,
     },
+    "mixers": {"model__mixers": "ssm crf ssm_attention attention"},
+    "mixers_documents": {
+        "model__mixers": "ssm crf ssm_attention attention",
+        "data__train": [{"kind": "annotated", "options": {"says": ["documents"]}}],
+    },
     "nested": {"model__nested": ["1/4", "1/2", 1]},
     "nested_all": {
         "model__nested": ["1/4", "1/2", 1],
@@ -130,8 +135,11 @@ def mixes(ranks=8):
         *(Mix(4, 1, 1, zero=zero, variant="muon") for zero in (0, 2)),
         Mix(2, 2, 2, sequence=True, variant="muon"),
         *(Mix(4, variant=variant) for variant in ("completep", "nested", "muon_nested")),
-        *(Mix(1, 2, 1, variant=variant) for variant in OWN_ROWS),
-        *(Mix(data=2, zero=3, variant=variant) for variant in OWN_ROWS),
+        *(Mix(1, 2, 1, variant=variant, layers=layers_of(variant)) for variant in OWN_ROWS),
+        *(Mix(data=2, zero=3, variant=variant, layers=layers_of(variant)) for variant in OWN_ROWS),
+        *(Mix(data=2, zero=zero, variant="mixers", layers=4) for zero in (0, 1, 2)),
+        *(Mix(2, 2, 1, sequence=True, variant=one, layers=4) for one in ("mixers", "mixers_documents")),
+        Mix(4, 1, 1, zero=2, variant="mixers", layers=4),
         Mix(2, 1, 2, zero=2, variant="completep"),
         *(Mix(2, 2, 1, sequence=True, variant=variant) for variant in ("nested_all", "muon_nested")),
         *(Mix(1, 2, 1, variant=variant) for variant in WINDOWS),
@@ -141,6 +149,11 @@ def mixes(ranks=8):
         *(Mix(data=2, zero=2, precision="bf16", variant=variant) for variant in ("packed_stages", "mix")),
     ]
     return _sorted([*both, *fp32, *(mix._replace(precision="bf16") for mix in both)], ranks)
+
+
+def layers_of(variant):
+    """Layers of a row's model: a pattern of mixers has four."""
+    return 4 if variant.startswith("mixers") else 2
 
 
 def all_mixes(ranks=8):

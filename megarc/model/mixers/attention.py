@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from megarc.attention import Cached, CacheShape, attend
+from megarc.attention import Cached, LayerCache, attend
 from megarc.interval import Seen
 from megarc.model.block_part import PartCost, Split
 from megarc.model.config import ModelConfig
@@ -40,20 +40,31 @@ class Attention(Mixer):
         cache: Cached | None = None,
         positions: Tensor | None = None,
     ) -> Tensor:
-        x = self.tensor.enter(x)
+        q, k, v = self.queries_keys_values(self.tensor.enter(x))
+        q, k = self.turned(q, k, cache, positions)
+        if cache is None:
+            return self.written(attend(q, k, v, seen, engine=self.engine))
+        return self.written(cache.attend(self.layer, q, k, v, seen, self.engine))
+
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of all rows, [batch, heads (or groups) of this rank, rows, head_dim] each."""
         batch, rows, _ = x.shape
         # [batch, rows, heads * head_dim] -> [batch, heads, rows, head_dim]
         q = self.query(x).view(batch, rows, self.heads, self.head_dim).transpose(1, 2)
         k, v = self.key_value(x)
         q, k = self.query_norm(q), self.key_norm(k)
-        if self.query_scale != 1.0:
-            q = q * self.query_scale
+        return (q * self.query_scale if self.query_scale != 1.0 else q), k, v
+
+    def turned(
+        self, q: Tensor, k: Tensor, cache: Cached | None, positions: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Queries and keys with their rotary positions."""
         first = 0 if cache is None else cache.length
-        q, k = self.rotary(q, first, positions), self.rotary(k, first, positions)
-        if cache is None:
-            mixed = attend(q, k, v, seen, engine=self.engine)
-        else:
-            mixed = cache.attend(self.layer, q, k, v, seen, self.engine)
+        return self.rotary(q, first, positions), self.rotary(k, first, positions)
+
+    def written(self, mixed: Tensor) -> Tensor:
+        """``mixed`` [batch, heads, rows, head_dim] -> what is added to the stream."""
+        batch, _, rows, _ = mixed.shape
         return self.out(mixed.transpose(1, 2).reshape(batch, rows, -1))
 
     @staticmethod
@@ -82,8 +93,8 @@ class Attention(Mixer):
         ]
 
     @staticmethod
-    def cache_shape(config: ModelConfig, ranks: int) -> CacheShape:
-        return CacheShape(config.layers, max(1, config.groups // ranks), config.width_of_head)
+    def cache_shape(config: ModelConfig, ranks: int) -> LayerCache:
+        return LayerCache(max(1, config.groups // ranks), config.width_of_head)
 
 
 class KeyValue(Projection):

@@ -6,7 +6,7 @@ from abc import abstractmethod
 
 from torch import Tensor
 
-from megarc.attention import Cached, CacheShape
+from megarc.attention import Cached, LayerCache
 from megarc.interval import Seen
 from megarc.model.block_part import Part
 from megarc.model.config import ModelConfig
@@ -44,5 +44,5 @@ class Mixer(Part):
 
     @staticmethod
     @abstractmethod
-    def cache_shape(config: ModelConfig, ranks: int) -> CacheShape:
-        """What a cache of all layers keeps for a row, on one of ``ranks`` tensor ranks."""
+    def cache_shape(config: ModelConfig, ranks: int) -> LayerCache:
+        """What a cache keeps of one layer of one text, on one of ``ranks`` tensor ranks."""
