@@ -110,6 +110,7 @@ def write(rows: list[Row], mark: str) -> None:
         "| completep | the parametrization is CompleteP, at four times the base width |\n"
         "| nested, nested_all | feed-forwards have three widths: one is drawn for a step, or each step trains all |\n"
         "| muon_nested | one width is drawn for a step, and Muon makes the rows of its updates equal |\n"
+        "| mixers, mixers_documents | the layers are ssm, crf, ssm_attention, attention; also with documents |\n"
         "| packed | questions and answers share rows, each with its own R; tokens of questions have half the weight |\n"
         "| stages, mix | windows change from the first step to the second, or by sample; there is a loss on R |\n"
         "| packed_stages, packed_mix | both; packed_stages has a loss on R |\n\n"

@@ -213,7 +213,10 @@ def _announce(
     log.info(f"window {shapes}; {sizes}, vocabulary {config.model.tokens}")
     log.info(f"{total} steps of {batches}: {predicted} predicted, {processed} processed tokens; {step}")
     log.info(f"{groups.world.size} ranks, ZeRO {config.parallel.zero}, {config.precision}, {groups.device}")
-    choose_attention(config.execution.attention, groups.device, dtype_of(config), config.model.width_of_head)
+    if {"attention", "ssm_attention"} & set(config.model.mixers):
+        choose_attention(
+            config.execution.attention, groups.device, dtype_of(config), config.model.width_of_head
+        )
     for line in stream.describe(samples - standing.begin):
         log.info(line)
     if config.data.packs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from megarc.data import DataConfig, ObjectiveConfig, WindowConfig
-from megarc.model.config import ModelConfig
+from megarc.model.config import ExecutionConfig, ModelConfig
 from megarc.quantity import Quantity
 from megarc.train.config.batch import BatchConfig
 from megarc.train.config.optimizer import OptimizerConfig
@@ -36,6 +36,20 @@ def check_parametrization(model: ModelConfig, optimizer: OptimizerConfig) -> Non
         raise ValueError(
             f"model.parametrization {model.parametrization} needs optimizer.library=torch, which takes a learning rate "
             f"for each parameter, and it is {optimizer.library}"
+        )
+
+
+def check_mixers(model: ModelConfig, execution: ExecutionConfig) -> None:
+    """Recurrent mixers.
+
+    Raises:
+        ValueError: where they do not go with how the model is computed.
+    """
+    recurrent = sorted(set(model.mixers) - {"attention"})
+    if recurrent and execution.fp8:
+        raise ValueError(
+            f"execution.fp8 with model.mixers {', '.join(recurrent)} is not supported: a projection to a few numbers "
+            "a head has shapes that fp8 products refuse; use execution.fp8=false"
         )
 
 

@@ -4,11 +4,11 @@ from itertools import product
 
 import pytest
 import torch
+from support.mixers import intervals_of
 
 from megarc.model.mixers import chain
 from megarc.model.mixers.crf import marginals
 from megarc.model.mixers.directions import directions
-from support.mixers import intervals_of
 
 
 @pytest.fixture
@@ -19,7 +19,9 @@ def small_blocks(monkeypatch):
 def drawn(rows, states=3, heads=2, batch=2):
     torch.manual_seed(rows)
     potentials = 2 * torch.randn(batch, heads, rows, states, dtype=torch.float64)
-    return potentials.requires_grad_(), (2 * torch.randn(heads, states, states, dtype=torch.float64)).softmax(-1)
+    return potentials.requires_grad_(), (2 * torch.randn(heads, states, states, dtype=torch.float64)).softmax(
+        -1
+    )
 
 
 def log_z(potentials, transition):
@@ -51,7 +53,9 @@ def test_marginals_of_all_paths():
                 weight = weight * transition[:, path[row - 1], state]
         for row, state in enumerate(path):
             weights[:, :, row, state] += weight
-    torch.testing.assert_close(marginals(potentials, transition, 4)[0], weights / weights.sum(-1, keepdim=True))
+    torch.testing.assert_close(
+        marginals(potentials, transition, 4)[0], weights / weights.sum(-1, keepdim=True)
+    )
 
 
 @pytest.mark.parametrize("recent", [0, 2, 7, 31])

@@ -13,7 +13,7 @@ from megarc.window import Window
 
 KINDS = ["ssm", "ssm_attention attention", "crf", "ssm crf ssm_attention attention"]
 """In the last layer nothing reads what rows of R read, so a layer that reads it otherwise stands before one."""
-KEYS = dict(hidden=32, heads=4, kv_heads=2, vocabulary=100, tied=False, initial_std=0.2)
+KEYS = {"hidden": 32, "heads": 4, "kv_heads": 2, "vocabulary": 100, "tied": False, "initial_std": 0.2}
 
 
 def build(mixers, dtype=torch.float64, **execution):
@@ -60,7 +60,9 @@ def test_cached_steps_equal_the_whole(mixers, recent):
         parts = [model.logits(tokens[:, :first], everything, recent, cache=cache)]
         branches = Branches(cache, 2, 3)
         for row in range(first, first + 3):
-            step = model.logits(tokens[:, row : row + 1].repeat_interleave(2, 0), everything, 0, cache=branches)
+            step = model.logits(
+                tokens[:, row : row + 1].repeat_interleave(2, 0), everything, 0, cache=branches
+            )
             torch.testing.assert_close(step, whole[:, row : row + 1].repeat_interleave(2, 0))
         for part in tokens[:, first:].split(2, 1):
             parts.append(model.logits(part, everything, recent, cache=cache))

@@ -1,13 +1,13 @@
-"""The recurrence in chunks is the one row by row, values and gradients, and both ways it is a sum over allowed pairs."""
+"""The recurrence in chunks is the one row by row, with its gradients, and both ways a sum over allowed pairs."""
 
 import pytest
 import torch
+from support.mixers import intervals_of, row_by_row
 
 from megarc.interval import Intervals
 from megarc.model.mixers import scan as chunked
 from megarc.model.mixers.directions import directions
 from megarc.model.mixers.ssm import both_ways, continued
-from support.mixers import intervals_of, row_by_row
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,9 @@ def test_chunks_are_row_by_row(rows, strict):
     weights = [torch.randn_like(x) for x in expected]
     inputs = [*given, state]
     gradients = [
-        torch.autograd.grad(sum((x * w).sum() for x, w in zip(each, weights, strict=True)), inputs, allow_unused=True)
+        torch.autograd.grad(
+            sum((x * w).sum() for x, w in zip(each, weights, strict=True)), inputs, allow_unused=True
+        )
         for each in (found, expected)
     ]
     for one, other in zip(*gradients, strict=True):
