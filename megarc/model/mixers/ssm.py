@@ -111,8 +111,8 @@ def both_ways(
     mixed, ahead = scan(q, k, v, forward)
     if not where:
         return mixed, [ahead, torch.zeros_like(ahead)]
-    recent = (x[:, :, :where].flip(2) for x in (q, k, v, backward))
-    back, behind = scan(*recent, strict=True)
+    turned = [x[:, :, :where].flip(2) for x in (q, k, v, backward)]
+    back, behind = scan(turned[0], turned[1], turned[2], turned[3], strict=True)
     causal = start[:, :, where:, None] * (q[:, :, where:] @ behind)
     return mixed + torch.cat([back.flip(2), causal], 2), [ahead, behind]
 
@@ -132,7 +132,8 @@ def _of_documents(
     mixed, ahead = scan(q, k, v, forward, where.first)
     inside = where.inside[:, None, :, None].to(q.dtype)  # [batch, 1, rows, 1]
     of_recent = k * inside
-    back, _ = scan(*(x.flip(2) for x in (q, of_recent, v, backward)), where.last.flip(1), strict=True)
+    turned = [x.flip(2) for x in (q, of_recent, v, backward)]
+    back, _ = scan(turned[0], turned[1], turned[2], turned[3], where.last.flip(1), strict=True)
     # T at a document's first row, read by its C: what is left there of row j does not depend on the reader. So it is
     # a recurrence without decay of keys that are smaller by it; and what is left follows one with decay.
     ones = torch.ones_like(q[..., :1])

@@ -58,9 +58,8 @@ class RecentStateSpace(Attention):
         else:
             attended = attend(causal, turned_k, v, seen, engine=self.engine)
         if where:
-            recent = self._recent(
-                *(each[:, :where] if each is x else each[:, :, :where] for each in (x, q, k, v)), where
-            )
+            q, k, v = (each[:, :, :where] for each in (q, k, v))
+            recent = self._recent(x[:, :where], q, k, v, where)
             attended = torch.cat([recent, attended], 2)
         return self.written(attended)
 
