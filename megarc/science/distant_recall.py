@@ -35,8 +35,8 @@ class DistantRecall:
     def __init__(self, window: Window, pairs: int, seed: int) -> None:
         if window.recent > 2 * pairs or window.recent % 2 or window.causal % 2:
             raise UserError(
-                f"distant_recall: a text of {pairs} pairs has {2 * pairs} tokens, two a pair; the window is {window}: R must "
-                "be no longer, and R and C even"
+                f"distant_recall: a text of {pairs} pairs has {2 * pairs} tokens, two a pair; the window is {window}: "
+                "R must be no longer, and R and C even"
             )
         if window.causal // 2 > pairs or window.stride != window.causal:
             raise UserError(f"distant_recall: C of {window} must bear loss, and ask for {pairs} keys at most")
