@@ -55,6 +55,10 @@ def main() -> int:
     rows.sort(key=lambda row: -row.nats_per_token)
     print(f"{len(targets)} targets of {arguments.heldout}, +- one standard error; vocabulary {vocabulary}")
     print(shown(rows))
+    if corpus.digest == heldout.digest:
+        print(
+            "--heldout is the training corpus itself: n-grams have seen its answers, and these are no held-out losses"
+        )
     if per_token is None:
         print("bits/byte is unknown: the held-out corpus has no manifest that counts the bytes of its text")
     if arguments.json:
@@ -119,8 +123,11 @@ def ngram_rows(
 
     orders = sorted({order for order in (1, 2, 3, arguments.order) if order <= arguments.order})
     counting, scoring = counting_work(len(corpus.tokens), orders), len(orders) * len(targets)
-    if arguments.scratch is not None:
-        arguments.scratch.mkdir(parents=True, exist_ok=True)
+    try:
+        if arguments.scratch is not None:
+            arguments.scratch.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--scratch: {arguments.scratch} cannot be made: {error.strerror}") from None
     with (
         tempfile.TemporaryDirectory(prefix="megarc-ladder-", dir=arguments.scratch) as folder,
         progress("n-grams", counting + scoring, unit="tokens") as bar,

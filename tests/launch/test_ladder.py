@@ -44,7 +44,11 @@ def test_rows_in_three_units_with_a_model_and_a_plot(small_run, corpora, tmp_pat
         assert rows[str(small_run)][unit] == score[unit]
     assert (tmp_path / "rows.png").read_bytes().startswith(b"\x89PNG")
     shown = capsys.readouterr().out
-    assert "300 targets" in shown and "what a model learned, window [R 12 | C 6]" in shown
+    assert (
+        "300 targets" in shown
+        and "--heldout is the training corpus itself" in shown
+        and "what a model learned, window [R 12 | C 6]" in shown
+    )
     assert {path.name for path in tmp_path.iterdir()} == {
         "rows.json",
         "rows.png",
@@ -67,5 +71,15 @@ def test_bad_input_is_answered_in_a_sentence(small_run, corpora, tmp_path):
         page("launch/ladder.py", "--corpus", tmp_path / "few", "--heldout", corpora)
     with pytest.raises(UserError, match="the first target has 11 before it"):
         page("launch/ladder.py", "--corpus", corpora, "--heldout", tmp_path / "few", "--order", 12)
+    with pytest.raises(UserError, match=r"--scratch: .* cannot be made"):
+        page(
+            "launch/ladder.py",
+            "--corpus",
+            corpora,
+            "--heldout",
+            corpora,
+            "--scratch",
+            tmp_path / "few.bin" / "x",
+        )
     with pytest.raises(UserError, match="no such corpus"):
         page("launch/ladder.py", "--corpus", tmp_path / "none", "--heldout", corpora)

@@ -11,7 +11,7 @@ from megarc.progress import human
 from megarc.report.style import FAINT, INK
 
 _WIDTH, _HEIGHT = 640, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 14, 42
+_LEFT, _RIGHT, _TOP, _BOTTOM = 82, 16, 14, 42
 _MOST_POINTS = 500
 
 Points = Sequence[tuple[float, float]]

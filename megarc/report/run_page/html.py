@@ -13,7 +13,7 @@ h1{font-size:24px}h2{font-size:19px;margin:34px 0 6px;border-top:1px solid #ddd;
 figure{margin:0}figcaption{font-weight:600;margin:8px 0 2px}svg{width:100%;height:auto}
 svg text{font-size:11px;fill:#333}
 table{border-collapse:collapse;margin:8px 0;font-size:13px}td,th{border:1px solid #ddd;padding:3px 8px;text-align:left;
-vertical-align:top;overflow-wrap:anywhere}th{background:#f6f6f6;white-space:nowrap}pre{background:#f6f6f6;padding:10px;white-space:pre-wrap;
+vertical-align:top;overflow-wrap:break-word}th{background:#f6f6f6;white-space:nowrap}pre{background:#f6f6f6;padding:10px;white-space:pre-wrap;
 overflow-wrap:anywhere;font-size:13px}
 .legend{position:sticky;top:0;background:#fffe;padding:6px 0;display:flex;flex-wrap:wrap;gap:4px 18px}
 .legend i{display:inline-block;width:22px;height:4px;margin-right:6px;vertical-align:middle}

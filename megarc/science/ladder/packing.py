@@ -30,16 +30,17 @@ class Packing:
     vocabulary: int
 
     def __post_init__(self) -> None:
-        if self.wide and self.vocabulary ** -(-self.order // 2) > _EXACT:
+        if not _fits(self.order, self.vocabulary):
+            most = next(order for order in range(self.order, 0, -1) if _fits(order, self.vocabulary))
             raise UserError(
                 f"{self.order}-grams of a vocabulary of {self.vocabulary} do not fit into 106 bits; "
-                f"give --order {self.order - 1} or less"
+                f"give --order {most} or less"
             )
 
     @property
     def wide(self) -> bool:
         """Whether a key takes two numbers."""
-        return self.vocabulary**self.order > 2**64
+        return _wide(self.order, self.vocabulary)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -62,6 +63,14 @@ class Packing:
         half = self.order // 2
         first = _split(keys.real.astype(np.uint64), self.order - half, self.vocabulary)
         return first + _split(keys.imag.astype(np.uint64), half, self.vocabulary)
+
+
+def _wide(order: int, vocabulary: int) -> bool:
+    return vocabulary**order > 2**64
+
+
+def _fits(order: int, vocabulary: int) -> bool:
+    return not _wide(order, vocabulary) or vocabulary ** -(-order // 2) <= _EXACT
 
 
 def _joined(columns: Sequence[npt.NDArray[Any]], vocabulary: int) -> Words:

@@ -121,6 +121,8 @@ def test_packed_grams_come_back_and_sort_as_grams(order, vocabulary):
 def test_a_gram_that_fits_nowhere_is_refused():
     with pytest.raises(UserError, match=r"give --order 4 or less"):
         Packing(5, 262_144)
+    with pytest.raises(UserError, match=r"40-grams .* --order 8 or less"):
+        Packing(40, 2048)
 
 
 def test_impossible_discounts_are_replaced():
