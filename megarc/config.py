@@ -109,10 +109,7 @@ def load(kind: type[ConfigT], path: Path | None, overrides: Sequence[str] = ()) 
 
 def build(kind: type[ConfigT], tree: Mapping[str, Any], place: str) -> ConfigT:
     """The tree ``kind`` from plain dictionaries; ``place`` names their origin in errors."""
-    try:
-        found = next(_numbers_unwritable(tree), None)
-    except RecursionError:
-        raise UserError(f"{place}: a list contains itself, or is nested too deeply") from None
+    found = next(_unwritable(tree), None)
     if found is not None:
         raise UserError(f"{place}: '{found[0]}' is {found[1]}")
     try:
@@ -158,11 +155,16 @@ def read_yaml(
     if path.resolve() in above:
         raise UserError(f"{path} includes itself through 'base', directly or through other files")
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        tree = _from_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"no such configuration file: {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the configuration {path}: {error}") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UserError(f"{path}, line {line}: {error.reason}; save the file as UTF-8") from None
+    except OSError as error:
+        raise UserError(
+            f"cannot read the configuration {path}: {error.strerror}; give a YAML file that you may read"
+        ) from None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {error}") from None
     if tree is None:
@@ -182,7 +184,7 @@ def read_own_yaml(path: Path, overrides: Sequence[str] = ()) -> tuple[list[str],
         UserError: as ``load``.
     """
     read_yaml(path)  # says what is wrong with it, or with its bases
-    tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader) or {}
+    tree = _from_yaml(path.read_text(encoding="utf-8")) or {}
     tree.pop(WORKING_FOLDER, None)
     bases = tree.pop("base", [])
     for override in overrides:
@@ -253,6 +255,9 @@ def _identity_of(value: Any, plain: Any) -> Any:
 # ---- helpers
 
 
+_DEEPEST = 50  # levels of a tree of keys; real ones have six
+
+
 class _Loader(yaml.SafeLoader):
     """YAML as people expect it: 1e-3 is a number, a key given twice is an error."""
 
@@ -281,12 +286,22 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
+def _from_yaml(text: str) -> Any:
+    """Plain data: the loader is PyYAML's safe one, which makes no objects."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply; write fewer levels") from None
+    except ValueError as error:  # a date that is none, an integer of thousands of digits
+        raise yaml.YAMLError(f"{error}; text that looks like a number or a date belongs in quotes") from None
+
+
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     name, equals, text = override.partition("=")
     if not equals or not name:
         raise UserError(f"'{override}' is not an override; write key=value, for instance optimizer.lr=3e-4")
     try:
-        value = yaml.load(text, Loader=_Loader)
+        value = _from_yaml(text)
     except yaml.YAMLError as error:
         raise UserError(f"'{override}': the value is not valid YAML: {error}") from None
     *path, last = name.split(".")
@@ -294,7 +309,10 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     for part in path:
         child = node.setdefault(part, {})
         if not isinstance(child, dict):
-            raise UserError(f"'{override}': '{part}' is a value, not a group of keys")
+            kind = "list" if isinstance(child, list) else "value"
+            raise UserError(
+                f"'{override}': '{part}' is a {kind}, not a group of keys; give it whole: {part}=..."
+            )
         node = child
     node[last] = value
 
@@ -338,16 +356,34 @@ def dotted_keys(kind: type[Config], prefix: str = "") -> Iterator[str]:
             yield from dotted_keys(inner, f"{prefix}{name}.")
 
 
-def _numbers_unwritable(tree: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """The dotted name of each number that JSON cannot hold, and why: nan would silently become null there."""
-    if isinstance(tree, Mapping | list):
+def _unwritable(tree: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
+    """The dotted name of each value that JSON cannot hold, and why: nan would silently become null there."""
+    if depth > _DEEPEST:
+        yield (
+            ".".join(name.split(".")[:3]),
+            "a list that contains itself, or is nested too deeply; write it out",
+        )
+    elif isinstance(tree, Mapping | list):
         items = tree.items() if isinstance(tree, Mapping) else enumerate(tree)
         for part, value in items:
-            yield from _numbers_unwritable(value, f"{name}.{part}".lstrip("."))
+            below = f"{name}.{part}".lstrip(".")
+            if isinstance(part, str) and not _is_text(part):
+                yield repr(below), "no text: it has half a character (a lone surrogate); write the whole one"
+            yield from _unwritable(value, below, depth + 1)
+    elif isinstance(tree, str) and not _is_text(tree):
+        yield name, f"no text: {tree[:20]!r} has half a character (a lone surrogate); write the whole one"
     elif isinstance(tree, int) and not -(2**63) <= tree < 2**64:
-        yield name, "an integer that needs more than 64 bits"
+        yield name, "an integer that needs more than 64 bits; give a smaller one"
     elif isinstance(tree, float) and not math.isfinite(tree):
         yield name, f"{tree}; give a finite number, or null where the key may be empty"
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _explain(kind: type[Config], problem: Any, place: str) -> str:

@@ -157,3 +157,32 @@ def test_reference_marks_what_may_change_on_resume():
     for one in every_key(Tree):
         (line,) = [line for line in lines if line.strip().startswith(f"{one.path.split('.')[-1]}:")]
         assert line.endswith("[resume]") == one.resume, line
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ('name: "\\ud800"', "'name' is no text: .* half a character"),
+        ('name: a\n"\\ud800": 1', "half a character"),
+        ("name: a\nmany: &a [*a]", "found unconstructable recursive node"),
+        ("name: a\nmany: " + "[" * 3000, "nested too deeply; write fewer levels"),
+        ("name: a\nlength: " + "9" * 5000, "digits.*belongs in quotes"),
+        ("name: a\nlength: 2026-13-45", "month must be in 1..12; text that looks like .* a date"),
+    ],
+)
+def test_text_that_yaml_reads_and_nothing_else_can_hold(tmp_path, text, words):
+    """Each was a traceback."""
+    with pytest.raises(UserError, match=words):
+        load(Tree, write(tmp_path, "run.yaml", text))
+
+
+def test_bytes_that_are_no_utf_8_are_named_by_their_line(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_bytes(b"name: a\nwhere: \xff\n")
+    with pytest.raises(UserError, match="line 2: invalid start byte; save the file as UTF-8"):
+        load(Tree, path)
+
+
+def test_a_key_inside_of_a_list_is_given_with_its_list():
+    with pytest.raises(UserError, match="'many' is a list, not a group of keys; give it whole: many="):
+        load(Tree, None, ["name=a", "many=[1]", "many.first=2"])

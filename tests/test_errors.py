@@ -35,9 +35,8 @@ def test_exit(body, code, said, traceback):
 
 def test_a_closed_pipe_ends_quietly():
     script = SCRIPT.format(body="[print('line') for _ in range(100_000)]")
-    done = subprocess.run(
-        f'"{sys.executable}" -c "{script}" | head -1', shell=True, capture_output=True, text=True
-    )
+    command = f'"{sys.executable}" -c "{script}" | head -1'
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)  # noqa: S602
     assert done.stdout == "line\n"
     assert done.stderr == ""
 

@@ -115,7 +115,10 @@ def open_source(
         raise UserError(
             f"{place}: unknown kind of source '{config.kind}'; known are {', '.join(sorted(known))}"
         )
-    source = maker(config, window)
+    try:
+        source = maker(config, window)
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
     return Subset(source, config.windows, window) if config.windows is not None else source
 
 

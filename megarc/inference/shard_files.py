@@ -18,6 +18,7 @@ from megarc.errors import UserError
 INDEX = "model.safetensors.index.json"
 _DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16"}
 _ONE = "model.safetensors"
+_LONGEST = 100  # characters of a file's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,10 @@ def _read_index(index: Path) -> dict[str, str]:
     if wrong := [name for name in place.values() if not isinstance(name, str)]:
         raise UserError(f"{index} cannot be read: weight_map names the file {wrong[0]!r}, which is no text")
     for name in sorted(set(place.values())):
+        if Path(name).name != name or "\0" in name or len(name) > _LONGEST:
+            raise UserError(
+                f"{index} names the file {name[:_LONGEST]!r}, which is no file of its folder; use another copy"
+            )
         if not (index.parent / name).exists():
             raise UserError(f"{index.parent / name} is missing, which {index.name} names; bring it back")
     return place

@@ -81,7 +81,7 @@ Mixers = Annotated[list[MixerName], BeforeValidator(_pattern)]
 class ModelConfig(Config):
     """A pre-norm decoder: RMSNorm, SwiGLU, grouped-query attention, rotary (or learned) positions."""
 
-    layers: int = key(4, "blocks", ge=1)
+    layers: int = key(4, "blocks", ge=1, le=100_000)
     hidden: int = key(128, "width of the residual stream", ge=1)
     heads: int = key(4, "query heads", ge=1)
     kv_heads: int | None = key(None, "key and value heads; null: as many as heads", ge=1)
@@ -205,7 +205,9 @@ class ModelConfig(Config):
         if self.width_of_head % 2:
             raise ValueError(f"head_dim is {self.width_of_head}; rotary positions need an even number")
         if self.heads % self.groups:
-            raise ValueError(f"heads ({self.heads}) is not a multiple of kv_heads ({self.groups})")
+            raise ValueError(
+                f"heads ({self.heads}) is not a multiple of kv_heads ({self.groups}); use a divisor"
+            )
         if self.qk_norm_over == "all" and not self.qk_norm:
             raise ValueError("qk_norm_over is 'all', but qk_norm is false; set qk_norm, or leave it out")
         rotary = self.rope_scaling is not None or self.rope_skip_every is not None

@@ -6,7 +6,11 @@ value there, rank 0 alone reads them all, and one verdict is read by everybody.
 
 from __future__ import annotations
 
+import errno
+import ipaddress
 import json
+import logging
+import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -20,6 +24,9 @@ from megarc.errors import ToldByAnotherRank, UserError
 from megarc.parallel.master_address import Address, address_of
 from megarc.rank_environment import RankEnvironment
 
+log = logging.getLogger("megarc")
+
+_WAITING = 4096  # connections that have not been taken yet
 _PATIENCE = timedelta(minutes=5)
 _FAREWELL = timedelta(seconds=5)
 
@@ -110,17 +117,51 @@ def meet(process: RankEnvironment, patience: timedelta = _PATIENCE) -> Meeting:
 def _open(process: RankEnvironment, address: Address, patience: timedelta) -> dist.Store:
     # torchrun's agent holds the store already, and tells which attempt this is.
     held = process.launcher == "torchrun" and environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    holder = process.rank == 0 and not held
     try:
         store: dist.Store = dist.TCPStore(
-            *address, process.world, process.rank == 0 and not held, patience, wait_for_workers=False
-        )
-    except (RuntimeError, ValueError) as error:
+            *address, process.world, holder, patience, wait_for_workers=False,
+            master_listen_fd=listening(address) if holder else None,
+        )  # fmt: skip
+    except (OSError, RuntimeError, ValueError) as error:
         raise UserError(_no_store(process, address, error)) from None
     return dist.PrefixStore(f"attempt {environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
+def listening(address: Address) -> int | None:
+    """A socket that listens where the other ranks are told to come, on that interface alone; its descriptor.
+
+    By itself torch listens on every interface of the host, and whoever reaches the port could join in.
+    None: the address is another's (a router passes it on), or the name means loopback here alone, and another
+    address elsewhere: every interface, then.
+
+    Raises:
+        OSError: where the port is in use.
+    """
+    with suppress(socket.gaierror):
+        family, kind, _, _, place = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
+        named = address[0] not in (place[0], "localhost")
+        if named and ipaddress.ip_address(place[0]).is_loopback:
+            return None
+        listener = socket.socket(family, kind)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(place)
+            listener.listen(_WAITING)
+        except OSError as error:
+            listener.close()
+            if error.errno == errno.EADDRNOTAVAIL:
+                log.warning(
+                    f"{address[0]} is no address of this host: port {address[1]} is open on all its interfaces"
+                )
+                return None
+            raise
+        return listener.detach()
+    return None
+
+
 def _no_store(process: RankEnvironment, address: Address, error: Exception) -> str:
-    if "EADDRINUSE" in str(error) or "already in use" in str(error):
+    if getattr(error, "errno", None) == errno.EADDRINUSE or "EADDRINUSE" in str(error):
         return (
             f"port {address[1]} of this host is in use, so ranks cannot meet there; another run may hold it: "
             "choose another with MASTER_PORT (deepspeed: --master_port)"

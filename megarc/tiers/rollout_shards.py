@@ -83,7 +83,7 @@ class Shards:
     def _read(self) -> Iterator[Written]:
         for shard in range(self.count):
             try:
-                with np.load(self._path(shard)) as file:
+                with np.load(self._path(shard), allow_pickle=False) as file:
                     yield file["tokens"], file["log_probabilities"]
             except (OSError, ValueError, KeyError) as error:
                 raise UserError(

@@ -108,7 +108,7 @@ class Rollouts:
     def log_probabilities(self) -> npt.NDArray[np.float32]:
         path = log_probability_file(self.prefix)
         try:
-            found = np.load(path, mmap_mode="r")
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read ({error}); make the roll-outs again") from None
         if found.shape != self._shape:

@@ -26,6 +26,7 @@ from megarc.train.heartbeat import Heartbeat
 from megarc.train.loop import Ending, Observer
 from megarc.train.resolve_config import resolve
 from megarc.train.schedule import Lengths, Timeline
+from megarc.train.self_check import self_check
 from megarc.train.trainer import Trainer
 
 log = logging.getLogger("megarc")
@@ -63,6 +64,8 @@ def pretrain(
         _enter(stack, folder, config, groups, stream, heartbeat)
         stack.enter_context(_watched(folder, config, groups, heartbeat, timeline.total))
         stack.enter_context(memory_errors_explained(config, groups, heartbeat, folder, explain))
+        heartbeat.enter("self-check")
+        self_check(config, groups, folder.path)
         heartbeat.enter("building")
         engine = build_engine(config, groups, heartbeat)
         stack.callback(engine.close)

@@ -42,7 +42,7 @@ def test_the_notebook_prints_what_it_shows(tmp_path, monkeypatch):
     for cell in code:
         said = io.StringIO()
         with contextlib.redirect_stdout(said):
-            exec("".join(cell["source"]), names)
+            exec("".join(cell["source"]), names)  # noqa: S102
         stored = ["".join(output["text"]) for output in cell["outputs"] if output.get("name") == "stdout"]
         lines = said.getvalue().splitlines(keepends=True)  # a picture is a picture only in a notebook
         assert [line for line in lines if not line.startswith("<IPython")] == "".join(stored).splitlines(True)

@@ -10,7 +10,7 @@ import pytest
 from support import processes
 
 from megarc.parallel.rank_check import differences
-from megarc.parallel.rendezvous import describe_hosts, describe_ranks
+from megarc.parallel.rendezvous import describe_hosts, describe_ranks, listening
 from megarc.rank_environment import free_port
 
 WORKER = Path(__file__).with_name("meeting_worker.py")
@@ -116,3 +116,28 @@ def test_differences_name_the_few():
     facts = [{"torch": "2.13"}] * 5 + [{"torch": "2.11"}, {"torch": "2.13"}, {}]
     first, second = differences(facts)
     assert "rank 5 has 2.11, 6 of 8 have 2.13" in first and "rank 7 has absent" in second
+
+
+@pytest.mark.parametrize(
+    "host, there", [("127.0.0.1", "127.0.0.1"), ("localhost", "127.0.0.1"), ("::1", "::1")]
+)
+def test_the_port_is_open_on_the_named_interface_alone(host, there):
+    """torch's own store would listen on all of them."""
+    try:
+        descriptor = listening((host, free_port()))
+    except OSError:
+        pytest.skip(f"no {host} here")
+    with socket.socket(fileno=descriptor) as listener:
+        assert listener.getsockname()[0] in (there, "::1")
+
+
+def test_a_name_that_means_loopback_here_alone_is_open_to_others(monkeypatch):
+    """As Debian writes it into /etc/hosts; elsewhere it means this host's address."""
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.1.1", 1))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    assert listening(("node-1", 1)) is None
+
+
+def test_an_address_of_another_host_is_told(caplog):
+    assert listening(("192.0.2.1", free_port())) is None
+    assert "no address of this host" in caplog.text

@@ -5,7 +5,9 @@
 A job is one of
     {"do": "pretrain", "config": {...}, "faults": [...], "samples": FOLDER}   the last two: health/fault_injection.py
         "explain_memory": true   the table of memory is printed
+        "break": "dropped bucket"   DeepSpeed is wrong while the job runs; see broken_engines.py
         "may_fail": true     a user's error is told, and the next job follows
+        "announce": true     the name of its folder is printed before all that it says
         "keep_state": FILE   a copy of state.json as this job leaves it
     {"do": "resave", "config": {...}, "from": F, "to": G}    load F under that configuration, save at once to G
     {"do": "steps", "config": {...}, "steps": N}             N steps alone; see few_steps.py
@@ -28,6 +30,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from broken_engines import broken
 from deepspeed.runtime import bf16_optimizer
 from few_steps import make_annotated, take_steps
 from layers import check
@@ -118,9 +121,11 @@ def connect_all(meeting, jobs) -> dict[tuple[int, int, bool], Groups]:
 
 def attempt(config: RunConfig, groups: Groups, job) -> None:
     """Tells how it ended; where the job allows it, a user's error too, and the next job follows."""
+    if job.get("announce"):
+        print(f"-- start {config.folder.name}", flush=True)
     explained = explained_memory() if job.get("explain_memory") else nullcontext()
     try:
-        with explained as watch:
+        with explained as watch, broken(job.get("break")):
             ending = pretrain(
                 config, groups, makers({**MAKERS, "annotated": make_annotated}),
                 lambda *who: f"the table of weights of {who[1:]}",

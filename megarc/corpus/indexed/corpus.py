@@ -54,7 +54,10 @@ class IndexedCorpus:
         bin_path, idx_path = Path(f"{self.prefix}.bin"), Path(f"{self.prefix}.idx")
         for path in (idx_path, bin_path):
             if not path.is_file():
-                raise UserError(f"no such corpus: {self.prefix} (there is no file {path})")
+                raise UserError(
+                    f"no such corpus: {self.prefix} (there is no file {path}); give the prefix that "
+                    "data_tools/preprocess.py wrote"
+                )
         index, self.dtype = _map_index(idx_path)
         self.lengths: npt.NDArray[np.int32] = index[0]
         self._pointers, self._first_sequence = index[1], index[2]

@@ -116,8 +116,8 @@ class _Reader:
         """A whole number."""
         value = self.get(name)
         value = default if value is None else value
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise self.wrong(name, "it must be a whole number of 1 or more")
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 1 << 31:
+            raise self.wrong(name, "it must be a whole number of 1 or more, below 2^31")
         return value
 
     def real(self, name: str, value: Any) -> float:

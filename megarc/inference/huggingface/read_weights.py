@@ -26,6 +26,10 @@ def read_weights(folder: Path, foreign: Foreign) -> Iterator[tuple[str, list[int
         UserError: where a file or a tensor is missing, of another shape or type, or one is left over.
     """
     files = ShardFiles(folder)
+    if foreign.model.layers > len(files.place):  # before so many layers are built
+        raise UserError(
+            f"{folder}: config.json says {foreign.model.layers} layers, and the files hold {len(files.place)} tensors"
+        )
     with torch.device("meta"):
         built = Transformer(foreign.model)
     shapes = {name: record_of(value).shape for name, value in built.named_parameters()}

@@ -61,7 +61,7 @@ def run(source, space, flags):
             code = compile(ast.Interactive([statement]), "<stdin>", "single", flags, True)
             for name in __future__.all_feature_names:
                 flags |= code.co_flags & getattr(__future__, name).compiler_flag
-            exec(code, space)
+            exec(code, space)  # noqa: S102  (inside of the sandbox: this is its work)
     except SystemExit as leaving:
         if isinstance(leaving.code, str):
             print(leaving.code, file=sys.stderr)

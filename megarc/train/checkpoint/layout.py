@@ -26,6 +26,7 @@ import orjson
 from megarc.atomic_write import written_atomically
 from megarc.errors import UserError
 from megarc.parallel import Box
+from megarc.train.checkpoint.layout_check import manifest_problem, rank_file
 from megarc.train.run_position import Standing
 
 FORMAT = 3  # 2 had no checksum of the manifest
@@ -55,16 +56,24 @@ class Checkpoint:
         return Standing(**self.manifest["standing"])
 
     def fragments(self) -> dict[str, list[Placed]]:
-        """Of each parameter, the fragments of all ranks."""
+        """Of each parameter, the fragments of all ranks.
+
+        Raises:
+            UserError: where a rank's JSON is damaged.
+        """
         found: dict[str, list[Placed]] = {}
+        sizes = {name: facts["size"] for name, facts in self.manifest["files"].items()}
         for name in self.manifest["files"]:
             if not name.endswith(".json"):
                 continue
-            rank_file = orjson.loads((self.folder / name).read_bytes())
-            for entry in rank_file["fragments"]:
-                boxes = [Box(*box) for box in entry["boxes"]]
-                placed = Placed(rank_file["tensors"], entry["shape"], boxes)
-                found.setdefault(entry["name"], []).append(placed)
+            try:
+                told = rank_file((self.folder / name).read_bytes(), sizes)
+            except (OSError, ValueError) as problem:
+                raise UserError(
+                    f"{self.folder / name} is damaged: {problem}; {instead_of(self.folder)}"
+                ) from None
+            for entry in told.fragments:
+                found.setdefault(entry.name, []).append(Placed(told.tensors, entry.shape, entry.placed()))
         return found
 
     def verify(self, part: int = 0, parts: int = 1) -> str | None:
@@ -195,15 +204,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def _manifest(folder: Path) -> dict[str, Any] | str:
     """A manifest, or what is wrong with it."""
     try:
-        manifest = orjson.loads((folder / MANIFEST).read_bytes())
+        content = (folder / MANIFEST).read_bytes()
+        manifest = orjson.loads(content)
     except (OSError, orjson.JSONDecodeError) as error:
         return f"it cannot be read ({error})"
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
         return "it is no manifest of a checkpoint"
     checksum = manifest.pop("checksum", None)
-    if manifest["format"] > FORMAT or (manifest["format"] == 2 and checksum is None):
+    if manifest["format"] > FORMAT:
         return manifest
-    return manifest if checksum == _checksum(manifest) else "its checksum does not fit"
+    if checksum != (None if manifest["format"] == 2 and checksum is None else _checksum(manifest)):
+        return "its checksum does not fit"
+    return manifest_problem(content) or manifest
 
 
 def write_manifest(folder: Path, ranks: Iterable[int], standing: Standing, facts: dict[str, Any]) -> None:

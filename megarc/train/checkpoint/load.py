@@ -18,6 +18,7 @@ from megarc.train.checkpoint.layout import (
     Placed,
     Standing,
     finished,
+    instead_of,
     open_checkpoint,
     step_of,
 )
@@ -124,6 +125,7 @@ def full_masters(checkpoint: Checkpoint, *, average: bool = False) -> Iterator[t
         for name, parts in checkpoint.fragments().items():
             elements = torch.Size(parts[0].shape).numel()
             _check_covered(checkpoint, name, parts, elements)
+            _check_disjoint(checkpoint, name, parts, elements)
             values = torch.empty(elements)
             for source in parts:
                 if average and not files.has(source, name, part):
@@ -153,9 +155,9 @@ class _Files(ExitStack):
                     common.source : common.source + span
                 ]
             except SafetensorError as error:
-                raise UserError(
-                    f"{self.folder / source.file}: {name}/{part} cannot be read: {error}"
-                ) from None
+                raise self._unreadable(source.file, f"{name}/{part}", error) from None
+            if read.shape != (span,):
+                raise self._unreadable(source.file, f"{name}/{part}", f"its shape is {list(read.shape)}")
             _strided(target, common.target, common.target_pitch, common.rows, common.width).copy_(
                 _strided(read, 0, common.source_pitch, common.rows, common.width)
             )
@@ -169,8 +171,14 @@ class _Files(ExitStack):
 
     def _file(self, name: str) -> Any:
         if name not in self.opened:
-            self.opened[name] = self.enter_context(safe_open(self.folder / name, framework="pt"))
+            try:
+                self.opened[name] = self.enter_context(safe_open(self.folder / name, framework="pt"))
+            except (OSError, SafetensorError) as error:
+                raise self._unreadable(name, "it", error) from None
         return self.opened[name]
+
+    def _unreadable(self, file: str, what: str, why: object) -> UserError:
+        return UserError(f"{self.folder / file}: {what} cannot be read: {why}; {instead_of(self.folder)}")
 
 
 def _strided(flat: Tensor, offset: int, pitch: int, rows: int, width: int) -> Tensor:
@@ -203,4 +211,17 @@ def _check_covered(checkpoint: Checkpoint, name: str, parts: list[Placed], eleme
         raise UserError(
             f"{checkpoint.folder}: {name} has {there} elements on disk and {elements} in the model: "
             "the checkpoint is incomplete"
+        )
+
+
+def _check_disjoint(checkpoint: Checkpoint, name: str, parts: list[Placed], elements: int) -> None:
+    """No element stands twice: another would stand nowhere."""
+    shape = parts[0].shape if len(parts[0].shape) == 2 else [1, *parts[0].shape]
+    seen = torch.zeros(shape, dtype=torch.bool)
+    for box in (box for part in parts if part.shape == parts[0].shape for box in part.boxes):
+        seen[box.top : box.bottom, box.left : box.right] = True
+    if int(seen.sum()) != elements:
+        raise UserError(
+            f"{checkpoint.folder}: some elements of {name} are on disk twice and some not at all: the checkpoint is "
+            f"damaged; {instead_of(checkpoint.folder)}"
         )

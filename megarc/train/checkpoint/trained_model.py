@@ -14,7 +14,7 @@ from megarc.config import WORKING_FOLDER, build, found_again
 from megarc.corpus import Tokenizer, TokenizerFacts, find_tokenizer_file
 from megarc.data import WindowConfig
 from megarc.errors import UserError
-from megarc.model import Transformer, narrowed, record_of, splits
+from megarc.model import Transformer, cost_of, narrowed, record_of, splits
 from megarc.parallel import TensorParallel
 from megarc.train.checkpoint.layout import MANIFEST, Checkpoint, latest, open_checkpoint
 from megarc.train.checkpoint.load import full_masters
@@ -90,6 +90,7 @@ def load_model(
     config = run_config(found)
     if config.window.stages:
         config = _as_it_stood(config, found.standing.samples)
+    _check_size(found, config)
     parameters = full_masters(found, average=average)
     if widths is not None:
         narrow, cut = narrowed(config.model, widths)
@@ -101,11 +102,29 @@ def load_model(
                 f"{split.key} is {split.number}, which {tensor.size} tensor ranks cannot share out"
             )
     model = Transformer(config.model, tensor=tensor)
+    missing = dict(model.named_parameters())
     with torch.no_grad():
         for name, values in parameters:
-            parameter = model.get_parameter(name)
+            parameter = missing.pop(name, None)
+            if parameter is None or values.numel() != torch.Size(record_of(parameter).shape).numel():
+                raise UserError(
+                    f"{found.folder}: {name} is no parameter of its manifest's model; use another copy"
+                )
             parameter.copy_(_own_part(parameter, values))
+    if missing:
+        raise UserError(f"{found.folder} lacks {min(missing)} of its manifest's model; use another copy")
     return SavedModel(model.to(device, dtype).eval(), config, found.standing, found.folder)
+
+
+def _check_size(checkpoint: Checkpoint, config: RunConfig) -> None:
+    """Before memory is taken: the manifest's model must not be larger than what its files can hold."""
+    stored = sum(facts["size"] for facts in checkpoint.manifest["files"].values()) // 4
+    told = cost_of(config.model, config.window.build()).parameters
+    if told > stored:
+        raise UserError(
+            f"{checkpoint.folder}: its manifest describes a model of {told} parameters, and its files have room for "
+            f"{stored}; it is damaged, use another copy"
+        )
 
 
 def _own_part(parameter: torch.nn.Parameter, values: torch.Tensor) -> torch.Tensor:

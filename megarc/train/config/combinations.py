@@ -183,7 +183,10 @@ def _stages_fit(window: WindowConfig, batch: BatchConfig) -> None:
 def _positions_reach(model: ModelConfig, window: WindowConfig) -> None:
     positions, rows = model.learned_positions, max(one.rows for one in window.all())
     if positions is not None and positions < rows:
-        raise ValueError(f"model.learned_positions is {positions}, fewer than the window's {rows} rows")
+        raise ValueError(
+            f"model.learned_positions is {positions}, fewer than the window's {rows} rows; give {rows} or more, "
+            "or leave it out for rotary positions"
+        )
 
 
 def _packing_fits(data: DataConfig, model: ModelConfig) -> None:

@@ -52,6 +52,14 @@ class HealthConfig(Config):
         circumstance=True,
     )  # fmt: skip
 
+    self_check: Literal["auto", "always", "warn", "off"] = key(
+        "auto",
+        "two steps of a tiny model on the run's ranks, compared with one rank without DeepSpeed. auto: once for each "
+        "layout, precision and version of the software, with 2 ranks or more; always: at each start; warn: at each "
+        "start, and a difference does not end the run; off: never",
+        circumstance=True,
+    )
+
     @model_validator(mode="after")
     def _is_possible(self) -> HealthConfig:
         if self.then == "back" and self.backs == 0:

@@ -46,7 +46,8 @@ class Lengths:
         """
         if self.length.unit == "run":
             raise UserError(
-                f"length is '{self.length}', a share of the run, so it cannot say how long the run is"
+                f"length is '{self.length}', a share of the run, so it cannot say how long the run is; give tokens, "
+                "samples or steps"
             )
         return max(self._step, self.steps(self.length))
 

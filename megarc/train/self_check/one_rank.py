@@ -1,0 +1,82 @@
+"""The same two steps on one rank in plain torch: no DeepSpeed, no other rank, no code of our optimizer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from megarc.model import Transformer, initial_values, record_of
+from megarc.parallel import whole
+from megarc.train.config import RunConfig
+from megarc.train.engine import MicroBatch, dtype_of
+
+_EPSILON = 1e-6  # beside the norm, as torch's clip_grad_norm_ has it
+
+
+@dataclass
+class State:
+    """Of one parameter: float32 [rows, columns], a vector is one row."""
+
+    initial: Tensor
+    decays: bool
+    parts: dict[str, Tensor] = field(default_factory=dict)  # master, exp_avg, exp_avg_sq
+
+
+class OneRank:
+    """The tiny model with its masters and moments, all of it on this rank."""
+
+    def __init__(self, tiny: RunConfig, device: torch.device) -> None:
+        self._tiny, self._steps = tiny, 0
+        self._rows = tiny.window.build().loss_rows
+        self._model = Transformer(tiny.model).to(device, dtype_of(tiny))
+        self.states: dict[str, State] = {}
+        for name, parameter in self._model.named_parameters():
+            record = record_of(parameter)
+            values = initial_values(name, record, tiny.model, tiny.seed, whole(record.shape)).to(device)
+            master = values.view(-1, parameter.shape[-1])
+            state = State(master.clone(), record.decays)
+            state.parts = {"master": master} | {
+                moment: torch.zeros_like(master) for moment in ("exp_avg", "exp_avg_sq")
+            }
+            self.states[name] = state
+
+    def step(self, batches: list[MicroBatch], rate: float, clip: float) -> Tensor:
+        """One update by the mean loss over all samples; the norm of its gradient before clipping."""
+        gradients = self._gradients(batches)
+        norm = torch.stack([gradient.norm() for gradient in gradients.values()]).norm()
+        divisor = ((norm + _EPSILON) / clip).clamp(min=1.0) if clip else torch.ones_like(norm)
+        self._steps += 1
+        for name, gradient in gradients.items():
+            self._adam(self.states[name], gradient / divisor, rate)
+        return norm
+
+    def _gradients(self, batches: list[MicroBatch]) -> dict[str, Tensor]:
+        """Float32 sums over the samples, divided by the number of predictions."""
+        rows = self._rows.stop - self._rows.start
+        total = rows * sum(len(batch.tokens) for batch in batches)
+        sums = {name: torch.zeros_like(state.initial) for name, state in self.states.items()}
+        parameters = dict(self._model.named_parameters())
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(self.states[name].parts["master"].view(parameter.shape))
+        for batch in batches:
+            loss = self._model(
+                batch.tokens, self._rows, batch.seen, z_loss=self._tiny.optimizer.z_loss
+            ).objective
+            gradients = torch.autograd.grad(loss / total, list(parameters.values()))
+            for name, gradient in zip(parameters, gradients, strict=True):
+                sums[name] += gradient.view(sums[name].shape).float()
+        return sums
+
+    def _adam(self, state: State, gradient: Tensor, rate: float) -> None:
+        """AdamW (Loshchilov and Hutter 2019, 1711.05101, algorithm 2)."""
+        keys, parts = self._tiny.optimizer, state.parts
+        parts["master"].mul_(1 - rate * keys.weight_decay * state.decays)
+        parts["exp_avg"].lerp_(gradient, 1 - keys.beta1)
+        parts["exp_avg_sq"].lerp_(gradient.square(), 1 - keys.beta2)
+        mean = parts["exp_avg"] / (1 - keys.beta1**self._steps)
+        root = parts["exp_avg_sq"].sqrt() / math.sqrt(1 - keys.beta2**self._steps)
+        parts["master"].sub_(rate * mean / (root + keys.epsilon))

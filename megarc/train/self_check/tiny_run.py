@@ -1,0 +1,84 @@
+"""The tiny run of the self-check: the layout, precision and engine of the real one, a model of seconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from megarc.config import build, to_dict
+from megarc.model import Transformer
+from megarc.parallel import Topology
+from megarc.train.config import RunConfig
+from megarc.train.engine import MicroBatch
+
+MICRO_BATCHES = 2  # of a step and data rank, so that accumulation takes part
+RATE = 1e-3  # small beside the weights, so that rounding in the first step stays rounding in the second
+CLIP = 0.01  # far below any gradient norm of this model
+_HEAD_DIM, _VOCABULARY, _ROWS, _SEED = 8, 64, 8, 20
+
+
+def tiny_run(config: RunConfig, topology: Topology) -> RunConfig:
+    """``config`` with a tiny model, window and batch that every layout can split.
+
+    Whatever decides how gradients are reduced and clipped stays: layout, ZeRO stage, offloading, precision,
+    recomputation, AdamW's library and what is passed to DeepSpeed.
+
+    Raises:
+        UserError: where the layout needs a part that the tiny model lacks.
+    """
+    heads, rows = max(4, topology.tensor), max(_ROWS, topology.tensor)
+    hidden = _HEAD_DIM * heads
+    execution, keys = config.execution, config.optimizer
+    tree: dict[str, Any] = {
+        "device": config.device,
+        "precision": config.precision,
+        "parallel": to_dict(config.parallel),
+        "deepspeed": config.deepspeed,
+        "window": {"recent": rows, "causal": rows},
+        "model": {
+            "layers": max(2, topology.pipeline),
+            "hidden": hidden,
+            "heads": heads,
+            "ffn": 2 * hidden,
+            "vocabulary": _VOCABULARY,
+            "vocabulary_multiple": 8 * topology.tensor,
+            "tied": config.model.tied,
+        },
+        "batch": {"size": MICRO_BATCHES * topology.data, "micro": 1},
+        "optimizer": {"library": keys.library, "z_loss": keys.z_loss, "clip": 0.0},
+        "execution": {"recompute": execution.recompute, "recompute_every": execution.recompute_every},
+    }
+    tiny = build(RunConfig, tree, "the self-check")
+    return build(RunConfig, {**tree, "deepspeed": _in_buckets(tiny)}, "the self-check")
+
+
+def clipping(tiny: RunConfig) -> RunConfig:
+    """The same run, its gradients clipped far below their norm."""
+    return tiny.model_copy(update={"optimizer": tiny.optimizer.model_copy(update={"clip": CLIP})})
+
+
+def samples(tiny: RunConfig, step: int) -> Tensor:
+    """The tokens [batch, rows + 1] of a step, the same on every rank."""
+    window, size = tiny.window.build(), tiny.batch.size
+    drawn = np.random.default_rng([_SEED, step]).integers(0, _VOCABULARY, (size, window.rows + 1))
+    return torch.as_tensor(drawn)
+
+
+def micro_batch(tokens: Tensor, tiny: RunConfig, device: torch.device) -> MicroBatch:
+    """``tokens`` [b, rows + 1] as the engine takes them."""
+    return MicroBatch(
+        tokens.to(device), tiny.window.recent, weights=None, samples=np.arange(len(tokens), dtype=np.int64)
+    )
+
+
+def _in_buckets(tiny: RunConfig) -> dict[str, Any]:
+    """``deepspeed:`` with buckets that hold a third of the model: a real run fills several, too."""
+    if tiny.parallel.zero == 0:
+        return tiny.deepspeed
+    with torch.device("meta"):
+        sizes = [one.numel() for one in Transformer(tiny.model).parameters()]
+    zero = {**tiny.deepspeed.get("zero_optimization", {}), "reduce_bucket_size": max(*sizes, sum(sizes) // 3)}
+    return {**tiny.deepspeed, "zero_optimization": zero}

@@ -1,0 +1,79 @@
+"""A start on a DeepSpeed that is wrong is refused, and says where; on a right one it costs two tiny steps, once."""
+
+import json
+
+import pytest
+from support.ranks import run_jobs
+from support.runs import pretrain
+
+BROKEN = {  # how: ZeRO stage, precision, what the report says
+    "dropped bucket": (2, "fp32", "the gradient of "),
+    "factor of dp": (2, "bf16", "2 times what it must be"),
+    "factor of dp, stage 3": (3, "fp32", "2 times what it must be"),
+    "skipped all-reduce": (0, "fp32", "the gradient of "),
+    "skipped all-reduce, bf16": (1, "bf16", "the gradient of "),
+    "wrong norm": (2, "bf16", "the norm of the whole gradient after step 1 differs"),
+}
+
+
+@pytest.fixture(scope="module")
+def starts(tmp_path_factory):
+    """Two ranks start on engines that are wrong, on right ones, and again; what they say of each start."""
+    folder = tmp_path_factory.mktemp("starts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        yield folder, run_jobs(jobs(folder), 2, folder).split("-- start ")
+
+
+def jobs(folder):
+    def job(name, zero, precision, mode="auto", steps=2, keys=(), **more):
+        keys = {"precision": precision, "health__self_check": mode, **dict(keys)}
+        return {**pretrain(folder / name, zero, steps, **keys), "may_fail": True, "announce": True, **more}
+
+    broken = [job(how, *where[:2], **{"break": how}) for how, where in BROKEN.items()]
+    return [
+        *broken,
+        job("warned", 2, "fp32", mode="warn", **{"break": "dropped bucket"}),
+        job("right", 3, "bf16"),
+        job("right", 3, "bf16", steps=4),
+        job("other run", 3, "bf16"),
+        job("tensor", 1, "fp32", keys={"parallel__tensor": 2, "parallel__sequence": True}),
+        job("pipeline", 1, "fp32", keys={"parallel__pipeline": 2}),
+        job("muon", 2, "fp32", keys={"optimizer__name": "muon"}),
+    ]
+
+
+def said(starts, name):
+    return [text for text in starts[1] if text.startswith(f"{name}\n")]
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_wrong_engine_is_refused(starts, how):
+    zero, precision, words = BROKEN[how]
+    (text,) = said(starts, how)
+    assert "error: the self-check failed" in text and f"ZeRO {zero}, {precision}" in text
+    assert words in text
+    assert "blocks." in text or "embedding.weight" in text, "a parameter is named"
+    folder = starts[0] / how
+    assert not (folder / "self_check.json").exists() and not list(folder.glob("checkpoints/*"))
+    assert "the self-check failed" in json.loads((folder / "state.json").read_text())["error"]
+
+
+def test_a_key_lets_it_train_all_the_same(starts):
+    (text,) = said(starts, "warned")
+    assert "the self-check failed" in text and "The run goes on" in text and "Ending.FINISHED" in text
+
+
+def test_a_right_engine_is_checked_once(starts):
+    first, again = said(starts, "right")
+    (other,) = said(starts, "other run")
+    assert "self-check: two steps equal to one rank's" in first
+    assert "self-check" not in again and "self-check" not in other
+    (record,) = json.loads((starts[0] / "right" / "self_check.json").read_text()).values()
+    assert record["ranks"] == 2 and record["precision"] == "bf16" and record["parallel"]["zero"] == 3
+
+
+@pytest.mark.parametrize("name", ["tensor", "pipeline", "muon"])
+def test_other_layouts_are_checked_too(starts, name):
+    (text,) = said(starts, name)
+    assert "self-check: two steps equal to one rank's" in text and "Ending.FINISHED" in text
