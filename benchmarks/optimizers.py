@@ -256,15 +256,17 @@ def finals(done: dict[Run, dict[str, Any]], best: dict[str, Run]) -> str:
 
 def reaches(done: dict[Run, dict[str, Any]], best: dict[str, Run], arm: str) -> str | None:
     """Of which share of AdamW's steps the arm needs, linear between those that were trained; None: not yet known."""
-    losses = {
-        share: statistics.mean(line["heldout"] for line in found.values())
+    base = of_arm(done, best, "adamw")
+    above = {
+        share: statistics.mean(
+            line["heldout"] - base[seed]["heldout"] for seed, line in found.items() if seed in base
+        )
         for share, name in ((1.0, arm), *((share, f"{arm}, {share} of the steps") for share in (0.75, 0.6)))
         if (found := of_arm(done, best, name))
     }
-    wanted = statistics.mean(line["heldout"] for line in of_arm(done, best, "adamw").values())
-    for (most, low), (least, high) in itertools.pairwise(losses.items()):
-        if low <= wanted <= high:
-            share = most - (most - least) * (wanted - low) / (high - low)
+    for (most, low), (least, high) in itertools.pairwise(above.items()):
+        if low <= 0 <= high:
+            share = most + (most - least) * low / (high - low)
             return (
                 f"With {share:.2f} of the steps, {arm} is where AdamW ends (linear between the arms above)."
             )
