@@ -2,10 +2,12 @@
 
 import json
 import math
+import shutil
 
 import pytest
 from support.small_run import page
 
+from megarc.corpus import load_manifest, write_manifest
 from megarc.errors import UserError
 
 
@@ -71,6 +73,14 @@ def test_bad_input_is_answered_in_a_sentence(small_run, corpora, tmp_path):
         page("launch/ladder.py", "--corpus", tmp_path / "few", "--heldout", corpora)
     with pytest.raises(UserError, match="the first target has 11 before it"):
         page("launch/ladder.py", "--corpus", corpora, "--heldout", tmp_path / "few", "--order", 12)
+    other = tmp_path / "other"
+    for kind in ("bin", "idx"):
+        shutil.copy(f"{corpora}.{kind}", f"{other}.{kind}")
+    manifest = load_manifest(corpora)
+    tokenizer = manifest.tokenizer.model_copy(update={"digest": "0" * 64})
+    write_manifest(other, manifest.model_copy(update={"tokenizer": tokenizer}))
+    with pytest.raises(UserError, match="packed with different tokenizers"):
+        page("launch/ladder.py", "--corpus", other, "--heldout", corpora)
     with pytest.raises(UserError, match=r"--scratch: .* cannot be made"):
         page(
             "launch/ladder.py",

@@ -14,7 +14,7 @@ import orjson
 from megarc.config import load
 from megarc.errors import UserError
 from megarc.model import cost_of
-from megarc.train import RunConfig, RunFolder, Timeline
+from megarc.train import RunConfig, RunFolder, Timeline, passes
 
 _SKIPPED = re.compile(r"^(\S+ [\d:]+)\S* step (\d+) is skipped, (?:\d+) in a row: (.*)$")
 _RESUMED = re.compile(r"^(\S+ [\d:]+)\S* resumes from step (\d+)")
@@ -54,10 +54,13 @@ class RunHistory:
         return float(line[name])
 
     def flops(self, samples: int) -> float:
-        """Forward and backward FLOPs of the first ``samples``, by the exact mask of full windows."""
-        model = self.config.model
-        return float(
-            self._timeline.shapes.before(samples, lambda window: cost_of(model, window).training_flops)
+        """Forward and backward FLOPs of the first ``samples``, by the exact mask of full windows.
+
+        A pass of a nested model counts as one of its full width.
+        """
+        model, times = self.config.model, passes(self.config)
+        return times * self._timeline.shapes.before(
+            samples, lambda window: cost_of(model, window).training_flops
         )
 
     @property
