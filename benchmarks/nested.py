@@ -89,7 +89,7 @@ def report() -> None:
             error = f" ± {stdev(values) / len(values) ** 0.5:.3f}" if len(values) > 1 else ""
             cells.append(f"{fmean(values):.3f}{error}" if values else "-")
         rows.append([width, *cells])
-    print(mark_of("benchmarks/nested.py"))
+    print(mark_of("benchmarks/nested.py") + "\n")
     columns = ["width", "trained alone", "nested, one drawn a step", "nested, all at each step"]
     print(table(columns, rows, markdown=True))
 

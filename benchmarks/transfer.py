@@ -88,7 +88,7 @@ def configuration(arm: str, width: int, rate: float):
 def report() -> None:
     curves = curves_of(done(RESULTS))
     best = {name: min(points, key=points.__getitem__) for name, points in curves.items()}
-    print(mark_of("benchmarks/transfer.py"))
+    print(mark_of("benchmarks/transfer.py") + "\n")
     print("| width | " + " | ".join(f"lr 2^{round(math.log2(rate))}" for rate in RATES) + " | best |")
     print("|" + "---:|" * (len(RATES) + 2))
     for (arm, width), points in curves.items():
