@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from megarc.errors import UserError
 from megarc.science.statistics import paired
 from megarc.science.studies import Cell, GridConfig, grid, read_outcome
 from megarc.science.studies.outcome import holm
+from megarc.train import RunConfig
 
 ROOT = Path(__file__).parents[2]
 RUN = {
@@ -173,6 +175,25 @@ def test_a_real_study_with_a_run_that_fails(tmp_path):
     assert (tmp_path / "study" / "runs" / "rc-s0" / "state.json").stat().st_mtime_ns == before
     code, said = page("--jobs", "none")
     assert code == 2 and "no whole number" in said
+
+
+def test_without_slurm_the_array_is_written(tmp_path):
+    """No sbatch on the path: a line for each run and the command are there for where it is."""
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        json.dumps({"folder": str(tmp_path / "study"), "run": RUN, "arms": ARMS, "sizes": SIZES, "seeds": 1})
+    )
+    line = [sys.executable, "launch/study.py", "--config", str(path), "--submit", "--time 60"]
+    environment = {**os.environ, "PATH": "/nowhere"}
+    done = processes.run(line, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and "there is no sbatch here" in done.stderr, done.stderr
+    lines = (tmp_path / "study" / "array.txt").read_text().splitlines()
+    names = [one.rsplit("/", 1)[1] for one in lines]
+    assert names == ["R-C-16-s0.yaml", "causal-16-s0.yaml", "R-C-32-s0.yaml", "causal-32-s0.yaml"]
+    config = load(RunConfig, tmp_path / "study" / "runs" / "causal-32-s0.yaml")
+    assert config.model.hidden == 32 and config.window.recent == 0
+    command = (tmp_path / "study" / "submit.sh").read_text()
+    assert "--array=1-4 " in command and " --time 60 " in command and "MEGARC_SWEEP=" in command
 
 
 STUDIES = sorted((ROOT / "configs" / "studies").glob("*.yaml"))
