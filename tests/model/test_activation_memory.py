@@ -28,11 +28,27 @@ SHAPES = {
 }
 
 
+def test_of_every_mixer():
+    keys = {
+        "layers": 4,
+        "hidden": 64,
+        "heads": 4,
+        "vocabulary": 100,
+        "mixers": "ssm crf ssm_attention attention",
+    }
+    assert_within_a_tenth(keys, Window(64, 64, 64), 2, "full", 2, torch.float32)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("recompute", "every"), [("none", 1), ("selective", 1), ("full", 1), ("full", 2)])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_within_a_tenth_of_the_allocator(shape, recompute, every, dtype):
-    keys, window, batch = SHAPES[shape]
+    if shape == "head" and dtype == torch.bfloat16:
+        pytest.skip("a CPU's bf16 products pack a large matrix once more; seen 5 to 20 % above what is told")
+    assert_within_a_tenth(*SHAPES[shape], recompute, every, dtype)
+
+
+def assert_within_a_tenth(keys, window, batch, recompute, every, dtype):
     config = ModelConfig(**keys)
     execution = ExecutionConfig(recompute=recompute, recompute_every=every, head_rows=32)
     model = Transformer(config, execution)
@@ -42,8 +58,6 @@ def test_within_a_tenth_of_the_allocator(shape, recompute, every, dtype):
     with allocations() as seen:
         model(tokens, window.loss_rows, window.recent).objective.backward()
     told = footprint(config, execution, window, batch, dtype, CPU)
-    if shape == "head" and dtype == torch.bfloat16:
-        pytest.skip("a CPU's bf16 products pack a large matrix once more; seen 5 to 20 % above what is told")
     assert told.kept + told.top == pytest.approx(seen.peak, rel=0.1)
 
 
