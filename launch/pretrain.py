@@ -25,6 +25,7 @@ EXAMPLES = """examples:
   python launch/pretrain.py --config configs/runs/tiny.yaml optimizer.lr=3e-4 folder=runs/lower
   srun -N 2 --ntasks-per-node 8 python launch/pretrain.py --config FILE --check      which ranks meet, speed of links
   python launch/pretrain.py --config configs/runs/tiny.yaml --explain-memory     predicted and measured memory
+  torchrun --nproc-per-node 2 launch/pretrain.py --config FILE --verify-determinism     are steps bit-equal?
   python launch/pretrain.py --keys            every key: type, default, meaning
 
 The same command resumes from the newest checkpoint of its run folder."""
@@ -80,6 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
         begun = start(place, read, timedelta(seconds=arguments.patience))
         if arguments.check:
             return show(begun)
+        if arguments.verify_determinism:
+            return verify(begun, arguments.verify_determinism)
         with ExitStack() as stack:
             watch = [stack.enter_context(explained_memory())] if arguments.explain_memory else []
             ending = pretrain(begun.config, begun.groups, makers(MAKERS), explain_memory, watch)
@@ -111,6 +114,18 @@ def show(begun: Start) -> int:
         if links:
             print(table(["dimension", "what", "ranks", "ms for 1 MiB", ""], links))
     return 0
+
+
+def verify(begun: Start, steps: int) -> int:
+    """Whether steps give the same bits again; 0 where they do, otherwise 1."""
+    from megarc.science import MAKERS
+    from megarc.tiers import makers
+    from megarc.train import verify_determinism
+
+    found = verify_determinism(begun.config, begun.groups, makers(MAKERS), steps)
+    if begun.groups.first:
+        print("\n".join(map(str, found)))
+    return int(any(one.first is not None for one in found))
 
 
 def tell_fate(folder: RunFolder, since: float) -> int:
@@ -147,6 +162,15 @@ def parser() -> argparse.ArgumentParser:
         help="print where memory goes, predicted and measured, after the first step",
     )
     parser.add_argument("--check", action="store_true", help="only meet, compare ranks and time their links")
+    parser.add_argument(
+        "--verify-determinism",
+        type=int,
+        nargs="?",
+        const=4,
+        metavar="K",
+        help="take K steps (4) twice, and the second half once more from a checkpoint; say whether all is bit-equal, "
+        "or which tensor differed first, at which step and rank",
+    )
     parser.add_argument("--fate", action="store_true", help="only print how the run in the folder ended")
     parser.add_argument(
         "--since",

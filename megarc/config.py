@@ -157,7 +157,7 @@ def read_yaml(
     try:
         tree = _from_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"no such configuration file: {path}") from None
+        raise UserError(f"no such configuration file: {path}; correct the path") from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise UserError(f"{path}, line {line}: {error.reason}; save the file as UTF-8") from None

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         write_imported,
     )
     from megarc.train.config import RunConfig
+    from megarc.train.determinism import verify_determinism
     from megarc.train.early_config_check import first_look
     from megarc.train.engine import Engine, MicroBatch, StepResult, bucket, build_engine, dtype_of, to_tensors
     from megarc.train.engine.muon import Place, Sharing, matrices_of
@@ -86,5 +87,6 @@ __all__ = [
     "start",
     "to_tensors",
     "tokenizer_file",
+    "verify_determinism",
     "write_imported",
 ]

@@ -65,7 +65,19 @@ def wrong_norm():
     return DeepSpeedZeroOptimizer, "scaled_global_norm", of_the_first
 
 
+def noise():
+    """ZeRO 1 and 2: rank 1 adds something of its own to what it reduces, another thing each time."""
+    calls, average = [], DeepSpeedZeroOptimizer.average_tensor
+
+    def noisy(self, tensor, *rest):
+        calls.append(1)
+        return average(self, tensor.add_(1e-6 * len(calls) * dist.get_rank()), *rest)
+
+    return DeepSpeedZeroOptimizer, "average_tensor", noisy
+
+
 WAYS = {
+    "noise": noise,
     "dropped bucket": dropped_bucket,
     "factor of dp": factor_of_dp,
     "factor of dp, stage 3": factor_of_dp_3,

@@ -10,6 +10,7 @@ A job is one of
         "announce": true     the name of its folder is printed before all that it says
         "keep_state": FILE   a copy of state.json as this job leaves it
     {"do": "resave", "config": {...}, "from": F, "to": G}    load F under that configuration, save at once to G
+    {"do": "determinism", "config": {...}, "steps": N}       what is said of N steps, and with "break" of wrong ones
     {"do": "steps", "config": {...}, "steps": N}             N steps alone; see few_steps.py
     {"do": "layers", "sequence": true}                       split layers against torch.nn's
     {"do": "write", "config": {...}, "run": R, "to": F}      texts by tensor ranks, of the model in R; ids to F
@@ -43,7 +44,7 @@ from megarc.plan import explained_memory
 from megarc.rank_environment import read_rank_environment
 from megarc.science import MAKERS
 from megarc.tiers import makers
-from megarc.train import RunConfig, load_model, open_train, pretrain, resolve
+from megarc.train import RunConfig, load_model, open_train, pretrain, resolve, verify_determinism
 from megarc.train.checkpoint import Level, Saver, load, open_checkpoint
 from megarc.train.engine.build import build_engine
 
@@ -79,6 +80,11 @@ def main() -> None:
         os.environ["MEGARC_SAMPLES"] = job.get("samples", "")
         if job["do"] == "steps":
             take_steps(config, groups, job["steps"], config.folder)
+        elif job["do"] == "determinism":
+            with broken(job.get("break")):
+                found = verify_determinism(config, groups, MAKERS, job["steps"])
+            if groups.first:
+                print(f"-- start {config.folder.name}", *found, sep="\n", flush=True)
         elif job["do"] == "write":
             write_texts(groups, Path(job["run"]), Path(job["to"]))
         elif job["do"] == "pretrain":

@@ -16,6 +16,7 @@ required. ``do`` is one of
     flip              a weight changes
     full disk         files cannot grow beyond 50 kB any more, until ``disk again``
     remove            the folder ``name`` goes
+    clock             this process's clock jumps by ``seconds``
 
 ``MEGARC_SAMPLES`` names a folder: each rank writes there which samples it took, a line a step.
 
@@ -63,6 +64,7 @@ class Fault(Config):
         "full disk",
         "disk again",
         "remove",
+        "clock",
     ] = key(..., "what happens")
     at: str = key(..., "phase or point")
     rank: int = key(..., "of the world")
@@ -123,8 +125,14 @@ def _act(fault: Fault, engine: Engine) -> None:
         "full disk": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY)),
         "disk again": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2),
         "remove": lambda: shutil.rmtree(fault.name),
+        "clock": lambda: _jump(fault.seconds),
     }
     acts[fault.do]()
+
+
+def _jump(seconds: float) -> None:
+    real = time.time
+    time.time = lambda: real() + seconds
 
 
 def _later(seconds: float, what: signal.Signals) -> None:

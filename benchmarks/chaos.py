@@ -1,0 +1,226 @@
+"""Faults of many kinds, drawn by lot, for as long as there is time; a run must end equal, or say what is wrong.
+
+    python benchmarks/chaos.py --minutes 60                      goes on where the table stands
+    python benchmarks/chaos.py --faults 6 --out /tmp/chaos.json --layouts dp2-z2
+
+A run of 40 steps with a checkpoint every 3 meets `--each` faults one after the other, and is started again after each
+as a user would: ranks killed or frozen at any moment, signals, a disk that is full, a byte of a checkpoint or of a
+weight that flips, clocks that jump, ranks that are slow, another topology. Where a fault must be told, the run has to
+name it: a frozen rank, the full disk, the damaged file, the weight that flipped. In the end weights, moments, losses
+and consumed samples are those of an untouched run: bit for bit where the topology stayed, otherwise to 1e-4 in the
+losses. Each finished run is written to benchmarks/results/chaos.json, and the same command goes on behind it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import signal
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from faults import (
+    CHANGING,
+    EVERY,
+    INSIDE,
+    LAYOUTS,
+    STEPS,
+    Layout,
+    _import_all,
+    aimed,
+    compare,
+    rewind,
+    said,
+    start,
+)
+from options import options
+
+from megarc.errors import UserError, run_script
+from megarc.report import table
+
+KINDS = ("kill", "freeze", "signal", "full disk", "disk flip", "memory flip", "clock", "slow", "topology")
+SEEN = {
+    "memory flip": ["dp2-z0", "dp2-z1", "dp2-z2"],  # elsewhere no two ranks hold the same weights
+    "freeze": list(LAYOUTS)[1:],  # a rank alone is watched by nobody
+    "topology": [CHANGING],
+}
+"""Layouts on which a kind of fault means something; others: all."""
+WATCH = {"health__patience": 30.0, "health__replicas": "1 steps"}
+_TRIES = 12  # starts for one fault: it may be drawn behind the run's end
+
+
+@dataclass
+class Played:
+    """One run: what befell it, and how that ended."""
+
+    layout: str
+    met: Counter[str] = field(default_factory=Counter)
+    missed: Counter[str] = field(default_factory=Counter)
+    starts: int = 0
+    verdict: str = ""
+
+
+def main() -> int:
+    parser = options(__doc__, "chaos.json")
+    parser.add_argument("--minutes", type=float, default=60.0, help="no run is begun later (60)")
+    parser.add_argument("--faults", type=int, default=1_000_000, help="end after so many")
+    parser.add_argument("--each", type=int, default=5, help="faults of one run (5)")
+    parser.add_argument("--layouts", default=",".join([*list(LAYOUTS)[1:], CHANGING]), help="by comma")
+    parser.add_argument("--kinds", default=",".join(KINDS), help="by comma")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    listed = json.loads(arguments.out.read_bytes())["runs"] if arguments.out.exists() else []
+    with tempfile.TemporaryDirectory() as scratch:
+        campaign(Path(scratch), arguments, listed)
+    print(table(["fault", "met", "drawn behind the end"], by_kind(listed)))
+    wrong = [
+        f"run {number}, {one['layout']}: {one['verdict']}"
+        for number, one in enumerate(listed)
+        if one["verdict"] != "equal"
+    ]
+    faults = sum(sum(one["met"].values()) for one in listed)
+    print(f"{faults} faults, {len(listed) - len(wrong)} of {len(listed)} runs equal")
+    if wrong:
+        raise UserError("\n       ".join(wrong))
+    return 0
+
+
+def campaign(scratch: Path, arguments: argparse.Namespace, listed: list[dict]) -> None:
+    """Runs one after the other; each is written down when it has ended."""
+    _import_all()
+    end = time.monotonic() + 60 * arguments.minutes
+    names, kinds = arguments.layouts.split(","), arguments.kinds.split(",")
+    untouched: dict[str, Path] = {}
+    met = 0
+    while time.monotonic() < end and met < arguments.faults:
+        number = len(listed)
+        chance = random.Random(f"{arguments.seed} {number}")
+        name = names[number % len(names)]
+        same = "one-z0" if name == CHANGING else name
+        if same not in untouched:
+            untouched[same] = scratch / f"untouched-{same}"
+            if start(LAYOUTS[same], untouched[same], None, chance):
+                raise UserError(f"the untouched run of {same} failed: {said(untouched[same])}")
+        one, folder = Played(name), scratch / f"run-{number}"
+        play(one, folder, kinds, min(arguments.each, arguments.faults - met), chance)
+        one.verdict = one.verdict or compare(untouched[same], folder, exact=name != CHANGING)
+        met += one.met.total()
+        listed.append(vars(one) | {"met": dict(one.met), "missed": dict(one.missed)})
+        command = "python benchmarks/chaos.py --minutes M"
+        arguments.out.write_text(json.dumps({"command": command, "runs": listed}, indent=1) + "\n")
+        print(f"run {number}, {name}: {one.verdict}, {dict(one.met)}", flush=True)
+        if one.verdict == "equal":
+            shutil.rmtree(folder)
+
+
+def play(one: Played, folder: Path, kinds: list[str], faults: int, chance: random.Random) -> None:
+    """So many faults, then to the end; a fault that is not told as it must be is the run's verdict."""
+    possible = [kind for kind in kinds if one.layout in SEEN.get(kind, [one.layout])]
+    for _ in range(faults):
+        kind = chance.choice(possible)
+        for _ in range(_TRIES):
+            one.starts += 1
+            hit = meet(kind, one, folder, chance)
+            if one.verdict:
+                return
+            if hit:
+                one.met[kind] += 1
+                break
+            one.missed[kind] += 1
+            rewind(folder)
+    one.starts += 1
+    if code := start(_layout(one, chance), folder, None, chance):
+        one.verdict = f"the last start ended with {code}: {said(folder)}"
+
+
+def meet(kind: str, one: Played, folder: Path, chance: random.Random) -> bool:
+    """One start with one fault; whether it was met. ``one.verdict`` says what should not be."""
+    layout = _layout(one, chance)
+    if kind == "disk flip":
+        return flip_on_disk(one, layout, folder, chance)
+    fault = drawn(kind, layout, folder, chance)
+    code = start(layout, folder, fault, chance)
+    state = json.loads((folder / "state.json").read_bytes()) if (folder / "state.json").exists() else {}
+    told = f"{state.get('error', '')} {said(folder)}"
+    if kind in ("clock", "slow", "topology"):
+        if code:
+            one.verdict = f"{kind}: ended with {code}: {told}"
+        return not code
+    if code == 0:
+        return kind == "signal" and state.get("state") == "saved"
+    words = {
+        "freeze": f"rank {fault['rank']}",
+        "full disk": "checkpoint",
+        "memory flip": "weights that must be equal differ",
+    }
+    expected = code == signal.SIGKILL if kind == "kill" else words.get(kind, "?") in told
+    if not expected:
+        one.verdict = f"{kind} ({fault}): ended with {code}, and said: {told}"
+    return True
+
+
+def drawn(kind: str, layout: Layout, folder: Path, chance: random.Random) -> dict | None:
+    """Where and when it falls."""
+    if kind == "topology":
+        return None
+    if kind == "kill":
+        return aimed(folder, layout, chance)
+    stands = max((int(path.name[5:]) for path in folder.glob("checkpoints/step-*")), default=0)
+    inside = [
+        one
+        for one in INSIDE
+        if "parallel__pipeline" not in layout.keys or one not in ("forward", "backward", "update")
+    ]
+    fault = {"at": chance.choice(inside), "rank": chance.randrange(layout.ranks)}
+    fault["step"] = min(STEPS, stands + chance.randint(1, 2 * EVERY + 2))
+    own = {
+        "freeze": {"do": "freeze"},
+        "signal": {"do": "signal", "name": chance.choice(("SIGTERM", "SIGUSR1"))},
+        "full disk": {"do": "full disk", "at": "writing", "step": None},
+        "memory flip": {"do": "flip", "at": "observing"},
+        "clock": {"do": "clock", "seconds": chance.choice((-1e5, -60.0, 3600.0, 1e7))},
+        "slow": {"do": "slow", "seconds": 0.02, "step": None},
+    }
+    return fault | own[kind]
+
+
+def flip_on_disk(one: Played, layout: Layout, folder: Path, chance: random.Random) -> bool:
+    """A bit of the newest checkpoint: the start names the file and how to go on, which is then done."""
+    found = sorted(folder.glob("checkpoints/step-*"))
+    if not found:
+        start(
+            layout,
+            folder,
+            {"do": "kill", "at": "observing", "rank": 0, "step": chance.randint(4, STEPS - 1)},
+            chance,
+        )
+        found = sorted(folder.glob("checkpoints/step-*"))
+    file = chance.choice(sorted(found[-1].iterdir()))
+    content = bytearray(file.read_bytes())
+    content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+    file.write_bytes(content)
+    code = start(layout, folder, None, chance)
+    told = said(folder)
+    if not code or file.name not in told or f"mv {found[-1]} " not in told:
+        one.verdict = f"disk flip in {file.name}: ended with {code}, and said: {told}"
+    found[-1].rename(found[-1].with_name(f"damaged-{one.starts}-{found[-1].name}"))
+    return True
+
+
+def _layout(one: Played, chance: random.Random) -> Layout:
+    name = one.layout if one.layout != CHANGING else chance.choice(list(LAYOUTS))
+    return Layout(LAYOUTS[name].ranks, {**LAYOUTS[name].keys, **WATCH})
+
+
+def by_kind(listed: list[dict]) -> list[list]:
+    met, missed = (sum((Counter(one[key]) for one in listed), Counter()) for key in ("met", "missed"))
+    return [[kind, met[kind], missed[kind]] for kind in KINDS]
+
+
+if __name__ == "__main__":
+    run_script(main)
