@@ -41,7 +41,7 @@ def study(folder, **keys):
 def test_a_run_for_each_arm_size_and_seed(tmp_path):
     jobs = grid(study(tmp_path, sizes=SIZES, seeds=2))
     assert list(jobs) == [
-        Cell(arm, at, seed) for at in (16, 32) for arm in ("[R | C]", "causal") for seed in (0, 1)
+        Cell(arm, at, seed) for at in (16, 32) for seed in (0, 1) for arm in ("[R | C]", "causal")
     ]
     config = jobs[Cell("causal", 32, 1)].config
     assert (config.window.recent, config.model.hidden, config.seed) == (0, 32, 1)

@@ -38,12 +38,12 @@ def grid(study: GridConfig) -> dict[Cell, Job]:
         sized, at = study.run, None
         if size is not None:
             sized, at = overlaid(study.run, size.keys, f"sizes, {study.axis} {size.at:g}"), size.at
-        for arm in study.arms:
-            own = overlaid(sized, _filled_in(arm.keys, at), f"arms, {arm.name}")
-            for number in range(study.seeds):
-                cell = Cell(arm.name, at, own.seed + number)
+        own = {arm.name: overlaid(sized, _filled_in(arm.keys, at), f"arms, {arm.name}") for arm in study.arms}
+        for number in range(study.seeds):  # so that a study that was stopped has all arms on its first seeds
+            for arm, run in own.items():
+                cell = Cell(arm, at, run.seed + number)
                 folder = study.folder / "runs" / cell.name
-                config = own.model_copy(update={"seed": cell.seed, "folder": folder})
+                config = run.model_copy(update={"seed": cell.seed, "folder": folder})
                 jobs[cell] = Job(config, Lengths(config).total)
     folders = [job.config.folder for job in jobs.values()]
     if len(set(folders)) < len(folders):
