@@ -121,8 +121,9 @@ def campaign(scratch: Path, arguments: argparse.Namespace, listed: list[dict]) -
 def play(one: Played, folder: Path, kinds: list[str], faults: int, chance: random.Random) -> None:
     """So many faults, then to the end; a fault that is not told as it must be is the run's verdict."""
     possible = [kind for kind in kinds if one.layout in SEEN.get(kind, [one.layout])]
-    for _ in range(faults):
-        kind = chance.choice(possible)
+    chance.shuffle(possible)
+    for number in range(faults):
+        kind = possible[number % len(possible)]  # many kinds in each run
         for _ in range(_TRIES):
             one.starts += 1
             hit = meet(kind, one, folder, chance)

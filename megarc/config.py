@@ -166,7 +166,8 @@ def read_yaml(
             f"cannot read the configuration {path}: {error.strerror}; give a YAML file that you may read"
         ) from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
+        told = str(error).replace('in "<unicode string>", ', "")
+        raise UserError(f"{path} is not valid YAML: {told}") from None
     if tree is None:
         tree = {}
     if not isinstance(tree, dict):
@@ -378,6 +379,16 @@ def _unwritable(tree: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str
         yield name, f"{tree}; give a finite number, or null where the key may be empty"
 
 
+_KINDS = {
+    "list_type": "it should be a list, in brackets",
+    "dict_type": "it should be a group of keys, {key: value}",
+    "model_type": "it should be a group of keys, {key: value}",
+    "model_attributes_type": "it should be a group of keys, {key: value}",
+    "bool_type": "it should be true or false",
+}
+"""In YAML's words, where pydantic speaks of JSON's."""
+
+
 def _is_text(value: str) -> bool:
     try:
         value.encode()
@@ -407,7 +418,7 @@ def _explain(kind: type[Config], problem: Any, place: str) -> str:
         )
     if problem["type"] == "missing":
         return f"{place}: the key '{name}' is required and missing"
-    message = problem["msg"].removeprefix("Value error, ")
+    message = _KINDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
     shown = repr(problem["input"])
     where = f"'{name}'" if name else "the configuration"
     given = f" (given: {shown if len(shown) < 80 else shown[:77] + '...'})" if name else ""

@@ -21,4 +21,4 @@ def test_faults_of_many_kinds_leave_a_run_equal(tmp_path):
         timeout=280,
     )
     (run,) = json.loads(out.read_bytes())["runs"]
-    assert run["verdict"] == "equal" and sum(run["met"].values()) == 5 and len(run["met"]) > 2
+    assert run["verdict"] == "equal" and set(run["met"]) == set(kinds.split(","))
