@@ -346,7 +346,8 @@ def open_live(path: Path, corpus: IndexedCorpus, device: str) -> LiveStack:
 
     manifest = load_manifest(corpus.prefix)
     facts = manifest.tokenizer if manifest else None
-    return LiveStack(open_stack(path), facts and facts.reserved, facts and facts.digest, device)
+    known = facts and facts.vocabulary_size
+    return LiveStack(open_stack(path), facts and facts.reserved, facts and facts.digest, device, known)
 
 
 def score_all(

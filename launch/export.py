@@ -58,7 +58,7 @@ def main() -> int:
     if tokenizer is not None and tokenizer.exists():
         copy = copy_tokenizer(tokenizer, arguments.to)
         if arguments.layout == "huggingface":
-            describe_tokenizer(copy, end, window.rows)
+            describe_tokenizer(copy, end, window.rows, model.tokens)
         print(f"{tokenizer} -> {copy}")
     return 0
 

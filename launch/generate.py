@@ -246,7 +246,13 @@ def through_tiers(
     """Ids ``ids`` [p], continued by a stack."""
     from megarc.tiers import LiveStack, open_stack
 
-    stack = LiveStack(open_stack(arguments.tiers), tokenizer.reserved, tokenizer.digest, arguments.device)
+    stack = LiveStack(
+        open_stack(arguments.tiers),
+        tokenizer.reserved,
+        tokenizer.digest,
+        arguments.device,
+        tokenizer.vocabulary_size,
+    )
     return stack.generate(list(ids), arguments.tokens, sampling, progress=bar.advance)
 
 

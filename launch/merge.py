@@ -42,7 +42,7 @@ def main() -> int:
     if tokenizer is not None and tokenizer.exists():
         copy = copy_tokenizer(tokenizer, arguments.to)
         if arguments.layout == "huggingface":
-            describe_tokenizer(copy, end, window.rows)
+            describe_tokenizer(copy, end, window.rows, config.model.tokens)
     return 0
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import Protocol
 
 import torch
@@ -22,6 +23,13 @@ class Cached(Protocol):
     @property
     def length(self) -> int:
         """Rows that every layer holds of each text: the position of the next row, where no positions are given."""
+
+    @property
+    def last(self) -> slice | Tensor | None:
+        """Which of the rows that are given together are the last of their texts; None: one row of each is given.
+
+        Queries may be these rows' alone: where no layer follows, nothing else is read.
+        """
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, engine: str) -> Tensor:
         """Keeps new rows of ``layer``; what they read from all rows so far, as ``attend`` gives it.
@@ -65,6 +73,22 @@ class Cache:
         self.places = places_of(layers, states)
         self.states = States(states, batch, dtype, device)
         self._held = [0] * max(layers, len(states))
+
+    @property
+    def last(self) -> slice:
+        """As ``Cached`` says."""
+        return slice(-1, None)
+
+    def parts(self, texts: int) -> Iterator[Cache]:
+        """Of so many texts each (all, where a layer keeps states), in the same buffers; all are given as many rows."""
+        part, batch = self, self.k.shape[1]
+        texts = texts if self.states.empty else batch
+        for first in range(0, batch, texts):
+            part = copy(self)
+            part.k, part.v = (buffer[:, first : first + texts] for buffer in (self.k, self.v))
+            part._held = list(self._held)
+            yield part
+        self._held = part._held
 
     @property
     def capacity(self) -> int:

@@ -114,12 +114,14 @@ class Filling:
     def __init__(self, slots: Slots, numbers: Sequence[int], lengths: Sequence[int], packed: bool) -> None:
         self._slots, self._rows = slots, lengths[0]
         device = slots.k.device
-        self._numbers = torch.tensor(numbers, device=device)
+        self._texts = self._numbers = torch.tensor(numbers, device=device)
         self._row: Tensor | None = None
+        self.last: slice | Tensor | None = slice(-1, None)
         if packed:
-            each = torch.tensor(lengths, device=device)
-            self._numbers = self._numbers.repeat_interleave(each)
+            self._each = torch.tensor(lengths, device=device)
+            self._numbers = self._numbers.repeat_interleave(self._each)
             self._row = torch.cat([torch.arange(length, device=device) for length in lengths])
+            self.last = self._each.cumsum(0) - 1
 
     @property
     def length(self) -> int:
@@ -133,7 +135,17 @@ class Filling:
                 buffer[self._numbers, :, : self._rows] = new
             else:
                 buffer[self._numbers, :, self._row] = new[0].transpose(0, 1)
-        return attend_cached(q, k, v, seen, engine=engine)
+        if self._row is None or q.shape[2] == k.shape[2]:
+            return attend_cached(q, k, v, seen, engine=engine)
+        return self._last(place, q)
+
+    def _last(self, place: int, q: Tensor) -> Tensor:
+        """What the last row of each packed text, ``q`` [1, heads, texts, head_dim], reads: all of its window."""
+        most = int(self._each.max())
+        k, v = (x[place, self._texts, :, :most] for x in (self._slots.k, self._slots.v))
+        bias, grouped = _bias_behind(self._each[:, None] - 1, most, q.dtype), q.shape[1] != k.shape[1]
+        q = q.transpose(0, 2)  # a sample for each text
+        return functional.scaled_dot_product_attention(q, k, v, bias, enable_gqa=grouped).transpose(0, 2)
 
     def recall(self, layer: int) -> None:
         """As ``Cached`` says: nothing precedes."""
@@ -157,11 +169,10 @@ class Step:
         self.length = max(lengths)
         self._row, self._all = torch.tensor(lengths, device=device), torch.arange(count, device=device)
         self.positions = self._row[:, None]
+        self.last = None
         self._bias: Tensor | None = None
         if min(lengths) < self.length:
-            behind = torch.arange(self.length + 1, device=device) > self.positions
-            self._bias = torch.zeros(behind.shape, dtype=slots.k.dtype, device=device)
-            self._bias = self._bias.masked_fill(behind, float("-inf"))[:, None, None]
+            self._bias = _bias_behind(self.positions, self.length + 1, slots.k.dtype)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, engine: str) -> Tensor:
         """As ``Cached`` says, of m = 1."""
@@ -185,42 +196,53 @@ class Step:
 class Branches:
     """Several texts that go on from each beginning in ``beginning``, in step; a ``Cached``.
 
-    Sample b * ``each`` + i is the i-th of beginning b.
+    Sample b * ``each`` + i is the i-th of beginning b. All rows of a beginning and its texts lie in one buffer,
+    which the texts' queries read together under a mask: scores of other texts' rows are computed for nothing,
+    but one product of matrices is faster than many small ones. So ``each`` should be small.
 
     Args:
         rows: that each gets at most.
     """
 
+    last = None
+
     def __init__(self, beginning: Cache, each: int, rows: int) -> None:
+        self._held, self._each = beginning.length, each
         layers, batch, kv_heads, _, head_dim = beginning.k.shape
-        self._beginning, self._each = beginning, each
-        self._own = Cache(
-            layers, batch * each, kv_heads, rows, head_dim, beginning.k.dtype, beginning.k.device
-        )
+        all_rows = self._held + each * rows
+        # The next row of every text stands beside those of the others. Keys are transposed, as the product reads them.
+        self._keys = beginning.k.new_empty(layers, batch * kv_heads, head_dim, all_rows)
+        self._values = beginning.k.new_empty(layers, batch * kv_heads, all_rows, head_dim)
+        self._keys[..., : self._held] = beginning.k[:, :, :, : self._held].flatten(1, 2).transpose(2, 3)
+        self._values[:, :, : self._held] = beginning.v[:, :, :, : self._held].flatten(1, 2)
+        others = torch.arange(each * rows, device=beginning.k.device) % each
+        bias = beginning.k.new_zeros(each, all_rows)
+        own = torch.arange(each, device=others.device)[:, None]
+        bias[:, self._held :].masked_fill_(others != own, float("-inf"))
+        self._bias, self._places = bias, beginning.places
         self._states, self._rows = beginning.states.repeated(each), [0] * beginning.layers
 
     @property
     def length(self) -> int:
-        return self._beginning.length + min(self._rows)
+        return self._held + min(self._rows)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, engine: str) -> Tensor:
-        """As ``Cached`` says, of m = 1. One softmax over the scores of both parts."""
-        held, place = self._beginning.length, self._beginning.places[layer]
-        k, v = self._own.append(place, k, v)
+        """As ``Cached`` says, of m = 1."""
+        place, kv_heads, d = self._places[layer], k.shape[1], k.shape[3]
+        group, first = q.shape[1] // kv_heads, self._held + self._rows[layer] * self._each
         self._rows[layer] += 1
-        first_k, first_v = (x[place, :, :, :held] for x in (self._beginning.k, self._beginning.v))
-        batch, kv_heads = first_k.shape[:2]
-        # [batch * each, heads, 1, d] -> [batch, each, kv_heads, heads of a kv_head, d]
-        q = q.reshape(batch, self._each, kv_heads, -1, q.shape[-1]) * q.shape[-1] ** -0.5
-        together = q.transpose(1, 2).flatten(2, 3)  # [batch, kv_heads, each * group, d]
-        group = q.shape[3]
-        alone = q.flatten(0, 1)  # [batch * each, kv_heads, group, d]
-        shared = (together @ first_k.transpose(2, 3)).unflatten(2, (self._each, group))
-        scores = torch.cat([shared.transpose(1, 2).flatten(0, 1), alone @ k.transpose(2, 3)], dim=-1)
+        last = first + self._each
+        # [batch * each, kv_heads, 1, d] -> [batch, kv_heads, each, d]
+        k, v = (x.view(-1, self._each, kv_heads, d).transpose(1, 2) for x in (k, v))
+        self._keys[place, :, :, first:last] = k.flatten(0, 1).transpose(1, 2)
+        self._values[place, :, first:last] = v.flatten(0, 1)
+        # [batch * each, heads, 1, d] -> [batch * kv_heads, each * group, d]
+        q = q.reshape(-1, self._each, kv_heads, group, d).transpose(1, 2).reshape(-1, self._each * group, d)
+        bias = self._bias[:, :last].repeat_interleave(group, 0) if group > 1 else self._bias[:, :last]
+        scores = torch.baddbmm(bias[None], q, self._keys[place, :, :, :last], alpha=d**-0.5)
         p = scores.float().softmax(-1).to(q.dtype) if q.dtype.itemsize < 4 else scores.softmax(-1)
-        both = p[..., :held].unflatten(0, (batch, self._each)).transpose(1, 2).flatten(2, 3) @ first_v
-        read = both.unflatten(2, (self._each, group)).transpose(1, 2).flatten(0, 1) + p[..., held:] @ v
-        return read.flatten(1, 2)[:, :, None]
+        read = (p @ self._values[place, :, :last]).view(-1, kv_heads, self._each, group, d)
+        return read.transpose(1, 2).reshape(-1, kv_heads * group, 1, d)
 
     def recall(self, layer: int) -> list[Tensor] | None:
         """As ``Cached`` says."""
@@ -230,3 +252,11 @@ class Branches:
         """As ``Cached`` says."""
         self._states.put(layer, states)
         self._rows[layer] += rows
+
+
+def _bias_behind(last: Tensor, rows: int, dtype: torch.dtype) -> Tensor:
+    """[texts, 1, 1, rows]: 0 up to the row ``last`` [texts, 1] of each text, -inf behind it."""
+    behind = torch.arange(rows, device=last.device) > last
+    return torch.zeros(behind.shape, dtype=dtype, device=last.device).masked_fill_(behind, float("-inf"))[
+        :, None, None
+    ]

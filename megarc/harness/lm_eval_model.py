@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from megarc.corpus import load_tokenizer
 from megarc.data import Pair
 from megarc.errors import UserError
@@ -49,6 +51,7 @@ class MegarcLM(TemplateLM):
         run: its folder.
         mask: ``window``, or ``causal``: the same windows without R.
         tokenizer: its file; the run's own unless given.
+        device: cpu, or cuda, also with a number; CUDA where there is one unless given.
         batch_size, max_batch_size: taken, and without effect: passes are filled by rows.
     """
 
@@ -64,7 +67,7 @@ class MegarcLM(TemplateLM):
         super().__init__()
         if mask not in ("window", "causal"):
             raise UserError(f"mask is {mask!r}; it must be window or causal")
-        saved = run if isinstance(run, SavedModel) else load_model(Path(run), device or "cpu")
+        saved = run if isinstance(run, SavedModel) else load_model(Path(run), device or _device_here())
         self._tokenizer = load_tokenizer(tokenizer or find_tokenizer(saved))
         same_tokenizer(saved, self._tokenizer, "the tokenizer")
         self._model, self._window = saved.model, saved.config.window.build()
@@ -117,6 +120,10 @@ class MegarcLM(TemplateLM):
 
     def _likelihoods(self, pairs: Sequence[Pair]) -> list[Any]:
         return likelihoods(self._model, pairs, self._window, causal=self._causal, never=self._never)
+
+
+def _device_here() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _rules(keys: dict[str, Any]) -> tuple[tuple[str, ...], int, float, float]:

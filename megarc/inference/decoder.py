@@ -14,7 +14,7 @@ from megarc.attention import on_device
 from megarc.interval import Intervals
 from megarc.model import Transformer
 
-_ROWS = 2048  # that are encoded in one pass: more would only fall out of the processor's cache
+ROWS = 2048  # that are encoded in one pass: more would only fall out of the processor's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +67,10 @@ class Decoder:
             logits = self.model.logits(tokens, slice(-1, None), openings[0].recent, cache)[:, 0]
         else:
             joined = np.concatenate([np.asarray(opening.ids, np.int64) for opening in openings])
-            last = torch.tensor(np.cumsum(lengths) - 1, device=self.device)
             positions = np.concatenate([np.arange(length) for length in lengths])
             logits = self.model.logits(
                 torch.from_numpy(joined)[None].to(self.device),
-                last,
+                cache.last,
                 on_device(windows_apart(lengths, [opening.recent for opening in openings]), self.device),
                 cache,
                 torch.from_numpy(positions)[None].to(self.device),
@@ -85,7 +84,7 @@ def _passes(openings: Sequence[Opening], packs: bool) -> list[list[Opening]]:
     rows = 0
     for opening in openings:
         alike = bool(passes) and _shape(passes[-1][-1]) == _shape(opening)
-        if not passes or rows + len(opening.ids) > _ROWS or not (packs or alike):
+        if not passes or rows + len(opening.ids) > ROWS or not (packs or alike):
             passes.append([])
             rows = 0
         passes[-1].append(opening)

@@ -9,16 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from megarc.attention import Branches
+from megarc.attention import Branches, Cache
 from megarc.data.counter_random import key_of, words
 from megarc.errors import UserError
-from megarc.inference.decoder import Decoder
+from megarc.inference.decoder import ROWS, Decoder
 from megarc.inference.loop import Loop
 from megarc.inference.sampling import Sampling, draw
 from megarc.model import Transformer
 from megarc.window import Window
 
 SLOTS = 64  # texts at once: on a CPU, more gain little
+_BRANCHES = 8  # continuations of a beginning that are written together: their scores grow with its square
 
 
 @dataclass(slots=True)
@@ -170,14 +171,43 @@ def continuations(
         Tokens [batch, K, m], and their log-probabilities [batch, K, m] under the model (temperature 1, all
         tokens), nats.
     """
+    cache, logits = _encoded(model, beginning, recent, positions)
+    last = None if positions is None else positions[:, -1:]
+    parts = [
+        _branched(model, cache, logits, some, sampling, last)
+        for some in uniforms.to(logits.device).split(_BRANCHES, dim=1)
+    ]
+    return torch.cat([tokens for tokens, _ in parts], 1), torch.cat([likely for _, likely in parts], 1)
+
+
+def _encoded(
+    model: Transformer, beginning: Tensor, recent: int, positions: Tensor | None
+) -> tuple[Cache, Tensor]:
+    """The keys of ``beginning`` [batch, p], and the logits [batch, ids] after it."""
+    batch, rows = beginning.shape
+    cache, logits = model.empty_cache(batch, rows), []
+    texts = max(1, ROWS // rows) if beginning.device.type == "cpu" else batch
+    for number, part in enumerate(cache.parts(texts)):
+        some = slice(number * texts, number * texts + texts)
+        at = None if positions is None else positions[some]
+        logits.append(model.logits(beginning[some], slice(-1, None), recent, part, at)[:, 0])
+    return cache, model.tensor.gather_last(torch.cat(logits))
+
+
+def _branched(
+    model: Transformer,
+    cache: Cache,
+    logits: Tensor,
+    uniforms: Tensor,
+    sampling: Sampling,
+    last: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """``continuations`` of what is encoded, which ends at the positions ``last`` [batch, 1]."""
     batch, count, length = uniforms.shape
-    device = next(model.parameters()).device
-    cache = model.empty_cache(batch, beginning.shape[1])
-    first = model.logits(beginning, slice(-1, None), recent, cache=cache, positions=positions)[:, 0]
-    logits = model.tensor.gather_last(first).repeat_interleave(count, 0)
-    branches = Branches(cache, count, length)
-    last = None if positions is None else positions[:, -1:].repeat_interleave(count, 0)
-    numbers = uniforms.reshape(batch * count, length).to(device)
+    branches = Branches(cache, count, length - 1)
+    logits = logits.repeat_interleave(count, 0)
+    last = None if last is None else last.repeat_interleave(count, 0)
+    numbers = uniforms.reshape(batch * count, length)
     tokens, likely = [], []
     for place in range(length):
         drawn, value = draw(logits, sampling, numbers[:, place])

@@ -85,9 +85,9 @@ def draw(
     if sampling.temperature == 0:
         tokens = without(bent, sampling.never).argmax(-1)
         return tokens, _log_probability(logits, tokens) if likely else torch.zeros_like(uniform).float()
-    allowed = without(bent, sampling.never)
-    top = allowed.amax(-1, keepdim=True)
-    weights = (allowed - top).exp_()  # [batch, ids], in proportion to the probabilities
+    weights = without(bent, sampling.never) if sampling.never else bent.clone()
+    top = weights.amax(-1, keepdim=True)
+    weights = weights.sub_(top).exp_()  # [batch, ids], in proportion to the probabilities
     total = top[:, 0] + weights.sum(-1).log()
     if sampling.top_k or sampling.top_p < 1 or sampling.min_p:
         weights = _likeliest(weights, sampling)

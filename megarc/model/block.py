@@ -47,10 +47,12 @@ class Block(nn.Module):
         cache: Cached | None = None,
         positions: Tensor | None = None,
         kept: int | None = None,
+        read: slice | Tensor | None = None,
     ) -> Tensor:
-        """``x`` [batch, rows, hidden] -> the same shape; ``kept`` as the feed-forward takes it."""
-        run = keep_all if cache is not None else self.run
-        return run(self.body, x, seen, cache, positions, kept)
+        """``x`` [batch, rows, hidden] -> the same shape; ``kept`` as in the feed-forward, ``read`` as in the mixer."""
+        if cache is not None:
+            return keep_all(self.body, x, seen, cache, positions, kept, read)
+        return self.run(self.body, x, seen, cache, positions, kept)
 
     def body(
         self,
@@ -59,12 +61,14 @@ class Block(nn.Module):
         cache: Cached | None,
         positions: Tensor | None,
         kept: int | None,
+        read: slice | Tensor | None = None,
     ) -> Tensor:
         """What ``forward`` computes, once or once more."""
+        stream, picked = (x, {}) if read is None else (x[:, read], {"read": read})
         if self.norm_after:
-            mixed = self.attention_norm(self.attention(x, seen, cache, positions))
-            x = torch.add(x, mixed, alpha=self.scale)
+            mixed = self.attention_norm(self.attention(x, seen, cache, positions, **picked))
+            x = torch.add(stream, mixed, alpha=self.scale)
             return torch.add(x, self.feed_forward_norm(self.feed_forward(x, kept)), alpha=self.scale)
-        mixed = self.attention(self.attention_norm(x), seen, cache, positions)
-        x = torch.add(x, mixed, alpha=self.scale)
+        mixed = self.attention(self.attention_norm(x), seen, cache, positions, **picked)
+        x = torch.add(stream, mixed, alpha=self.scale)
         return torch.add(x, self.feed_forward(self.feed_forward_norm(x), kept), alpha=self.scale)

@@ -17,10 +17,43 @@ class Rotary:
         skips = config.rope_skip_every is not None and (layer + 1) % config.rope_skip_every == 0
         self.used = config.learned_positions is None and not skips
         self.base, self.scaling = config.rope_base, config.rope_scaling
+        self._table: tuple[Tensor, Tensor] | None = None  # of rows 0, 1, ...: only used without gradients
 
-    def __call__(self, x: Tensor, first: int, positions: Tensor | None = None) -> Tensor:
-        """``rotate`` with this layer's wavelengths."""
-        return rotate(x, first, self.base, positions, self.scaling) if self.used else x
+    def both(
+        self,
+        q: Tensor,
+        k: Tensor,
+        first: int,
+        positions: Tensor | None = None,
+        read: slice | Tensor | None = None,
+        decoding: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Queries and keys, turned as ``rotate`` says; of queries there may be the rows ``read`` alone.
+
+        While a text is decoded, the angles come from a table: a step is so small that each operator counts.
+        """
+        if not self.used:
+            return q, k
+        if decoding and not torch.is_grad_enabled() and (positions is None or k.device.type == "cpu"):
+            cos, sin = self._looked_up(k, first, positions)
+            turned = _turned_by_table
+        else:
+            cos, sin = turns(k, first, self.base, positions, self.scaling)
+            turned = _turned
+        k = turned(k, cos, sin)
+        return turned(q, *((cos, sin) if read is None else (cos[..., read, :], sin[..., read, :]))), k
+
+    def _looked_up(self, x: Tensor, first: int, positions: Tensor | None) -> tuple[Tensor, Tensor]:
+        """``turns``, each twice: [(batch, 1,) rows, head_dim], the sines of the first half negative."""
+        last = first + x.shape[-2] if positions is None else int(positions.max()) + 1
+        table = self._table
+        if table is None or len(table[0]) < last or table[0].dtype != x.dtype or table[0].device != x.device:
+            rows = x.new_empty(2 ** (last - 1).bit_length(), x.shape[-1])
+            cos, sin = turns(rows, 0, self.base, None, self.scaling)
+            self._table = table = torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
+        if positions is None:
+            return table[0][first:last], table[1][first:last]
+        return table[0][positions][:, None], table[1][positions][:, None]
 
 
 def rotate(
@@ -28,8 +61,17 @@ def rotate(
 ) -> Tensor:
     """Rotates rows ``first ..``, or those at ``positions`` [batch, rows].
 
-    ``x`` is [batch, heads, rows, head_dim]. Halves are paired (i, i + d/2). Angles
-    are float32 whatever ``x`` is: in bf16 neighbouring rows would fall together.
+    ``x`` is [batch, heads, rows, head_dim]. Halves are paired (i, i + d/2).
+    """
+    return _turned(x, *turns(x, first, base, positions, scaling))
+
+
+def turns(
+    x: Tensor, first: int, base: float, positions: Tensor | None = None, scaling: RopeScaling | None = None
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [(batch, 1,) rows, head_dim / 2] of the angles by which rows of ``x`` turn.
+
+    Angles are float32 whatever ``x`` is: in bf16 neighbouring rows would fall together.
     """
     half = x.shape[-1] // 2
     if positions is None:
@@ -43,7 +85,16 @@ def rotate(
     cos, sin = angle.cos(), angle.sin()
     if scaling is not None and (grown := scaling.magnitude) != 1.0:
         cos, sin = cos * grown, sin * grown
-    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+    return cos.to(x.dtype), sin.to(x.dtype)
+
+
+def _turned_by_table(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
+    return (x * cos).addcmul_(torch.cat((x[..., half:], x[..., :half]), dim=-1), sin)
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
     left, right = x[..., :half], x[..., half:]
     return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from megarc.attention import Cache, Cached, CacheShape, Slots
-from megarc.interval import Seen
+from megarc.interval import Intervals, Seen
 from megarc.model.block import Block
 from megarc.model.block_part import Split
 from megarc.model.config import ExecutionConfig, ModelConfig
@@ -93,14 +93,19 @@ class Transformer(nn.Module):
         cache: Cached | None = None,
         positions: Tensor | None = None,
         kept: int | None = None,
+        read: slice | Tensor | None = None,
     ) -> Tensor:
-        """The residual stream [batch, n (or this rank's part), hidden] after the last block."""
+        """The residual stream [batch, n (or this rank's part), hidden] after the last block.
+
+        With ``read``, which is ``cache.last``, of these rows alone: the last block computes no others.
+        """
         x = self.embedding(tokens)
         if self.positions is not None:
             first = 0 if cache is None else cache.length
             x = x + self.positions(first, tokens.shape[1], positions)
-        for block in self.blocks:
-            x = block(x, seen, cache, positions, kept)
+        final = len(self.blocks) - 1
+        for number, block in enumerate(self.blocks):
+            x = block(x, seen, cache, positions, kept, read if number == final else None)
         return x
 
     def empty_cache(self, batch: int, rows: int) -> Cache:
@@ -128,8 +133,20 @@ class Transformer(nn.Module):
         kept: int | None,
     ) -> Tensor:
         """What the head reads: [batch, len(rows), hidden] or [k, hidden], normalised."""
-        hidden = self.hidden(tokens, seen, cache, positions, kept)
-        return self.norm(pick_rows(self.tensor.enter(hidden), rows))
+        if cache is None or not self._picks(rows, seen, cache):
+            hidden = self.hidden(tokens, seen, cache, positions, kept)
+            return self.norm(pick_rows(self.tensor.enter(hidden), rows))
+        hidden = self.tensor.enter(self.hidden(tokens, seen, cache, positions, kept, rows))
+        return self.norm(hidden if isinstance(rows, slice) else hidden.flatten(0, 1))
+
+    def _picks(self, rows: slice | Tensor, seen: Seen, cache: Cached) -> bool:
+        """Whether the last block can compute ``rows`` alone: the last of each text, under a mixer that does so."""
+        final = self.blocks[-1].attention if len(self.blocks) else None
+        if final is None or not final.picks or self.tensor.sequence:
+            return False
+        if isinstance(rows, Tensor):
+            return rows is cache.last
+        return isinstance(cache.last, slice) and rows == cache.last and not isinstance(seen, Intervals)
 
     def _table(self) -> Tensor:
         return self.embedding.weight if self.head is None else self.head.weight

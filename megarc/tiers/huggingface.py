@@ -25,13 +25,20 @@ class HuggingFaceWriter:
 
     Args:
         tokenizer: digest of the one that the text was packed with; None where unknown.
+        known: its tokens; None: as many as the model has ids.
 
     Raises:
         UserError: where transformers is missing, the folder is none, or its tokenizer is another.
     """
 
     def __init__(
-        self, folder: Path, writes: WritesConfig, tags: Tags, device: torch.device, tokenizer: str | None
+        self,
+        folder: Path,
+        writes: WritesConfig,
+        tags: Tags,
+        device: torch.device,
+        tokenizer: str | None,
+        known: int | None = None,
     ) -> None:
         try:
             from transformers import AutoModelForCausalLM
@@ -49,7 +56,7 @@ class HuggingFaceWriter:
         self.model = self.model.to(device).eval()
         self.device = device
         self.vocabulary = int(self.model.config.vocab_size)
-        self.sampling = sampling_of(writes, tags)
+        self.sampling = sampling_of(writes, tags, known, self.vocabulary)
         self.positions = getattr(self.model.config, "max_position_embeddings", None)
         self.digest = _digest(folder)
 

@@ -27,6 +27,7 @@ class LiveStack:
     Args:
         reserved: ids of the reserved tokens, from the tokenizer or a corpus's manifest.
         tokenizer: its digest; None where unknown.
+        known: tokens of the tokenizer; None: as many as the models have ids.
 
     Raises:
         UserError: where a tier has no checkpoint.
@@ -38,12 +39,13 @@ class LiveStack:
         reserved: Mapping[str, int] | None,
         tokenizer: str | None = None,
         device: torch.device | str = "cpu",
+        known: int | None = None,
     ) -> None:
         self.plan, self.device = plan, torch.device(device)
         self.window = plan.window.build()
         self.tags = Tags.of(reserved, "the text")
         self.writers: dict[str, Writer] = {
-            name: open_writer(plan.job(name, plan.top), self.tags, self.device, tokenizer)
+            name: open_writer(plan.job(name, plan.top), self.tags, self.device, tokenizer, known)
             for name in plan.names[:-1]
         }
         self.top = load_model(plan.run(plan.top).folder, self.device)
@@ -53,6 +55,8 @@ class LiveStack:
                 f"the top tier in {self.top.checkpoint} reads no roll-outs; was it trained by this stack?"
             )
         self.reading = reading
+        ids = self.top.config.model.tokens
+        self._never = (*self.tags.ids, *range(ids if known is None else known, ids))
 
     def rollouts(self, text: Tokens, boundaries: npt.ArrayLike) -> list[tuple[int, Tokens]]:
         """Of each tier below the top, bottom first: its number and roll-outs [batch, K, m].
@@ -136,7 +140,7 @@ class LiveStack:
             raise UserError(f"refresh is {refresh}, but C has {self.window.causal} rows; it must be no more")
         own, text, end = self.top.config.window.build(), list(prompt), len(prompt) + count
         generator = np.random.default_rng(sampling.seed)
-        sampling = replace(sampling, never=(*sampling.never, *self.tags.ids))
+        sampling = replace(sampling, never=tuple({*sampling.never, *self._never}))
         while len(text) < end:
             known: Tokens = np.asarray(text[-(self.window.recent + 1) :], dtype=np.int64)[None]
             below = self.rollouts(known, [len(text)])

@@ -145,7 +145,8 @@ def open_job(config: RolloutsConfig, device: torch.device | str, inner: Mapping[
     source = open_source(config.of, window, inner, place="of")
     below = [Rollouts(path) for path in config.reads]
     tags = Tags.of(source.facts.reserved, source.facts.name)
-    writer = open_writer(config, tags, torch.device(device), source.facts.tokenizer_digest)
+    facts = source.facts
+    writer = open_writer(config, tags, torch.device(device), facts.tokenizer_digest, facts.vocabulary)
     return Job(config, source, window, below, writer)
 
 

@@ -49,17 +49,25 @@ class TierWriter:
 
     Args:
         tags: the ids that frame what it reads.
+        known: tokens of the tokenizer; None: as many as the model has ids.
 
     Raises:
         UserError: where a roll-out is longer than its window has rows that learned to predict.
     """
 
-    def __init__(self, saved: SavedModel, writes: WritesConfig, tags: Tags, device: torch.device) -> None:
+    def __init__(
+        self,
+        saved: SavedModel,
+        writes: WritesConfig,
+        tags: Tags,
+        device: torch.device,
+        known: int | None = None,
+    ) -> None:
         self.saved, self.tags, self.device = saved, tags, device
         self.window = saved.config.window.build()
         self.reading = reading_of(saved.config)
         self.vocabulary = saved.config.model.tokens
-        self.sampling = sampling_of(writes, tags)
+        self.sampling = sampling_of(writes, tags, known, self.vocabulary)
         self.digest = checkpoint_digest(saved.checkpoint)
         if writes.tokens > self.window.stride:
             raise UserError(
@@ -90,11 +98,14 @@ class TierWriter:
         return tokens.cpu().numpy(), likely.float().cpu().numpy()
 
 
-def open_writer(config: RolloutsConfig, tags: Tags, device: torch.device, tokenizer: str | None) -> Writer:
+def open_writer(
+    config: RolloutsConfig, tags: Tags, device: torch.device, tokenizer: str | None, known: int | None = None
+) -> Writer:
     """The writer of a job.
 
     Args:
         tokenizer: digest of the one that the text was packed with.
+        known: its tokens; None where unknown.
 
     Raises:
         UserError: where there is no checkpoint, or it cannot write so.
@@ -102,8 +113,8 @@ def open_writer(config: RolloutsConfig, tags: Tags, device: torch.device, tokeni
     if config.huggingface:
         from megarc.tiers.huggingface import HuggingFaceWriter
 
-        return HuggingFaceWriter(config.writer, config.writes, tags, device, tokenizer)
-    return TierWriter(load_model(config.writer, device), config.writes, tags, device)
+        return HuggingFaceWriter(config.writer, config.writes, tags, device, tokenizer, known)
+    return TierWriter(load_model(config.writer, device), config.writes, tags, device, known)
 
 
 def assemble(

@@ -13,9 +13,14 @@ from megarc.tiers.rollout_layout import Tags
 _BITS = 53  # of a double
 
 
-def sampling_of(writes: WritesConfig, tags: Tags) -> Sampling:
-    """How roll-outs are drawn: never what frames them."""
-    return Sampling(temperature=writes.temperature, top_k=writes.top_k, top_p=writes.top_p, never=tags.ids)
+def sampling_of(writes: WritesConfig, tags: Tags, known: int | None, ids: int) -> Sampling:
+    """How roll-outs are drawn: never what frames them, nor what is no token.
+
+    Args:
+        known: tokens of the tokenizer; None: all of the writer's ``ids``. A trained model may have more.
+    """
+    never = (*tags.ids, *range(ids if known is None else known, ids))
+    return Sampling(temperature=writes.temperature, top_k=writes.top_k, top_p=writes.top_p, never=never)
 
 
 def draws(seed: int, tier: int, boundaries: npt.ArrayLike, writes: WritesConfig) -> npt.NDArray[np.float64]:

@@ -53,10 +53,12 @@ def test_it_writes_what_ours_writes(exported):
     writer = HuggingFaceWriter(folder, WRITES, TAGS, torch.device("cpu"), digest)
     text, uniforms = np.random.default_rng(0).integers(0, 150, (5, 30)), draws(0, 0, np.arange(5), WRITES)
     tokens, likely = writer.write(text, [], uniforms)
-    sampling = sampling_of(WRITES, TAGS)
+    sampling = sampling_of(WRITES, TAGS, None, 171)
     expected, ours = continuations(model, torch.as_tensor(text), 0, torch.as_tensor(uniforms), sampling)
     assert (tokens == expected.numpy()).all()
     assert np.allclose(likely, ours, atol=1e-4)
+    fewer = HuggingFaceWriter(folder, WRITES, TAGS, torch.device("cpu"), digest, known=60)
+    assert tokens.max() >= 60 > fewer.write(text, [], uniforms)[0].max()
     with pytest.raises(UserError, match="no tokenizer file that is the one"):
         HuggingFaceWriter(folder, WRITES, TAGS, torch.device("cpu"), "0" * 64)
 

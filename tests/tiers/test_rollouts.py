@@ -13,8 +13,10 @@ from megarc.errors import UserError
 from megarc.inference import Sampling
 from megarc.inference.generate import continuations, generate
 from megarc.science import MAKERS
-from megarc.tiers import Rollouts, make_rollouts, makers
+from megarc.tiers import LiveStack, Rollouts, make_rollouts, makers
+from megarc.tiers.rollout_layout import Tags
 from megarc.tiers.rollout_shards import Shards
+from megarc.tiers.rollout_writer import TierWriter
 from megarc.tiers.sampling import draws
 from megarc.train import hold, load_model
 
@@ -65,6 +67,18 @@ def test_draws_follow_the_models_probabilities(built):
         counts = torch.bincount(tokens.flatten(), minlength=len(logits))
         assert (counts / 4000 - scaled.softmax(-1)).abs().max() < 1e-3
         assert torch.allclose(likely.flatten(), logits.log_softmax(-1)[tokens.flatten()], atol=1e-5)
+
+
+def test_no_writer_draws_an_id_without_a_token(built):
+    facts = open_source(built.split("top"), built.window.build(), MAKERS).facts
+    writes, tags = built.tier("bottom").writes, Tags.of(facts.reserved, "text")
+    saved, text = load_model(built.run("bottom").folder), np.random.default_rng(0).integers(0, 60, (40, 51))
+    uniforms = draws(0, 0, np.arange(40), writes)
+    for known, beyond in ((None, True), (60, False)):
+        writer = TierWriter(saved, writes, tags, torch.device("cpu"), known)
+        assert (writer.write(text, [], uniforms)[0].max() >= 60) == beyond
+    live = LiveStack(built, facts.reserved, known=60)
+    assert max(live.generate(text[0].tolist(), 20, Sampling(seed=1))) < 60
 
 
 def test_no_roll_out_holds_what_frames_roll_outs(built):

@@ -115,6 +115,10 @@ class MegarcForCausalLM(LlamaForCausalLM):
         settings = generation_config or self.generation_config
         if more.get("prefill_chunk_size") or getattr(settings, "prefill_chunk_size", None):
             raise ValueError("prefill_chunk_size cuts R into parts that cannot see each other; leave it out")
+        never = self.generation_config.suppress_tokens  # ids without a token, whatever else a caller asks for
+        if never:
+            left_out = more.pop("suppress_tokens", None) or settings.suppress_tokens or ()
+            more["suppress_tokens"] = sorted({*left_out, *never})
         pad = more.pop("pad_token_id", None)
         pad = settings.pad_token_id if pad is None else pad
         ends = more.get("eos_token_id", settings.eos_token_id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from megarc.attention import Cached, LayerCache, attend
@@ -19,6 +21,8 @@ from megarc.window import Window
 
 class Attention(Mixer):
     """Grouped-query attention under the window's mask. Each tensor rank has some of the heads."""
+
+    picks: ClassVar[bool] = True
 
     def __init__(self, config: ModelConfig, engine: str, layer: int, tensor: TensorParallel) -> None:
         super().__init__(config, engine, layer, tensor)
@@ -39,28 +43,37 @@ class Attention(Mixer):
         seen: Seen,
         cache: Cached | None = None,
         positions: Tensor | None = None,
+        read: slice | Tensor | None = None,
     ) -> Tensor:
-        q, k, v = self.queries_keys_values(self.tensor.enter(x))
-        q, k = self.turned(q, k, cache, positions)
+        q, k, v = self.queries_keys_values(self.tensor.enter(x), read)
+        q, k = self.turned(q, k, cache, positions, read)
         if cache is None:
             return self.written(attend(q, k, v, seen, engine=self.engine))
         return self.written(cache.attend(self.layer, q, k, v, seen, self.engine))
 
-    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of all rows, [batch, heads (or groups) of this rank, rows, head_dim] each."""
-        batch, rows, _ = x.shape
+    def queries_keys_values(
+        self, x: Tensor, read: slice | Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Of all rows, queries of the rows ``read``: [batch, heads (or groups) of this rank, rows, head_dim] each."""
+        asked = x if read is None else x[:, read]
+        batch, rows, _ = asked.shape
         # [batch, rows, heads * head_dim] -> [batch, heads, rows, head_dim]
-        q = self.query(x).view(batch, rows, self.heads, self.head_dim).transpose(1, 2)
+        q = self.query(asked).view(batch, rows, self.heads, self.head_dim).transpose(1, 2)
         k, v = self.key_value(x)
         q, k = self.query_norm(q), self.key_norm(k)
         return (q * self.query_scale if self.query_scale != 1.0 else q), k, v
 
     def turned(
-        self, q: Tensor, k: Tensor, cache: Cached | None, positions: Tensor | None
+        self,
+        q: Tensor,
+        k: Tensor,
+        cache: Cached | None,
+        positions: Tensor | None,
+        read: slice | Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Queries and keys with their rotary positions."""
         first = 0 if cache is None else cache.length
-        return self.rotary(q, first, positions), self.rotary(k, first, positions)
+        return self.rotary.both(q, k, first, positions, read, decoding=cache is not None)
 
     def written(self, mixed: Tensor) -> Tensor:
         """``mixed`` [batch, heads, rows, head_dim] -> what is added to the stream."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -20,7 +21,12 @@ class Mixer(Part):
         engine: the attention engine, ``execution.attention``.
         layer: the number of its block: its place in the cache.
         tensor: this rank's place in the tensor group.
+
+    Attributes:
+        picks: whether ``forward`` takes ``read``: rows, ``cache.last``, of which alone the result is wanted.
     """
+
+    picks: ClassVar[bool] = False
 
     @abstractmethod
     def __init__(self, config: ModelConfig, engine: str, layer: int, tensor: TensorParallel) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -25,6 +27,8 @@ class RecentStateSpace(Attention):
     attention.
     """
 
+    picks: ClassVar[bool] = False
+
     def __init__(self, config: ModelConfig, engine: str, layer: int, tensor: TensorParallel) -> None:
         super().__init__(config, engine, layer, tensor)
         self.rates = decay_rates(config.heads)[tensor.rank * self.heads :][: self.heads]
@@ -37,6 +41,7 @@ class RecentStateSpace(Attention):
         seen: Seen,
         cache: Cached | None = None,
         positions: Tensor | None = None,
+        read: slice | Tensor | None = None,
     ) -> Tensor:
         x = self.tensor.enter(x)
         rows = x.shape[1]
@@ -44,12 +49,12 @@ class RecentStateSpace(Attention):
         turned_q, turned_k = self.turned(q, k, cache, positions)
         where = 0 if cache is not None and cache.length else directions(seen, rows)
         if isinstance(where, Documents):
-            read = self._recent(x, q, k, v, where)
+            both = self._recent(x, q, k, v, where)
             if cache is None:
                 attended = attend(turned_q, turned_k, v, seen, engine=self.engine)
             else:
                 attended = cache.attend(self.layer, turned_q, turned_k, v, seen, self.engine)
-            return self.written(torch.where(where.inside[:, None, :, None], read, attended))
+            return self.written(torch.where(where.inside[:, None, :, None], both, attended))
         causal = turned_q[:, :, where:]
         if cache is not None:
             attended = cache.attend(self.layer, causal, turned_k, v, where or seen, self.engine)

@@ -171,8 +171,9 @@ class Engine:
 
     @torch.no_grad()
     def losses(self, batch: MicroBatch) -> Tensor:
-        """This data rank's losses [k] on the rows ``batch.rows`` (which it must have), in nats."""
-        return self._scored(batch).nll
+        """Of the rows ``batch.rows`` (which it must have) of this data rank, [2, k]: losses in nats, and 1 where the
+        likeliest token is the target, else 0."""
+        return _by_row(self._scored(batch), batch)
 
     def close(self) -> None:
         """Lets the engine's buffers and hooks go."""
@@ -294,8 +295,7 @@ class PipelinedEngine(Engine):
     @torch.no_grad()
     def losses(self, batch: MicroBatch) -> Tensor:
         assert batch.rows is not None
-        zeros = torch.zeros(len(batch.rows), device=self.groups.device)
-        return self._evaluated(batch, zeros, lambda loss, _: loss.nll)
+        return self._evaluated(batch, torch.zeros(2, len(batch.rows), device=self.groups.device), _by_row)
 
     def _canonical(self, name: str) -> str:
         return self.deepspeed.module.canonical(name)
@@ -368,6 +368,12 @@ class PipelinedEngine(Engine):
     def _from_last_stage(self, value: Tensor) -> Tensor:
         """``value``, which is 0 on all stages but the last."""
         return all_reduce_sum(value, self.groups.pipeline)
+
+
+def _by_row(loss: Loss, batch: MicroBatch) -> Tensor:
+    """[2, k]: each row's loss, and whether the likeliest token is its target."""
+    assert loss.right is not None
+    return torch.stack((loss.nll, loss.right.to(loss.nll.dtype)))
 
 
 def _nll_of_share(loss: Loss, batch: MicroBatch) -> Tensor:

@@ -24,21 +24,26 @@ def task_scores(engine: Engine, tasks: Sequence[Task], window: Window) -> dict[s
     work = [(number, part) for number, pair in enumerate(pairs) for part in parts(pair, window)]
     groups, size = engine.groups, engine.config.batch.micro_batch
     ranks, rank = groups.data.size, groups.data.rank
-    likely = torch.zeros(len(pairs), dtype=torch.float64, device=groups.device)
+    found = torch.zeros(
+        2, len(pairs), dtype=torch.float64, device=groups.device
+    )  # nats, tokens that are not greedy
     for first in range(0, len(work), size * ranks):
         own = range(first + rank * size, first + (rank + 1) * size)
         some = [work[place] if place < len(work) else work[0] for place in own]
         losses = engine.losses(to_tensors(_batch([part for _, part in some], window), groups.device))
-        sums = [one.double().sum() for one in losses.split([part.scored for _, part in some])]
-        for place, (number, _), value in zip(own, some, sums, strict=True):
+        losses[1] = 1 - losses[1]
+        sums = [one.double().sum(1) for one in losses.split([part.scored for _, part in some], dim=1)]
+        for place, (number, _), values in zip(own, some, sums, strict=True):
             if place < len(work):
-                likely[number] -= value
-    values = all_reduce_sum(likely, groups.data).tolist()
-    found, first = {}, 0
+                found[:, number] += values
+    nats, missed = all_reduce_sum(found, groups.data).tolist()
+    results, first = {}, 0
     for task in tasks:
-        found[task.name] = task.results(values[first : first + len(task.pairs)])
+        some_pairs = slice(first, first + len(task.pairs))
+        greedy = [count == 0 for count in missed[some_pairs]]
+        results[task.name] = task.results([-one for one in nats[some_pairs]], greedy)
         first += len(task.pairs)
-    return found
+    return results
 
 
 def _batch(some: Sequence[Part], window: Window) -> Batch:

@@ -136,11 +136,27 @@ def test_tokenizer_special_ids_and_chat_template_travel(trained):
     assert json.loads((folder / "back" / "config.json").read_text())["eos_token_id"] == 0
 
 
+def test_transformers_draws_no_id_without_a_token(trained):
+    _, _, folder = trained
+    facts = json.loads((folder / "back" / "generation_config.json").read_text())
+    assert facts["suppress_tokens"] == list(range(400, 420)) and facts["top_k"] == 7
+    torch.manual_seed(0)
+    for trust in (False, True):
+        model = peer().AutoModelForCausalLM.from_pretrained(folder / "back", trust_remote_code=trust)
+        with torch.no_grad():  # tied: the likeliest after most tokens
+            model.get_input_embeddings().weight[400:] *= 3
+        drawn = model.generate(tokens(9), do_sample=True, top_k=0, max_new_tokens=40, eos_token_id=None)
+        assert drawn[:, 9:].max() < 400
+    other = type(model.generation_config)(do_sample=False, max_new_tokens=40, suppress_tokens=[5])
+    assert not {5, *range(400, 420)} & set(model.generate(tokens(9), other)[:, 9:].flatten().tolist())
+
+
 def test_a_merge_is_told_what_ends_a_document_too(trained, tmp_path):
     _, _, folder = trained
     words = ("--checkpoints", folder / "imported", folder / "one", "--layout", "huggingface")
     assert page("merge.py", *words, "--to", tmp_path) == 0
     assert json.loads((tmp_path / "config.json").read_text())["eos_token_id"] == 0
+    assert json.loads((tmp_path / "generation_config.json").read_text())["suppress_tokens"][0] == 400
     assert peer().AutoTokenizer.from_pretrained(tmp_path).eos_token_id == 0
 
 

@@ -14,7 +14,13 @@ from megarc.errors import UserError
 from megarc.inference import Sampling, Writing, likelihoods, write
 from megarc.train import load_model
 
-NAMES = ["choose/nats_per_token", "choose/accuracy", "choose/accuracy_per_character", "cloze/nats_per_token"]
+NAMES = [
+    "choose/nats_per_token",
+    "choose/accuracy",
+    "choose/accuracy_per_character",
+    "cloze/nats_per_token",
+    "cloze/accuracy",
+]
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +38,8 @@ def test_scores_are_those_of_the_saved_model(run, tasks):
     window = saved.config.window.build()
     for path in tasks:
         task = read_task(path, tokenizer, tokenizer.end_of_document)
-        found = [one.nats for one in likelihoods(saved.model, task.pairs, window)]
-        for name, value in task.results(found).items():
+        found = likelihoods(saved.model, task.pairs, window)
+        for name, value in task.results([one.nats for one in found], [one.greedy for one in found]).items():
             (logged,) = metrics(run, f"tasks/{task.name}/{name}")
             assert abs(logged - value) < 1e-5
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
