@@ -103,8 +103,18 @@ def both(tmp_path_factory):
     return model, theirs(folder, trust_remote_code=True), folder
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_a_batch_of_unequal_prompts_padded_on_the_left(both, attention):
+@pytest.fixture
+def flex_as_it_is(monkeypatch):
+    """torch's flex attention without its compiler, which takes minutes on a CPU."""
+    import torch.nn.attention.flex_attention as flex
+    import transformers.integrations.flex_attention as wrapped
+
+    monkeypatch.setattr(flex, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
+    monkeypatch.setattr(wrapped.WrappedFlexAttention, "__call__", lambda self: flex.flex_attention)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "flex_attention"])
+def test_a_batch_of_unequal_prompts_padded_on_the_left(both, attention, flex_as_it_is):
     model, masked, _ = both
     masked.set_attn_implementation(attention)
     text, lengths = tokens(12, batch=3), (12, 7, 3)
@@ -117,6 +127,7 @@ def test_a_batch_of_unequal_prompts_padded_on_the_left(both, attention):
         for row, length in enumerate(lengths):
             expected = model.logits(text[row : row + 1, 12 - length :], slice(None), min(5, length - 1))
             assert equal(found[row : row + 1, 12 - length :], expected)
+    masked.set_attn_implementation("sdpa")
 
 
 def test_generate_is_ours_token_by_token(both):
