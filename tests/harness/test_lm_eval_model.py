@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 pytest.importorskip("lm_eval")
 
@@ -88,3 +89,18 @@ def test_the_registry_knows_it(small_run):
     assert get_model("megarc") is MegarcLM
     made = get_model("megarc").create_from_arg_string(f"run={small_run},mask=causal", {"batch_size": 1})
     assert json.dumps(made.loglikelihood([Request("1", "2")], disable_tqdm=True))
+
+
+@pytest.mark.parametrize(
+    ("given", "gpu", "taken"), [(None, False, "cpu"), (None, True, "cuda"), ("cpu", True, "cpu")]
+)
+def test_its_device_is_a_gpu_where_there_is_one(monkeypatch, given, gpu, taken):
+    from megarc.harness import lm_eval_model
+
+    def looked(path, device):
+        raise LookupError(device)
+
+    monkeypatch.setattr(lm_eval_model, "load_model", looked)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    with pytest.raises(LookupError, match=f"^{taken}$"):
+        lm_eval_model.MegarcLM("runs/none", device=given)

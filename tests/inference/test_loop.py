@@ -98,7 +98,9 @@ def test_bf16_tokens_are_those_of_whole_bf16_passes():
             if text.ids == expected:
                 continue
             ties += 1
-            place = next(n for n, (one, other) in enumerate(zip(text.ids, expected, strict=True)) if one != other)
+            place = next(
+                n for n, (one, other) in enumerate(zip(text.ids, expected, strict=True)) if one != other
+            )
             # The whole pass at that place, as the rule gives it: one token, and the logits of both.
             seen = []
             half.norm.register_forward_hook(lambda part, given, made, seen=seen: seen.append(made[0, -1]))
