@@ -85,7 +85,8 @@ class _Matrices(NamedTuple):
 
     def of(self, block: int) -> _Matrices:
         """That block of each group."""
-        return _Matrices(*(None if each is None else each[:, :, :, block] for each in self))
+        ended = None if self.ended is None else self.ended[:, :, :, block]
+        return _Matrices(self.matrix[:, :, :, block], self.scale[:, :, :, block], ended)
 
     def after(self, past: Tensor) -> tuple[Tensor, Tensor]:
         """``past`` [.., any, states] times the matrix, and the log by which it is too small, [.., 1]."""
@@ -122,7 +123,8 @@ def messages(
         expected.append(steps.expected(past, row))
         past = _unit(steps.seen(expected[-1], row))
         seen.append(past)
-    return Messages(*(torch.cat(each, 3).flatten(2, 3)[:, :, :rows] for each in (expected, seen)))
+    before_row, after_row = torch.cat(expected, 3).flatten(2, 3), torch.cat(seen, 3).flatten(2, 3)
+    return Messages(before_row[:, :, :rows], after_row[:, :, :rows])
 
 
 def _together(steps: _Steps, size: int) -> _Matrices:

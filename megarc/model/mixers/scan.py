@@ -38,7 +38,7 @@ def scan(
     """
     rows = q.shape[2]
     size = min(CHUNK, rows)
-    q, k, v, decay = (_cut(x, size, 2) for x in (q, k, v, decay))  # [batch, heads, chunks, size, ..]
+    q, k, v, decay = [_cut(x, size, 2) for x in (q, k, v, decay)]  # [batch, heads, chunks, size, ..]
     # Documents begun in the chunk, up to each row: rows with the same number are of one document.
     begun = None if first is None else _cut(first.long()[:, None], size, 2).cumsum(-1)
     between = _between(decay)

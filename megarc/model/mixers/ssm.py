@@ -54,11 +54,12 @@ class StateSpace(Mixer):
         rows = x.shape[1]
         wide = torch.promote_types(x.dtype, torch.float32)
         q = self.query(x).unflatten(2, (self.heads, self.head_dim)).transpose(1, 2).to(wide)
-        k, v = (each_head(one, self.heads).to(wide) for one in self.key_value(x))
+        k, v = self.key_value(x)
+        k, v = each_head(k, self.heads).to(wide), each_head(v, self.heads).to(wide)
         q = q * self.head_dim**-0.5
         # [batch, rows, heads * 3] -> [batch, heads, rows] each
         forward, backward, start = self.decay(x).to(wide).unflatten(2, (self.heads, 3)).permute(3, 0, 2, 1)
-        forward, backward = (decays(each, self.rates) for each in (forward, backward))
+        forward, backward = decays(forward, self.rates), decays(backward, self.rates)
         before = None if cache is None else cache.recall(self.layer)
         if before is None:
             mixed, states = both_ways(q, k, v, forward, backward, start.sigmoid(), directions(seen, rows))

@@ -63,19 +63,16 @@ class RecentStateSpace(Attention):
         else:
             attended = attend(causal, turned_k, v, seen, engine=self.engine)
         if where:
-            q, k, v = (each[:, :, :where] for each in (q, k, v))
-            recent = self._recent(x[:, :where], q, k, v, where)
+            recent = self._recent(x[:, :where], q[:, :, :where], k[:, :, :where], v[:, :, :where], where)
             attended = torch.cat([recent, attended], 2)
         return self.written(attended)
 
     def _recent(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, where: int | Documents) -> Tensor:
         """What rows of R read, [batch, heads, rows, head_dim]."""
         wide = torch.promote_types(x.dtype, torch.float32)
-        forward, backward = (
-            decays(each, self.rates)
-            for each in self.decay(x).to(wide).unflatten(2, (self.heads, 2)).permute(3, 0, 2, 1)
-        )
-        k, v = (each_head(one, self.heads).to(wide) for one in (k, v))
+        forward, backward = self.decay(x).to(wide).unflatten(2, (self.heads, 2)).permute(3, 0, 2, 1)
+        forward, backward = decays(forward, self.rates), decays(backward, self.rates)
+        k, v = each_head(k, self.heads).to(wide), each_head(v, self.heads).to(wide)
         q = q.to(wide) * self.head_dim**-0.5
         read, _ = both_ways(q, k, v, forward, backward, torch.zeros_like(forward), where)
         return self.recent_norm(read.to(x.dtype))
