@@ -1,6 +1,6 @@
 """Time and memory of one block, forward and backward, as R grows: attention against each other mixer, on this CPU.
 
-    python benchmarks/mixers_cost.py                 all lengths; minutes
+    python benchmarks/mixers_cost.py                 the lengths that are not there yet; minutes
     python benchmarks/mixers_cost.py --longest 8192  up to there
     python benchmarks/mixers_cost.py --report        the table and the plot of what is there
 
@@ -39,7 +39,7 @@ def main() -> int:
     known = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     if not arguments.report:
         for recent in LENGTHS:
-            if recent <= arguments.longest:
+            if recent <= arguments.longest and str(recent) not in known:
                 known[str(recent)] = measured(recent, arguments.turns)
                 arguments.out.write_text(json.dumps(known, indent=1) + "\n")
     report(known)

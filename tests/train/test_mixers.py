@@ -54,7 +54,8 @@ def test_is_exported_in_our_layout_alone(run, tmp_path):
         page("launch/export.py", "--run", run, "--to", tmp_path / "theirs", "--layout", "huggingface")
 
 
-def test_fp8_is_refused():
-    keys = {"data": {"train": [{"kind": "pointer_chase"}]}, "execution": {"fp8": True}}
-    with pytest.raises(UserError, match="fp8"):
+@pytest.mark.parametrize("switch", ["fp8", "compile"])
+def test_what_was_never_seen_right_is_refused(switch):
+    keys = {"data": {"train": [{"kind": "pointer_chase"}]}, "execution": {switch: True}}
+    with pytest.raises(UserError, match=rf"execution\.{switch} with model\.mixers"):
         build(RunConfig, keys | {"model": json.loads(MIXERS.removeprefix("model="))}, "a test")

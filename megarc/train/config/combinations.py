@@ -51,6 +51,11 @@ def check_mixers(model: ModelConfig, execution: ExecutionConfig) -> None:
             f"execution.fp8 with model.mixers {', '.join(recurrent)} is not supported: a projection to a few numbers "
             "a head has shapes that fp8 products refuse; use execution.fp8=false"
         )
+    if recurrent and execution.compile:
+        raise ValueError(
+            f"execution.compile with model.mixers {', '.join(recurrent)} is not supported: it was never seen "
+            "right; use execution.compile=false"
+        )
 
 
 def check_widths(model: ModelConfig, objective: ObjectiveConfig) -> None:
