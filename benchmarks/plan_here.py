@@ -128,6 +128,8 @@ def fastest(devices: list[dict[str, Any]]) -> dict[str, Any]:
                 a[name] = [
                     [size, max(rate, more)] for (size, rate), (_, more) in zip(value, b[name], strict=True)
                 ]
+            elif name == "crowded":
+                a[name] = [min(pair) for pair in zip(value, b.get(name, value), strict=True)]
             elif name != "step":
                 a[name] = max(value, b[name])
         best["operator_seconds"] = min(best["operator_seconds"], other["operator_seconds"])

@@ -10,10 +10,11 @@ from pathlib import Path
 import orjson
 
 from megarc.atomic_write import written_atomically
-from megarc.batchsize import Probe, StudyConfig, Trial, knee, search
+from megarc.batchsize import Forecast, Probe, StudyConfig, Trial, knee, search
 from megarc.config import load
 from megarc.errors import UserError
-from megarc.parallel import Groups, disconnect
+from megarc.parallel import Groups, disconnect, gather_objects
+from megarc.plan import predict
 from megarc.progress import progress
 from megarc.rank_environment import read_rank_environment
 from megarc.report import micro_batches, table
@@ -51,9 +52,25 @@ def try_all(study: StudyConfig, groups: Groups) -> tuple[list[Trial], float]:
                 bar.advance(1, size=size, fits=trial.fits)
                 return trial
 
-            found += search(attempt, keys.largest or 4 * Lengths(study).batches.size(0) // groups.data.size)
+            largest = keys.largest or 4 * Lengths(study).batches.size(0) // groups.data.size
+            found += search(attempt, largest, forecast(probe, groups))
         probe.close()
     return found, limit
+
+
+def forecast(probe: Probe, groups: Groups) -> Forecast:
+    """The memory that the planner and --explain-memory predict, of the fullest rank, beside the process's own."""
+
+    process = max(gather_objects(probe.process_bytes, groups.world))  # all ranks try the same sizes
+
+    def bytes_of(size: int) -> float:
+        # As the probe runs it: a step of several micro-batches.
+        batch = probe.config.batch.model_copy(update={"size": 2 * size * groups.data.size, "micro": size})
+        config = probe.config.model_copy(update={"batch": batch})
+        ranks = {0, groups.world.size - 1}
+        return process + max(predict(config, groups.topology, rank).peak for rank in ranks)
+
+    return Forecast(bytes_of, min(gather_objects(probe.limit, groups.world)))
 
 
 def tell(study: StudyConfig, groups: Groups, trials: list[Trial], limit: float) -> None:
@@ -61,11 +78,20 @@ def tell(study: StudyConfig, groups: Groups, trials: list[Trial], limit: float) 
     stride = study.window.build().stride
     best = knee(trials, study.tune.micro.knee)
     rows = [
-        [one.recompute, one.size, *(_numbers(one, stride) if one.fits else ["does not fit", None, None]),
-         "<- taken" if one is best else ""]
+        [one.recompute, one.size, None if one.predicted is None else f"{one.predicted / 2**30:.2f}",
+         *(_numbers(one, stride) if one.fits else ["does not fit", None, None]), "<- taken" if one is best else ""]
         for one in trials
     ]  # fmt: skip
-    print(table(["recompute", "micro-batch", "predicted tok/s", "GiB", "ms a micro-batch", ""], rows))
+    heads = [
+        "recompute",
+        "micro-batch",
+        "GiB predicted",
+        "GiB measured",
+        "predicted tok/s",
+        "ms a micro-batch",
+        "",
+    ]
+    print(table(heads, rows))
     print(f"of one rank, with {describe_ranks(groups)}; limit {limit / 2**30:.2f} GiB")
     facts = {"trials": [asdict(one) for one in trials], "ranks": groups.world.size,
              "data_ranks": groups.data.size, "limit": limit}  # fmt: skip
@@ -102,5 +128,5 @@ def describe_ranks(groups: Groups) -> str:
 
 def _numbers(one: Trial, stride: int) -> list[str]:
     assert one.memory is not None and one.seconds is not None
-    return [f"{one.samples_per_second * stride:.0f}", f"{one.memory / 2**30:.2f}",
+    return [f"{one.memory / 2**30:.2f}", f"{one.samples_per_second * stride:.0f}",
             f"{1e3 * one.seconds / one.micro_batches:.1f}"]  # fmt: skip

@@ -77,6 +77,8 @@ def resolve(engine: str, device: torch.device | str, dtype: torch.dtype, head_di
 
 
 def _choose(engine: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> tuple[str, str]:
+    if device.type == "meta":  # shapes alone, of what a CPU would compute (megarc.model.activation_memory)
+        device = torch.device("cpu")
     if engine != "auto":
         if engine not in ENGINES:
             raise UserError(f"no attention engine '{engine}'; there are auto, {', '.join(ENGINES)}")

@@ -8,7 +8,7 @@ from megarc.batchsize.branches import Decision, branch_jobs, decide, find_trunk,
 from megarc.batchsize.config import StudyConfig
 from megarc.batchsize.critical import CriticalBatch, Fit, critical_batch, fit_steps
 from megarc.batchsize.micro_batch_probe import Probe
-from megarc.batchsize.micro_batch_search import Trial, knee, search, usable
+from megarc.batchsize.micro_batch_search import Forecast, Trial, knee, search, usable
 from megarc.batchsize.power_law import PowerLaw, fit_power_law
 from megarc.batchsize.recommendation import Choice, as_yaml, choices
 from megarc.batchsize.steps_table import StepsTable, read_steps
@@ -19,6 +19,7 @@ __all__ = [
     "CriticalBatch",
     "Decision",
     "Fit",
+    "Forecast",
     "PowerLaw",
     "Probe",
     "StepsTable",

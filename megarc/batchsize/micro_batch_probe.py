@@ -14,7 +14,7 @@ from megarc.batchsize.config import MicroConfig
 from megarc.batchsize.micro_batch_search import Trial
 from megarc.data import Maker
 from megarc.parallel import Groups, gather_objects
-from megarc.process_memory import give_back
+from megarc.process_memory import give_back, resident_megabytes
 from megarc.train import Lengths, MicroBatch, RunConfig, build_engine, open_train, resolve, to_tensors
 from megarc.train.metrics import no_memory, peak_memory
 
@@ -43,6 +43,7 @@ class Probe:
         config = config.model_copy(update={"execution": execution, "batch": batch})
         self.config = resolve(config, self.stream, groups.topology)
         self.limit = _limit(groups.device, keys.memory_gib)
+        self.process_bytes = _before(groups.device)
         self._engine = build_engine(self.config, groups)
         self._memory: dict[int, int] = {}  # of the sizes that fit
 
@@ -104,6 +105,11 @@ class Probe:
         """After memory ran out in the middle of a step the engine's own state is anybody's guess."""
         self.close()
         self._engine = build_engine(self.config, self.groups)
+
+
+def _before(device: torch.device) -> float:
+    """What counts against the limit before the engine is built: on a CPU, the process with Python and its libraries."""
+    return 0.0 if device.type == "cuda" else 1e6 * resident_megabytes()
 
 
 def _limit(device: torch.device, gib: float | None) -> float:

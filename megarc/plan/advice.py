@@ -11,8 +11,8 @@ from megarc.train import Lengths, RunConfig
 _WORDS = {
     "products": "matrix products", "attention": "attention", "memory": "work by bytes",
     "tensor": "collectives of tensor ranks", "stages": "sends between stages", "bubble": "the pipeline's bubble",
-    "data": "gradients and weights over data ranks", "update": "the update", "host": "transfers to the host",
-    "fixed": "the rest",
+    "data": "gradients and weights over data ranks", "update": "the update", "exchange": "Muon's exchange",
+    "host": "transfers to the host", "fixed": "the rest",
 }  # fmt: skip
 
 

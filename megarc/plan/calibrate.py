@@ -37,12 +37,12 @@ def calibrate(device: torch.device, dtype: torch.dtype = torch.float32) -> Devic
     forward, backward = _attention(device, dtype)
     functions = (1 << 18) / max(1e-9, _function(device) - _moved(device, 1 << 18))
     operator = _operator(device, products, memory)
+    link, crowded = _two_ranks(device.type)
     measured = MeasuredConfig(
         products=products, memory=memory, attention=forward, attention_backward=backward,
-        functions=functions, optimizer=_adamw(device),
+        functions=functions, optimizer=_adamw(device), crowded=crowded,
     )  # fmt: skip
     best = max(rate for _, rate in products)
-    link = _link(device.type)
     return DeviceConfig(
         name=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         kind="cuda" if device.type == "cuda" else "cpu",
@@ -161,17 +161,21 @@ def _memory_gib(device: torch.device) -> float:
     return psutil.virtual_memory().total / 2**30
 
 
-def _link(kind: str) -> LinkConfig:
-    """Between two processes of this machine; where there are no two devices, the CPU's default."""
+def _two_ranks(kind: str) -> tuple[LinkConfig, tuple[float, float]]:
+    """The link between two processes of this machine, and how much longer work takes beside the other's.
+
+    Where there are no two devices, the data sheet's link.
+    """
     if kind == "cuda" and torch.cuda.device_count() < 2:
-        return KNOWN["h100-80g"].inside
+        return KNOWN["h100-80g"].inside, (1.0, 1.0)
     with tempfile.TemporaryDirectory() as folder:
         processes.spawn(_reduce, (folder, kind), nprocs=2)
-        short, long = (float(word) for word in (Path(folder) / "seconds").read_text().split())
+        short, long, *crowded = (float(word) for word in (Path(folder) / "seconds").read_text().split())
     # Two ranks: an all-reduce is 2 messages, and moves S bytes each way.
     moved = [4 * size for size in _SENT]
     bandwidth = (moved[1] - moved[0]) / max(1e-9, long - short)
-    return LinkConfig(bandwidth=bandwidth, latency=max(0.0, (short - moved[0] / bandwidth) / 2))
+    link = LinkConfig(bandwidth=bandwidth, latency=max(0.0, (short - moved[0] / bandwidth) / 2))
+    return link, (crowded[0], crowded[1])
 
 
 def _reduce(rank: int, folder: str, kind: str) -> None:
@@ -191,6 +195,19 @@ def _reduce(rank: int, folder: str, kind: str) -> None:
                 torch.cuda.synchronize()
             best = min(best, time.perf_counter() - begun)
         found.append(best)
+    found += _beside_the_other(rank, device) if kind == "cpu" else [1.0, 1.0]
     if rank == 0:
         (Path(folder) / "seconds").write_text(" ".join(str(value) for value in found))
     dist.destroy_process_group()
+
+
+def _beside_the_other(rank: int, device: torch.device) -> list[float]:
+    """Times that a product and a memory-bound operator take as long as alone, where the other rank does the same."""
+    times = []
+    for work in (lambda: _product(device, torch.float32, 512), lambda: _moved(device, 1 << 22)):
+        alone = work() if rank == 0 else 0.0
+        dist.barrier()
+        beside = work()
+        dist.barrier()
+        times.append(max(1.0, beside / alone) if alone else 1.0)
+    return times

@@ -44,6 +44,10 @@ class MeasuredConfig(Config):
     )
     functions: float | None = key(None, "exp, log and the like, elements a second", gt=0)
     optimizer: float | None = key(None, "elements that AdamW updates a second", gt=0)
+    crowded: tuple[float, float] = key(
+        (1.0, 1.0),
+        "times as long as alone that a product, a memory-bound operator takes beside a second rank's",
+    )
     step: float = key(0.0, "seconds that each step takes beside its work", ge=0)
 
 
@@ -70,6 +74,28 @@ class DeviceConfig(Config):
     host_bandwidth: float = key(25e9, "bytes a second of the host's memory, for each device", gt=0)
     reached: ReachedConfig = key(ReachedConfig, "shares of the peaks that real work reaches")
     measured: MeasuredConfig = key(MeasuredConfig, "what was measured instead")
+
+    def crowded(self) -> DeviceConfig:
+        """The device where other ranks work beside: a CPU's cores share caches, memory and, as threads, units."""
+        product, memory = self.measured.crowded
+        if product == memory == 1:
+            return self
+
+        def slower(table: list[tuple[float, float]], times: float) -> list[tuple[float, float]]:
+            return [(size, rate / times) for size, rate in table]
+
+        one = self.measured
+        measured = one.model_copy(
+            update={
+                "products": slower(one.products, product), "attention": slower(one.attention, product),
+                "attention_backward": slower(one.attention_backward, product),
+                "memory": slower(one.memory, memory), "functions": one.functions and one.functions / product,
+                "optimizer": one.optimizer and one.optimizer / memory,
+            }
+        )  # fmt: skip
+        return self.model_copy(
+            update={"measured": measured, "operator_seconds": self.operator_seconds * product}
+        )
 
     def product_seconds(self, batch: float, rows: float, columns: float, inner: float, width: float, moved: float,
                         fp8: bool = False) -> float:  # fmt: skip

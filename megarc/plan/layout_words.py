@@ -9,7 +9,7 @@ from megarc.model import splits
 from megarc.plan.search import Layout
 from megarc.train import RunConfig
 
-_SIZES = ("tensor", "context", "pipeline", "expert", "data", "zero", "micro_batch")
+_SIZES = ("tensor", "context", "pipeline", "interleave", "expert", "data", "zero", "micro_batch")
 _ALSO = {"micro": "micro_batch", "recomputation": "recompute", "micro-batch": "micro_batch", "tp": "tensor",
          "pp": "pipeline", "dp": "data", "cp": "context", "ep": "expert"}  # fmt: skip
 _CHOICES = {
@@ -20,6 +20,7 @@ _CHOICES = {
 _NOT_YET = {
     "context": "context parallelism (the rows of a window over several ranks)",
     "expert": "expert parallelism",
+    "interleave": "interleaved pipelines (several parts of the model on a stage)",
 }
 
 
@@ -80,9 +81,10 @@ def _words(text: str) -> dict[str, int | str]:
         elif name in _CHOICES:
             raise UserError(f"--topology: {name} is {', '.join(_CHOICES[name])}; given: '{value}'")
         else:
+            known = [name for name in (*_SIZES, *_CHOICES) if name not in _NOT_YET]
             raise UserError(
                 f"--topology: '{word}' is no part of a layout; write for instance "
-                f"tensor=8,pipeline=8,zero=1,micro=1,recompute=full (also {', '.join((*_SIZES, *_CHOICES))})"
+                f"tensor=8,pipeline=8,zero=1,micro=1,recompute=full (also {', '.join(known)})"
             )
     return found
 

@@ -41,6 +41,10 @@ class Link(NamedTuple):
         tree = 2 * math.log2(n) * self.latency + 2 * moved / self.bandwidth
         return min(ring, tree)
 
+    def exchange(self, moved: float) -> float:
+        """All to all, pairwise: each rank sends ``moved`` bytes to the others together."""
+        return 0.0 if self.ranks == 1 else (self.ranks - 1) * self.latency + moved / self.bandwidth
+
     def send(self, moved: float) -> float:
         """From one rank to its neighbour."""
         return self.latency + moved / self.bandwidth
@@ -52,6 +56,8 @@ class Links(NamedTuple):
     tensor: Link
     data: Link
     pipeline: Link
+    stage: Link
+    """All tensor and data ranks of a stage, that exchange pairwise: each by its own adapter, where they span nodes."""
 
     @classmethod
     def of(cls, topology: Topology, device: DeviceConfig) -> Links:
@@ -59,7 +65,13 @@ class Links(NamedTuple):
         tensor = _link(device, topology.tensor, 1)
         data = _link(device, topology.data, topology.tensor)
         pipeline = _link(device, topology.pipeline, topology.tensor * topology.data)
-        return cls(tensor, data, pipeline)
+        return cls(tensor, data, pipeline, _pairwise(device, topology.tensor * topology.data))
+
+
+def _pairwise(device: DeviceConfig, ranks: int) -> Link:
+    link, rate = _link(device, ranks, 1), 1.0 if device.kind == "cpu" else REACHED
+    beyond = ranks > device.node
+    return link._replace(bandwidth=min(link.bandwidth, device.between.bandwidth * rate)) if beyond else link
 
 
 def _link(device: DeviceConfig, ranks: int, apart: int) -> Link:

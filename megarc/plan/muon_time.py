@@ -1,4 +1,14 @@
-"""How long Muon's iterations take: the products of Newton-Schulz, each matrix whole on one rank of its stage."""
+"""How long Muon takes: the products of Newton-Schulz, each matrix whole on one rank of its stage, and the exchange.
+
+Parts of momenta go to the matrix's owner and updates come back, float32 (docs/optimizers.md; ``muon_traffic`` counts
+them rank by rank, exactly). Of a stage with M elements in matrices, t tensor and d data ranks, R = td, a rank sends on
+the average
+
+    ZeRO 0        M/R (1 - 1/t) of momenta, since each data rank has all of its shard, and M/t (1 - 1/R) of updates
+    ZeRO 3        M/R (1 - 1/R) of each, at most: a matrix is spread over all
+    ZeRO 1, 2     M/R (1 - h/t) of each; h of a shard of a elements lies with its owner, whose range has L = M/R: a cut
+                  falls into it with chance a/L and leaves 3/4 to the larger part, so h = 1 - a/4L; L/a where a > L
+"""
 
 from __future__ import annotations
 
@@ -33,6 +43,27 @@ def _of_a_block(one: ModelConfig, config: RunConfig) -> list[Shape]:
         for matrix in matrices_of(name, record)
     ]
     return [(min(one.rows, one.columns), max(one.rows, one.columns)) for one in matrices]
+
+
+def muon_exchanged(matrices: list[Shape], config: RunConfig, topology: Topology) -> tuple[float, float]:
+    """Elements that a rank sends in a step, on the average: parts of momenta, and updates."""
+    blocks = max(stage.blocks for stage in stages_of(config.model, topology.pipeline))
+    whole = float(blocks * sum(r * c for r, c in matrices))
+    if not whole:
+        return 0.0, 0.0
+    t, ranks = topology.tensor, topology.tensor * topology.data
+    if config.parallel.zero == 0:
+        return whole / ranks * (1 - 1 / t), whole / t * (1 - 1 / ranks)
+    own = whole / ranks
+    if config.parallel.zero == 3 or topology.data == 1:
+        return own * (1 - 1 / ranks), own * (1 - 1 / ranks)
+    held = sum(r * c * _held(r * c / t, own) for r, c in matrices) / sum(r * c for r, c in matrices)
+    return own * (1 - held / t), own * (1 - held / t)
+
+
+def _held(elements: float, own: float) -> float:
+    """Of a shard of so many elements, what lies in the range of the rank that has the most of it."""
+    return 1 - elements / (4 * own) if elements <= own else min(0.75, own / elements)
 
 
 def muon_seconds(matrices: list[Shape], config: RunConfig, topology: Topology, device: DeviceConfig) -> float:

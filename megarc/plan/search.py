@@ -113,9 +113,10 @@ class Planner:
         config, topology = layout.config(self.config), layout.topology
         way = (layout.tensor, layout.sequence, layout.recompute, layout.micro_batch)
         work = self.traces.work(*way)
-        if way not in self._costs:
-            self._costs[way] = Costs.of(config, self.device, work, Links.of(topology, self.device).tensor)
-        step = step_time(config, topology, self.device, self._costs[way])
+        device, several = (self.device.crowded(), True) if topology.world > 1 else (self.device, False)
+        if (way, several) not in self._costs:
+            self._costs[way, several] = Costs.of(config, device, work, Links.of(topology, device).tensor)
+        step = step_time(config, topology, device, self._costs[way, several])
         ranks = {0, topology.world - 1}
         memory = max(
             (predict(config, topology, rank, work.footprint) for rank in ranks), key=lambda one: one.peak

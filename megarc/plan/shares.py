@@ -15,6 +15,9 @@ gradient (4), the master read again and the 16-bit weight written (6)."""
 _COPIES = 40
 """Bytes an element of stages 1 to 3, once a step: gradients into the bucket, averaged, out of it, into the flat
 buffer of the update, weights back; each reads and writes."""
+_BUCKETS = 24
+"""Bytes an element of stage 0, over several data ranks: float32 gradients into the bucket, divided, out of it."""
+_AVERAGE = 12  # bytes an element: master and average read, the average written
 _SUM = 10  # bytes an element, to add a 16-bit gradient to a float32 sum
 Sent = tuple[Collective, float]
 
@@ -66,8 +69,9 @@ class Shares:
         wide = width == 2
         # Stages 2 and 3 add up their own share alone.
         summed = _SUM * (own if zero >= 2 else n) if several or (zero == 1 and wide) else 0.0
-        update = _ADAM * own if wide else (_ADAM - 6) * own
-        copied = _COPIES * (n if zero in (1, 2) else own if zero == 3 else 0)
+        update = (_ADAM if wide else _ADAM - 6) * own
+        copied = _COPIES * (n if zero in (1, 2) else own) if zero else _BUCKETS * n * (topology.data > 1)
+        copied += _AVERAGE * own if config.average.on else 0
         on_host = parallel.offload != "none"
         # Gradients go to the host and weights come back; offloaded, weights come twice a micro-batch as well.
         host = (4 + width) * own if on_host else 0.0

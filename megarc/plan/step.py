@@ -16,7 +16,7 @@ from megarc.parallel import Topology
 from megarc.plan.device import DeviceConfig
 from megarc.plan.links import Link, Links
 from megarc.plan.memory import stages_of
-from megarc.plan.muon_time import Shape, muon_matrices, muon_seconds
+from megarc.plan.muon_time import Shape, muon_exchanged, muon_matrices, muon_seconds
 from megarc.plan.operations import Operation
 from megarc.plan.shares import Shares
 from megarc.plan.work import BlockWork, Work
@@ -31,6 +31,7 @@ PARTS = {
     "bubble": "pipeline bubble",
     "data": "gradients and weights over data ranks, not hidden",
     "update": "optimizer's update",
+    "exchange": "Muon's exchange of matrices",
     "host": "transfers from and to the host",
     "fixed": "beside all work",
 }
@@ -102,10 +103,13 @@ def step_time(config: RunConfig, topology: Topology, device: DeviceConfig, costs
     summing = count * device.memory_seconds(shares.summed_bytes) if shares.summed_bytes else 0.0
     host = shares.host_bytes / device.host + shares.host_update_bytes / device.host_bandwidth
     iterations = muon_seconds(costs.matrices, config, topology, device)
+    exchange = sum(
+        links.stage.exchange(4 * sent) for sent in muon_exchanged(costs.matrices, config, topology) if sent
+    )
     update = _update_seconds(device, shares) + iterations
     parts = {name: value * count for name, value in zip(Seconds._fields, stage, strict=True)}
-    parts |= {"stages": sends * count, "bubble": bubble, "data": data, "update": update + summing, "host": host,
-              "fixed": device.measured.step}  # fmt: skip
+    parts |= {"stages": sends * count, "bubble": bubble, "data": data, "update": update + summing,
+              "exchange": exchange, "host": host, "fixed": device.measured.step}  # fmt: skip
     terms = [
         f"{count} micro-batches of {micro_batch} on the slowest of {topology.pipeline} stages ({blocks} blocks)",
         f"a micro-batch there: {_ms(sum(stage))} = products {_ms(stage.products)} + attention {_ms(stage.attention)} "
@@ -115,7 +119,7 @@ def step_time(config: RunConfig, topology: Topology, device: DeviceConfig, costs
         f"{_ms(data)}",
         f"update: {shares.own / 1e6:.1f}M elements of this rank = {_ms(update)}; "
         f"gradients of micro-batches summed {_ms(summing)}"
-        + (f"; Muon's iterations {_ms(iterations)}" if iterations else ""),
+        + (f"; Muon's iterations {_ms(iterations)}, exchange {_ms(exchange)}" if iterations else ""),
     ]
     return StepTime(parts, count, terms)
 

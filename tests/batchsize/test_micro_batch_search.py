@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import processes
 
-from megarc.batchsize import Trial, knee, search, usable
+from megarc.batchsize import Forecast, Trial, knee, search, usable
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,6 +33,36 @@ def test_finds_the_edge_of_memory_to_an_eighth(room, largest):
     assert (max(fitting, default=0) == edge) or edge - max(fitting) <= max(1, max(fitting) // 8)
     # Beyond what doubling meets first, nothing that cannot fit is tried again and again.
     assert len(tried) <= 2 + 2 * max(1, largest).bit_length()
+
+
+@given(st.integers(2, 3000), st.integers(1, 400), st.floats(0.5, 2.0), st.integers(0, 50))
+def test_a_forecast_finds_the_same_edge_in_fewer_trials(limit, largest, wrong, fixed):
+    """The forecast is ``wrong`` by a factor; trials correct it. What fits is 7 bytes a sample beside ``fixed``."""
+
+    def memory(size):
+        return fixed + 7 * size
+
+    def run(forecast):
+        tried = []
+
+        def attempt(size):
+            tried.append(size)
+            fits = memory(size) <= limit
+            return Trial(size, "none", fits, memory(size) if fits else None, 1, 0.1 if fits else None)
+
+        return search(attempt, largest, forecast), tried
+
+    edge = min(largest, (limit - fixed) // 7)
+    _, without = run(None)
+    found, tried = run(Forecast(lambda size: wrong * memory(size), limit))
+    fitting = [one.size for one in found if one.fits]
+    assert max(fitting, default=0) == max(0, edge) or edge - max(fitting) <= max(1, max(fitting) // 8)
+    assert [one.size for one in found] == sorted(set(tried)) and all(one.predicted for one in found)
+    assert len(tried) <= len(without) + 1
+    if (
+        edge >= 1 and len(found) > 1
+    ):  # once a trial fitted, the forecast is exact: no other is beyond the memory
+        assert all(one.fits for one in found)
 
 
 def test_the_knee_is_the_smallest_that_is_about_as_fast_as_any():

@@ -4,9 +4,12 @@ import pytest
 
 from megarc.config import build
 from megarc.errors import UserError
+from megarc.model import cost_of
 from megarc.parallel import Topology
 from megarc.plan import Planner, find_device, parse_layout, what_would_fit
 from megarc.plan.links import Link, Links
+from megarc.plan.muon_time import muon_exchanged, muon_matrices
+from megarc.plan.muon_traffic import muon_traffic
 from megarc.plan.time_to_train import time_over_gpus
 from megarc.train import RunConfig
 
@@ -91,6 +94,49 @@ def test_muons_iterations_are_the_flops_of_newton_schulz(gpus, words):
     assert update("muon") - update("adamw") == pytest.approx(5 * layers * one / gpus / rate)
 
 
+@pytest.mark.parametrize(
+    ("gpus", "keys", "near"),
+    [
+        (4, {"tensor": 2, "zero": 0}, 0),  # exact
+        (2, {"tensor": 2, "zero": 1}, 0),
+        (4, {"tensor": 2, "zero": 1}, 0.1),
+        (4, {"zero": 3}, 0.3),  # at most: parts of q, k and v lie together
+    ],
+)
+def test_muons_exchange_is_what_its_ranks_send_on_the_average(gpus, keys, near):
+    """``muon_traffic`` counts each rank's parts as the engine lays them out; ranks send unequal numbers."""
+    run = config(optimizer={"name": "muon"}, parallel=keys, precision="fp32")
+    topology = Topology.fit(gpus, tensor=keys.get("tensor", 1))
+    sent = [muon_traffic(run, topology, rank) for rank in range(gpus)]
+    found = muon_exchanged(muon_matrices(run), run, topology)
+    for each, total in zip(found, map(sum, zip(*sent, strict=True)), strict=True):
+        assert each == pytest.approx(total / gpus, rel=near or 1e-9)
+
+
+def test_an_average_of_weights_costs_its_bytes(planner):
+    """Two float32 numbers read and one written, of each element that a rank owns."""
+    kept = config(average={"decay": 0.999})
+    words = "micro=2,zero=1"
+    plans = [each.plan(parse_layout(words, each.config, 4)[0]) for each in (planner, Planner(kept, DEVICE))]
+    elements = cost_of(kept.model, kept.window.build()).parameters / 4
+    longer = plans[1].step.parts["update"] - plans[0].step.parts["update"]
+    assert longer == pytest.approx(12 * elements / DEVICE.memory_rate)
+
+
+def test_ranks_beside_each_other_are_as_slow_as_measured():
+    measured = DEVICE.measured.model_copy(
+        update={"products": [(1.0, 1e12)], "memory": [(1.0, 1e11)], "crowded": (1.5, 2.0)}
+    )
+    device = DEVICE.model_copy(update={"measured": measured, "kind": "cpu"})
+    run = config(precision="fp32")
+
+    def parts(gpus):
+        return Planner(run, device).plan(parse_layout("micro=2,zero=0", run, gpus)[0]).step.parts
+
+    one, two = parts(1), parts(2)
+    assert two["products"] == pytest.approx(1.5 * one["products"] / 2)  # half as many micro-batches each
+
+
 def test_what_fits_nowhere_says_what_would():
     small = DEVICE.model_copy(update={"memory_gib": 1.505})
     plans = Planner(config(), small).all(2)
@@ -114,6 +160,7 @@ def test_more_gpus_than_the_critical_batch_allows_buy_less(planner):
     [
         ("context=2", "no context parallelism"),
         ("expert=4", "no expert parallelism"),
+        ("interleave=2", "no interleaved pipelines"),
         ("tensor=3", "does not divide --gpus 8"),
         ("tensor=4", "does not divide model"),
         ("pipeline=4", "more than model.layers 2"),
