@@ -29,7 +29,7 @@ def import_symbolic_sizes_on_demand() -> None:
         import torch.fx.experimental as package
 
         sys.modules[NAME] = sizes = Sizes(NAME)
-        package.symbolic_shapes = sizes  # type: ignore[assignment]
+        package.symbolic_shapes = sizes
         sys.modules["sympy"] = Sympy("sympy")
         sys.modules[FUNCTIONS] = Functions(FUNCTIONS)
 
