@@ -108,7 +108,7 @@ def fake_pass(
 ) -> FakePass:
     """One micro-batch through a model of ``config.layers`` blocks; ``watch`` sees what is computed and sent."""
     import_symbolic_sizes_on_demand()
-    pretending, place_of_tensors = _without_values(device)
+    pretending, place_of_tensors = _without_values(device, config)
     with pretending:
         with default_dtype(dtype), place_of_tensors:
             place = None if tensor is None else _Silent(tensor, watch)
@@ -130,13 +130,17 @@ def fake_pass(
     return FakePass(after_forward, forward_peak, ended[0])
 
 
-def _without_values(device: torch.device) -> tuple[AbstractContextManager[object], torch.device]:
+def _without_values(
+    device: torch.device, config: ModelConfig
+) -> tuple[AbstractContextManager[object], torch.device]:
     """A mode to run under, and where tensors are made, so that code runs as on ``device`` with shapes alone.
 
     Meta tensors do so for a CPU, in a quarter of the time of torch's fake tensors, which import sympy. Those know the
-    device that they stand for, which decides the engine of attention on a GPU.
+    device that they stand for, which decides the engine of attention on a GPU. A mixer that cuts rows out before
+    attention (ssm_attention) has other strides in meta tensors, and up to 5 % other bytes: it keeps the fake ones.
     """
-    if device.type == "cpu":
+    cut = any(config.mixer(layer) == "ssm_attention" for layer in range(config.layers))
+    if device.type == "cpu" and not cut:
         return nullcontext(), torch.device("meta")
     from torch._subclasses.fake_tensor import FakeTensorMode
 

@@ -48,7 +48,7 @@ def _of_a_block(one: ModelConfig, config: RunConfig) -> list[Shape]:
 def muon_exchanged(matrices: list[Shape], config: RunConfig, topology: Topology) -> tuple[float, float]:
     """Elements that a rank sends in a step, on the average: parts of momenta, and updates."""
     blocks = max(stage.blocks for stage in stages_of(config.model, topology.pipeline))
-    whole = float(blocks * sum(r * c for r, c in matrices))
+    whole = blocks / config.model.layers * sum(r * c for r, c in matrices)
     if not whole:
         return 0.0, 0.0
     t, ranks = topology.tensor, topology.tensor * topology.data
