@@ -55,7 +55,8 @@ BASE = {
     "logging": {"every": 1, "tensorboard": False},
 }  # fmt: skip
 _REMEDY = re.compile(
-    r"; |\b(use|give|must|should|write|did you mean|needs?|leave|make|--keys|choose|set|expected|at least|at most|"
+    r"; |\b(use|give|must|should|write|did you mean|needs?|leave|make|start a|correct|change|--keys|choose|set|"
+    r"expected|at least|at most|"
     r"put it in quotes|remove|is required|or more|lies? between|is given twice|not valid YAML)\b"
 )
 

@@ -23,6 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -162,7 +163,7 @@ def in_json(outside: Path) -> Callable[[bytes, random.Random], bytes]:
             elif act == 1:
                 holder[chance.choice(("x", "../x", "__proto__", "rank-00001.json"))] = holder[key]
             else:
-                holder[key] = chance.choice(nasty)
+                holder[key] = deepcopy(chance.choice(nasty))
             if not tree:
                 break
         return json.dumps(tree).encode()
@@ -220,6 +221,7 @@ def make_targets(scratch: Path, run: Path) -> dict[str, Target]:
     """Each file with who reads it; a FIFO lies where paths lead that leave the folder."""
     step = next((run / "checkpoints").glob("step-*"))
     outside = step.parent / "outside"
+    outside.unlink(missing_ok=True)
     os.mkfifo(outside)
     tree, header = in_json(outside), in_header(outside)
 
