@@ -238,7 +238,7 @@ class Repeated(Cache):
             own[:, :, :, :held] = theirs[:, :, :, :held].repeat_interleave(times, dim=1)
         self._held = [held] * layers
 
-    def attend(self, layer, q, k, v, seen, engine):
+    def attend(self, layer, q, k, v, seen, engine, sliding=None):
         k, v = self.append(layer, k, v)
         return attend_cached(q, k, v, 0, engine=engine)
 

@@ -19,6 +19,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "launch"))
@@ -78,7 +79,7 @@ def write(settings: dict[str, CompareConfig]) -> None:
             "mark": before["mark"] if same else mark_of("benchmarks/recipes.py"),
             "state": state,
             "words": words(campaign),
-            "finals": finals_table(campaign, markdown=True),
+            "finals": finals_table(campaign, markdown=True) if campaign.best() else "",
             "tries": tries_table(campaign, markdown=True),
             "results": results,
         }
@@ -86,15 +87,21 @@ def write(settings: dict[str, CompareConfig]) -> None:
         raise UserError("no setting has a result yet; run python benchmarks/recipes.py")
     RESULTS.write_text(json.dumps(facts, indent=1) + "\n")
     above = PAGE.read_text(encoding="utf-8").split(MARK)[0]
-    parts = [
-        f"## {name}\n\n`python benchmarks/recipes.py {name}`: {found['state']}.\n\n{found['words']}\n\n"
-        f"Each arm's best, over its seeds (R both ways: what seeing R both ways saves, nats a target):\n\n"
-        f"{found['mark']}\n\n{found['finals']}\n\nEvery try:\n\n{found['mark']}\n\n{found['tries']}\n"
-        for name, found in sorted(facts.items())
-    ]
+    parts = [section(name, found) for name, found in sorted(facts.items())]
     with written_atomically(PAGE) as file:
         file.write((above + MARK + "\n" + "\n".join(parts)).encode())
     print(f"{PAGE.relative_to(ROOT)} and {RESULTS.relative_to(ROOT)} are written")
+
+
+def section(name: str, found: dict[str, Any]) -> str:
+    """What the page says of a setting; a setting in which no arm has its whole grid has no table of the best."""
+    parts = [f"## {name}", f"`python benchmarks/recipes.py {name}`: {found['state']}.", found["words"]]
+    if found["finals"]:
+        parts += [
+            "Each arm's best, over its seeds (R both ways: what seeing R both ways saves, nats a target):",
+            found["mark"], found["finals"],
+        ]  # fmt: skip
+    return "\n\n".join([*parts, "Every try:", found["mark"], found["tries"]]) + "\n"
 
 
 if __name__ == "__main__":

@@ -119,7 +119,8 @@ def report(campaign: Campaign) -> None:
     if not campaign.results:
         raise UserError(f"{campaign.file} has no result yet; run the same command without --report")
     print(tries_table(campaign))
-    print("\n" + finals_table(campaign))
+    if campaign.best():
+        print("\n" + finals_table(campaign))
     curves = {
         arm: campaign.config.folder / "runs" / best.key.name / "metrics.jsonl"
         for arm, best in list(campaign.best().items())[:6]

@@ -93,9 +93,19 @@ def seen_by(rows: int, recent: Rows, documents: Rows | None = None, recent_end: 
     return Intervals.of(rows, recent, documents, recent_end)
 
 
-def pairs_of(seen: Seen, rows: int, samples: int) -> int:
-    """Allowed pairs of ``samples`` samples of ``rows`` rows."""
-    return seen.pairs() if isinstance(seen, Intervals) else samples * pairs(rows, seen)
+def pairs_of(seen: Seen, rows: int, samples: int, sliding: int | None = None) -> int:
+    """Allowed pairs of ``samples`` samples of ``rows`` rows.
+
+    Args:
+        seen: in numpy.
+        sliding: a row sees no key that lies so many rows or more before it; None: any.
+    """
+    if not isinstance(seen, Intervals):
+        return samples * pairs(rows, seen, sliding)
+    if sliding is None:
+        return seen.pairs()
+    first: Rows = np.arange(rows, dtype=np.int32) - sliding + 1
+    return Intervals(np.maximum(seen.begin, first), seen.end).pairs()
 
 
 def _borders(documents: Rows) -> tuple[Rows, Rows]:

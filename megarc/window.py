@@ -123,13 +123,13 @@ class Window:
         """Whether row ``query`` sees row ``key``: ints or arrays that broadcast."""
         return allow(query, key, self.recent)
 
-    def pairs(self) -> int:
-        """Allowed (query, key) pairs: r*r + c*r + c*(c+1)/2."""
-        return pairs(self.rows, self.recent)
+    def pairs(self, sliding: int | None = None) -> int:
+        """Allowed (query, key) pairs: r*r + c*r + c*(c+1)/2, less those that lie ``sliding`` rows or more back."""
+        return pairs(self.rows, self.recent, sliding)
 
-    def attention_flops(self, heads: int, head_dim: int) -> int:
+    def attention_flops(self, heads: int, head_dim: int, sliding: int | None = None) -> int:
         """Forward FLOPs of one layer's scores and weighted sum: 4 * d * pairs a head."""
-        return 4 * heads * head_dim * self.pairs()
+        return 4 * heads * head_dim * self.pairs(sliding)
 
     def __str__(self) -> str:
         return f"[R {self.recent} | C {self.causal}] stride {self.stride}"
@@ -140,7 +140,12 @@ def allow(query: Any, key: Any, recent: Any) -> Any:
     return (key < recent) | (key <= query)
 
 
-def pairs(rows: int, recent: int) -> int:
-    """Allowed pairs of a window of ``rows`` rows whose first ``recent`` are R."""
+def pairs(rows: int, recent: int, sliding: int | None = None) -> int:
+    """Allowed pairs of a window of ``rows`` rows whose first ``recent`` are R.
+
+    Args:
+        sliding: a row sees no key that lies so many rows or more before it; None: any.
+    """
     causal = rows - recent
-    return recent * recent + causal * recent + causal * (causal + 1) // 2
+    beyond = 0 if sliding is None else max(0, rows - sliding)  # rows that do not see the first key
+    return recent * recent + causal * recent + causal * (causal + 1) // 2 - beyond * (beyond + 1) // 2

@@ -11,7 +11,7 @@ A run asks ``resolve`` once, which logs the engine and why; its blocks call
 
 from megarc.attention.cache import Cache, Cached, attend_cached
 from megarc.attention.dispatch import ENGINES, attend, resolve
-from megarc.attention.mask import on_device
+from megarc.attention.mask import narrowed, on_device
 from megarc.attention.slots import Branches, CacheShape, LayerCache, Slots
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Slots",
     "attend",
     "attend_cached",
+    "narrowed",
     "on_device",
     "resolve",
 ]

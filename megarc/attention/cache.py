@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from megarc.attention.dispatch import attend
+from megarc.attention.mask import narrowed
 from megarc.attention.states import States, StateShapes
 from megarc.errors import UserError
 from megarc.interval import Intervals, Seen
@@ -31,13 +32,16 @@ class Cached(Protocol):
         Queries may be these rows' alone: where no layer follows, nothing else is read.
         """
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, engine: str) -> Tensor:
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, engine: str, sliding: int | None = None
+    ) -> Tensor:
         """Keeps new rows of ``layer``; what they read from all rows so far, as ``attend`` gives it.
 
         Args:
             q: ``[batch, heads, m, head_dim]``, or of the last of these rows alone; k and v
                 ``[batch, kv_heads, m, head_dim]``.
             seen: as in ``attend``; rows that follow others see all before them, unless intervals say otherwise.
+            sliding: a row sees no key that lies so many rows or more before it; None: any.
         """
 
     def recall(self, layer: int) -> list[Tensor] | None:
@@ -125,11 +129,16 @@ class Cache:
         self._held[layer] = last
         return self.k[place, :, :, :last], self.v[place, :, :, :last]
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, engine: str) -> Tensor:
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, engine: str, sliding: int | None = None
+    ) -> Tensor:
         """As ``Cached`` says."""
         first = self._held[layer]
         k, v = self.append(layer, k, v)
-        return attend_cached(q, k, v, seen if first == 0 or isinstance(seen, Intervals) else 0, engine=engine)
+        if first and not isinstance(seen, Intervals):
+            seen = 0
+        seen = narrowed(seen, sliding, len(q), q.shape[2], q.device, k.shape[2] - q.shape[2])
+        return attend_cached(q, k, v, seen, engine=engine)
 
     def recall(self, layer: int) -> list[Tensor] | None:
         """As ``Cached`` says."""

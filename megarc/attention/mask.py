@@ -66,6 +66,26 @@ def on_device(seen: Seen, device: torch.device | str) -> Seen:
     return seen.map(lambda array: torch.as_tensor(array).to(device, non_blocking=True))
 
 
+def narrowed(
+    seen: Seen, sliding: int | None, batch: int, rows: int, device: torch.device, first: int = 0
+) -> Seen:
+    """What rows see of ``seen`` under a sliding window: no key that lies ``sliding`` rows or more before them.
+
+    Args:
+        sliding: None: any.
+        batch, rows: of the queries, row ``first`` of their window and those behind it.
+        seen: of these rows, on ``device``; where ``first`` is not 0 a number says nothing: all before is seen.
+    """
+    if sliding is None or first + rows <= sliding:
+        return seen
+    row = torch.arange(first, first + rows, dtype=torch.int32, device=device)
+    begin = (row - sliding + 1).clamp_min(0)
+    if isinstance(seen, Intervals):
+        return Intervals(torch.maximum(seen.begin, begin), seen.end)
+    end = (row + 1).clamp_min(0 if first else seen)
+    return Intervals(begin.expand(batch, -1), end.expand(batch, -1))
+
+
 @dataclass(frozen=True, slots=True)
 class Reach:
     """What tiles meet, ``[batch, tiles]`` each: something from ``low`` to ``high``, everything

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from megarc.attention.cache import Cache, attend_cached, places_of
+from megarc.attention.mask import narrowed
 from megarc.attention.states import States, StateShapes
 from megarc.interval import Seen
 
@@ -127,7 +128,9 @@ class Filling:
     def length(self) -> int:
         return 0
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, engine: str) -> Tensor:
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, engine: str, sliding: int | None = None
+    ) -> Tensor:
         """As ``Cached`` says: [texts, heads, m, head_dim], or packed [1, heads, rows of all, head_dim]."""
         place = self._slots.places[layer]
         for buffer, new in ((self._slots.k[place], k), (self._slots.v[place], v)):
@@ -136,14 +139,15 @@ class Filling:
             else:
                 buffer[self._numbers, :, self._row] = new[0].transpose(0, 1)
         if self._row is None or q.shape[2] == k.shape[2]:
+            seen = narrowed(seen, sliding, len(q), q.shape[2], q.device, k.shape[2] - q.shape[2])
             return attend_cached(q, k, v, seen, engine=engine)
-        return self._last(place, q)
+        return self._last(place, q, sliding)
 
-    def _last(self, place: int, q: Tensor) -> Tensor:
+    def _last(self, place: int, q: Tensor, sliding: int | None) -> Tensor:
         """What the last row of each packed text, ``q`` [1, heads, texts, head_dim], reads: all of its window."""
         most = int(self._each.max())
         k, v = (x[place, self._texts, :, :most] for x in (self._slots.k, self._slots.v))
-        bias, grouped = _bias_behind(self._each[:, None] - 1, most, q.dtype), q.shape[1] != k.shape[1]
+        bias, grouped = _bias(self._each[:, None] - 1, most, q.dtype, sliding), q.shape[1] != k.shape[1]
         q = q.transpose(0, 2)  # a sample for each text
         return functional.scaled_dot_product_attention(q, k, v, bias, enable_gqa=grouped).transpose(0, 2)
 
@@ -170,19 +174,27 @@ class Step:
         self._row, self._all = torch.tensor(lengths, device=device), torch.arange(count, device=device)
         self.positions = self._row[:, None]
         self.last = None
-        self._bias: Tensor | None = None
-        if min(lengths) < self.length:
-            self._bias = _bias_behind(self.positions, self.length + 1, slots.k.dtype)
+        self._alike, self._biases = min(lengths) == self.length, dict[int | None, Tensor]()
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, engine: str) -> Tensor:
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, engine: str, sliding: int | None = None
+    ) -> Tensor:
         """As ``Cached`` says, of m = 1."""
         place = self._slots.places[layer]
         keys, values = self._slots.k[place], self._slots.v[place]
         keys[self._all, :, self._row] = k[:, :, 0]
         values[self._all, :, self._row] = v[:, :, 0]
         keys, values = (x[: self._count, :, : self.length + 1] for x in (keys, values))
-        grouped = q.shape[1] != k.shape[1]
-        return functional.scaled_dot_product_attention(q, keys, values, self._bias, enable_gqa=grouped)
+        bias, grouped = self._bias(sliding), q.shape[1] != k.shape[1]
+        return functional.scaled_dot_product_attention(q, keys, values, bias, enable_gqa=grouped)
+
+    def _bias(self, sliding: int | None) -> Tensor | None:
+        """The same for all layers; None where every text sees all keys."""
+        if self._alike and (sliding is None or self.length < sliding):
+            return None
+        if sliding not in self._biases:
+            self._biases[sliding] = _bias(self.positions, self.length + 1, self._slots.k.dtype, sliding)
+        return self._biases[sliding]
 
     def recall(self, layer: int) -> list[Tensor] | None:
         """As ``Cached`` says."""
@@ -226,10 +238,13 @@ class Branches:
     def length(self) -> int:
         return self._held + min(self._rows)
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, engine: str) -> Tensor:
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, engine: str, sliding: int | None = None
+    ) -> Tensor:
         """As ``Cached`` says, of m = 1."""
         place, kv_heads, d = self._places[layer], k.shape[1], k.shape[3]
         group, first = q.shape[1] // kv_heads, self._held + self._rows[layer] * self._each
+        seen_keys = slice(self._first_seen(self._rows[layer], sliding), first + self._each)
         self._rows[layer] += 1
         last = first + self._each
         # [batch * each, kv_heads, 1, d] -> [batch, kv_heads, each, d]
@@ -238,11 +253,17 @@ class Branches:
         self._values[place, :, first:last] = v.flatten(0, 1)
         # [batch * each, heads, 1, d] -> [batch * kv_heads, each * group, d]
         q = q.reshape(-1, self._each, kv_heads, group, d).transpose(1, 2).reshape(-1, self._each * group, d)
-        bias = self._bias[:, :last].repeat_interleave(group, 0) if group > 1 else self._bias[:, :last]
-        scores = torch.baddbmm(bias[None], q, self._keys[place, :, :, :last], alpha=d**-0.5)
+        bias = self._bias[:, seen_keys]
+        bias = bias.repeat_interleave(group, 0) if group > 1 else bias
+        scores = torch.baddbmm(bias[None], q, self._keys[place, :, :, seen_keys], alpha=d**-0.5)
         p = scores.float().softmax(-1).to(q.dtype) if q.dtype.itemsize < 4 else scores.softmax(-1)
-        read = (p @ self._values[place, :, :last]).view(-1, kv_heads, self._each, group, d)
+        read = (p @ self._values[place, :, seen_keys]).view(-1, kv_heads, self._each, group, d)
         return read.transpose(1, 2).reshape(-1, kv_heads * group, 1, d)
+
+    def _first_seen(self, row: int, sliding: int | None) -> int:
+        """Where the keys begin in the buffer that row ``row`` behind the beginning sees."""
+        begin = 0 if sliding is None else max(0, self._held + row + 1 - sliding)
+        return begin if begin <= self._held else self._held + (begin - self._held) * self._each
 
     def recall(self, layer: int) -> list[Tensor] | None:
         """As ``Cached`` says."""
@@ -254,9 +275,11 @@ class Branches:
         self._rows[layer] += rows
 
 
-def _bias_behind(last: Tensor, rows: int, dtype: torch.dtype) -> Tensor:
-    """[texts, 1, 1, rows]: 0 up to the row ``last`` [texts, 1] of each text, -inf behind it."""
-    behind = torch.arange(rows, device=last.device) > last
-    return torch.zeros(behind.shape, dtype=dtype, device=last.device).masked_fill_(behind, float("-inf"))[
-        :, None, None
-    ]
+def _bias(last: Tensor, rows: int, dtype: torch.dtype, sliding: int | None) -> Tensor:
+    """[texts, 1, 1, rows]: 0 for each of the last ``sliding`` rows up to ``last`` [texts, 1] (None: for all), else -inf."""
+    row = torch.arange(rows, device=last.device)
+    hidden = row > last
+    if sliding is not None:
+        hidden |= row <= last - sliding
+    bias = torch.zeros(hidden.shape, dtype=dtype, device=last.device)
+    return bias.masked_fill_(hidden, float("-inf"))[:, None, None]

@@ -124,6 +124,9 @@ class ModelConfig(Config):
     learned_positions: int | None = key(
         None, "a learned vector for each of so many rows, instead of rotary positions; null: rotary", ge=1
     )
+    sliding_window: int | None = key(
+        None, "a row sees no key that lies so many rows or more before it, itself counted; null: any", ge=1
+    )
     logit_cap: float | None = key(
         None, "soft cap of logits: cap * tanh(logit / cap) (Gemma 2, 2408.00118, section 2); null: none", gt=0
     )
@@ -149,6 +152,17 @@ class ModelConfig(Config):
             raise ValueError(
                 f"parametrization {self.parametrization} needs {' and '.join(missing)}: the width and depth at which "
                 f"the learning rate was tuned. Were that this model's own: {own}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_slides(self) -> ModelConfig:
+        if self.sliding_window is not None and (
+            "ssm_attention" in self.mixers or "attention" not in self.mixers
+        ):
+            raise ValueError(
+                f"sliding_window {self.sliding_window} is for layers with attention, and ssm_attention does not slide; "
+                f"mixers is {', '.join(self.mixers)}; leave sliding_window out"
             )
         return self
 

@@ -106,6 +106,7 @@ class Trainer:
         feed = steps(
             self.stream, groups, timeline, config.batch.micro_batch, gaps, self.engine.heartbeat,
             vocabulary=self.config.model.tokens, first=begin.step, total=timeline.last,
+            sliding=self.config.model.sliding_window,
         )  # fmt: skip
         return train(self.engine, feed, timeline, observers, begin)
 

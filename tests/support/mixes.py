@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from support.pairs import WINDOWS, window_keys, write_pairs
+from support.pairs import RECOMPUTED, WINDOWS, window_keys, write_pairs
 from support.ranks import run_jobs
 from support.runs import config, full_state
 
@@ -32,9 +32,10 @@ class Mix(NamedTuple):
 
     @property
     def one(self):
-        """What it is compared with: one rank, the same model, precision and variant."""
+        """What it is compared with: one rank, the same model, precision and variant, nothing recomputed."""
         zero = 0 if self.precision == "fp32" else 1
-        return Mix(zero=zero, precision=self.precision, variant=self.variant, layers=self.layers)
+        variant = self.variant.rpartition("_")[0] if self.variant in RECOMPUTED else self.variant
+        return Mix(zero=zero, precision=self.precision, variant=variant, layers=self.layers)
 
     def __str__(self):
         where = f"tp{self.tensor}-pp{self.pipeline}-dp{self.data}-z{self.zero}"
@@ -80,6 +81,7 @@ OWN_ROWS = {
         "model__mixers": "ssm crf ssm_attention attention",
         "data__train": [{"kind": "annotated", "options": {"says": ["documents"]}}],
     },
+    "sliding": {"model__sliding_window": 7},
     "nested": {"model__nested": ["1/4", "1/2", 1]},
     "nested_all": {
         "model__nested": ["1/4", "1/2", 1],
@@ -149,7 +151,9 @@ def mixes(ranks=8):
         Mix(2, 1, 2, zero=2, variant="completep"),
         *(Mix(2, 2, 1, sequence=True, variant=variant) for variant in ("nested_all", "muon_nested")),
         *(Mix(1, 2, 1, variant=variant) for variant in WINDOWS),
-        *(Mix(data=2, zero=3, variant=variant) for variant in WINDOWS),
+        *(Mix(data=2, zero=3, variant=variant) for variant in (*WINDOWS, *RECOMPUTED)),
+        *(Mix(1, 2, 1, variant=variant) for variant in RECOMPUTED),
+        Mix(2, 2, 1, sequence=True, variant="packed_sliding"),
         *(Mix(data=2, zero=zero, variant="packed_stages") for zero in (0, 1, 2)),
         *(Mix(2, 2, 1, sequence=True, variant=variant) for variant in ("packed_stages", "mix")),
         *(Mix(data=2, zero=2, precision="bf16", variant=variant) for variant in ("packed_stages", "mix")),
@@ -189,7 +193,7 @@ def _supported(mix):
 
 def run_mixes(listed, folder, steps, **changes):
     """Runs them to ``folder``/NAME, one set of processes for each number of ranks."""
-    if any(mix.variant in WINDOWS for mix in listed):
+    if any(mix.variant in (*WINDOWS, *RECOMPUTED) for mix in listed):
         write_pairs(folder / "pairs")
     for world, same in itertools.groupby(
         sorted(listed, key=lambda mix: mix.ranks), key=lambda mix: mix.ranks
@@ -198,7 +202,7 @@ def run_mixes(listed, folder, steps, **changes):
 
 
 def job(mix, folder, steps, **changes):
-    own = mix.variant in WINDOWS
+    own = mix.variant in (*WINDOWS, *RECOMPUTED)
     keys = window_keys(mix.variant, folder / "pairs") if own else (VARIANTS | OWN_ROWS)[mix.variant]
     tree = config(
         folder / str(mix), mix.zero, steps, parallel__tensor=mix.tensor, parallel__pipeline=mix.pipeline,

@@ -21,8 +21,20 @@ WINDOWS = {
     "packed_mix": {"data": _PACKED, "window": _MIXED},
     "stages": {"window": _STAGES, "objective": _LOSS},
     "mix": {"window": _MIXED, "objective": _LOSS},
+    "packed_sliding": {"data": _PACKED, "model__sliding_window": 5},
+    "hidden_context": {
+        "window": {"recent": 0, "causal": 40, "stride": 16},
+        "objective": {"recent": {**_LOSS["recent"], "rows": "context"}},
+    },
 }
-"""Documents packed into rows; windows that change after the first step, or by sample; a loss on R."""
+"""Documents packed into rows; windows that change after the first step, or by sample; a loss on R, or on hidden
+tokens of a causal model."""
+
+RECOMPUTED = {
+    f"{variant}_{what}": {**WINDOWS[variant], "execution__recompute": what}
+    for variant, what in (("packed_stages", "full"), ("packed_mix", "selective"), ("mix", "full"))
+}
+"""The same with recomputed activations; compared with one rank that keeps them."""
 
 
 def write_pairs(prefix):
@@ -37,7 +49,7 @@ def write_pairs(prefix):
 
 def window_keys(variant, prefix):
     """Keys of a run on that corpus."""
-    keys, source = WINDOWS[variant], [{"path": str(prefix)}]
+    keys, source = (WINDOWS | RECOMPUTED)[variant], [{"path": str(prefix)}]
     data = {"train": source, "valid": source, **keys.get("data", {})}
     # With the usual initial values, gradients of queries are so small that rounding shows.
     return {**keys, "data": data, "model__vocabulary": 40, "model__initial_std": 0.2}

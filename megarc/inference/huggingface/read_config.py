@@ -138,8 +138,8 @@ class _Reader:
         if sliding and self.facts.get("use_sliding_window", self.family.model_type == "mistral"):
             raise self.wrong(
                 "sliding_window",
-                "megarc's attention has no sliding window. If all windows are that short, it changes nothing; "
-                "set it to null in a copy of config.json",
+                "importing it is not supported. If all windows are that short, it changes nothing; set it to null in a "
+                "copy of config.json (model.sliding_window gives the new run one)",
             )
         if other := [one for one in self.facts.get("layer_types") or () if one != "full_attention"]:
             raise self.wrong(

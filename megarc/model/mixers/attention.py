@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from megarc.attention import Cached, LayerCache, attend
+from megarc.attention import Cached, LayerCache, attend, narrowed
 from megarc.interval import Seen
 from megarc.model.block_part import PartCost, Split
 from megarc.model.config import ModelConfig
@@ -29,6 +29,7 @@ class Attention(Mixer):
         self.tensor, self.engine, self.layer, self.head_dim = tensor, engine, layer, config.width_of_head
         self.heads = config.heads // tensor.size
         self.query_scale, self.rotary = query_scale(config), Rotary(config, layer)
+        self.sliding = config.sliding_window
         width, biased = config.heads * self.head_dim, config.attention_bias != "none"
         self.query = ColumnLinear(config.hidden, width, "hidden", tensor, biased=biased)
         self.key_value = KeyValue(config, tensor)
@@ -48,8 +49,9 @@ class Attention(Mixer):
         q, k, v = self.queries_keys_values(self.tensor.enter(x), read)
         q, k = self.turned(q, k, cache, positions, read)
         if cache is None:
+            seen = narrowed(seen, self.sliding, len(q), q.shape[2], q.device)
             return self.written(attend(q, k, v, seen, engine=self.engine))
-        return self.written(cache.attend(self.layer, q, k, v, seen, self.engine))
+        return self.written(cache.attend(self.layer, q, k, v, seen, self.engine, self.sliding))
 
     def queries_keys_values(
         self, x: Tensor, read: slice | Tensor | None = None
@@ -94,7 +96,7 @@ class Attention(Mixer):
             matrices=matrices,
             gains=gains,
             matrix_flops=2 * matrices * window.rows,
-            attention_flops=window.attention_flops(heads, width),
+            attention_flops=window.attention_flops(heads, width, config.sliding_window),
             full_square_flops=4 * heads * width * window.rows**2,
         )
 

@@ -115,10 +115,12 @@ class SampleFlops:
         run = build(RunConfig, tree, "a packed row")
         read = open_train(run).read(0, _MEASURED)
         assert read.weights is not None
-        pairs, loss_rows = pairs_of(read.seen(), window.rows, _MEASURED), int((read.weights > 0).sum())
+        sliding = run.model.sliding_window
+        pairs = pairs_of(read.seen(), window.rows, _MEASURED, sliding)
+        loss_rows = int((read.weights > 0).sum())
         cost = cost_of(run.model, window)
         return cost.of_work(
-            pairs / (_MEASURED * window.pairs()), loss_rows / (_MEASURED * window.stride)
+            pairs / (_MEASURED * window.pairs(sliding)), loss_rows / (_MEASURED * window.stride)
         ).training_flops
 
 

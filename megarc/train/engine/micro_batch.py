@@ -42,8 +42,12 @@ class MicroBatch(NamedTuple):
     share: float = 1.0
 
 
-def to_tensors(batch: Batch, device: torch.device) -> MicroBatch:
-    """``batch`` on ``device``. Where all samples have one plain window it stays a number: the fast path."""
+def to_tensors(batch: Batch, device: torch.device, sliding: int | None = None) -> MicroBatch:
+    """``batch`` on ``device``. Where all samples have one plain window it stays a number: the fast path.
+
+    Args:
+        sliding: the model's sliding window, for counting pairs.
+    """
 
     def move(array: object) -> Tensor:
         return torch.as_tensor(array).to(device, non_blocking=True)
@@ -57,7 +61,7 @@ def to_tensors(batch: Batch, device: torch.device) -> MicroBatch:
         rows=None if rows is None else move(rows),
         positions=None if batch.positions is None else move(batch.positions),
         samples=batch.samples,
-        pairs=pairs_of(seen, batch.tokens.shape[1] - 1, len(batch.tokens)),
+        pairs=pairs_of(seen, batch.tokens.shape[1] - 1, len(batch.tokens), sliding),
         inputs=None if batch.inputs is None else move(batch.inputs).long(),
     )
 

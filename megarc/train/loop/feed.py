@@ -27,12 +27,14 @@ def steps(
     vocabulary: int,
     first: int,
     total: int,
+    sliding: int | None = None,
 ) -> Iterator[list[MicroBatch]]:
     """This rank's micro-batches of steps ``first .. total-1``, read by a thread one step ahead.
 
     Args:
         gaps: samples that are left out.
         vocabulary: of the model; an id beyond it ends the run before its step, with its place.
+        sliding: the model's sliding window, for counting FLOPs.
         heartbeat: where this says that it waits for data, and the thread that it reads.
     """
     data, batches = groups.data, timeline.batches
@@ -71,7 +73,7 @@ def steps(
             heartbeat.enter("waiting for data")
             micro_batches = []
             for _ in range(count(step)):
-                batch = to_tensors(next(ahead), groups.device)
+                batch = to_tensors(next(ahead), groups.device, sliding)
                 slots.sent()
                 micro_batches += [
                     batch._replace(kept=width.kept, share=width.share) for width in timeline.widths(step)
