@@ -276,7 +276,7 @@ class Branches:
 
 
 def _bias(last: Tensor, rows: int, dtype: torch.dtype, sliding: int | None) -> Tensor:
-    """[texts, 1, 1, rows]: 0 for each of the last ``sliding`` rows up to ``last`` [texts, 1] (None: for all), else -inf."""
+    """[texts, 1, 1, rows]: 0 for the last ``sliding`` rows up to ``last`` [texts, 1] (None: all of them), else -inf."""
     row = torch.arange(rows, device=last.device)
     hidden = row > last
     if sliding is not None:
