@@ -105,7 +105,15 @@ def load_exported(folder: Path) -> tuple[Transformer, Window]:
                 parameter.zero_()  # what pads the vocabulary may not be in the file
                 for name, piece in pieces(own, parameter):
                     piece.copy_(files.read(name))
-    except (OSError, ValueError, AttributeError, KeyError, TypeError, SafetensorError) as error:
+    except (
+        OSError,
+        ValueError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        RecursionError,
+        SafetensorError,
+    ) as error:
         raise UserError(f"{folder} holds no exported model: {error}") from None
     return model.eval(), window
 

@@ -121,7 +121,7 @@ class Answers:
         for number, line in enumerate(lines):
             try:
                 facts = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 break  # of a crash of the machine: what follows is written again
             if number == 0 and facts != {"job": self._job}:
                 theirs = facts.get("job") if isinstance(facts, dict) else None

@@ -122,7 +122,7 @@ class ShardFiles(ExitStack):
 def _read_index(index: Path) -> dict[str, str]:
     try:
         place = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{index} cannot be read: {error!r}") from None
     if wrong := [name for name in place.values() if not isinstance(name, str)]:
         raise UserError(f"{index} cannot be read: weight_map names the file {wrong[0]!r}, which is no text")

@@ -47,7 +47,7 @@ def _leave_out(path: Path, ids: range) -> None:
     try:
         facts = orjson.loads(path.read_bytes()) if path.exists() else {}
         facts["suppress_tokens"] = sorted({*(facts.get("suppress_tokens") or ()), *ids})
-    except (orjson.JSONDecodeError, TypeError) as error:
+    except (orjson.JSONDecodeError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no generation_config.json of transformers: {error}") from None
     _write(path, facts)
 

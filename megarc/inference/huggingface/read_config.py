@@ -66,7 +66,7 @@ def read_config(folder: Path) -> Foreign:
         facts = json.loads(place.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{folder} has no config.json: it is no folder of a Hugging Face model") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{place} cannot be read: {error}") from None
     if not isinstance(facts, dict):
         raise UserError(f"{place} is no config.json of a model: it holds a {type(facts).__name__}")

@@ -32,7 +32,10 @@ def write_imported(
     config: RunConfig,
     tokenizer: tuple[Path, TokenizerFacts] | None = None,
 ) -> Path:
-    """Makes the run folder; the path of its checkpoint, which is whole at the end or not there.
+    """Makes the run folder; the path of its checkpoint.
+
+    The folder has its name when it is whole. Until then it is ``folder.partial``; what a killed import left there
+    is removed.
 
     Args:
         parameters: canonical names, full shapes and full float32 values, 1-D; in memory one at a time.
@@ -44,7 +47,9 @@ def write_imported(
     """
     if folder.exists():
         raise UserError(f"{folder} is there already; give the name of a new run folder")
-    run = RunFolder(folder)
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    run = RunFolder(partial)
     place = layout.step_folder(run.checkpoints, 0)
     try:
         place.mkdir(parents=True)
@@ -57,17 +62,18 @@ def write_imported(
             keep_facts(tokenizer[1], run.tokenizer)
         with written_atomically(run.config) as file:
             file.write(to_kept_yaml(config).encode())
-        with written_atomically(folder / CONTINUE) as file:
+        with written_atomically(partial / CONTINUE) as file:
             file.write(_continue_keys(folder, config).encode())
         facts = {"config": to_dict(config), "moments": False, WORKING_FOLDER: str(Path.cwd())}
         standing = Standing(0, 0, tokenizer=None if tokenizer is None else tokenizer[1].digest)
         layout.write_manifest(place, range(count), standing, facts)
+        partial.rename(folder)
     except BaseException as error:
-        shutil.rmtree(folder, ignore_errors=True)  # ours alone: it was not there before
+        shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, OSError):
             raise UserError(f"the run folder {folder} cannot be written: {error}") from None
         raise
-    return place
+    return layout.step_folder(RunFolder(folder).checkpoints, 0)
 
 
 def _write_one(place: Path, number: int, name: str, shape: list[int], values: Tensor) -> None:

@@ -208,6 +208,13 @@ def test_a_missing_shard_and_a_missing_config(tmp_path):
         read_weights(tmp_path, read_config(tmp_path))
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "\x00", '{"a":' * 3000])
+def test_a_config_that_is_none_is_refused(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match=r"config\.json"):
+        read_config(tmp_path)
+
+
 def test_an_index_that_names_no_files_is_refused(tmp_path, llama):
     write(tmp_path, *llama)
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"model.norm.weight": 3}}')

@@ -211,7 +211,27 @@ def test_an_import_over_a_run_and_a_failed_one_leave_nothing(trained, tmp_path):
         page("import.py", "--from", folder / "hf", "--run", folder / "one")
     with pytest.raises(UserError, match=r"no config\.json"):
         page("import.py", "--from", tmp_path, "--run", tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_import_does_not_stand_in_the_way(trained, tmp_path, monkeypatch):
+    """What it left has another name, and goes."""
+    from megarc.inference.shard_files import ShardFiles
+
+    _, _, folder = trained
+    words, read = ("import.py", "--from", folder / "hf", "--run", tmp_path / "run"), ShardFiles.read
+    seen = []
+
+    def looked(self, name):
+        seen.append(sorted(path.name for path in tmp_path.iterdir()))
+        return read(self, name)
+
+    monkeypatch.setattr(ShardFiles, "read", looked)
+    (tmp_path / "run.partial" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run.partial" / "checkpoints" / "half").write_bytes(b"of a killed one")
+    page(*words)
+    assert seen[-1] == ["run.partial"] and [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert not (tmp_path / "run" / "checkpoints" / "half").exists() and load_model(tmp_path / "run")
 
 
 @pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
