@@ -29,6 +29,7 @@ from megarc.report import table
 ROOT = Path(__file__).resolve().parents[1]
 TEXTS = """
 import sys, time, torch
+from pathlib import Path
 from megarc.config import load
 from megarc.inference import Sampling
 from megarc.model import Transformer, initialise
@@ -36,7 +37,7 @@ from megarc.train import RunConfig
 from megarc.window import Window
 
 new, count, tokens = sys.argv[1] == "now", int(sys.argv[2]), int(sys.argv[3])
-config = load(RunConfig, "configs/models/10M.yaml", ["model.vocabulary=8192"]).model
+config = load(RunConfig, Path("configs/models/10M.yaml"), ["model.vocabulary=8192"]).model
 config = config.model_copy(update={"initial_std": 0.1})
 model = Transformer(config)
 initialise(model, config, 1)
