@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   python launch/scaling.py --run runs/a runs/b runs/c runs/d runs/e runs/f runs/g --budget 1e17
-  python launch/scaling.py --points benchmarks/chinchilla_points.csv --budget 5.76e23 --plot scaling.png
+  python launch/scaling.py --points points.csv --budget 5.76e23 --plot scaling.png
   python launch/scaling.py --points my.csv --json fit.json --resamples 1000
 
 --points takes comma-separated values with the columns parameters, loss, and tokens or flops. Of a run, N is its

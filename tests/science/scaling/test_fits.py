@@ -1,10 +1,9 @@
-"""Scaling fits: synthetic truth, published points, and what cannot be fitted."""
+"""Scaling fits: synthetic truth, and what cannot be fitted."""
 
 import math
 
 import numpy as np
 import pytest
-from support.scripts import ROOT
 
 from megarc.errors import UserError
 from megarc.science.scaling import (
@@ -23,7 +22,6 @@ from megarc.science.scaling.power_terms import DELTA, _objective, fit_terms
 
 pytest.importorskip("scipy")
 TRUTH = Surface(1.69, 406.4, 410.7, 0.34, 0.28)
-PUBLISHED = ROOT / "benchmarks" / "chinchilla_points.csv"
 BUDGETS = (1e18, 1e19, 1e20, 1e21, 1e22)
 
 
@@ -109,21 +107,6 @@ def test_isoflop_minima_and_the_frontier_of_made_points():
 def test_budgets_that_differ_a_little_are_one_and_drifting_ones_are_not():
     some = [Point("", 1.0, 1.0, flops, 3.0) for flops in (1.0, 1.1, 1.2, 1.3, 5.0)]
     assert [[point.flops for point in group] for group in groups(some)] == [[1.0, 1.1, 1.2], [1.3], [5.0]]
-
-
-def test_published_points_give_the_published_fit():
-    """Besiroglu et al. 2024 (arXiv 2404.10102): E 1.8172, A 482.01, B 2085.43, alpha .3478, beta .3658."""
-    points = read_points(PUBLISHED)
-    fit = fit_surface(points, resamples=20)
-    assert len(points) == 240
-    surface = fit.surface
-    assert surface.e == pytest.approx(1.8172, abs=2e-3)
-    assert (surface.alpha, surface.beta) == pytest.approx((0.3478, 0.3658), abs=2e-3)
-    assert (surface.a, surface.b) == pytest.approx((482.01, 2085.43), rel=0.03)
-    assert surface.size_exponent == pytest.approx(0.5126, abs=2e-3)
-    assert fit.terms.agreeing == fit.terms.starts
-    low, high = interval([one.size_exponent for one in fit.resampled])
-    assert 0.46 < low < 0.5126 < high < 0.58
 
 
 def test_what_cannot_be_fitted_is_refused():
