@@ -30,7 +30,7 @@ ROOMS = (
     "train",
     "inference",
 )
-ROOMS += ("jobs", "batchsize", "tiers", "plan", "science", "report", "interpreter")
+ROOMS += ("jobs", "batchsize", "tiers", "plan", "science", "report", "interpreter", "harness")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -62,6 +62,8 @@ def test_every_key_command_and_exported_name_is_there(site):
     names = (site / "reference/api.html").read_text()
     for name in ("megarc.window.Window", "megarc.attention.attend", "megarc.train.pretrain"):
         assert f'id="{name}"' in names, name
+    packages = [path.parent.name for path in (ROOT / "megarc").glob("*/__init__.py")]
+    assert [name for name in packages if f">megarc.{name}<" not in names] == []
 
 
 def test_a_dead_link_and_a_dead_anchor_fail(tmp_path):
