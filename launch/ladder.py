@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import _needs  # noqa: F401  (ends where the packages are not there)
 
 from megarc.command import examples
-from megarc.errors import UserError, run_script
+from megarc.errors import UserError, ended_by_sigterm, run_script
 from megarc.paths import user_path
 
 if TYPE_CHECKING:
@@ -129,6 +129,7 @@ def ngram_rows(
     except OSError as error:
         raise UserError(f"--scratch: {arguments.scratch} cannot be made: {error.strerror}") from None
     with (
+        ended_by_sigterm(),
         tempfile.TemporaryDirectory(prefix="megarc-ladder-", dir=arguments.scratch) as folder,
         progress("n-grams", counting + scoring, unit="tokens") as bar,
     ):

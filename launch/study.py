@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +36,7 @@ LAUNCH = Path(__file__).resolve().parent
 def main() -> int:
     arguments = parsed(parser())
     from megarc.config import load
-    from megarc.jobs import submit
+    from megarc.jobs import submit, words_of
     from megarc.key_reference import reference
     from megarc.science.studies import GridConfig, grid, read_outcome
 
@@ -48,14 +47,18 @@ def main() -> int:
     jobs = grid(study)
     waiting = [job for job in jobs.values() if not job.finished()]
     if waiting and arguments.submit is not None:
-        number = submit(waiting, LAUNCH / "job.sh", shlex.split(arguments.submit), study.folder)
+        number = submit(waiting, LAUNCH / "job.sh", words_of(arguments.submit, "--submit"), study.folder)
         print(
             f"submitted as job {number}, {len(waiting)} tasks; give the same command again when they are done"
         )
         return 0
+    if arguments.report:
+        for job in jobs.values():
+            job.check()
     failed = {} if arguments.report else run(jobs, arguments.jobs, arguments.launcher)
-    show(read_outcome(study, jobs, failed))
-    return EXIT_USER_ERROR if failed else 0
+    outcome = read_outcome(study, jobs, failed)
+    show(outcome)
+    return EXIT_USER_ERROR if outcome.failed else 0
 
 
 def run(jobs: dict[Cell, Job], at_once: int, launcher: str) -> dict[str, str]:
@@ -67,7 +70,6 @@ def run(jobs: dict[Cell, Job], at_once: int, launcher: str) -> dict[str, str]:
     def note(job: Job, error: UserError) -> None:
         failed[names[job.file]] = str(error)
 
-    next(iter(jobs.values())).file.parent.mkdir(parents=True, exist_ok=True)
     run_all(list(jobs.values()), start_of(launcher, LAUNCH / "pretrain.py"), at_once, "runs", note)
     return failed
 

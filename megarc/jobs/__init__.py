@@ -4,7 +4,7 @@ In: configurations of runs, and the command that starts one. Out: finished run f
 failed. Each is a normal run from a file of its own, here or as a task of a SLURM array; the same call resumes them.
 """
 
-from megarc.jobs.run_jobs import Job, has_finished, run_all, side_by_side, start_of
+from megarc.jobs.run_jobs import Job, has_finished, run_all, side_by_side, start_of, words_of
 from megarc.jobs.slurm_array import submit
 
-__all__ = ["Job", "has_finished", "run_all", "side_by_side", "start_of", "submit"]
+__all__ = ["Job", "has_finished", "run_all", "side_by_side", "start_of", "submit", "words_of"]

@@ -16,7 +16,7 @@ import orjson
 
 from megarc.atomic_write import written_atomically
 from megarc.config import load, to_yaml
-from megarc.errors import UserError
+from megarc.errors import UserError, ended_by_sigterm
 from megarc.progress import progress
 from megarc.rank_environment import free_port
 from megarc.train import RunConfig, RunFolder
@@ -37,49 +37,77 @@ class Job:
 
     @property
     def file(self) -> Path:
-        return self.config.folder.with_suffix(".yaml")
+        return self._beside(".yaml")
 
     @property
     def log(self) -> Path:
-        return self.config.folder.with_suffix(".log")
+        return self._beside(".log")
 
     @property
     def folder(self) -> RunFolder:
         return RunFolder(self.config.folder)
 
+    def _beside(self, suffix: str) -> Path:
+        # Not with_suffix, which would take the ".5-s0" of "rate-0.5-s0" for a suffix.
+        return self.config.folder.with_name(self.config.folder.name + suffix)
+
     def finished(self) -> bool:
         """Whether it has reached its end. A run that ended earlier, of another study, is not this one's."""
         try:
             state = orjson.loads(self.folder.state.read_bytes())
-        except (OSError, orjson.JSONDecodeError):
+            return state["state"] == "finished" and state.get("step", 0) >= self.steps
+        except (OSError, orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
             return False
-        return state["state"] == "finished" and state.get("step", 0) >= self.steps
 
     def step(self) -> int:
         """The last step in its metrics."""
         try:
-            return orjson.loads(self.folder.metrics.read_bytes().splitlines()[-1])["step"]
-        except (OSError, IndexError, orjson.JSONDecodeError):
+            return int(orjson.loads(self.folder.metrics.read_bytes().splitlines()[-1])["step"])
+        except (OSError, IndexError, orjson.JSONDecodeError, KeyError, TypeError):
             return self.first
 
     def write(self) -> None:
         """Writes the file, or checks that it says the same as the one that is there.
 
         Raises:
-            UserError: where it holds another run: a study is not gone on with under other keys.
+            UserError: as ``check``.
+        """
+        self.check()
+        with written_atomically(self.file) as file:
+            file.write(to_yaml(self.config).encode())
+
+    def check(self) -> None:
+        """Refuses the file of another run: a study is not gone on with, or reported, under other keys.
+
+        Raises:
+            UserError: where the file is there and holds other keys.
         """
         if self.file.exists() and load(RunConfig, self.file) != self.config:
             raise UserError(
                 f"{self.file} is of a study with other keys; give the study another folder, or remove "
                 f"{self.file.parent} to start again"
             )
-        with written_atomically(self.file) as file:
-            file.write(to_yaml(self.config).encode())
 
 
 def start_of(launcher: str, script: Path) -> list[str]:
-    """The words that start a script: those of ``launcher``, or this Python."""
-    return [*(shlex.split(launcher) or [sys.executable]), str(script)]
+    """The words that start a script: those of ``launcher``, or this Python.
+
+    Raises:
+        UserError: where ``launcher`` has a quote that does not end.
+    """
+    return [*(words_of(launcher, "--launcher") or [sys.executable]), str(script)]
+
+
+def words_of(text: str, flag: str) -> list[str]:
+    """The words of a flag's value, as a shell splits them.
+
+    Raises:
+        UserError: where it has a quote that does not end.
+    """
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UserError(f"{flag} {text!r} cannot be split into words: {error}") from None
 
 
 def run_all(
@@ -132,22 +160,23 @@ def side_by_side(
 ) -> None:
     """Starts ``at_once`` of them at a time until all have ended; ``look`` gets those that run, now and then.
 
-    If one fails, the others are ended.
+    If one fails, or this process gets SIGTERM, those that run are ended; they save first.
     """
     todo = list(waiting)
     running: list[tuple[RunT, subprocess.Popen[bytes]]] = []
-    try:
-        while todo or running:
-            while todo and len(running) < at_once:
-                running.append((todo[0], start(todo.pop(0))))
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
-            running = [(run, process) for run, process in running if not ended(run, process)]
-            look([run for run, _ in running])
-    finally:
-        for _, process in running:
-            process.terminate()
-        for _, process in running:
-            process.wait()
+    with ended_by_sigterm():
+        try:
+            while todo or running:
+                while todo and len(running) < at_once:
+                    running.append((todo[0], start(todo.pop(0))))
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+                running = [(run, process) for run, process in running if not ended(run, process)]
+                look([run for run, _ in running])
+        finally:
+            for _, process in running:
+                process.terminate()
+            for _, process in running:
+                process.wait()
 
 
 def has_finished(
@@ -170,5 +199,10 @@ def _start(job: Job, command: Sequence[str], at_once: int) -> subprocess.Popen[b
     threads = max(1, (os.cpu_count() or 1) // at_once)
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
     words = [word.replace("{port}", str(free_port())) for word in command]
-    with job.log.open("ab") as log:
-        return subprocess.Popen([*words, "--config", str(job.file)], stdout=log, stderr=log, env=environment)
+    try:
+        with job.log.open("ab") as log:
+            return subprocess.Popen(
+                [*words, "--config", str(job.file)], stdout=log, stderr=log, env=environment
+            )
+    except OSError as error:
+        raise UserError(f"the run {job.config.folder} cannot be started by {words[0]!r}: {error}") from None

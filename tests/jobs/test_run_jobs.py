@@ -1,7 +1,10 @@
 """Runs side by side: how many at once, what a failure does, with a stand-in for the run's script."""
 
 import json
+import os
+import signal
 import sys
+import threading
 import time
 
 import pytest
@@ -81,3 +84,44 @@ def test_a_launcher_stands_before_the_script(tmp_path):
         str(tmp_path),
     ]
     assert start_of("", tmp_path) == [sys.executable, str(tmp_path)]
+
+
+def test_a_name_with_a_dot_has_a_file_of_its_own(tmp_path):
+    config = jobs(tmp_path, [0])[0].config
+    both = [Job(config.model_copy(update={"folder": tmp_path / f"rate-0.5-s{seed}"}), 4) for seed in (0, 1)]
+    assert [job.file.name for job in both] == ["rate-0.5-s0.yaml", "rate-0.5-s1.yaml"]
+    assert both[0].log.name == "rate-0.5-s0.log"
+
+
+def test_sigterm_ends_the_runs_and_gives_the_signal_back(tmp_path):
+    """Runs that go on alone would hold their folders against the same command."""
+    path, before = tmp_path / "long.py", signal.getsignal(signal.SIGTERM)
+    path.write_text(f"import time, pathlib\npathlib.Path({str(tmp_path / 'up')!r}).touch()\ntime.sleep(60)\n")
+    some = jobs(tmp_path, [1])
+
+    def kill():
+        while not (tmp_path / "up").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=kill).start()
+    with pytest.raises(SystemExit) as ended:
+        run_all(some, start_of("", path), 1, "runs")
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_launcher_that_cannot_start_anything_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"s1 cannot be started by 'no-such-launcher': .*No such file"):
+        run_all(jobs(tmp_path, [1]), start_of("no-such-launcher", tmp_path), 1, "runs")
+    with pytest.raises(UserError, match=r"--launcher .* cannot be split into words: No closing quotation"):
+        start_of("srun 'a", tmp_path)
+
+
+@pytest.mark.parametrize("state", [b"[]", b'"x"', b"{}", b'{"state": "finished", "step": "x"}', b"{"])
+def test_a_damaged_state_is_that_of_no_finished_run(tmp_path, state):
+    [job] = jobs(tmp_path, [1])
+    job.config.folder.mkdir()
+    job.folder.state.write_bytes(state)
+    job.folder.metrics.write_bytes(b"[]")
+    assert not job.finished() and job.step() == 0

@@ -2,13 +2,16 @@
 
 import json
 import math
+import os
 import shutil
+import signal
 
 import pytest
 from support.small_run import page
 
 from megarc.corpus import load_manifest, write_manifest
 from megarc.errors import UserError
+from megarc.science import ladder
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +59,18 @@ def test_rows_in_three_units_with_a_model_and_a_plot(small_run, corpora, tmp_pat
         "rows.png",
         "score.json",
     }  # no table is left
+
+
+def test_sigterm_leaves_no_table_behind(corpora, tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        assert [path.name.startswith("megarc-ladder-") for path in tmp_path.iterdir()] == [True]
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield
+
+    monkeypatch.setattr(ladder, "ngrams", stopped)
+    with pytest.raises(SystemExit) as ended:
+        page("launch/ladder.py", "--corpus", corpora, "--heldout", corpora, "--scratch", tmp_path)
+    assert ended.value.code == 128 + signal.SIGTERM and not list(tmp_path.iterdir())
 
 
 def test_bad_input_is_answered_in_a_sentence(small_run, corpora, tmp_path):

@@ -149,6 +149,45 @@ def test_failed_and_missing_runs_are_named_and_the_rest_is_shown(tmp_path):
         read_outcome(study(tmp_path / "none"), grid(study(tmp_path / "none")), {"causal-s0": "it burned"})
 
 
+def test_the_words_means_are_of_the_seeds_that_are_compared(tmp_path):
+    """The control has lost its best seed: both means are of the other two, and their difference is the one shown."""
+    keys = study(tmp_path, control="causal")
+    jobs = grid(keys)
+    values = {"[R | C]": [0.5, 0.6, 1.0], "causal": [0.4, 0.3, 0.9]}
+    there = {cell: job for cell, job in jobs.items() if cell != Cell("causal", None, 2)}
+    write_runs(there, lambda cell: values[cell.arm][cell.seed])
+    outcome = read_outcome(keys, jobs)
+    [one] = outcome.comparisons()
+    assert one.row.mean - one.control.mean == pytest.approx(one.difference.mean) == pytest.approx(0.2)
+    assert "0.550 against 0.350 (n = 2 seeds, +0.200 +-" in outcome.words()
+
+
+def test_a_measure_that_is_not_finite_at_the_end_is_a_failure_and_not_its_earlier_value(tmp_path):
+    keys = study(tmp_path, measure="heldout/nats_per_token", better="lower")
+    jobs = grid(keys)
+    write_runs(jobs, lambda cell: 0.5)
+    for cell, job in jobs.items():
+        last = {} if cell.seed == 1 else {"heldout/nats_per_token": 2.0}  # nan is left out of a line
+        lines = [{"step": 4, "heldout/accuracy": 0.5, "heldout/nats_per_token": 1.0},
+                 {"step": 8, "heldout/accuracy": 0.0, **last}, {"step": 8, "train/skipped": 1}]  # fmt: skip
+        job.folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    outcome = read_outcome(keys, jobs)
+    assert set(outcome.failed) == {"R-C-s1", "causal-s1"} and outcome.missing == []
+    assert "no finite number at step 8; its last value is of step 4" in outcome.failed["causal-s1"]
+    assert [list(row.values.items()) for row in outcome.rows] == [[(0, 2.0), (2, 2.0)]] * 2
+
+
+def test_damaged_metrics_of_a_finished_run_are_named(tmp_path):
+    keys = study(tmp_path)
+    jobs = grid(keys)
+    write_runs(jobs, lambda cell: 0.5)
+    first = next(iter(jobs.values()))
+    for damage in ('{"step": 4, "heldo', "[1]", '{"step": null}'):
+        first.folder.metrics.write_text(f'{{"step": 4}}\n{damage}\n{{"step": 8}}\n')
+        with pytest.raises(UserError, match=r"metrics\.jsonl, line 2, is no line of metrics"):
+            read_outcome(keys, jobs)
+
+
 def test_a_real_study_with_a_run_that_fails(tmp_path):
     """Two arms and one that names no corpus: the first two are shown, the third is named, and the code is 2."""
     arms = [{"name": "rc"}, {"name": "causal", "keys": {"window": {"recent": 0, "causal": 40}}},
@@ -175,6 +214,8 @@ def test_a_real_study_with_a_run_that_fails(tmp_path):
     assert (tmp_path / "study" / "runs" / "rc-s0" / "state.json").stat().st_mtime_ns == before
     code, said = page("--jobs", "none")
     assert code == 2 and "no whole number" in said
+    code, said = page("--report", "run.optimizer.lr=0.5")
+    assert code == 2 and "is of a study with other keys" in said
 
 
 def test_without_slurm_the_array_is_written(tmp_path):

@@ -7,18 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import orjson
 
 from megarc.errors import UserError, shortened
 from megarc.jobs import Job
 from megarc.science.statistics import Difference, paired
 from megarc.science.studies.config import GridConfig
+from megarc.science.studies.curve import Points, curve
 from megarc.science.studies.grid import Cell
 
 SURE = 0.05
 """A difference is called clear where its p-value, after Holm's correction over the study, is below."""
-
-Points = list[tuple[int, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +42,7 @@ class Row:
 class Comparison:
     """An arm against the control at a size; ``difference.mean`` above 0 where the arm's value is higher.
 
+    ``row`` and ``control`` hold the seeds that both have, so ``difference.mean`` is the difference of their means.
     ``p`` is two-sided after Holm's correction over all comparisons of the study (Holm 1979, Scandinavian
     Journal of Statistics 6, 65-70); NaN for one pair.
     """
@@ -80,8 +79,11 @@ class Outcome:
                 continue
             seeds = sorted(row.values.keys() & control.values.keys())
             if seeds:
-                ours, theirs = ([one.values[seed] for seed in seeds] for one in (row, control))
-                found.append((row, control, paired(theirs, ours)))
+                both = [
+                    Row(one.arm, one.at, {seed: one.values[seed] for seed in seeds}) for one in (row, control)
+                ]
+                ours, theirs = (list(one.values.values()) for one in both)
+                found.append((both[0], both[1], paired(theirs, ours)))
         corrected = holm([difference.p for _, _, difference in found])
         return [Comparison(*one, p) for one, p in zip(found, corrected, strict=True)]
 
@@ -153,11 +155,22 @@ def read_outcome(
 ) -> Outcome:
     """Of the jobs that are finished.
 
+    A run whose measure is not a finite number at its end has failed: an earlier value is not its last one.
+
     Raises:
         UserError: where none is, or a finished run has no such metric.
     """
-    curves = {cell: _curve(job, study.measure) for cell, job in jobs.items() if job.finished()}
-    failed = failed or {}
+    failed, curves = dict(failed or {}), dict[Cell, Points]()
+    for cell, job in jobs.items():
+        if not job.finished():
+            continue
+        points, end = curve(job, study.measure)
+        if points[-1][0] < end:
+            failed[cell.name] = (
+                f"{study.measure} is no finite number at step {end}; its last value is of step {points[-1][0]}"
+            )
+        else:
+            curves[cell] = points
     missing = [cell.name for cell in jobs if cell not in curves and cell.name not in failed]
     if not curves:
         why = "".join(f"\n{name}: {shortened(reason)}" for name, reason in list(failed.items())[:3])
@@ -179,17 +192,6 @@ def holm(values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, p * (len(known) - rank)))
         corrected[place] = largest
     return corrected
-
-
-def _curve(job: Job, measure: str) -> Points:
-    lines = [orjson.loads(line) for line in job.folder.metrics.read_bytes().splitlines()]
-    points = [(int(line["step"]), float(line[measure])) for line in lines if line.get(measure) is not None]
-    if not points:
-        known = sorted({name for line in lines for name in line if "/" in name})
-        raise UserError(
-            f"the run {job.config.folder} has no metric '{measure}'; set the key measure to one of {', '.join(known)}"
-        )
-    return points
 
 
 def _number(value: float) -> str | None:
