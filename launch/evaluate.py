@@ -35,22 +35,22 @@ EXAMPLES = """examples:
   python launch/evaluate.py --run runs/mine --tasks tasks/arc_local.yaml --as causal
   python launch/evaluate.py --tiers runs/tiers/two --run runs/tiers/two/bottom --corpus corpora/heldout --tokens 20000
 
-Windows overlap: each scores --stride tokens (half of the window's rows unless given, or its stride where
-that is less), seen with the tokens before them. With several runs, the targets are those that all of their
-windows can score, and each is compared with the first run, target by target: that difference is known
-far better than either loss. A stack of tiers (--tiers) makes its roll-outs at each boundary as it goes and
+Windows overlap: each scores --stride tokens after the tokens before them. Without --stride, this is the window's own
+stride, or half of its rows if that is less. With several runs, the targets are those that all of their windows can
+score, and each run is compared with the first one, target by target: this difference has a much smaller standard error
+than either loss. A stack of tiers (--tiers) makes its roll-outs at each boundary as it goes and
 scores c tokens behind it. bits/byte uses the mean number of bytes per token of the whole corpus.
 
---recent asks what a model makes of R. It scores the same targets again with other numbers of rows of R that
-are seen both ways (0 and the model's own are always among them), and with other text in R, shows how much
-more that costs (with the standard error of the difference; by row behind R too), and says in words whether
-the model uses R's text and whether it uses seeing R both ways.
+--recent measures how a model uses R. It scores the same targets again with other numbers of rows of R that see both
+ways (0 and the model's own are always included), and with other text in R. It shows how much the loss rises (with the
+standard error of the difference, also by row after R), and says whether the model uses R's text, and whether it uses
+that R sees both ways.
 
 --tasks asks questions with a right answer: files of JSON lines (multiple choice or cloze), and tasks of lm-eval by
 name or YAML file, whose data are on this machine. The prompt is R, and the continuation is C. --as causal scores the
 same model without R; the difference is what the mask gives. See docs/evaluation.md.
 
---segments tells text, code and output of transcripts apart, and gives the mean by the weights that the run was
+--segments scores text, code and output of transcripts separately, and gives the mean by the weights that the run was
 trained with (docs/interpreter.md).
 
 --answers scores the answers of a corpus of questions and answers (docs/data.md), packed into rows as in training:
@@ -450,26 +450,28 @@ def parser() -> argparse.ArgumentParser:
         type=user_path,
         action="append",
         default=[],
-        help="run folder, or checkpoint; again for more",
+        help="run folder or checkpoint; may be given again",
     )
     parser.add_argument(
         "--tiers",
         type=user_path,
         action="append",
         default=[],
-        help="folder of a stack of tiers; again for more",
+        help="folder of a stack of tiers; may be given again",
     )
     parser.add_argument(
-        "--average", action="store_true", help="the runs' averaged weights (average.decay, .last_k)"
+        "--average", action="store_true", help="score the runs' averaged weights (average.decay, .last_k)"
     )
     parser.add_argument(
         "--width",
         type=widths,
         action="append",
         metavar="W[,W]",
-        help="of nested models, or one for each layer; again for more (the widest)",
+        help="width of a nested model, or one for each layer; may be given again (the widest)",
     )
-    parser.add_argument("--corpus", type=user_path, metavar="P", help="prefix of P.bin, P.idx, P.json")
+    parser.add_argument(
+        "--corpus", type=user_path, metavar="P", help="packed corpus: the prefix of P.bin, P.idx, P.json"
+    )
     parser.add_argument(
         "--tasks", nargs="+", metavar="FILE_OR_NAME", help="JSON lines of questions, or tasks of lm-eval"
     )
@@ -477,17 +479,17 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--as", dest="mask", choices=("window", "causal"), default="window", help="mask of --tasks (window)"
     )
-    parser.add_argument("--segments", action="store_true", help="score text, code and output apart")
+    parser.add_argument("--segments", action="store_true", help="score text, code and output separately")
     parser.add_argument("--answers", action="store_true", help="score only the answers of pairs")
-    parser.add_argument("--stride", type=positive, help="tokens that a window scores")
+    parser.add_argument("--stride", type=positive, help="tokens that each window scores")
     parser.add_argument(
         "--recent",
         type=numbers,
         metavar="0,8,64",
         help="score with these numbers of rows of R instead, and with other text in R",
     )
-    parser.add_argument("--tokens", type=positive, help="score so many tokens only")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(cpu)")
+    parser.add_argument("--tokens", type=positive, help="score only this many tokens (all)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="device that scores (cpu)")
     parser.add_argument("--json", type=user_path, metavar="FILE", help="write the scores there too")
     return parser
 

@@ -37,17 +37,17 @@ EXAMPLES = """examples:
   torchrun --nproc-per-node 2 -- launch/generate.py --run runs/large --prompts questions.jsonl --to answers.jsonl
   python launch/generate.py --run runs/mine --prompts questions.jsonl --interpreter python > answers.jsonl
 
---prompts takes JSON lines with the key prompt, and id and tokens if you like. Texts of all lengths are written side
+--prompts takes JSON lines with the key prompt, and optionally id and tokens. Texts of all lengths are generated side
 by side; an answer is a JSON line with the keys id, prompt, text, tokens and end (stop_string, end_of_document or
 length), with --logprobs also ids and logprobs (nats, under the model itself). With --to, the same command
 resumes a killed one. Several ranks (torchrun) share one model by tensor parallelism. See docs/generation.md.
 
 With --tiers, every tier of a stack writes its roll-outs where the text ends, bottom first; the top tier continues
 by up to c tokens (--refresh), and all write again. The tokenizer is the one that the run's corpus was packed with;
---tokenizer-model says where it lies now.
+--tokenizer-model gives its file if it was moved.
 
-With --interpreter, code that the model closes is run in a sandbox, and its output is appended to
-the text. The model cannot draw <out>: what follows it comes from the interpreter. With --prompts too, the answers are
+With --interpreter, each piece of code that the model completes is run in a sandbox, and its output is appended to the
+text. The model cannot draw <out>: what follows it comes from the interpreter. With --prompts too, the answers are
 JSON lines with the keys prompt, text (marked) and calls, in the order of the prompts. See docs/interpreter.md."""
 
 _TOGETHER = 32  # texts that are written at once
@@ -335,10 +335,13 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--run", type=user_path, help="run folder, or a checkpoint in it")
     model.add_argument("--tiers", type=user_path, help="folder of a stack of tiers, or its YAML file")
     parser.add_argument(
-        "--average", action="store_true", help="with the run's averaged weights (average.decay, .last_k)"
+        "--average", action="store_true", help="use the run's averaged weights (average.decay, .last_k)"
     )
     parser.add_argument(
-        "--width", type=widths, metavar="W[,W]", help="of a nested model, or one for each layer (the widest)"
+        "--width",
+        type=widths,
+        metavar="W[,W]",
+        help="width of a nested model, or one for each layer (the widest)",
     )
     prompt = parser.add_mutually_exclusive_group(required=True)
     prompt.add_argument("--prompt", help="text to continue; - reads standard input")
@@ -350,23 +353,35 @@ def parser() -> argparse.ArgumentParser:
         help="JSON lines with the key prompt; also id, tokens",
     )
     parser.add_argument("--to", type=user_path, metavar="FILE", help="write the answers to --prompts there")
-    parser.add_argument("--tokens", type=positive, default=200, help="at most so many more (200)")
-    parser.add_argument("--temperature", type=float, default=0.8, help="0: always the likeliest (0.8)")
-    parser.add_argument("--top-k", type=int, default=0, help="draw among so many likeliest; 0: all (0)")
     parser.add_argument(
-        "--top-p", type=float, default=0.95, help="draw among the likeliest of this share (0.95)"
+        "--tokens", type=positive, default=200, help="generate at most this many tokens (200)"
+    )
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=0.8,
+        help="divides the logits; 0: always the likeliest token (0.8)",
+    )
+    parser.add_argument(
+        "--top-k", type=int, default=0, help="draw among the K likeliest tokens; 0: all (0)", metavar="K"
+    )
+    parser.add_argument(
+        "--top-p",
+        type=float,
+        default=0.95,
+        help="draw among the likeliest tokens that have this total probability (0.95)",
     )
     parser.add_argument(
         "--min-p",
         type=float,
         default=0.0,
-        help="draw among those with this share of the likeliest's probability (0)",
+        help="leave out tokens below this share of the likeliest token's probability (0)",
     )
     parser.add_argument(
         "--repetition-penalty",
         type=float,
         default=1.0,
-        help="divides positive logits of tokens that the text has, multiplies negative ones (1)",
+        help="divide positive logits of tokens that the text already has, and multiply negative ones (1)",
     )
     parser.add_argument(
         "--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be given again"
@@ -374,18 +389,22 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--logprobs", action="store_true", help="put token ids and log-probabilities in the answers"
     )
-    parser.add_argument("--slots", type=positive, default=64, help="texts at once (64)")
+    parser.add_argument("--slots", type=positive, default=64, help="texts that are generated at once (64)")
     parser.add_argument("--refresh", type=int, help="tokens after which the window moves (its stride)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draws (0)")
-    parser.add_argument("--no-stop", action="store_true", help="go on beyond the end of a document")
+    parser.add_argument("--no-stop", action="store_true", help="continue after the end of a document")
     parser.add_argument("--tokenizer-model", type=user_path, metavar="T", help="T.model or tokenizer.json")
     machine = parser.add_argument_group("with an interpreter")
-    machine.add_argument("--interpreter", metavar="LANGUAGES", help="python, coq, smt, lean; some, by commas")
     machine.add_argument(
-        "--calls", type=int, default=16, metavar="N", help="pieces that are run at most (16)"
+        "--interpreter", metavar="LANGUAGES", help="python, coq, smt, lean, separated by commas"
+    )
+    machine.add_argument(
+        "--calls", type=int, default=16, metavar="N", help="run at most N pieces of code (16)"
     )
     add_interpreter_options(machine)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(cpu)")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="device that generates (cpu)"
+    )
     return parser
 
 

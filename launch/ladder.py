@@ -26,11 +26,11 @@ EXAMPLES = """examples:
   python launch/ladder.py --corpus corpora/train --heldout corpora/heldout --tokenizer my/tokenizer.model \\
       --json ladder.json --plot ladder.png
 
-The rows: uniform over the vocabulary; unigram to 5-gram (--order) with interpolated modified Kneser-Ney, counted on
---corpus by sorting on disk; gzip, bzip2, xz, zstd and PPMd (pip install pyppmd), over all targets together and over
-pieces of --context tokens, each by itself; and the runs, as `evaluate` scores them. All rows are of the same targets.
-A compressor's row says in which form it got the tokens: ids as they are stored, or the text, where --tokenizer or a
-run has the tokenizer. docs/ladder.md explains the rows."""
+The table has these rows, all scored on the same targets: a uniform guess; unigram to 5-gram (--order) with interpolated
+modified Kneser-Ney, counted on --corpus by sorting on disk; the compressors gzip, bzip2, xz, zstd and PPMd (pip install
+pyppmd), over all targets together and over pieces of --context tokens; and the runs, scored as `evaluate` scores them.
+A compressor's row says in which form it reads the tokens: ids as they are stored, or text (if --tokenizer or a run
+gives the tokenizer). docs/ladder.md explains the rows."""
 
 _SMALLEST_MEMORY = 16 << 20
 
@@ -57,7 +57,7 @@ def main() -> int:
     print(shown(rows))
     if corpus.digest == heldout.digest:
         print(
-            "--heldout is the training corpus itself: n-grams have seen its answers, and these are no held-out losses"
+            "--heldout is the training corpus itself: n-grams have counted its tokens, so these are not held-out losses"
         )
     if per_token is None:
         print("bits/byte is unknown: the held-out corpus has no manifest that counts the bytes of its text")
@@ -283,28 +283,38 @@ def parser() -> argparse.ArgumentParser:
         "--heldout", type=user_path, required=True, metavar="Q", help="prefix of the held-out corpus"
     )
     parser.add_argument(
-        "--run", type=user_path, action="append", default=[], help="run folder, or checkpoint; again for more"
+        "--run",
+        type=user_path,
+        action="append",
+        default=[],
+        help="run folder or checkpoint; may be given again",
     )
     parser.add_argument("--order", type=positive, default=5, help="tokens of the longest n-gram (5)")
-    parser.add_argument("--tokens", type=positive, help="score so many held-out tokens only")
+    parser.add_argument("--tokens", type=positive, help="score only this many held-out tokens (all)")
     parser.add_argument(
         "--context",
         type=positive,
-        help="tokens of a piece for compressors (the longest window of --run; 1024)",
+        help="tokens in a compressor's piece (the longest window of --run, or 1024)",
     )
     parser.add_argument(
-        "--tokenizer", type=user_path, help="compress the text too (a run's is found by itself)"
+        "--tokenizer", type=user_path, help="tokenizer, to compress the text too (that of the first --run)"
     )
     parser.add_argument(
-        "--memory", type=positive, default=512, metavar="MIB", help="for counting n-grams, in MiB (512)"
+        "--memory",
+        type=positive,
+        default=512,
+        metavar="MIB",
+        help="memory for counting n-grams, in MiB (512)",
     )
     parser.add_argument(
         "--scratch",
         type=user_path,
         metavar="FOLDER",
-        help="for n-grams on disk (the system's temporary folder)",
+        help="folder for counting n-grams on disk (the system's temporary folder)",
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of --run (cpu)")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="device that scores --run (cpu)"
+    )
     parser.add_argument("--json", type=user_path, metavar="FILE", help="write the rows there too")
     parser.add_argument("--plot", type=user_path, metavar="FILE", help="draw the ladder there, as PNG")
     return parser

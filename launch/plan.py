@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   python launch/plan.py --config configs/clusters/175B-1024.yaml --gpus 1024 --device h100-80g
   python launch/plan.py --config FILE --gpus 256 --device a100-80g --topology tensor=8,pipeline=4,micro=1 --explain
-  python launch/plan.py --config FILE --gpus 64 --device h200 --price 2.5 --plots plans    money, and pictures
-  python launch/plan.py --config FILE --gpus 1024 --device h100-80g --write run.yaml      the run's file, laid out
-  python launch/plan.py --config FILE --gpus 8 --device h100-80g --json                   one object, after the text
+  python launch/plan.py --config FILE --gpus 64 --device h200 --price 2.5 --plots plans    with cost and pictures
+  python launch/plan.py --config FILE --gpus 1024 --device h100-80g --write run.yaml      writes the run's file
+  python launch/plan.py --config FILE --gpus 8 --device h100-80g --json                   also prints JSON
   python launch/plan.py --calibrate here.yaml && python launch/plan.py --config FILE --gpus 2 --device here.yaml
 
-docs/plan.md says how times are predicted, and how far they were from what others published."""
+docs/plan.md explains how times are predicted, and compares predictions with published speeds."""
 _VOCABULARY = 128_000
 _SHOWN = 20
 
@@ -216,21 +216,21 @@ def parser() -> argparse.ArgumentParser:
                         help="v100-16g, v100-32g, a100-40g, a100-80g, h100-80g, h100-500w, h100-pcie, h200, b200, "
                         "gb200, mi300x, cpu, or a file that --calibrate wrote")  # fmt: skip
     parser.add_argument("--topology", metavar="SIZES",
-                        help="plan just this one: tensor=8,pipeline=8,zero=1,micro=1,recompute=full; what is left out "
-                        "comes from the configuration")  # fmt: skip
+                        help="plan only this layout: tensor=8,pipeline=8,zero=1,micro=1,recompute=full; parts that are "
+                        "left out come from the configuration")  # fmt: skip
     parser.add_argument("--price", type=float, metavar="P", help="price of one GPU for an hour")
     parser.add_argument(
         "--explain", action="store_true", help="print the first layout's formulas with their numbers"
     )
     parser.add_argument(
-        "--all", action="store_true", help=f"show every layout that fits, not the first {_SHOWN}"
+        "--all", action="store_true", help=f"show every layout that fits, not only the first {_SHOWN}"
     )
     parser.add_argument("--json", action="store_true", help="print one object after the text")
     parser.add_argument(
         "--plots", type=user_path, metavar="FOLDER", help="draw layouts.png and time.png there"
     )
     parser.add_argument("--critical-batch", type=float, metavar="B",
-                        help="samples, for time.png; left out: the last of batch.measured")  # fmt: skip
+                        help="critical batch in samples, for time.png (the last of batch.measured)")  # fmt: skip
     parser.add_argument(
         "--write", type=user_path, metavar="FILE", help="write the run's file with the best layout"
     )

@@ -23,7 +23,7 @@ EXAMPLES = """examples:
   deepspeed --num_accelerators 2 launch/pretrain.py --config configs/runs/tiny.yaml parallel.zero=2
   torchrun --nproc-per-node 8 launch/pretrain.py --config configs/runs/talk.yaml precision=bf16
   python launch/pretrain.py --config configs/runs/tiny.yaml optimizer.lr=3e-4 folder=runs/lower
-  srun -N 2 --ntasks-per-node 8 python launch/pretrain.py --config FILE --check      which ranks meet, speed of links
+  srun -N 2 --ntasks-per-node 8 python launch/pretrain.py --config FILE --check      lists the ranks, times their links
   python launch/pretrain.py --config configs/runs/tiny.yaml --explain-memory     predicted and measured memory
   torchrun --nproc-per-node 2 launch/pretrain.py --config FILE --verify-determinism     are steps bit-equal?
   python launch/pretrain.py --keys            every key: type, default, meaning
@@ -154,14 +154,18 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dry-run", action="store_true", help="print what one rank would hold and communicate"
     )
-    parser.add_argument("--world-size", type=int, default=1, metavar="N", help="ranks of the dry run")
-    parser.add_argument("--rank", type=int, default=0, metavar="R", help="the rank that it is (0)")
+    parser.add_argument(
+        "--world-size", type=int, default=1, metavar="N", help="number of ranks of --dry-run (1)"
+    )
+    parser.add_argument("--rank", type=int, default=0, metavar="R", help="rank that --dry-run describes (0)")
     parser.add_argument(
         "--explain-memory",
         action="store_true",
         help="print where memory goes, predicted and measured, after the first step",
     )
-    parser.add_argument("--check", action="store_true", help="only meet, compare ranks and time their links")
+    parser.add_argument(
+        "--check", action="store_true", help="only connect the ranks, compare them and time their links"
+    )
     parser.add_argument(
         "--verify-determinism",
         type=int,
@@ -177,7 +181,7 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         default=0.0,
         metavar="T",
-        help="with --fate: of a job that began at this time, in Unix seconds (0)",
+        help="with --fate: ignore what jobs wrote before this Unix time (0)",
     )
     parser.add_argument(
         "--patience",

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   python launch/report.py runs/mine
   python launch/report.py runs/a runs/b runs/c --out comparison.html --csv comparison.csv
-  python launch/report.py runs/a --targets 0 --sample 0        from the files of the run alone, without its model
+  python launch/report.py runs/a --targets 0 --sample 0        reads the run's files only, not its model
 
-The page holds everything: it needs no network and no script. It shows loss by tokens, steps, FLOPs and time;
-held-out loss by position in the window and by token frequency, and a sample (the newest checkpoint is scored on
---targets tokens of the run's own held-out corpus); learning rate, gradient norm, throughput, MFU, memory, batch
-and noise scale; skipped steps and what they held; restarts; configuration differences; environment. Of runs with
-different tokenizers it shows bits/byte only. See docs/report.md."""
+The page contains everything that it shows: it needs no network and no script. It shows loss by tokens, steps, FLOPs and
+time; held-out loss by position in the window and by token frequency, and a sample (the newest checkpoint is scored on
+--targets tokens of the run's own held-out corpus); learning rate, gradient norm, throughput, MFU, memory, batch and
+noise scale; skipped steps and their samples; restarts; configuration differences; the environment. If tokenizers
+differ, it shows losses in bits/byte only. See docs/report.md."""
 
 
 def main() -> int:
@@ -76,9 +76,11 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--csv", type=user_path, metavar="FILE", help="write every line of metrics there")
     parser.add_argument(
-        "--targets", type=count, default=8000, help="held-out tokens that are scored; 0: none (8000)"
+        "--targets", type=count, default=8000, help="held-out tokens to score; 0: none (8000)"
     )
-    parser.add_argument("--sample", type=count, default=120, help="tokens of a sample; 0: none (120)")
+    parser.add_argument(
+        "--sample", type=count, default=120, help="tokens to write as a sample; 0: none (120)"
+    )
     return parser
 
 

@@ -20,10 +20,10 @@ EXAMPLES = """examples:
   python launch/scaling.py --points points.csv --budget 5.76e23 --plot scaling.png
   python launch/scaling.py --points my.csv --json fit.json --resamples 1000
 
---points takes comma-separated values with the columns parameters, loss, and tokens or flops. Of a run, N is its
-parameters, D the tokens that it predicted, C its FLOPs by the exact mask, and the loss its last held-out loss. Runs
-that have not finished are named and left out: their learning rate has not come down. Of runs with different
-tokenizers, the loss is in bits/byte. Intervals hold 95 % of --resamples fits to points drawn with replacement. See
+--points takes comma-separated values with the columns parameters, loss, and tokens or flops. For a run, N is the number
+of its parameters, D the tokens that it predicted, C its FLOPs by the exact mask, and the loss its last held-out loss.
+Runs that have not finished are named and left out, because their learning rate has not decayed. If tokenizers differ,
+the loss is in bits/byte. Intervals contain 95 % of --resamples fits to points drawn with replacement. See
 docs/scaling.md."""
 
 _NAMES = {"e": "E", "a": "A", "b": "B", "alpha": "alpha", "beta": "beta", "size_exponent": "best N ~ C^"}
@@ -223,15 +223,20 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--run", type=user_path, nargs="+", default=[], metavar="RUN", help="run folders")
     parser.add_argument("--points", type=user_path, metavar="FILE", help="comma-separated values")
     parser.add_argument(
-        "--budget", type=above_zero, nargs="+", default=[], metavar="FLOPS", help="best N and D for it"
+        "--budget",
+        type=above_zero,
+        nargs="+",
+        default=[],
+        metavar="FLOPS",
+        help="print the best N and D for each budget",
     )
     parser.add_argument(
-        "--without-embeddings", action="store_true", help="N of a run leaves its embeddings out"
+        "--without-embeddings", action="store_true", help="do not count embeddings in the N of a run"
     )
-    parser.add_argument("--resamples", type=count, default=200, help="fits for the intervals (200)")
-    parser.add_argument("--seed", type=count, default=0, help="of the resampling (0)")
+    parser.add_argument("--resamples", type=count, default=200, help="number of fits for the intervals (200)")
+    parser.add_argument("--seed", type=count, default=0, help="seed of the resampling (0)")
     parser.add_argument("--json", type=user_path, metavar="FILE", help="write the fit there too")
-    parser.add_argument("--plot", type=user_path, metavar="FILE", help="draw it there, as PNG")
+    parser.add_argument("--plot", type=user_path, metavar="FILE", help="draw the fit there, as PNG")
     return parser
 
 

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from megarc.science.studies import Cell, GridConfig, Outcome
 
 EXAMPLES = """examples:
-  python launch/study.py --config configs/studies/order.yaml                 all runs, two cores: two at a time
+  python launch/study.py --config configs/studies/order.yaml                 all runs, one per core at once
   python launch/study.py --config configs/studies/order.yaml --jobs 8 seeds=5
   python launch/study.py --config configs/studies/order.yaml --submit "--time 60"   as a SLURM array
-  python launch/study.py --config configs/studies/order.yaml --report        only what is there so far
+  python launch/study.py --config configs/studies/order.yaml --report        shows finished runs, starts none
   python launch/study.py --keys                                              every key
 
 Each run is a normal run in the study's folder; the same command resumes a study that was stopped. Runs that fail are
-named, and the others are shown. docs/theory.md lists the studies of this project and what they found."""
+named, and the others are shown. docs/theory.md lists the studies of this project and their results."""
 
 LAUNCH = Path(__file__).resolve().parent
 
@@ -175,14 +175,16 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=examples(EXAMPLES), formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", type=user_path, metavar="FILE", help="keys in YAML; see configs/studies")
+    parser.add_argument(
+        "--config", type=user_path, metavar="FILE", help="YAML file of a study; see configs/studies"
+    )
     parser.add_argument("--jobs", type=whole_number, default=len(os.sched_getaffinity(0)), metavar="N",
-                        help="runs at once (the cores of this machine)")  # fmt: skip
+                        help="number of runs at once (the cores of this machine)")  # fmt: skip
     parser.add_argument("--launcher", default="", metavar="WORDS",
-                        help="how ranks are started; {port}: a free one (this Python, one rank)")  # fmt: skip
+                        help="command that starts ranks; {port} becomes a free port (one rank)")  # fmt: skip
     parser.add_argument("--submit", metavar="OPTIONS", nargs="?", const="",
-                        help="as a SLURM array, with these options of sbatch")  # fmt: skip
-    parser.add_argument("--report", action="store_true", help="run nothing; show what is there so far")
+                        help="submit the runs as a SLURM array, with these options of sbatch")  # fmt: skip
+    parser.add_argument("--report", action="store_true", help="start no run; show the results so far")
     parser.add_argument("--keys", action="store_true", help="print every key with type, default, meaning")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="keys that win over the file's")
     return parser

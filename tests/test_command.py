@@ -31,7 +31,7 @@ def test_a_page_gets_its_words_and_its_exit_code(tmp_path):
     assert "data_tools/" not in shown
     assert "error: " in megarc("verify", tmp_path / "nothing", code=2)
     assert "did you mean 'pretrain'?" in megarc("pretrian", code=2)
-    assert "megarc --help lists them" in megarc("sing", code=2)
+    assert "megarc --help lists them" in megarc("zzz", code=2)
 
 
 def test_a_forgotten_environment_is_answered_in_a_sentence():

@@ -53,8 +53,8 @@ def check_mixers(model: ModelConfig, execution: ExecutionConfig) -> None:
         )
     if recurrent and execution.compile:
         raise ValueError(
-            f"execution.compile with model.mixers {', '.join(recurrent)} is not supported: it was never seen "
-            "right; use execution.compile=false"
+            f"execution.compile with model.mixers {', '.join(recurrent)} is not supported: no test "
+            "compares it with eager code; use execution.compile=false"
         )
 
 
@@ -238,7 +238,7 @@ def _zero_fits(parallel: ParallelConfig) -> None:
         raise ValueError(f"parallel.offload {parallel.offload} needs parallel.zero={least} or more")
     if parallel.offload != "none" and parallel.pipeline > 1:
         raise ValueError(
-            "parallel.offload with a pipeline is not supported: it was never seen right; use none"
+            "parallel.offload with a pipeline is not supported: no test has verified it; use none"
         )
     if parallel.node is not None and parallel.zero != 3:
         raise ValueError(f"parallel.node is ZeRO++ on stage 3, and parallel.zero is {parallel.zero}; use 3")
