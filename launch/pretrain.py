@@ -6,12 +6,13 @@ import argparse
 import sys
 from contextlib import ExitStack
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import _needs  # noqa: F401  (ends where the packages are not there)
 
 from megarc.command import examples
-from megarc.command_line import parsed
+from megarc.command_line import parsed, whole_number
 from megarc.errors import EXIT_SAVED, UserError, run_script
 from megarc.paths import user_path
 
@@ -168,12 +169,12 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--verify-determinism",
-        type=int,
+        type=partial(whole_number, least=2),
         nargs="?",
         const=4,
         metavar="K",
-        help="take K steps (4) twice, and the second half once more from a checkpoint; say whether all is bit-equal, "
-        "or which tensor differed first, at which step and rank",
+        help="take K steps (4; 2 at least) twice, and the second half once more from a checkpoint; say whether all is "
+        "bit-equal, or which tensor differed first, at which step and rank",
     )
     parser.add_argument("--fate", action="store_true", help="only print how the run in the folder ended")
     parser.add_argument(

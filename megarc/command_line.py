@@ -30,10 +30,10 @@ def widths(text: str) -> list[Fraction]:
         raise argparse.ArgumentTypeError(f"'{text}' is no width; write 1/4, for instance") from None
 
 
-def whole_number(word: str) -> int:
-    """An argument's whole number of 1 or more."""
-    if not word.isdigit() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"'{word}' is no whole number of 1 or more")
+def whole_number(word: str, least: int = 1) -> int:
+    """An argument's whole number of ``least`` or more."""
+    if not word.isdigit() or int(word) < least:
+        raise argparse.ArgumentTypeError(f"'{word}' is no whole number of {least} or more")
     return int(word)
 
 

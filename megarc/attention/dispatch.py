@@ -139,8 +139,9 @@ def _check_seen(q: Tensor, seen: Seen) -> None:
 
 
 def _check_values(seen: Intervals, rows: int) -> None:
-    """Of intervals; not where looking would wait for a device or break a compiled graph."""
-    if seen.begin.device.type != "cpu" or torch.compiler.is_compiling():
+    """Of intervals; not where looking would wait for a device or break a compiled graph, or where there are none."""
+    without = type(seen.begin) is not Tensor  # torch's fake tensors say that they are on a CPU
+    if without or seen.begin.device.type != "cpu" or torch.compiler.is_compiling():
         return
     row = torch.arange(rows, dtype=torch.int32)
     there = (seen.begin >= 0) & (seen.begin <= row) & (row < seen.end) & (seen.end <= rows)

@@ -2,6 +2,7 @@
 
 import runpy
 
+import pytest
 from support.scripts import ROOT
 
 from megarc.train import RunFolder
@@ -19,3 +20,14 @@ def test_a_run_without_a_loss_ends_well_without_a_plot(tmp_path, monkeypatch, ca
     folder.metrics.write_bytes(b'{"step": 1, "processed_tokens": 8, "train/nats_per_token": 2.0}\n')
     draw(folder)
     assert (folder.plots / "loss.png").exists()
+
+
+@pytest.mark.parametrize("word", ["0", "1", "-3", "x"])
+def test_a_half_of_verified_steps_is_one_at_least(word, monkeypatch, capsys):
+    """0 steps trained the run, and 1 ended in a traceback."""
+    monkeypatch.syspath_prepend(str(ROOT / "launch"))
+    page = runpy.run_path(str(ROOT / "launch/pretrain.py"), run_name="page")
+    with pytest.raises(SystemExit):
+        page["parser"]().parse_args([f"--verify-determinism={word}"])
+    assert f"'{word}' is no whole number of 2 or more" in capsys.readouterr().err
+    assert page["parser"]().parse_args(["--verify-determinism", "2"]).verify_determinism == 2

@@ -114,3 +114,12 @@ def test_too_little_memory_is_explained_with_what_would_need_less():
     numbers = {line.rsplit(maxsplit=1)[0]: line.split()[-1] for line in told.splitlines() if "." in line}
     assert float(numbers["batch.micro=32"]) < float(numbers["at its most"]), told
     assert "execution.recompute=full" in numbers
+
+
+def test_a_sliding_window_changes_neither_parameters_nor_traffic():
+    """Its intervals of keys are made inside, without values: they are not looked at."""
+    tree = config()
+    sliding = tree.model_copy(update={"model": tree.model.model_copy(update={"sliding_window": 3})})
+    ours, plain = (dry_run(one, 2, 0) for one in (sliding, tree))
+    assert (ours.parameters, ours.collectives) == (plain.parameters, plain.collectives)
+    assert ours.activation_bytes >= plain.activation_bytes

@@ -10,7 +10,7 @@ from typing import Any
 from megarc.config import build, differences, to_dict
 from megarc.data import Stream
 from megarc.errors import UserError, reported_once
-from megarc.model import forward_scales
+from megarc.model import ModelConfig, forward_scales
 from megarc.parallel import broadcast_object, together
 from megarc.train.checkpoint.layout import Checkpoint
 from megarc.train.checkpoint.load import load
@@ -140,13 +140,18 @@ def _check_scales(found: Checkpoint, config: RunConfig) -> None:
     for what, of in (
         ("head_dim", lambda model: model.width_of_head),
         ("scales of the parametrization (branches, rows before the head, queries)", forward_scales),
+        ("initial_std, by which crf divides its tables", _table_unit),
     ):
         if of(there) != of(config.model):
             raise UserError(
                 f"start_from {found.folder}: its model's {what}: {of(there)}, and this run's: {of(config.model)}. The "
-                "same weights would be another model; give model.parametrization, base_hidden, base_layers and heads "
-                "as that run has them"
+                "same weights would be another model; give model.parametrization, base_hidden, base_layers, heads and "
+                "(with crf) initial_std as that run has them"
             )
+
+
+def _table_unit(model: ModelConfig) -> float | None:
+    return model.initial_std if "crf" in model.mixers else None
 
 
 def _check_length(found: Checkpoint, standing: Standing, config: RunConfig) -> None:

@@ -105,6 +105,8 @@ def _partitioned(deepspeed: Any, config: RunConfig, settings: dict[str, Any], gr
         yield
         return
     group = grid.get_data_parallel_group()
+    # DeepSpeed keeps a closed engine's group of a node (parallel.node), and refuses to make the next one's.
+    deepspeed.utils.groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None
     with deepspeed.zero.Init(config_dict_or_path=settings, data_parallel_group=group, mpu=grid):
         yield
 

@@ -261,6 +261,7 @@ def test_a_run_that_would_be_over_at_once_says_so(runs):
     [
         ({"parametrization": "mup", "base_hidden": 64}, r"1.0, 1.0\), and this run's: \(1.0, 0.5, 1.0\)"),
         ({"heads": 8}, "head_dim: 32, and this run's: 16"),
+        ({"initial_std": 0.1}, None),
         ({"parametrization": "mup", "base_hidden": 128}, None),  # at its base it is the standard model
     ],
 )  # fmt: skip
@@ -269,3 +270,12 @@ def test_the_same_weights_under_other_scales_are_refused(text, changes, message)
     run = keys(text, model={"vocabulary": 61_000, **changes})
     with pytest.raises(UserError, match=message) if message else nullcontext():
         _check_scales(saved, run)
+
+
+def test_tables_of_crf_are_read_by_the_initial_std(text):
+    saved = SimpleNamespace(folder="there", manifest={"config": to_dict(keys(text, model={"mixers": "crf"}))})
+    with pytest.raises(
+        UserError, match=r"initial_std, by which crf divides its tables: 0.02, and this run's: 0.1"
+    ):
+        _check_scales(saved, keys(text, model={"mixers": "crf", "initial_std": 0.1}))
+    _check_scales(saved, keys(text, model={"mixers": "crf"}))

@@ -40,6 +40,7 @@ def jobs(folder):
         job("tensor", 1, "fp32", keys={"parallel__tensor": 2, "parallel__sequence": True}),
         job("pipeline", 1, "fp32", keys={"parallel__pipeline": 2}),
         job("muon", 2, "fp32", keys={"optimizer__name": "muon"}),
+        job("node", 3, "bf16", keys={"parallel__node": 2}),
     ]
 
 
@@ -73,7 +74,7 @@ def test_a_right_engine_is_checked_once(starts):
     assert record["ranks"] == 2 and record["precision"] == "bf16" and record["parallel"]["zero"] == 3
 
 
-@pytest.mark.parametrize("name", ["tensor", "pipeline", "muon"])
+@pytest.mark.parametrize("name", ["tensor", "pipeline", "muon", "node"])
 def test_other_layouts_are_checked_too(starts, name):
     (text,) = said(starts, name)
     assert "self-check: two steps equal to one rank's" in text and "Ending.FINISHED" in text
