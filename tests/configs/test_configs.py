@@ -31,7 +31,9 @@ def test_every_arm_of_a_comparison_has_the_same_flops(path, tmp_path):
     write_pairs(tmp_path / "pairs")
     comparison = load(CompareConfig, path)
     if comparison.run.data.packs:
-        comparison = load(CompareConfig, path, [f"run.data.train=[{tmp_path / 'pairs'}]"])
+        unused = "loss.token=39"  # an id that these pairs never hold
+        keys = [f"run.data.train=[{tmp_path / 'pairs'}]", unused]
+        comparison = load(CompareConfig, path, keys)
     vocabulary = {"vocabulary": comparison.run.model.vocabulary or 2048}
     run = comparison.run.model_copy(update={"model": comparison.run.model.model_copy(update=vocabulary)})
     comparison = comparison.model_copy(update={"run": run})
