@@ -22,7 +22,7 @@ def run_through(folder, level_of, **tree):
         if step == timeline.total or timeline.checkpoint.due(step, before, samples):
             place = step_folder(folder, step)
             place.mkdir(parents=True)
-            write_manifest(place, [], Standing(step, samples), {})
+            write_manifest(place, [], Standing(step, samples), {"config": {}})
             saved[step] = samples
             level.prune()
     return config, saved, [step_of(place) for place in finished(folder)]
