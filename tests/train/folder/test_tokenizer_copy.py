@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from support.runs import config
 from support.scripts import python
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from megarc.config import build
 from megarc.corpus import IndexedWriter, TokenizerFacts, make_manifest, write_manifest
@@ -15,7 +17,7 @@ from megarc.parallel import connect, disconnect, meet
 from megarc.rank_environment import ALONE
 from megarc.train import RunConfig, end_of_document, find_tokenizer, load_model, pretrain, same_tokenizer
 
-TOKENIZER = b'{"added_tokens": []}'  # only its bytes matter here
+TOKENIZER = Tokenizer(WordLevel({f"w{number}": number for number in range(50)}, "w0")).to_str().encode()
 BESIDE = b'{"eos_token": "<end>"}'
 
 
