@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,8 @@ def main() -> int:
     if arguments.run:
         found, unit = run_points(arguments.run, arguments.without_embeddings)
         points += found
+        if arguments.points and unit != "nats / token":
+            print(f"the losses of {arguments.points} are taken as {unit} too, as those of the runs")
     if not points:
         raise UserError("there is nothing to fit; give --points FILE or --run RUN ...")
     factor, spread = flops_factor(points)
@@ -69,9 +72,9 @@ def run_points(paths: list[Path], without_embeddings: bool) -> tuple[list[Point]
         print("the runs have different tokenizers: the loss is in bits/byte")
     points = []
     for run in runs:
-        loss, state = run.newest(f"heldout/{unit}"), state_of(run)
+        loss, state = run.final(f"heldout/{unit}"), state_of(run)
         if loss is None or not state.startswith("finished"):
-            why = "it has no held-out loss" if loss is None else state
+            why = state if loss is not None else "it has no held-out loss, or it is not finite at the end"
             print(f"{run.name} is left out: {why}")
             continue
         cost = cost_of(run.config.model, run.config.window.build())
@@ -102,6 +105,11 @@ def say(
         rows.append([name, number(getattr(fit.surface, key)), number(low), number(high)])
     print("\n" + table(columns, rows))
     terms = fit.terms
+    if fit.flat:
+        print(
+            f"{fit.flat} of {fit.flat + len(fit.resampled)} resampled fits saw no effect of N or of D and are left "
+            "out: the intervals are too narrow; more sizes and budgets would help"
+        )
     print(f"{terms.agreeing} of {terms.starts} starts found this minimum")
     if terms.agreeing < _FEW_AGREE * terms.starts:
         print("few starts agree: the points hardly decide between several fits; more sizes and budgets would")
@@ -115,10 +123,11 @@ def say(
         print("L(C): fewer than four budgets lower the loss; not fitted")
     else:
         spans = [interval(values) for values in zip(*frontier.resampled, strict=True)]
+        (e_low, e_high), _, (low, high) = spans or [(math.nan, math.nan)] * 3
         print(
             f"L(C) = {frontier.e:.4g} + {frontier.k:.4g} / C^{frontier.gamma:.4g} through the best of "
-            f"{len(frontier.points)} budgets; 95 %: E {spans[0][0]:.4g} to {spans[0][1]:.4g}, exponent "
-            f"{spans[2][0]:.4g} to {spans[2][1]:.4g}"
+            f"{len(frontier.points)} budgets"
+            + (f"; 95 %: E {e_low:.4g} to {e_high:.4g}, exponent {low:.4g} to {high:.4g}" if spans else "")
         )
     if budgets:
         rows = [[f"{budget:.3g}", *best_words(fit, budget, factor)] for budget in budgets]
@@ -173,6 +182,7 @@ def save_json(
         "intervals": {
             key: interval([getattr(one, key) for one in fit.resampled]) for key in _NAMES if fit.resampled
         },
+        "resampled": {"kept": len(fit.resampled), "flat": fit.flat},
         "starts": {"agreeing": fit.terms.agreeing, "all": fit.terms.starts},
         "frontier": None if frontier is None else {"e": frontier.e, "k": frontier.k, "gamma": frontier.gamma},
         "best": [asdict(fit.surface.best(budget, factor)) for budget in budgets],

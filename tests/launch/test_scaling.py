@@ -58,6 +58,19 @@ def test_runs_are_fitted_and_a_failed_one_is_named(runs, tmp_path, capsys):
     assert (tmp_path / "fit.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_loss_that_is_not_finite_at_the_end_is_left_out_and_no_interval_without_resamples(
+    runs, tmp_path, capsys
+):
+    gone = shutil.copytree(runs[2], tmp_path / "gone")
+    line = orjson.loads((gone / "metrics.jsonl").read_bytes())
+    last = {name: value for name, value in line.items() if "nats" not in name} | {"heldout/accuracy": 0.0}
+    (gone / "metrics.jsonl").write_bytes(orjson.dumps(line) + b"\n" + orjson.dumps(last) + b"\n")
+    page("launch/scaling.py", "--run", *runs[:7], gone, "--resamples", 0, "--without-embeddings")
+    said = capsys.readouterr().out
+    assert "gone is left out: it has no held-out loss, or it is not finite at the end" in said
+    assert "7 points" in said and "L(C) = " in said and "95 %:" not in said
+
+
 def test_nothing_to_fit_is_answered(runs):
     with pytest.raises(UserError, match="there is nothing to fit"):
         page("launch/scaling.py")

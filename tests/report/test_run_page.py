@@ -15,9 +15,11 @@ from support.scripts import ROOT
 from support.small_run import page
 
 from megarc.errors import UserError
+from megarc.report.run_page import read_history
 from megarc.report.run_page.chart import Curve, line_chart, smoothed
 from megarc.report.run_page.heldout_detail import by_bins
 from megarc.report.style import PALETTE
+from megarc.train import RunFolder
 from megarc.train.folder.append_only import LogFile
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -184,10 +186,43 @@ def test_bad_input_is_answered_in_a_sentence(runs, tmp_path):
     metrics.write_bytes(b"rubbish\n" + metrics.read_bytes())
     with pytest.raises(UserError, match=r"line 1, is no line of metrics"):
         page("launch/report.py", broken, *out)
+    whole = orjson.loads((runs[0] / "metrics.jsonl").read_bytes().splitlines()[-1])
+    for damage in (
+        {"samples": "x"},
+        {"processed_tokens": None},
+        {"train/nats_per_token": "low"},
+        {"more": {}},
+    ):
+        metrics.write_bytes(orjson.dumps(whole | damage) + b"\n" + orjson.dumps(whole))
+        with pytest.raises(UserError, match=r"line 1, is no line of metrics"):
+            read_history(broken)
     metrics.write_bytes(b"")
     with pytest.raises(UserError, match="logged no metrics yet"):
         page("launch/report.py", broken, *out)
     assert not (tmp_path / "report.html").exists()
+
+
+def test_damaged_files_beside_the_metrics_are_said_on_the_page(runs, tmp_path):
+    broken = shutil.copytree(runs[0], tmp_path / "broken", ignore=shutil.ignore_patterns("checkpoints"))
+    (broken / "environment.json").write_text("[1, 2]")
+    for state in ("[1]", '{"state": "finished"}', '{"state": "finished", "time": "never"}'):
+        (broken / "state.json").write_text(state)
+        with pytest.raises(UserError, match=r"state\.json is damaged: it needs 'state' and 'time'"):
+            RunFolder(broken).fate()
+    page("launch/report.py", broken, "--out", tmp_path / "report.html", "--targets", 0)
+    assert "state.json is damaged" in (tmp_path / "report.html").read_text()
+
+
+def test_a_loss_that_is_not_finite_at_the_end_is_not_shown_as_its_earlier_value(runs, tmp_path):
+    gone = shutil.copytree(runs[0], tmp_path / "gone", ignore=shutil.ignore_patterns("checkpoints"))
+    before = read_history(gone)
+    heldout = next(line for line in reversed(before.lines) if "heldout/nats_per_token" in line)
+    assert before.final("heldout/nats_per_token") == heldout["heldout/nats_per_token"]
+    last = {name: value for name, value in heldout.items() if not name.startswith("heldout/")}
+    with (gone / "metrics.jsonl").open("ab") as file:
+        file.write(orjson.dumps(last | {"heldout/accuracy": 0.0}) + b"\n")
+    after = read_history(gone)
+    assert after.final("heldout/nats_per_token") is None and after.final("heldout/accuracy") == 0.0
 
 
 @pytest.mark.parametrize(
@@ -204,4 +239,6 @@ def test_bins_and_smoothing():
     shares = np.repeat([0.011, 0.02, 0.0011, 0.0], 30)
     losses = np.repeat([1.0, 3.0, 5.0, 9.0], 30)
     assert [loss for _, loss in by_bins(shares, losses)] == [5.0, 2.0]
-    assert smoothed([(x, 2.0 * x) for x in range(41)], 0.1)[20] == (20, 40.0)
+    points = [(x, 2.0 * x) for x in range(41)]
+    assert smoothed(points, 0.1)[20] == (20, 40.0)
+    assert smoothed(points, 0.1)[0] == (0, 2.0) and smoothed(points, 0.1)[-1] == (40, 78.0)

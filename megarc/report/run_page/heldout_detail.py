@@ -67,7 +67,12 @@ def heldout_detail(run: Path, targets: int, written: int) -> HeldOutDetail:
     shares = frequencies(saved)[scored]
     prompt, continuation = _sample(saved, corpus, written) if written else (None, None)
     return HeldOutDetail(
-        corpus.prefix, last - first, by_row, by_bins(shares, losses[~np.isnan(losses)]), prompt, continuation
+        corpus.prefix,
+        last - first,
+        by_row,
+        by_bins(shares, losses.ravel()[: len(scored)]),
+        prompt,
+        continuation,
     )
 
 

@@ -16,6 +16,7 @@ from megarc.errors import UserError
 from megarc.model import cost_of
 from megarc.train import RunConfig, RunFolder, Timeline, passes
 
+_COUNTERS = ("step", "samples", "predicted_tokens", "processed_tokens", "time")
 _SKIPPED = re.compile(r"^(\S+ [\d:]+)\S* step (\d+) is skipped, (?:\d+) in a row: (.*)$")
 _RESUMED = re.compile(r"^(\S+ [\d:]+)\S* resumes from step (\d+)")
 _BACK = re.compile(r"^(\S+ [\d:]+)\S* (returns to step \d+;.*)$")
@@ -71,6 +72,15 @@ class RunHistory:
         """The last value of a metric; None where no line has it."""
         return next((line[metric] for line in reversed(self.lines) if line.get(metric) is not None), None)
 
+    def final(self, metric: str) -> float | None:
+        """The last value of a loss; None where there is none, or it is not finite in the last line where it is due.
+
+        A line of metrics leaves out what is not finite: a loss is due wherever others of its prefix stand.
+        """
+        beside = metric.rpartition("/")[0] + "/"
+        due = [line for line in self.lines if any(name.startswith(beside) for name in line)]
+        return due[-1].get(metric) if due else None
+
     @property
     def tokenizer(self) -> str | None:
         """The digest of the run's tokenizer; None where the folder does not tell."""
@@ -119,8 +129,9 @@ def read_history(path: Path, name: str | None = None) -> RunHistory:
     try:
         environment = orjson.loads(folder.environment.read_bytes())
     except (OSError, orjson.JSONDecodeError):
-        environment = {}
-    return RunHistory(name or str(path), folder, load(RunConfig, folder.config), lines, log, environment)
+        environment = None
+    known = environment if isinstance(environment, dict) else {}
+    return RunHistory(name or str(path), folder, load(RunConfig, folder.config), lines, log, known)
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
@@ -143,7 +154,7 @@ def _lines(metrics: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(raw, start=1):
         try:
             entry = orjson.loads(line)
-            if isinstance(entry, dict) and {"step", "samples", "time"} <= set(entry):
+            if _is_of_metrics(entry):
                 found.append(entry)
                 continue
         except orjson.JSONDecodeError:
@@ -151,3 +162,12 @@ def _lines(metrics: Path) -> list[dict[str, Any]]:
                 continue
         raise UserError(f"{metrics}, line {number}, is no line of metrics; remove it")
     return found
+
+
+def _is_of_metrics(entry: Any) -> bool:
+    """Whether it has the counters, and nothing but numbers and what is unknown."""
+    return (
+        isinstance(entry, dict)
+        and all(type(entry.get(name)) in (int, float) for name in _COUNTERS)
+        and all(value is None or type(value) in (int, float) for value in entry.values())
+    )

@@ -88,12 +88,12 @@ def _overview(page: Page, runs: Sequence[RunHistory]) -> None:
     rows = []
     for run in runs:
         window = run.config.window.build()
-        heldout = run.newest("heldout/nats_per_token")
+        heldout = run.final("heldout/nats_per_token")
         rows.append([
             run.name, _state(run), run.last["step"], window, human(cost_of(run.config.model, window).parameters),
             human(run.last["predicted_tokens"]), human(run.last["processed_tokens"]),
-            human(run.flops(run.last["samples"])), _number(run.newest("train/bits_per_byte")),
-            _number(heldout) if one_tokenizer else "other tokenizer", _number(run.newest("heldout/bits_per_byte")),
+            human(run.flops(run.last["samples"])), _number(run.final("train/bits_per_byte")),
+            _number(heldout) if one_tokenizer else "other tokenizer", _number(run.final("heldout/bits_per_byte")),
         ])  # fmt: skip
     page.table(columns, rows)
 

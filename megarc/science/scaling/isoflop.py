@@ -10,7 +10,7 @@ import numpy as np
 
 from megarc.science.scaling.points import Point
 
-_SAME_BUDGET = 1.25  # FLOPs of neighbours within this factor are one budget
+_SAME_BUDGET = 1.25  # FLOPs within this factor of the smallest are one budget
 _FEWEST = 4  # sizes, for a parabola that can be wrong
 
 
@@ -32,7 +32,7 @@ class IsoFlop:
 
 
 def groups(points: Sequence[Point]) -> list[list[Point]]:
-    """The points by budget: those whose FLOPs lie close to their neighbour's."""
+    """The points by budget: those whose FLOPs are within a factor of 1.25 of the smallest of the budget."""
     found: list[list[Point]] = []
     for point in sorted(points, key=lambda one: one.flops):
         if found and point.flops <= _SAME_BUDGET * found[-1][0].flops:

@@ -35,22 +35,27 @@ def read_points(path: Path) -> list[Point]:
         UserError: for a missing column, or a value that is no number above 0; with its line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # spreadsheets begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the points in {path}: {error}") from None
     numbered = [
-        (number, line) for number, line in enumerate(lines, start=1) if line and not line.startswith("#")
+        (number, line)
+        for number, line in enumerate(lines, start=1)
+        if line.strip() and not line.startswith("#")
     ]
-    reader = csv.DictReader(line for _, line in numbered)
-    columns = set(reader.fieldnames or [])
+    names, *rows = [_cells(line, f"{path}, line {number}") for number, line in numbered] or [[]]
+    columns = set(names)
     if not {"parameters", "loss"} <= columns or not {"tokens", "flops"} & columns:
         raise UserError(
             f"{path} needs the columns parameters, loss, and tokens or flops; it has {sorted(columns)}"
         )
     points = []
-    for (number, _), row in zip(numbered[1:], reader, strict=True):
+    for (number, _), cells in zip(numbered[1:], rows, strict=True):
         where = f"{path}, line {number}"
-        n, loss = (_above_zero(row[name], where, name) for name in ("parameters", "loss"))
+        if len(cells) > len(names):
+            raise UserError(f"{where} has {len(cells)} values, and there are {len(names)} columns")
+        row = dict(zip(names, cells, strict=False))
+        n, loss = (_above_zero(row.get(name), where, name) for name in ("parameters", "loss"))
         known = {name: _above_zero(row[name], where, name) for name in ("tokens", "flops") if row.get(name)}
         if not known:
             raise UserError(f"{where} has neither tokens nor flops")
@@ -66,6 +71,15 @@ def flops_factor(points: Sequence[Point]) -> tuple[float, float]:
     logs = [math.log(point.flops / (point.parameters * point.tokens)) for point in points]
     mean = sum(logs) / len(logs)
     return math.exp(mean), math.sqrt(sum((value - mean) ** 2 for value in logs) / len(logs))
+
+
+def _cells(line: str, where: str) -> list[str]:
+    """The values of one line."""
+    try:
+        [cells] = csv.reader([line], skipinitialspace=True, strict=True)
+    except csv.Error as error:
+        raise UserError(f"{where} is no line of comma-separated values: {error}") from None
+    return [cell.strip() for cell in cells]
 
 
 def _above_zero(text: str | None, where: str, column: str) -> float:

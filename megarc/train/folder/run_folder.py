@@ -165,13 +165,15 @@ class RunFolder:
             raise UserError(f"{self.path} contains no run that has started: there is no state.json") from None
         except (OSError, orjson.JSONDecodeError) as error:
             raise UserError(f"{self.state} cannot be read: {error}") from None
-        if time.mktime(time.strptime(state["time"], _TIME)) < int(since):
-            raise UserError(
-                f"{self.path}: this job did not begin; before it, {state['state']}, {state['time']}"
-            )
-        where = f" at step {state['step']} of {state['total']}" if "step" in state else ""
+        try:
+            word, when = state["state"], time.mktime(time.strptime(state["time"], _TIME))
+        except (KeyError, TypeError, ValueError):
+            raise UserError(f"{self.state} is damaged: it needs 'state' and 'time', a date") from None
+        if when < int(since):
+            raise UserError(f"{self.path}: this job did not begin; before it, {word}, {state['time']}")
+        where = f" at step {state['step']} of {state.get('total')}" if "step" in state else ""
         why = f": {state['error']}" if "error" in state else ""
-        return f"{state['state']}{where}, {state['time']}{why}"
+        return f"{word}{where}, {state['time']}{why}"
 
     def record_failure(self, error: str, **facts: Any) -> None:
         """In state.json and log.txt, as far as they can still be written."""

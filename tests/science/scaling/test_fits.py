@@ -128,6 +128,8 @@ def test_what_cannot_be_fitted_is_refused():
         ("parameters,tokens,loss\n1e6,1e9\n", r"line 2: loss is None"),
         ("parameters,tokens,loss\n1e6,,3\n", "line 2 has neither tokens nor flops"),
         ("", "needs the columns"),
+        ('parameters,tokens,loss\n"1e6\n2",3,4\n', "line 2 is no line of comma-separated values"),
+        ("parameters,tokens,loss\n1,2,3,4\n", "line 2 has 4 values, and there are 3 columns"),
     ],
 )
 def test_bad_tables_are_answered_with_the_line(tmp_path, text, message):
@@ -135,6 +137,38 @@ def test_bad_tables_are_answered_with_the_line(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(UserError, match=message):
         read_points(path)
+
+
+def test_a_table_of_a_spreadsheet_is_read(tmp_path):
+    """With a byte-order mark, spaces behind commas, and a line of spaces."""
+    path = tmp_path / "points.csv"
+    path.write_bytes(b"\xef\xbb\xbfparameters, tokens, loss\r\n10, 20, 3\r\n  \r\n30, 40, 2\r\n")
+    points = read_points(path)
+    assert [(point.parameters, point.tokens, point.loss) for point in points] == [(10, 20, 3), (30, 40, 2)]
+    assert [point.name for point in points] == ["line 2", "line 4"]
+
+
+@pytest.mark.parametrize(
+    ("loss", "what"),
+    [
+        (lambda n, d: 3.0, "parameters"),
+        (lambda n, d: 1 + 100 / d**0.3, "parameters"),
+        (lambda n, d: 1 + 100 / n**0.3, "tokens"),
+    ],
+)
+def test_a_loss_that_does_not_fall_has_no_best_size(loss, what):
+    points = [Point("", n, d, 6 * n * d, loss(n, d)) for n in (1e6, 1e7, 1e8) for d in (1e8, 1e9)]
+    with pytest.raises(UserError, match=f"does not fall with the number of {what}"):
+        fit_surface(points, resamples=0)
+
+
+def test_resampled_fits_without_an_effect_are_counted_and_left_out():
+    """Tokens matter in one point of seven: who does not draw it sees no effect of them."""
+    points = [Point("", n, d, 6 * n * d, 1 + 100 / n**0.3) for n in (1e6, 1e7, 1e8) for d in (1e8, 1e9)]
+    points[0] = Point("", 1e6, 1e8, 6e14, 1.1 * points[0].loss)
+    fit = fit_surface(points, resamples=12)
+    assert fit.flat > 0 and fit.flat + len(fit.resampled) == 12
+    assert all(one.best(1e18).parameters > 0 and all(one.falls_with) for one in fit.resampled)
 
 
 def test_what_a_table_leaves_out_follows_by_six_n_d(tmp_path):
