@@ -17,7 +17,7 @@ from megarc.train.engine import MicroBatch
 MICRO_BATCHES = 2  # of a step and data rank, so that accumulation takes part
 RATE = 1e-3  # small beside the weights, so that rounding in the first step stays rounding in the second
 CLIP = 0.01  # far below any gradient norm of this model
-_HEAD_DIM, _VOCABULARY, _ROWS, _SEED = 8, 64, 8, 20
+_HEADS, _HEAD_DIM, _VOCABULARY, _ROWS, _SEED = 4, 8, 64, 8, 20
 
 
 def tiny_run(config: RunConfig, topology: Topology) -> RunConfig:
@@ -29,7 +29,8 @@ def tiny_run(config: RunConfig, topology: Topology) -> RunConfig:
     Raises:
         UserError: where the layout needs a part that the tiny model lacks.
     """
-    heads, rows = max(4, topology.tensor), max(_ROWS, topology.tensor)
+    # Multiples of the tensor ranks, which share out heads and, with parallel.sequence, rows.
+    heads, rows = (-(-least // topology.tensor) * topology.tensor for least in (_HEADS, _ROWS))
     hidden = _HEAD_DIM * heads
     execution, keys = config.execution, config.optimizer
     tree: dict[str, Any] = {

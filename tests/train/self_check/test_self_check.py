@@ -4,7 +4,13 @@ import json
 
 import pytest
 from support.ranks import run_jobs
-from support.runs import pretrain
+from support.runs import config, pretrain
+
+from megarc.config import build
+from megarc.model import splits
+from megarc.parallel import Topology
+from megarc.train import RunConfig
+from megarc.train.self_check.tiny_run import tiny_run
 
 BROKEN = {  # how: ZeRO stage, precision, what the report says
     "dropped bucket": (2, "fp32", "the gradient of "),
@@ -78,3 +84,12 @@ def test_a_right_engine_is_checked_once(starts):
 def test_other_layouts_are_checked_too(starts, name):
     (text,) = said(starts, name)
     assert "self-check: two steps equal to one rank's" in text and "Ending.FINISHED" in text
+
+
+@pytest.mark.parametrize("tensor", [1, 2, 3, 5, 6, 8, 12])
+def test_any_number_of_tensor_ranks_shares_out_the_tiny_model(tmp_path, tensor):
+    """Three ranks ended in a traceback: four heads have no third."""
+    keys = {"parallel__tensor": tensor, "parallel__sequence": tensor > 1}
+    run = build(RunConfig, config(tmp_path, 1, 2, **keys), "test")
+    tiny = tiny_run(run, Topology.fit(tensor, tensor=tensor, sequence=tensor > 1))
+    assert all(split.fits(tensor) for split in splits(tiny.model)) and tiny.window.build().rows % tensor == 0
