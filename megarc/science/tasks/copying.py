@@ -21,7 +21,7 @@ from megarc.science.tasks.task import Task, TaskOptions, Tokens, alike
 class CopyingOptions(TaskOptions):
     """The string and its direction."""
 
-    symbols: int = key(12, "of the alphabet", ge=2)
+    symbols: int = key(12, "of the alphabet", ge=2, le=65_536)
     string: int = key(12, "symbols of a string", ge=1)
     direction: Literal["copy", "reverse"] = key("copy", "the answer: the string, or its reverse")
 

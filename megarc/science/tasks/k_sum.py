@@ -31,7 +31,7 @@ class KSumOptions(TaskOptions):
     terms: Literal[2, 3] = key(2, "numbers that sum to 0, the asked one among them")
     numbers: int = key(12, "of a sample", ge=2, le=64)
     modulus: int | None = key(
-        None, "numbers are below it, odd; null: that for which a yes is nearest to 1/2", ge=3
+        None, "numbers are below it, odd; null: that for which a yes is nearest to 1/2", ge=3, le=_LARGEST + 1
     )
     questions: int = key(6, "of a sample", ge=1)
 

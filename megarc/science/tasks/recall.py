@@ -22,8 +22,8 @@ class RecallOptions(TaskOptions):
 
     pairs: int = key(8, "of a sample", ge=1)
     questions: int = key(4, "of a sample, about different pairs", ge=1)
-    keys: int = key(16, "that there are", ge=1)
-    values: int = key(16, "that there are", ge=2)
+    keys: int = key(16, "that there are", ge=1, le=65_536)
+    values: int = key(16, "that there are", ge=2, le=65_536)
 
 
 class Recall(Task):

@@ -155,6 +155,9 @@ def test_a_sample_depends_on_options_and_number_only(kind, options, rows):
         ("copying", {"strng": 3}, "strng.*did you mean 'string'"),
         ("k_sum", {"modulus": 10}, "modulus is 10; it must be odd"),
         ("k_sum", {"terms": 4}, "options of k_sum: 'terms'"),
+        ("k_sum", {"modulus": 1_000_001, "terms": 3}, "options of k_sum: 'modulus'"),  # would count for hours
+        ("copying", {"symbols": 2**33}, "options of copying: 'symbols'"),
+        ("recall", {"keys": 10**9}, "options of recall: 'keys'"),
         ("late_clue", {"clue": "none"}, "options of late_clue: 'clue'"),
         ("one_way_order", {"modulus": 9}, "modulus is 9; it must be a prime"),
         ("recall", {"pairs": 20}, r"pairs at most keys \(16\)"),
