@@ -91,7 +91,7 @@ def gigabytes(text: str) -> float:
     except ValueError:
         found = math.nan
     if not 0 < found < math.inf:
-        raise argparse.ArgumentTypeError(f"'{text}' is no size of a file; write 5 or 0.5, for instance")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a size of a file; write 5 or 0.5, for instance")
     return found
 
 

@@ -27,13 +27,13 @@ def widths(text: str) -> list[Fraction]:
     try:
         return [Fraction(part) for part in text.split(",")]
     except (ValueError, ZeroDivisionError):
-        raise argparse.ArgumentTypeError(f"'{text}' is no width; write 1/4, for instance") from None
+        raise argparse.ArgumentTypeError(f"'{text}' is not a width; write 1/4, for instance") from None
 
 
 def whole_number(word: str, least: int = 1) -> int:
     """An argument's whole number of ``least`` or more."""
     if not word.isdigit() or int(word) < least:
-        raise argparse.ArgumentTypeError(f"'{word}' is no whole number of {least} or more")
+        raise argparse.ArgumentTypeError(f"'{word}' is not a whole number of {least} or more")
     return int(word)
 
 

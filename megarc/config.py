@@ -99,7 +99,7 @@ def load(kind: type[ConfigT], path: Path | None, overrides: Sequence[str] = ()) 
     tree = read_yaml(path, below) if path else below or {}
     folder = tree.pop(WORKING_FOLDER, None)
     if not isinstance(folder, str | None):
-        raise UserError(f"{path}: '{WORKING_FOLDER}' is no path: {folder!r}")
+        raise UserError(f"{path}: '{WORKING_FOLDER}' is not a path: {folder!r}")
     for override in overrides:
         if override not in bases:
             _apply_override(tree, override)
@@ -369,10 +369,10 @@ def _unwritable(tree: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str
         for part, value in items:
             below = f"{name}.{part}".lstrip(".")
             if isinstance(part, str) and not _is_text(part):
-                yield repr(below), "no text: it has half a character (a lone surrogate); write the whole one"
+                yield repr(below), "not text: it has half a character (a lone surrogate); write the whole one"
             yield from _unwritable(value, below, depth + 1)
     elif isinstance(tree, str) and not _is_text(tree):
-        yield name, f"no text: {tree[:20]!r} has half a character (a lone surrogate); write the whole one"
+        yield name, f"not text: {tree[:20]!r} has half a character (a lone surrogate); write the whole one"
     elif isinstance(tree, int) and not -(2**63) <= tree < 2**64:
         yield name, "an integer that needs more than 64 bits; give a smaller one"
     elif isinstance(tree, float) and not math.isfinite(tree):

@@ -70,7 +70,7 @@ def test_file_base_and_overrides(tmp_path):
             "name: x\nmany: {a:3}",
             "'many' is a list; put \\[ \\] around its one item; a space belongs after each",
         ),
-        ("name: x\nworking_folder: 3", "'working_folder' is no path"),
+        ("name: x\nworking_folder: 3", "'working_folder' is not a path"),
     ],
 )
 def test_bad_files_are_refused_with_the_key(tmp_path, text, message):
@@ -162,7 +162,7 @@ def test_reference_marks_what_may_change_on_resume():
 @pytest.mark.parametrize(
     "text, words",
     [
-        ('name: "\\ud800"', "'name' is no text: .* half a character"),
+        ('name: "\\ud800"', "'name' is not text: .* half a character"),
         ('name: a\n"\\ud800": 1', "half a character"),
         ("name: a\nmany: &a [*a]", "found unconstructable recursive node"),
         ("name: a\nmany: " + "[" * 3000, "nested too deeply; write fewer levels"),

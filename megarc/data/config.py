@@ -148,12 +148,12 @@ class RecentLossConfig(Config):
 class ObjectiveConfig(Config):
     """What is predicted beside C."""
 
-    recent: RecentLossConfig | None = key(None, "a loss on R; empty: R bears none")
+    recent: RecentLossConfig | None = key(None, "a loss on R; null: R has none")
     widths: Literal["drawn", "all"] = key(
         "drawn", "of model.nested: one drawn for each step, or all at each step (as many passes)"
     )
     width_weights: list[float] | None = key(
-        None, "how often each width is drawn, or its weight in the loss; null: all alike"
+        None, "how often each width is drawn, or its weight in the loss; null: all equal"
     )
 
     @model_validator(mode="after")
@@ -174,11 +174,11 @@ class SourceConfig(Config):
         "corpus, transcripts (a corpus with weights by segment), or another kind of source that the run knows",
     )
     path: PathKey | None = key(None, "of a corpus: the prefix P of P.bin and P.idx", circumstance=True)
-    weight: float = key(1.0, "its part of the blend; what it counts stands under data.blend", gt=0)
+    weight: float = key(1.0, "its weight in the blend; data.blend says what a weight counts", gt=0)
     part: tuple[float, float] = key(
         (0.0, 1.0),
-        "of a corpus: from where to where, as shares of its tokens",
-        strict=False,  # a list will do: what has passed a validator is no JSON any more
+        "the part of a corpus that is read: its begin and end as shares of the tokens",
+        strict=False,  # a list will do: what has passed a validator is not JSON any more
     )
     windows: int | None = key(None, "only this many windows, a fixed random choice; empty: all", ge=1)
     options: dict[str, Any] = key({}, "further options of this kind of source")

@@ -155,7 +155,7 @@ def _facts(line: bytes, place: str) -> dict[str, Any]:
     try:
         facts = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{place} is no JSON: {error}") from None
+        raise UserError(f"{place} is not JSON: {error}") from None
     known = isinstance(facts, dict) and isinstance(facts.get("prompt"), str)
     if not known or ("choices" in facts) == ("target" in facts):
         raise UserError(

@@ -24,7 +24,7 @@ class StridedCorpus:
 
     Args:
         facts: of the whole corpus.
-        isolate: tell which document each row belongs to.
+        isolate: make batches that say which document each row belongs to.
 
     Raises:
         UserError: where the part has no whole window.

@@ -190,7 +190,7 @@ def _known(tasks: Sequence[str], folder: Path | None) -> tuple[Path | None, list
             facts = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506  (it makes nothing but text)
             names.append(str(facts["task"]))
         except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is no task of lm-eval: {error}") from None
+            raise UserError(f"{path} is not a task of lm-eval: {error}") from None
         if folder not in (None, path.parent):
             raise UserError(f"{path} lies beside other task files than {folder}; give one folder at a time")
         folder = path.parent

@@ -132,7 +132,7 @@ class Answers:
                     "options to go on with it, or remove it"
                 )
             if number and not (isinstance(facts, dict) and _is_name(facts.get("id"))):
-                raise UserError(f"{self._partial}, line {number + 1} is no answer; remove the file")
+                raise UserError(f"{self._partial}, line {number + 1} is not an answer; remove the file")
             if number:
                 self.done[facts["id"]] = facts
             self._kept += len(line)

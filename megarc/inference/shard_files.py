@@ -125,11 +125,11 @@ def _read_index(index: Path) -> dict[str, str]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{index} cannot be read: {error!r}") from None
     if wrong := [name for name in place.values() if not isinstance(name, str)]:
-        raise UserError(f"{index} cannot be read: weight_map names the file {wrong[0]!r}, which is no text")
+        raise UserError(f"{index} cannot be read: weight_map names the file {wrong[0]!r}, which is not text")
     for name in sorted(set(place.values())):
         if Path(name).name != name or "\0" in name or len(name) > _LONGEST:
             raise UserError(
-                f"{index} names the file {name[:_LONGEST]!r}, which is no file of its folder; use another copy"
+                f"{index} names the file {name[:_LONGEST]!r}, which is not a file of its folder; use another copy"
             )
         if not (index.parent / name).exists():
             raise UserError(f"{index.parent / name} is missing, which {index.name} names; bring it back")

@@ -50,7 +50,7 @@ def _fraction(value: Any) -> Any:
     try:
         return Fraction(value).limit_denominator(1 << 16) if isinstance(value, float) else Fraction(value)
     except (TypeError, ValueError, ZeroDivisionError):
-        raise ValueError(f"{value!r} is no share; write 1/4, for instance") from None
+        raise ValueError(f"{value!r} is not a share; write 1/4, for instance") from None
 
 
 Share = Annotated[Fraction, BeforeValidator(_fraction), PlainSerializer(str)]
@@ -69,7 +69,7 @@ def _pattern(value: Any) -> Any:
     for piece in value.split():
         name, _, count = piece.partition(":")
         if count and not (count.isdecimal() and int(count)):
-            raise ValueError(f"'{piece}' is no part of a pattern; write ssm:3 attention:1, for instance")
+            raise ValueError(f"'{piece}' is not part of a pattern; write ssm:3 attention:1, for instance")
         names += [name] * int(count or 1)
     return names
 
@@ -119,13 +119,15 @@ class ModelConfig(Config):
         None, "stretches the rotary wavelengths; null: they are as base says"
     )
     rope_skip_every: int | None = key(
-        None, "every so many-th layer has no positions (SmolLM 3: 4); null: all layers have them", ge=1
+        None, "every k-th layer has no positions (k is 4 in SmolLM 3); null: all layers have them", ge=1
     )
     learned_positions: int | None = key(
-        None, "a learned vector for each of so many rows, instead of rotary positions; null: rotary", ge=1
+        None, "number of learned position vectors, one a row, instead of rotary positions; null: rotary", ge=1
     )
     sliding_window: int | None = key(
-        None, "a row sees no key that lies so many rows or more before it, itself counted; null: any", ge=1
+        None,
+        "a row sees no key that lies this many rows or more before it; null: no limit",
+        ge=1,
     )
     logit_cap: float | None = key(
         None, "soft cap of logits: cap * tanh(logit / cap) (Gemma 2, 2408.00118, section 2); null: none", gt=0
@@ -134,7 +136,7 @@ class ModelConfig(Config):
     initial_std: float = key(0.02, "standard deviation of initial weights; see docs/model.md", gt=0)
     parametrization: Parametrization = key(
         "standard",
-        "what keeps the best learning rate where it is: mup over widths, completep over depths too "
+        "keeps the best learning rate constant: mup over widths, completep over depths too "
         "(docs/transfer.md); both need base_hidden",
     )
     base_hidden: int | None = key(None, "width at which the keys were tuned; standard does not read it", ge=1)
@@ -214,7 +216,7 @@ class ModelConfig(Config):
     def _shapes_agree(self) -> ModelConfig:
         if self.head_dim is None and self.hidden % self.heads:
             raise ValueError(
-                f"hidden ({self.hidden}) is no multiple of heads ({self.heads}); change one, or give head_dim"
+                f"hidden ({self.hidden}) is not a multiple of heads ({self.heads}); change one, or give head_dim"
             )
         if self.width_of_head % 2:
             raise ValueError(f"head_dim is {self.width_of_head}; rotary positions need an even number")
@@ -290,7 +292,7 @@ class ExecutionConfig(Config):
     attention: str = key("auto", "attention engine; auto picks by device, type and width", circumstance=True)
     compile: bool = key(
         False,
-        "torch.compile each block and the loss; where it cannot be had, says so and runs eagerly",
+        "torch.compile each block and the loss; where that fails, the run says so and runs eagerly",
         circumstance=True,
     )
     head_rows: int | None = key(
@@ -308,6 +310,6 @@ class ExecutionConfig(Config):
         circumstance=True,
     )
     recompute_every: int = key(
-        1, "of so many blocks the first is computed again, the others keep all; 1: every block",
+        1, "one of this many blocks is computed again, the others keep all activations; 1: every block",
         circumstance=True, ge=1,
     )  # fmt: skip

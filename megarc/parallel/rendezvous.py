@@ -152,7 +152,7 @@ def listening(address: Address) -> int | None:
             listener.close()
             if error.errno == errno.EADDRNOTAVAIL:
                 log.warning(
-                    f"{address[0]} is no address of this host: port {address[1]} is open on all its interfaces"
+                    f"{address[0]} is not an address of this host: port {address[1]} is open on all its interfaces"
                 )
                 return None
             raise

@@ -74,7 +74,7 @@ def _words(text: str) -> dict[str, int | str]:
         value = value.strip().lower()
         if name in _SIZES and equals:
             if not value.isdigit() or (int(value) < 1 and name != "zero"):
-                raise UserError(f"--topology: {name}={value} is no number of 1 or more")
+                raise UserError(f"--topology: {name}={value} is not a number of 1 or more")
             found[name] = int(value)
         elif name in _CHOICES and value in _CHOICES[name]:
             found[name] = value
@@ -83,7 +83,7 @@ def _words(text: str) -> dict[str, int | str]:
         else:
             known = [name for name in (*_SIZES, *_CHOICES) if name not in _NOT_YET]
             raise UserError(
-                f"--topology: '{word}' is no part of a layout; write for instance "
+                f"--topology: '{word}' is not part of a layout; write for instance "
                 f"tensor=8,pipeline=8,zero=1,micro=1,recompute=full (also {', '.join(known)})"
             )
     return found

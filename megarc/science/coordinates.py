@@ -47,13 +47,13 @@ def shapes_of(
     Heads keep their width, and the feed-forward its ratio to ``hidden``.
 
     Raises:
-        UserError: where a width is no multiple of the head's.
+        UserError: where a width is not a multiple of the head's.
     """
     head, ratio = config.model.width_of_head, config.model.width_of_ffn / config.model.hidden
     for width in widths:
         if width % head:
             raise UserError(
-                f"--widths {width} is no multiple of the head's width {head}; use one, or set model.head_dim"
+                f"--widths {width} is not a multiple of the head's width {head}; use one, or set model.head_dim"
             )
     pairs = [(width, depths[0]) for width in widths] + [(widths[0], depth) for depth in depths[1:]]
     return [

@@ -50,7 +50,7 @@ class ReadingConfig(ReadsConfig):
     arm: Literal["read", "shuffled", "filler"] = key(
         "read", "a control: roll-outs of other windows, or of a filler token alone"
     )
-    isolate: bool = key(False, "tell which document each row belongs to")
+    isolate: bool = key(False, "make batches that say which document each row belongs to")
     seed: int = key(0, "of what is left out", ge=0)
 
 
@@ -111,7 +111,7 @@ class StackConfig(Config):
     run: RunConfig = key(RunConfig, "keys that the tiers' runs share; its window is [all history | C]")
     heldout: SourceConfig = key(SourceConfig, "text that no tier trains on")
     tiers: dict[str, TierConfig] = key({}, "by name, bottom first")
-    controls: ControlsConfig = key(ControlsConfig, "what the stack is held against")
+    controls: ControlsConfig = key(ControlsConfig, "controls that the stack is compared with")
 
     @model_validator(mode="after")
     def _tiers_stand_on_each_other(self) -> StackConfig:

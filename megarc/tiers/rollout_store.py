@@ -187,5 +187,5 @@ def _read_sidecar(prefix: Path) -> RolloutFacts:
     except (OSError, orjson.JSONDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error}); make the roll-outs again") from None
     if not isinstance(tree, dict) or tree.get("format") != FORMAT:
-        raise UserError(f"{path} is no sidecar of roll-outs; make them again with launch/rollouts.py")
+        raise UserError(f"{path} is not a sidecar of roll-outs; make them again with launch/rollouts.py")
     return build(RolloutFacts, tree, str(path))

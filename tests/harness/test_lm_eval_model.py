@@ -56,7 +56,7 @@ def test_a_local_task_gives_our_accuracy(saved, small_run, tmp_path, monkeypatch
         assert found["choose_local"]["acc"] == task.results(nats)["accuracy"]
     page("launch/evaluate.py", "--run", small_run, "--tasks", tmp_path / "choose.yaml", data)
     assert "choose_local" in capsys.readouterr().out
-    with pytest.raises(UserError, match="is no task of lm-eval"):
+    with pytest.raises(UserError, match="is not a task of lm-eval"):
         run_lm_eval(saved, [str(tmp_path / "none.yaml")])
 
 

@@ -101,8 +101,8 @@ def test_bad_prompts_are_refused_before_anything_is_written(run, tmp_path, conte
     [
         (b'{"job":null}\n', "of another job"),
         (b'{"job":[1]}\n', "of another job"),
-        (b'{"job":{"a":1}}\n{}\n', "line 2 is no answer"),
-        (b'{"job":{"a":1}}\n[]\n', "line 2 is no answer"),
+        (b'{"job":{"a":1}}\n{}\n', "line 2 is not an answer"),
+        (b'{"job":{"a":1}}\n[]\n', "line 2 is not an answer"),
         (None, "Is a directory"),
     ],
 )

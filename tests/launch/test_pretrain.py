@@ -29,5 +29,5 @@ def test_a_half_of_verified_steps_is_one_at_least(word, monkeypatch, capsys):
     page = runpy.run_path(str(ROOT / "launch/pretrain.py"), run_name="page")
     with pytest.raises(SystemExit):
         page["parser"]().parse_args([f"--verify-determinism={word}"])
-    assert f"'{word}' is no whole number of 2 or more" in capsys.readouterr().err
+    assert f"'{word}' is not a whole number of 2 or more" in capsys.readouterr().err
     assert page["parser"]().parse_args(["--verify-determinism", "2"]).verify_determinism == 2

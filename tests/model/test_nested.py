@@ -120,7 +120,7 @@ def test_what_a_narrow_width_leaves_out_has_gradients_of_zero(model):
         ({"ffn": 50}, "the denominator 8, which does not divide ffn 50; use ffn 48 or 56"),
         ({"nested": ["1/2", "1/4", 1]}, "rise and end with 1"),
         ({"nested": ["1/2", "3/4"]}, "rise and end with 1"),
-        ({"nested": ["half", 1]}, "'half' is no share; write 1/4"),
+        ({"nested": ["half", 1]}, "'half' is not a share; write 1/4"),
         ({"ffn": [48, 48, 48]}, "nested with a list of ffn"),
         ({"ffn": [48, 48], "nested": None}, "2 widths for 3 layers"),
     ],

@@ -140,4 +140,4 @@ def test_a_name_that_means_loopback_here_alone_is_open_to_others(monkeypatch):
 
 def test_an_address_of_another_host_is_told(caplog):
     assert listening(("192.0.2.1", free_port())) is None
-    assert "no address of this host" in caplog.text
+    assert "not an address of this host" in caplog.text

@@ -169,8 +169,8 @@ def test_more_gpus_than_the_critical_batch_allows_buy_less(planner):
         ("micro=5", "does not divide the 1 samples"),
         ("data=4", "leave data out"),
         ("recompute=some", "none, selective, full"),
-        ("tensor", "is no part of a layout"),
-        ("tensor=two", "no number"),
+        ("tensor", "is not part of a layout"),
+        ("tensor=two", "is not a number"),
     ],
 )
 def test_layouts_that_cannot_be(words, says):

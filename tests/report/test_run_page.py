@@ -184,7 +184,7 @@ def test_bad_input_is_answered_in_a_sentence(runs, tmp_path):
     broken = shutil.copytree(runs[0], tmp_path / "broken")
     metrics = broken / "metrics.jsonl"
     metrics.write_bytes(b"rubbish\n" + metrics.read_bytes())
-    with pytest.raises(UserError, match=r"line 1, is no line of metrics"):
+    with pytest.raises(UserError, match=r"line 1, is not a line of metrics"):
         page("launch/report.py", broken, *out)
     whole = orjson.loads((runs[0] / "metrics.jsonl").read_bytes().splitlines()[-1])
     for damage in (
@@ -194,7 +194,7 @@ def test_bad_input_is_answered_in_a_sentence(runs, tmp_path):
         {"more": {}},
     ):
         metrics.write_bytes(orjson.dumps(whole | damage) + b"\n" + orjson.dumps(whole))
-        with pytest.raises(UserError, match=r"line 1, is no line of metrics"):
+        with pytest.raises(UserError, match=r"line 1, is not a line of metrics"):
             read_history(broken)
     metrics.write_bytes(b"")
     with pytest.raises(UserError, match="logged no metrics yet"):

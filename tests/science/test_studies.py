@@ -58,7 +58,7 @@ def test_a_run_for_each_arm_size_and_seed(tmp_path):
     [
         ({"arms": []}, "arms is empty"),
         ({"arms": [ARMS[0], ARMS[0]]}, "two of one name"),
-        ({"control": "none"}, "control is 'none', which is no arm"),
+        ({"control": "none"}, "control is 'none', which is not an arm"),
         ({"sizes": [SIZES[0], SIZES[0]]}, "two of one place"),
         ({"arms": [{"name": "wide", "keys": {"model": {"hiden": 3}}}]}, r"arms, wide.*hiden"),
         ({"arms": [{"name": "a b"}, {"name": "a-b"}]}, "would have one folder"),
@@ -173,7 +173,7 @@ def test_a_measure_that_is_not_finite_at_the_end_is_a_failure_and_not_its_earlie
         job.folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
     outcome = read_outcome(keys, jobs)
     assert set(outcome.failed) == {"R-C-s1", "causal-s1"} and outcome.missing == []
-    assert "no finite number at step 8; its last value is of step 4" in outcome.failed["causal-s1"]
+    assert "not a finite number at step 8; its last value is of step 4" in outcome.failed["causal-s1"]
     assert [list(row.values.items()) for row in outcome.rows] == [[(0, 2.0), (2, 2.0)]] * 2
 
 
@@ -184,7 +184,7 @@ def test_damaged_metrics_of_a_finished_run_are_named(tmp_path):
     first = next(iter(jobs.values()))
     for damage in ('{"step": 4, "heldo', "[1]", '{"step": null}'):
         first.folder.metrics.write_text(f'{{"step": 4}}\n{damage}\n{{"step": 8}}\n')
-        with pytest.raises(UserError, match=r"metrics\.jsonl, line 2, is no line of metrics"):
+        with pytest.raises(UserError, match=r"metrics\.jsonl, line 2, is not a line of metrics"):
             read_outcome(keys, jobs)
 
 
@@ -213,7 +213,7 @@ def test_a_real_study_with_a_run_that_fails(tmp_path):
     assert code == 0 and "1 of 3 runs not finished" in said
     assert (tmp_path / "study" / "runs" / "rc-s0" / "state.json").stat().st_mtime_ns == before
     code, said = page("--jobs", "none")
-    assert code == 2 and "no whole number" in said
+    assert code == 2 and "not a whole number" in said
     code, said = page("--report", "run.optimizer.lr=0.5")
     assert code == 2 and "is of a study with other keys" in said
 

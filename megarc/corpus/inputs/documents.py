@@ -89,7 +89,7 @@ def _read_text(file: Input, choice: Choice) -> Iterator[Block]:
 
 
 class _MalformedLineError(BadLineError):
-    """Why a line is no JSON."""
+    """Why a line is not JSON."""
 
 
 def _document_of(line: bytes, choice: Choice) -> tuple[str, int]:

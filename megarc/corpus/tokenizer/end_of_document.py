@@ -39,7 +39,7 @@ def named_beside(tokenizer: Path) -> tuple[str, str] | None:
     """The end token that a file beside the tokenizer names, and that file: what Hugging Face and Megatron take.
 
     Raises:
-        UserError: where such a file is no JSON.
+        UserError: where such a file is not JSON.
     """
     for name in BESIDE:
         path = tokenizer.parent / name

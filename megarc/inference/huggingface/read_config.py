@@ -65,11 +65,11 @@ def read_config(folder: Path) -> Foreign:
     try:
         facts = json.loads(place.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{folder} has no config.json: it is no folder of a Hugging Face model") from None
+        raise UserError(f"{folder} has no config.json: it is not a folder of a Hugging Face model") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{place} cannot be read: {error}") from None
     if not isinstance(facts, dict):
-        raise UserError(f"{place} is no config.json of a model: it holds a {type(facts).__name__}")
+        raise UserError(f"{place} is not a config.json of a model: it holds a {type(facts).__name__}")
     for name, kind in _KINDS.items():
         if not isinstance(facts.get(name), kind | None):
             what = "a list" if kind is list else "keys and values"
@@ -164,7 +164,7 @@ class _Reader:
         epsilon = self.real("rms_norm_eps", self.get("rms_norm_eps"))
         head_dim = self.get("head_dim")
         if head_dim is None and hidden % heads:
-            raise self.wrong("hidden_size", f"it is no multiple of num_attention_heads {heads}")
+            raise self.wrong("hidden_size", f"it is not a multiple of num_attention_heads {heads}")
         bias = self.family.fixed_bias or ("all" if self.get("attention_bias") else "none")
         std = self.facts.get("initializer_range")
         return {

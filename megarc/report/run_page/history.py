@@ -115,7 +115,7 @@ def read_history(path: Path, name: str | None = None) -> RunHistory:
     """The run in the folder ``path``.
 
     Raises:
-        UserError: where it holds no run, no line of metrics, or one that is no JSON.
+        UserError: where it holds no run, no line of metrics, or one that is not JSON.
     """
     folder = RunFolder(path)
     if not folder.config.is_file():
@@ -160,7 +160,7 @@ def _lines(metrics: Path) -> list[dict[str, Any]]:
         except orjson.JSONDecodeError:
             if number == len(raw):
                 continue
-        raise UserError(f"{metrics}, line {number}, is no line of metrics; remove it")
+        raise UserError(f"{metrics}, line {number}, is not a line of metrics; remove it")
     return found
 
 

@@ -16,7 +16,7 @@ from megarc.train import RunConfig
 class CompareConfig(Config):
     """Arms that differ in their windows and losses, at the FLOPs of the first causal arm's run."""
 
-    folder: Path = key(Path("runs/compare"), "where everything lies; the same command resumes there")
+    folder: Path = key(Path("runs/compare"), "the study's folder; the same command resumes the study in it")
     run: RunConfig = key(
         RunConfig,
         "model, data, batch, length (of an arm that is causal and predicts every row) and window [R | C]",

@@ -30,7 +30,7 @@ class SizeConfig(Config):
 class GridConfig(Config):
     """Arms x sizes x seeds of one run."""
 
-    folder: Path = key(Path("runs/study"), "where everything lies; the same command resumes there")
+    folder: Path = key(Path("runs/study"), "the study's folder; the same command resumes the study in it")
     claim: str = key("", "what the study tests, in a sentence")
     expected: str = key("", "what theory expects, with its source")
     run: RunConfig = key(RunConfig, "the run that arms and sizes change")
@@ -54,7 +54,7 @@ class GridConfig(Config):
         if len(set(names)) < len(names):
             raise ValueError(f"arms has two of one name: {', '.join(names)}; rename one")
         if self.control is not None and self.control not in names:
-            raise ValueError(f"control is '{self.control}', which is no arm; arms are {', '.join(names)}")
+            raise ValueError(f"control is '{self.control}', which is not an arm; arms are {', '.join(names)}")
         places = [size.at for size in self.sizes]
         if len(set(places)) < len(places):
             raise ValueError(f"sizes has two of one place: {places}; give different values of at")

@@ -43,12 +43,12 @@ def _lines(metrics: Path) -> list[dict[str, Any]]:
         for number, line in enumerate(metrics.read_bytes().splitlines(), start=1):
             entry = orjson.loads(line)
             if not isinstance(entry, dict) or type(entry.get("step")) is not int:
-                raise UserError(f"{metrics}, line {number}, is no line of metrics; remove it")
+                raise UserError(f"{metrics}, line {number}, is not a line of metrics; remove it")
             found.append(entry)
     except OSError as error:
         raise UserError(f"{metrics} cannot be read: {error}") from None
     except orjson.JSONDecodeError as error:
         raise UserError(
-            f"{metrics}, line {len(found) + 1}, is no line of metrics ({error}); remove it"
+            f"{metrics}, line {len(found) + 1}, is not a line of metrics ({error}); remove it"
         ) from None
     return found

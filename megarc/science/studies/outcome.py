@@ -167,7 +167,7 @@ def read_outcome(
         points, end = curve(job, study.measure)
         if points[-1][0] < end:
             failed[cell.name] = (
-                f"{study.measure} is no finite number at step {end}; its last value is of step {points[-1][0]}"
+                f"{study.measure} is not a finite number at step {end}; its last value is of step {points[-1][0]}"
             )
         else:
             curves[cell] = points

@@ -190,7 +190,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         UserError: where there is none, it is damaged, or from a newer version.
     """
     if not (folder / MANIFEST).exists():
-        raise UserError(f"{folder} is no finished checkpoint: it has no {MANIFEST}")
+        raise UserError(f"{folder} is not a finished checkpoint: it has no {MANIFEST}")
     manifest = _manifest(folder)
     if isinstance(manifest, str):
         raise UserError(f"{folder / MANIFEST} is damaged: {manifest}; {instead_of(folder)}")
@@ -209,7 +209,7 @@ def _manifest(folder: Path) -> dict[str, Any] | str:
     except (OSError, orjson.JSONDecodeError) as error:
         return f"it cannot be read ({error})"
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
-        return "it is no manifest of a checkpoint"
+        return "it is not a manifest of a checkpoint"
     checksum = manifest.pop("checksum", None)
     if manifest["format"] > FORMAT:
         return manifest

@@ -108,7 +108,7 @@ def load_model(
             parameter = missing.pop(name, None)
             if parameter is None or values.numel() != torch.Size(record_of(parameter).shape).numel():
                 raise UserError(
-                    f"{found.folder}: {name} is no parameter of its manifest's model; use another copy"
+                    f"{found.folder}: {name} is not a parameter of its manifest's model; use another copy"
                 )
             parameter.copy_(_own_part(parameter, values))
     if missing:

@@ -38,7 +38,7 @@ class HealthConfig(Config):
         None, "between steps that are computed twice and compared; null: never", circumstance=True
     )
     tolerance: float = key(
-        0.0, "relative difference that a replay may show, where kernels add up in any order",
+        0.0, "relative difference that a replay may show, for kernels that add numbers in varying order",
         circumstance=True, ge=0,
     )  # fmt: skip
     slow: float = key(
@@ -48,13 +48,13 @@ class HealthConfig(Config):
         gt=1,
     )
     dry_step: bool = key(
-        True, "before the first step, one of full size without an update, to find out whether memory is enough",
+        True, "before the first step, runs a step of full size without an update, to find out whether memory is enough",
         circumstance=True,
     )  # fmt: skip
 
     self_check: Literal["auto", "always", "warn", "off"] = key(
         "auto",
-        "two steps of a tiny model on the run's ranks, compared with one rank without DeepSpeed. auto: once for each "
+        "compares two steps of a tiny model on the run's ranks with one rank without DeepSpeed. auto: once for each "
         "layout, precision and version of the software, with 2 ranks or more; always: at each start; warn: at each "
         "start, and a difference does not end the run; off: never",
         circumstance=True,

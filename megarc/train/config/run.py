@@ -33,7 +33,7 @@ class RunConfig(Config):
         circumstance=True,
     )
     length: Duration = key(
-        Quantity(300, "steps"), "of the run: tokens (predicted), samples or steps", circumstance=True
+        Quantity(300, "steps"), "length of the run: tokens (predicted), samples or steps", circumstance=True
     )
     until: Duration | None = key(
         None,
@@ -46,10 +46,12 @@ class RunConfig(Config):
         circumstance=True,
     )
     start_with: StartConfig = key(StartConfig, "what start_from takes along")
-    seed: int = key(0, "of initial values and of the data's order", ge=0)
+    seed: int = key(0, "seed of initial values and of the order of the data", ge=0)
     device: Literal["auto", "cpu", "cuda"] = key("auto", "auto: CUDA where there is one", circumstance=True)
     precision: Literal["fp32", "bf16"] = key(
-        "fp32", "of weights and activations; masters and moments are always fp32", circumstance=True
+        "fp32",
+        "type of weights and activations; master weights and moments are always fp32",
+        circumstance=True,
     )
     window: WindowConfig = key(WindowConfig, "the window [R | C]")
     model: ModelConfig = key(ModelConfig, "the language model")
@@ -61,13 +63,15 @@ class RunConfig(Config):
         AverageConfig, "weights averaged along the run, a second model in its checkpoints"
     )
     schedule: ScheduleConfig = key(ScheduleConfig, "learning rate over the run")
-    execution: ExecutionConfig = key(ExecutionConfig, "how the same numbers are computed")
+    execution: ExecutionConfig = key(
+        ExecutionConfig, "how the model is computed: engine, compilation, recomputation"
+    )
     parallel: ParallelConfig = key(ParallelConfig, "how the model is divided over ranks")
     checkpoint: CheckpointConfig = key(CheckpointConfig, "when the state is saved")
     health: HealthConfig = key(HealthConfig, "bad numbers, hangs, damaged memory, slow ranks")
     validation: ValidationConfig = key(ValidationConfig, "held-out loss")
     logging: LoggingConfig = key(LoggingConfig, "what the run reports")
-    deepspeed: dict[str, Any] = key({}, "passed to DeepSpeed as it is, for experts", circumstance=True)
+    deepspeed: dict[str, Any] = key({}, "passed to DeepSpeed unchanged, for experts", circumstance=True)
 
     @model_validator(mode="after")
     def _batch_in_samples(self) -> RunConfig:
@@ -116,5 +120,7 @@ class RunConfig(Config):
 def _whole_windows(tokens: int, width: int, unit: str) -> int:
     if tokens % width:
         near = " or ".join(str(width * count) for count in (tokens // width, tokens // width + 1) if count)
-        raise ValueError(f"batch size {tokens} {unit} is no whole number of windows of {width}; use {near}")
+        raise ValueError(
+            f"batch size {tokens} {unit} is not a whole number of windows of {width}; use {near}"
+        )
     return tokens // width

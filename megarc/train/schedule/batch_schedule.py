@@ -17,7 +17,7 @@ class Stage(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """Between two events of a run: so many steps, or samples where it is no whole number of steps.
+    """Between two events of a run: so many steps, or samples where it is not a whole number of steps.
 
     Multiples are those of the amount itself, so nothing adds up that was rounded before.
 

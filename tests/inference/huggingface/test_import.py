@@ -218,7 +218,7 @@ def test_a_config_that_is_none_is_refused(tmp_path, content):
 def test_an_index_that_names_no_files_is_refused(tmp_path, llama):
     write(tmp_path, *llama)
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"model.norm.weight": 3}}')
-    with pytest.raises(UserError, match="names the file 3, which is no text"):
+    with pytest.raises(UserError, match="names the file 3, which is not text"):
         read_weights(tmp_path, read_config(tmp_path))
 
 

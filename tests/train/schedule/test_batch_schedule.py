@@ -68,7 +68,7 @@ def test_either_token_is_a_unit():
     assert found.stages == [Stage(0, 4), Stage(64, 8), Stage(128, 16)]
     predicted = {"size": 32, "unit": "predicted tokens", "measured": [{"at": "80 samples", "batch": 64.0}]}
     assert Lengths(config(window=window, batch=predicted)).batches.stages == [Stage(0, 4), Stage(80, 8)]
-    with pytest.raises(UserError, match="no whole number of windows of 40; use 160 or 200"):
+    with pytest.raises(UserError, match="not a whole number of windows of 40; use 160 or 200"):
         config(window=window, batch={"size": 161, "unit": "processed tokens"})
     with pytest.raises(UserError, match="begins at tokens or samples"):
         config(batch={"stages": [{"at": "3 steps", "size": 4}]})
