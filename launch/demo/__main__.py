@@ -78,7 +78,7 @@ def main() -> int:
     announce(3, "measure the models on held-out data")
     found = score(POINTERS, TEXT, PROBED, DEMO / "text" / "heldout", at_once)
     announce(4, "show the results")
-    heading("Result 1. The mask decides: a task of following pointers")
+    heading("Result 1. The mask decides how fast a task of following pointers is learned")
     who_is_right(POINTERS, found)
     heading("Result 2. On text: equal compute, the same held-out tokens")
     text_scores(TEXT, found, DEMO)

@@ -19,7 +19,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, markdown:
             raise ValueError(f"a row of {len(row)} cells in a table of {len(columns)} columns: {row}")
     if markdown:
         cells = [[cell.replace("|", "\\|") for cell in row] for row in cells]
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    least = 2 if markdown else 0  # a rule of one ":" is not one that Markdown knows
+    widths = [max(least, *map(len, column)) for column in zip(columns, *cells, strict=True)]
     aligned = [_alignment([row[place] for row in cells]) for place in range(len(columns))]
     lines = [_line(row, widths, aligned, markdown) for row in [list(columns), *cells]]
     lines.insert(1, _rule(widths, aligned, markdown))

@@ -30,3 +30,7 @@ def test_a_bar_in_a_cell_does_not_open_a_column():
 def test_a_row_of_another_length_is_our_bug():
     with pytest.raises(ValueError, match="2 cells"):
         table(["a"], [["1", "2"]])
+
+
+def test_a_column_of_single_digits_has_a_rule_that_markdown_knows():
+    assert table(["n"], [[3]], markdown=True).splitlines()[1] == "| -: |"
