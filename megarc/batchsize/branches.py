@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import orjson
 from safetensors import SafetensorError, safe_open
 
 from megarc.batchsize.config import BranchConfig, StudyConfig
@@ -122,7 +121,7 @@ def curve(job: Job, lines: int) -> list[float]:
 
     The parts are the same samples in every branch, so that branches are compared in pairs.
     """
-    entries = [orjson.loads(line) for line in job.folder.metrics.read_bytes().splitlines()]
+    entries = job.folder.metric_lines()
     losses = [entry["train/nats_per_token"] for entry in entries if "train/nats_per_token" in entry]
     steps = job.steps - job.first
     if len(losses) != steps:

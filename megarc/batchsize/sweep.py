@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import orjson
-
 from megarc.batchsize.config import StudyConfig
 from megarc.errors import UserError
 from megarc.jobs import Job
@@ -115,7 +113,11 @@ def outcome(study: StudyConfig, jobs: Mapping[Cell, Job]) -> Outcome:
 
 def noise_scale(job: Job, steps: float) -> float | None:
     """The ratio of averages over the first ``steps`` steps of a run; None: undefined."""
-    lines = [line for line in _lines(job) if "batch/gradient_square" in line and line["step"] <= steps]
+    lines = [
+        line
+        for line in job.folder.metric_lines()
+        if "batch/gradient_square" in line and line["step"] <= steps
+    ]
     square = sum(line["batch/gradient_square"] for line in lines)
     return sum(line["batch/gradient_variance"] for line in lines) / square if square > 0 else None
 
@@ -152,14 +154,10 @@ def _half(batch: int) -> int | None:
     return batch // 2 if batch % 2 == 0 else None
 
 
-def _lines(job: Job) -> list[dict[str, float]]:
-    return [orjson.loads(line) for line in job.folder.metrics.read_bytes().splitlines()]
-
-
 def _curve(job: Job) -> Curve:
     found = [
         (line["step"], line["heldout/nats_per_token"])
-        for line in _lines(job)
+        for line in job.folder.metric_lines()
         if "heldout/nats_per_token" in line
     ]
     return Curve([int(step) for step, _ in found], [loss for _, loss in found])

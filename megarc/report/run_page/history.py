@@ -120,7 +120,10 @@ def read_history(path: Path, name: str | None = None) -> RunHistory:
     folder = RunFolder(path)
     if not folder.config.is_file():
         raise UserError(f"{path} holds no run: there is no config.yaml; give a run folder")
-    lines = _lines(folder.metrics)
+    try:
+        lines = folder.metric_lines(_COUNTERS, going_on=True)
+    except OSError:
+        lines = []
     if not lines:
         raise UserError(f"the run {path} has logged no metrics yet; leave it out, or wait for its first line")
     log = (
@@ -142,32 +145,3 @@ def short_names(paths: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     raise UserError("a run is given twice; give each run once")
-
-
-def _lines(metrics: Path) -> list[dict[str, Any]]:
-    """Every line; a last one that is half written (the run still goes on) is passed over."""
-    try:
-        raw = metrics.read_bytes().splitlines()
-    except OSError:
-        return []
-    found = []
-    for number, line in enumerate(raw, start=1):
-        try:
-            entry = orjson.loads(line)
-            if _is_of_metrics(entry):
-                found.append(entry)
-                continue
-        except orjson.JSONDecodeError:
-            if number == len(raw):
-                continue
-        raise UserError(f"{metrics}, line {number}, is not a line of metrics; remove it")
-    return found
-
-
-def _is_of_metrics(entry: Any) -> bool:
-    """Whether it has the counters, and nothing but numbers and what is unknown."""
-    return (
-        isinstance(entry, dict)
-        and all(type(entry.get(name)) in (int, float) for name in _COUNTERS)
-        and all(value is None or type(value) in (int, float) for value in entry.values())
-    )

@@ -8,7 +8,7 @@ import platform
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -46,6 +46,32 @@ class RunFolder:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    def metric_lines(
+        self, counters: Sequence[str] = ("step",), *, going_on: bool = False
+    ) -> list[dict[str, Any]]:
+        """Every line of the metrics, in order.
+
+        Args:
+            counters: numbers that each line has.
+            going_on: a last line that is half written is passed over.
+
+        Raises:
+            UserError: for a line that holds anything but numbers and what is unknown (null).
+            OSError: where the file cannot be read.
+        """
+        raw, found = self.metrics.read_bytes().splitlines(), []
+        for number, line in enumerate(raw, start=1):
+            try:
+                entry = orjson.loads(line)
+            except orjson.JSONDecodeError:
+                if going_on and number == len(raw):
+                    continue
+                entry = None
+            if not _is_of_metrics(entry, counters):
+                raise UserError(f"{self.metrics}, line {number}, is not a line of metrics; remove it")
+            found.append(entry)
+        return found
 
     @property
     def tensorboard(self) -> Path:
@@ -265,3 +291,13 @@ def _commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _is_of_metrics(entry: Any, counters: Sequence[str]) -> bool:
+    """Whether it has the counters, and nothing but numbers and what is unknown."""
+    return (
+        isinstance(entry, dict)
+        and type(entry.get("step")) is int
+        and all(type(entry.get(name)) in (int, float) for name in counters)
+        and all(value is None or type(value) in (int, float) for value in entry.values())
+    )
