@@ -10,6 +10,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import _needs  # noqa: F401  (ends where the packages are not there)
 
 from megarc.command import examples
+from megarc.command_line import whole_number
 from megarc.errors import run_script
 from megarc.interpreter.languages import KNOWN
 from megarc.interpreter.options import add_interpreter_options, open_interpreters
@@ -73,10 +74,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--languages", default="python", metavar="L", help=f"some of {', '.join(KNOWN)}, by commas (python)"
     )
-    parser.add_argument("--workers", type=positive, default=1, metavar="W", help="documents at once (1)")
+    parser.add_argument("--workers", type=whole_number, default=1, metavar="W", help="documents at once (1)")
     parser.add_argument(
         "--characters",
-        type=positive,
+        type=whole_number,
         default=2000,
         metavar="N",
         help="cut an output after so many (2000)",
@@ -90,12 +91,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--whole", action="store_true", help="write documents without a kept piece too")
     add_interpreter_options(parser.add_argument_group("interpreters and sandbox"))
     return parser
-
-
-def positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' must be a whole number of 1 or more")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import _needs  # noqa: F401  (ends where the packages are not there)
 
 from megarc.command import examples
-from megarc.command_line import widths
+from megarc.command_line import whole_number, widths
 from megarc.errors import UserError, run_script
 from megarc.paths import user_path
 
@@ -481,23 +481,17 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--segments", action="store_true", help="score text, code and output separately")
     parser.add_argument("--answers", action="store_true", help="score only the answers of pairs")
-    parser.add_argument("--stride", type=positive, help="tokens that each window scores")
+    parser.add_argument("--stride", type=whole_number, help="tokens that each window scores")
     parser.add_argument(
         "--recent",
         type=numbers,
         metavar="0,8,64",
         help="score with these numbers of rows of R instead, and with other text in R",
     )
-    parser.add_argument("--tokens", type=positive, help="score only this many tokens (all)")
+    parser.add_argument("--tokens", type=whole_number, help="score only this many tokens (all)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="device that scores (cpu)")
     parser.add_argument("--json", type=user_path, metavar="FILE", help="write the scores there too")
     return parser
-
-
-def positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' must be a whole number of 1 or more")
-    return int(text)
 
 
 def numbers(text: str) -> list[int]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import _needs  # noqa: F401  (ends where the packages are not there)
 
 from megarc.command import examples
-from megarc.command_line import widths
+from megarc.command_line import whole_number, widths
 from megarc.errors import UserError, run_script
 from megarc.interpreter.options import add_interpreter_options, open_interpreters
 from megarc.paths import user_path
@@ -354,7 +354,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--to", type=user_path, metavar="FILE", help="write the answers to --prompts there")
     parser.add_argument(
-        "--tokens", type=positive, default=200, help="generate at most this many tokens (200)"
+        "--tokens", type=whole_number, default=200, help="generate at most this many tokens (200)"
     )
     parser.add_argument(
         "--temperature",
@@ -389,7 +389,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--logprobs", action="store_true", help="put token ids and log-probabilities in the answers"
     )
-    parser.add_argument("--slots", type=positive, default=64, help="texts that are generated at once (64)")
+    parser.add_argument(
+        "--slots", type=whole_number, default=64, help="texts that are generated at once (64)"
+    )
     parser.add_argument("--refresh", type=int, help="tokens after which the window moves (its stride)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draws (0)")
     parser.add_argument("--no-stop", action="store_true", help="continue after the end of a document")
@@ -406,12 +408,6 @@ def parser() -> argparse.ArgumentParser:
         "--device", choices=("cpu", "cuda"), default="cpu", help="device that generates (cpu)"
     )
     return parser
-
-
-def positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' must be a whole number of 1 or more")
-    return int(text)
 
 
 if __name__ == "__main__":

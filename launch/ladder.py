@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import _needs  # noqa: F401  (ends where the packages are not there)
 
 from megarc.command import examples
+from megarc.command_line import whole_number
 from megarc.errors import UserError, ended_by_sigterm, run_script
 from megarc.paths import user_path
 
@@ -289,11 +290,11 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         help="run folder or checkpoint; may be given again",
     )
-    parser.add_argument("--order", type=positive, default=5, help="tokens of the longest n-gram (5)")
-    parser.add_argument("--tokens", type=positive, help="score only this many held-out tokens (all)")
+    parser.add_argument("--order", type=whole_number, default=5, help="tokens of the longest n-gram (5)")
+    parser.add_argument("--tokens", type=whole_number, help="score only this many held-out tokens (all)")
     parser.add_argument(
         "--context",
-        type=positive,
+        type=whole_number,
         help="tokens in a compressor's piece (the longest window of --run, or 1024)",
     )
     parser.add_argument(
@@ -301,7 +302,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--memory",
-        type=positive,
+        type=whole_number,
         default=512,
         metavar="MIB",
         help="memory for counting n-grams, in MiB (512)",
@@ -318,12 +319,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=user_path, metavar="FILE", help="write the rows there too")
     parser.add_argument("--plot", type=user_path, metavar="FILE", help="draw the ladder there, as PNG")
     return parser
-
-
-def positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' must be a whole number of 1 or more")
-    return int(text)
 
 
 if __name__ == "__main__":

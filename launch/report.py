@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import _needs  # noqa: F401  (ends where the packages are not there)
 
 from megarc.command import examples
+from megarc.command_line import whole_number
 from megarc.errors import UserError, run_script
 from megarc.paths import user_path
 
@@ -76,18 +78,18 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--csv", type=user_path, metavar="FILE", help="write every line of metrics there")
     parser.add_argument(
-        "--targets", type=count, default=8000, help="held-out tokens to score; 0: none (8000)"
+        "--targets",
+        type=partial(whole_number, least=0),
+        default=8000,
+        help="held-out tokens to score; 0: none (8000)",
     )
     parser.add_argument(
-        "--sample", type=count, default=120, help="tokens to write as a sample; 0: none (120)"
+        "--sample",
+        type=partial(whole_number, least=0),
+        default=120,
+        help="tokens to write as a sample; 0: none (120)",
     )
     return parser
-
-
-def count(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"'{text}' must be a whole number of 0 or more")
-    return int(text)
 
 
 if __name__ == "__main__":

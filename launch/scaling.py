@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import _needs  # noqa: F401  (ends where the packages are not there)
 
 from megarc.command import examples
+from megarc.command_line import whole_number
 from megarc.errors import UserError, run_script
 from megarc.paths import user_path
 
@@ -243,17 +245,18 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--without-embeddings", action="store_true", help="do not count embeddings in the N of a run"
     )
-    parser.add_argument("--resamples", type=count, default=200, help="number of fits for the intervals (200)")
-    parser.add_argument("--seed", type=count, default=0, help="seed of the resampling (0)")
+    parser.add_argument(
+        "--resamples",
+        type=partial(whole_number, least=0),
+        default=200,
+        help="number of fits for the intervals (200)",
+    )
+    parser.add_argument(
+        "--seed", type=partial(whole_number, least=0), default=0, help="seed of the resampling (0)"
+    )
     parser.add_argument("--json", type=user_path, metavar="FILE", help="write the fit there too")
     parser.add_argument("--plot", type=user_path, metavar="FILE", help="draw the fit there, as PNG")
     return parser
-
-
-def count(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"'{text}' must be a whole number of 0 or more")
-    return int(text)
 
 
 def above_zero(text: str) -> float:

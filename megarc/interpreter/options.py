@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from megarc.command_line import whole_number
 from megarc.interpreter.languages import LanguagesConfig, open_languages
 from megarc.interpreter.languages.base import Language
 from megarc.interpreter.sandbox import Limits, Sandbox, open_sandbox
@@ -14,7 +15,9 @@ from megarc.paths import user_path
 def add_interpreter_options(group: argparse._ActionsContainer) -> None:
     """Adds --seconds, --memory, --python, --coq, --smt, --lean, --lean-folder and --no-sandbox."""
     group.add_argument("--seconds", type=float, default=5.0, help="wall time of a piece (5)")
-    group.add_argument("--memory", type=_mebibytes, default=512, metavar="MIB", help="of each process (512)")
+    group.add_argument(
+        "--memory", type=whole_number, default=512, metavar="MIB", help="of each process (512)"
+    )
     group.add_argument("--python", type=user_path, metavar="P", help="Python (the system's)")
     group.add_argument("--coq", type=user_path, metavar="P", help="coqtop (the system's)")
     group.add_argument("--smt", type=user_path, metavar="P", help="z3 (the system's or the wheel's)")
@@ -42,9 +45,3 @@ def open_interpreters(arguments: argparse.Namespace, names: str) -> tuple[dict[s
         limits, without=arguments.no_sandbox, warn=lambda line: print(line, file=sys.stderr)
     )
     return languages, sandbox
-
-
-def _mebibytes(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' must be a whole number of 1 or more")
-    return int(text)
