@@ -16,6 +16,7 @@ from megarc.model.mixers.chain import bounded, messages
 from megarc.model.mixers.directions import Documents, directions
 from megarc.model.mixers.gated_output import GatedOutput
 from megarc.model.mixers.mixer import Mixer
+from megarc.model.mixers.ssm import decay_rates
 from megarc.model.parameter_record import matrix
 from megarc.parallel import TensorParallel
 from megarc.window import Window
@@ -128,5 +129,4 @@ def staying(heads: int, states: int) -> list[float]:
 
     within 2 rows at head 0, and within 1,024 at the last.
     """
-    leaving = [2.0 ** -(1 + 9 * head / max(1, heads - 1)) for head in range(heads)]
-    return [math.log((1 - leave) * (states - 1) / leave) for leave in leaving]
+    return [math.log((1 - leave) * (states - 1) / leave) for leave in decay_rates(heads)]

@@ -11,7 +11,7 @@ from megarc.interval import Seen
 from megarc.model.block_part import PartCost, Split
 from megarc.model.config import ModelConfig
 from megarc.model.layers import ColumnLinear
-from megarc.model.mixers.attention import KeyValue
+from megarc.model.mixers.attention import Attention, KeyValue
 from megarc.model.mixers.directions import Documents, directions
 from megarc.model.mixers.gated_output import GatedOutput
 from megarc.model.mixers.mixer import Mixer
@@ -86,10 +86,7 @@ class StateSpace(Mixer):
 
     @staticmethod
     def splits(config: ModelConfig) -> list[Split]:
-        return [
-            Split("model.kv_heads", config.groups, or_shared=True),
-            Split("model.heads", config.heads),
-        ]
+        return Attention.splits(config)  # the same heads and groups
 
     @staticmethod
     def cache_shape(config: ModelConfig, ranks: int) -> LayerCache:
