@@ -27,6 +27,11 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: places.get(item.path, len(FIRST)))
 
 
+def pytest_make_parametrize_id(val):
+    """No bytes in a test's name: compressed ones hold the time, and two workers must collect the same names."""
+    return f"{len(val)}-bytes" if isinstance(val, bytes) else None
+
+
 def pytest_addoption(parser):
     parser.addoption("--cpu", action="store_true", help="print the CPU-seconds of the costliest files")
 
