@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import filecmp
 import importlib.util
+import io
 import json
 import multiprocessing
 import os
@@ -44,6 +45,8 @@ END_OF_DOCUMENT = "<|endoftext|>"
 SUFFIXES = (".py", ".rst", ".md", ".txt", ".pyi", ".h")
 WANTED = {
     "SentencePiece BPE, fast engine": 8,
+    "SentencePiece BPE with a prefix, fast engine": 6,
+    "SentencePiece BPE that normalises, fast engine": 6,
     "SentencePiece BPE, plain": 1.5,
     "SentencePiece unigram": 2.5,
     "Hugging Face BPE": 50,
@@ -119,6 +122,8 @@ def compare(work: Path, arguments: argparse.Namespace) -> dict[str, object]:
     models = tokenizers(work)
     tools = {
         "SentencePiece BPE, fast engine": ("bpe", []),
+        "SentencePiece BPE with a prefix, fast engine": ("prefix", []),
+        "SentencePiece BPE that normalises, fast engine": ("normalising", []),
         "SentencePiece BPE, plain": ("bpe", ["--engine", "plain"]),
         "SentencePiece unigram": ("unigram", []),
         "Hugging Face BPE": ("huggingface", []),
@@ -330,6 +335,8 @@ def tokenizers(work: Path) -> dict[str, Path]:
     """A SentencePiece BPE and unigram model and a Hugging Face BPE, trained on a part of the text."""
     found = {
         "bpe": work / "bpe.model",
+        "prefix": work / "prefix.model",
+        "normalising": work / "normalising.model",
         "unigram": work / "unigram.model",
         "huggingface": work / "huggingface" / "tokenizer.json",  # alone: its folder is what Megatron takes
     }
@@ -339,6 +346,9 @@ def tokenizers(work: Path) -> dict[str, Path]:
     for algorithm in ("bpe", "unigram"):
         if not found[algorithm].exists():
             train_tokenizer(sample, work / algorithm, VOCABULARY, algorithm=algorithm)
+    keep = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False}
+    for name, settings in (("prefix", keep), ("normalising", {})):
+        found[name].write_bytes(with_normalizer(found["bpe"].read_bytes(), sample[:20], settings))
     if not found["huggingface"].exists():
         import tokenizers as library
 
@@ -356,6 +366,21 @@ def tokenizers(work: Path) -> dict[str, Path]:
         found["huggingface"].parent.mkdir(exist_ok=True)
         tokenizer.save(str(found["huggingface"]))
     return found
+
+
+def with_normalizer(model: bytes, sample: list[str], settings: dict[str, object]) -> bytes:
+    """The pieces of ``model`` behind the normaliser that SentencePiece's trainer gives a model by ``settings``."""
+    import sentencepiece
+    from sentencepiece import sentencepiece_model_pb2 as parts
+
+    small = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter("".join(sample).splitlines()), model_writer=small, model_type="bpe",
+        vocab_size=1000, byte_fallback=True, hard_vocab_limit=False, minloglevel=2, **settings,
+    )  # fmt: skip
+    changed = parts.ModelProto.FromString(model)
+    changed.normalizer_spec.CopyFrom(parts.ModelProto.FromString(small.getvalue()).normalizer_spec)
+    return bytes(changed.SerializeToString())
 
 
 def plot(result: dict[str, object], path: Path) -> None:

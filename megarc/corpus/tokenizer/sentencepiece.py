@@ -43,5 +43,9 @@ class SentencePieceTokenizer(Tokenizer):
         # One thread: the workers are processes, and more threads showed no gain.
         return join(self._processor.encode(list(texts), out_type="numpy", num_threads=1))
 
+    def normalize(self, text: str) -> str:
+        """What the model makes of ``text`` before it looks for pieces, with ``\u2581`` for a space."""
+        return str(self._processor.normalize(text))
+
     def decode(self, ids: Iterable[int]) -> str:
         return str(self._processor.decode([int(number) for number in ids]))

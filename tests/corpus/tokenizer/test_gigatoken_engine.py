@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,10 +20,23 @@ def models(tmp_path_factory, huggingface_file):  # noqa: F811
     place = tmp_path_factory.mktemp("models")
     train_tokenizer(SAMPLE, place / "bpe", 420)
     train_tokenizer(SAMPLE, place / "unigram", 328, algorithm="unigram")
-    return {"bpe": place / "bpe.model", "unigram": place / "unigram.model", "huggingface": huggingface_file}
+    sentencepiece_model(place / "prefix", normalization_rule_name="identity", remove_extra_whitespaces=False)
+    sentencepiece_model(place / "normalised")
+    sentencepiece_model(place / "suffix", treat_whitespace_as_suffix=True)
+    sentencepiece_model(place / "bytes_unknown", byte_fallback=False)
+    return {path.stem: path for path in place.glob("*.model")} | {"huggingface": huggingface_file}
 
 
-@pytest.mark.parametrize("name", ["bpe", "huggingface"])
+def sentencepiece_model(prefix, **settings):
+    """BPE as SentencePiece's own trainer writes it: a prefix before the text, NFKC, spaces made one."""
+    with prefix.with_suffix(".model").open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter("".join(SAMPLE).splitlines()), model_writer=file, minloglevel=2,
+            **{"model_type": "bpe", "vocab_size": 420, "byte_fallback": True, "hard_vocab_limit": False} | settings,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["bpe", "prefix", "normalised", "huggingface"])
 def test_gigatoken_is_exact(models, name):
     pytest.importorskip("gigatoken", reason="gigatoken is not installed: pip install 'megarc[fast]'")
     exact, said = load_tokenizer(models[name]), []
@@ -58,10 +72,13 @@ def test_a_renewed_engine_is_the_same(models, name, monkeypatch):
 
 def test_what_no_engine_serves_stays_plain(models):
     said: list[str] = []
-    for tokenizer in (load_tokenizer("bytes"), load_tokenizer(models["unigram"])):
+    for name in ("bytes", models["unigram"], models["bytes_unknown"], models["suffix"]):
+        tokenizer = load_tokenizer(name)
         assert with_fast_engine(tokenizer, said.append) is tokenizer
-    assert len(said) == 1
+    assert len(said) == 3
     assert "unigram" in said[0] or "pip install" in said[0]
+    assert "byte_fallback" in said[1] or "pip install" in said[1]
+    assert "suffix" in said[2] or "pip install" in said[2]
 
 
 def lying(tokenizer, when):
