@@ -104,6 +104,13 @@ class ModelConfig(Config):
     )
     crf_states: int = key(16, "hidden states of a head of the mixer crf", ge=2, le=64)
     crf_rank: int = key(8, "rank of its learned transitions between states", ge=1)
+    crf_transitions: int = key(
+        1,
+        "learned transitions of a head of the mixer crf; each token mixes them, so that the next state depends on "
+        "token and state. 1: the same for every token",
+        ge=1,
+        le=8,
+    )
     qk_norm: bool = key(False, "RMSNorm on queries and keys; qk_norm_over says over what")
     qk_norm_over: Literal["head", "all"] = key(
         "head", "qk_norm normalises each head (as Qwen 3 does), or all heads together (as OLMo 2 does)"

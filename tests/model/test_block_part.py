@@ -15,6 +15,7 @@ CONFIG = ModelConfig(
 MIXERS = ("attention", "ssm", "ssm_attention", "crf")
 PARTS = {name: mixer_of(CONFIG.model_copy(update={"mixers": [name]})) for name in MIXERS}
 PARTS["feed_forward"] = feed_forward_of(CONFIG)
+MIXED = CONFIG.model_copy(update={"crf_transitions": 3})
 BIASED = CONFIG.model_copy(update={"qk_norm_over": "all", "attention_bias": "all"})
 
 
@@ -23,7 +24,9 @@ def build(name, rank=0, ranks=1, config=CONFIG):
     return PARTS[name](config, *(("auto", 0, tensor) if name in MIXERS else (tensor,)))
 
 
-@pytest.mark.parametrize("config", [CONFIG, BIASED, BIASED.model_copy(update={"attention_bias": "qkv"})])
+@pytest.mark.parametrize(
+    "config", [CONFIG, MIXED, BIASED, BIASED.model_copy(update={"attention_bias": "qkv"})]
+)
 @pytest.mark.parametrize("name", PARTS)
 def test_cost_counts_the_parameters_built(name, config):
     records = [record_of(parameter) for parameter in build(name, config=config).parameters()]
@@ -40,7 +43,7 @@ def test_cost_counts_the_parameters_built(name, config):
 def test_the_ranks_that_fit_hold_each_element_alike_often(name, ranks):
     """Of a split matrix each element stands on one rank, of others on every rank."""
     assert all(split.fits(ranks) for split in PARTS[name].splits(CONFIG))
-    built = [dict(build(name, rank, ranks).named_parameters()) for rank in range(ranks)]
+    built = [dict(build(name, rank, ranks, MIXED).named_parameters()) for rank in range(ranks)]
     for parameter_name, parameter in built[0].items():
         record = record_of(parameter)
         counted = torch.zeros(record.shape if len(record.shape) == 2 else (1, *record.shape))

@@ -1,17 +1,20 @@
 """Forward-backward of a linear chain of hidden states, in blocks: products of small matrices, and no loop over rows.
 
-A row's state s_i has a potential u_i(s), and neighbours have w(s_i, s_{i+1}) = log E, whose rows are distributions:
+A row's state s_i has a potential u_i(s), and neighbours have w_i(s_{i-1}, s_i) = log E_i, whose rows are distributions:
 
-    p(s) = exp(sum_i u_i(s_i) + sum_i w(s_{i-1}, s_i)) / Z        (Lafferty et al. 2001; Rabiner 1989, section III)
+    p(s) = exp(sum_i u_i(s_i) + sum_i w_i(s_{i-1}, s_i)) / Z      (Lafferty et al. 2001; Rabiner 1989, section III)
 
-    a_i ~ (a_{i-1} E) * exp(u_i)          forward: the distribution of s_i given the rows up to i
-    b_i ~ E (exp(u_{i+1}) * b_{i+1})      backward: how likely the rows behind i are, from each state
+    a_i ~ (a_{i-1} E_i) * exp(u_i)            forward: the distribution of s_i given the rows up to i
+    b_i ~ E_{i+1} (exp(u_{i+1}) * b_{i+1})    backward: how likely the rows behind i are, from each state
     p(s_i | all rows) ~ a_i * b_i
 
-The state before the first row is uniform, and so is b behind the last one. Rows are cut into blocks. The steps of a
-block together are one [states, states] matrix. Each of its rows is scaled to a largest element of 1, and the log of
-the scale stands beside it. Blocks are brought together by the same scheme. Potentials are bounded (``CAP``), so that in
-float32 the largest element of a step is never lost, whatever the number of rows.
+E_i is one matrix of a head, or a mean of several, E_i = sum_k m_i(k) E(k), with weights that are the row's own and sum
+to 1. The state before the first row is uniform, and so is b behind the last one.
+
+Rows are cut into blocks. The steps of a block together are one [states, states] matrix. Each of its rows is scaled to a
+largest element of 1, and the log of the scale stands beside it. Blocks are brought together by the same scheme.
+Potentials are bounded (``CAP``), so that in float32 the largest element of a step is never lost, whatever the number of
+rows.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ from torch import Tensor
 BLOCK = 16
 CAP = 16.0
 """Potentials and the low-rank part of transitions lie between -CAP and CAP. So a step takes at most 2 CAP (potentials)
-+ 2 CAP (transitions) + 7 (staying) + log 64 = 75 nats from a state, and float32 has 87."""
++ 2 CAP (transitions) + 7 (staying) + log 64 = 75 nats from a state, log 8 = 2 more where 8 matrices are mixed, and
+float32 has 87."""
 
 
 def bounded(potentials: Tensor) -> Tensor:
@@ -45,20 +49,30 @@ class _Steps(NamedTuple):
 
     Attributes:
         own: exp(u), the largest of a row 1, [batch, heads, blocks, size, states].
-        transition: [heads, 1, states, states].
+        transition: E(k), [heads, matrices, states, states].
+        mixed: m, [batch, heads, blocks, size, matrices]; None: there is one matrix.
         anew: [batch, 1, blocks, size, 1, 1], rows that nothing precedes.
-        fresh: what is expected there, [heads, 1, 1, states].
     """
 
     own: Tensor
     transition: Tensor
+    mixed: Tensor | None
     anew: Tensor | None
-    fresh: Tensor
 
     def expected(self, past: Tensor, row: int) -> Tensor:
         """At that row of each block, after ``past`` [batch, heads, blocks, any, states]."""
-        moved = past @ self.transition
-        return moved if self.anew is None else torch.where(self.anew[:, :, :, row], self.fresh, moved)
+        into = self._into(row)
+        moved = past @ into
+        if self.anew is None:
+            return moved
+        return torch.where(self.anew[:, :, :, row], into.mean(-2, keepdim=True), moved)
+
+    def _into(self, row: int) -> Tensor:
+        """E_i of that row of each block, [batch, heads, blocks, states, states]; the first three may be 1."""
+        if self.mixed is None:
+            return self.transition
+        mean = self.mixed[:, :, :, row] @ self.transition.flatten(2)
+        return mean.unflatten(-1, self.transition.shape[2:])
 
     def seen(self, expected: Tensor, row: int) -> Tensor:
         """With the row's own potential."""
@@ -99,13 +113,19 @@ class _Matrices(NamedTuple):
 
 
 def messages(
-    potentials: Tensor, transition: Tensor, anew: Tensor | None = None, before: Tensor | None = None
+    potentials: Tensor,
+    transition: Tensor,
+    mixed: Tensor | None = None,
+    anew: Tensor | None = None,
+    before: Tensor | None = None,
 ) -> Messages:
     """Forward over the rows; backward is the same of rows turned round, with ``transition`` transposed.
 
     Args:
         potentials: [batch, heads, rows, states].
-        transition: [heads, states, states], from the first index to the second.
+        transition: [heads, matrices, states, states], from the first index of states to the second.
+        mixed: the weight of each matrix in the step to a row, [batch, heads, rows, matrices], with a sum of 1; None:
+            there is one matrix.
         anew: [batch, rows], rows that nothing precedes; None: no row but the first.
         before: the distribution of the state before the first row, [batch, heads, states]; None: uniform.
     """
@@ -113,7 +133,9 @@ def messages(
     size = min(BLOCK, rows)
     own = _blocks((potentials - potentials.detach().amax(-1, keepdim=True)).exp(), size, 1.0)
     begins = None if anew is None else _blocks(anew[:, None, :, None, None], size, False)
-    steps = _Steps(own, transition[:, None], begins, transition.mean(1)[:, None, None])
+    if mixed is not None:
+        mixed = _blocks(mixed, size, 1 / mixed.shape[-1])
+    steps = _Steps(own, transition, mixed, begins)
     if before is None:
         before = own.new_full((*own.shape[:2], states), 1 / states)
     past = _entering(_together(steps, size), before) if own.shape[2] > 1 else before[:, :, None]

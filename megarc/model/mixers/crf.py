@@ -26,22 +26,28 @@ class RandomField(Mixer):
     """A linear chain of S states a head over the rows (``chain``).
 
     A row's potentials are a projection of it, and transitions are learned: the softmax of a product of two narrow
-    matrices, with more on the diagonal (``staying``). A row of R has the state's marginal given all of R, a row of C
-    its distribution given the rows up to itself, which begins from the marginal of R's last row. Its output is the
-    expected value vector, a learned one for each state, normalised and gated (``GatedOutput``). Each tensor rank has
-    some of the heads. Distributions are float32 at least.
+    matrices, with more on the diagonal (``staying``). With several of them (``crf_transitions``), the step to a row is
+    their mean with weights that are another projection of it, so that the next state depends on token and state.
+
+    A row of R has the state's marginal given all of R, a row of C its distribution given the rows up to itself, which
+    begins from the marginal of R's last row. Its output is the expected value vector, a learned one for each state,
+    normalised and gated (``GatedOutput``). Each tensor rank has some of the heads. Distributions are float32 at least.
     """
 
     def __init__(self, config: ModelConfig, engine: str, layer: int, tensor: TensorParallel) -> None:
         super().__init__(config, engine, layer, tensor)
-        self.tensor, self.layer, self.states = tensor, layer, config.crf_states
+        self.tensor, self.layer = tensor, layer
+        self.states, self.transitions = config.crf_states, config.crf_transitions
         self.heads = config.heads // tensor.size
         self.unit = 1 / config.initial_std  # tables begin with entries of size 1
         self.staying = staying(config.heads, self.states)[tensor.rank * self.heads :][: self.heads]
         rows = config.heads * self.states
         self.potential = ColumnLinear(config.hidden, rows, "hidden", tensor)
-        self.source = matrix(rows, config.crf_rank, "embedding", tensor, split=0)
-        self.target = matrix(rows, config.crf_rank, "embedding", tensor, split=0)
+        scores = rows * self.transitions
+        self.source = matrix(scores, config.crf_rank, "embedding", tensor, split=0)
+        self.target = matrix(scores, config.crf_rank, "embedding", tensor, split=0)
+        if self.transitions > 1:
+            self.mixing = ColumnLinear(config.hidden, config.heads * self.transitions, "hidden", tensor)
         self.value = matrix(rows, config.width_of_head, "embedding", tensor, split=0)
         self.output = GatedOutput(config, tensor)
 
@@ -59,34 +65,45 @@ class RandomField(Mixer):
         potentials = self.potential(x).unflatten(2, (self.heads, self.states)).transpose(1, 2)
         before = None if cache is None else cache.recall(self.layer)
         where = directions(seen, rows) if before is None else 0
-        marginal, last = marginals(bounded(potentials.to(wide)), self._transition(wide), where, before)
+        potentials = bounded(potentials.to(wide))
+        marginal, last = marginals(potentials, self._transition(wide), self._mixed(x, wide), where, before)
         if cache is not None:
             cache.remember(self.layer, [last], rows)
-        values = self._each_head(self.value, wide)
+        values = self.value.to(wide).unflatten(0, (self.heads, self.states)) * self.unit
         expected = marginal @ (values - values.mean(1, keepdim=True))
         return self.output(expected.to(x.dtype), x)
 
     def _transition(self, wide: torch.dtype) -> Tensor:
-        """E, [heads, states, states]: rows are distributions."""
-        source, target = self._each_head(self.source, wide), self._each_head(self.target, wide)
-        scores = bounded(source @ target.transpose(1, 2) * source.shape[-1] ** -0.5)
-        stay = torch.tensor(self.staying, dtype=wide, device=scores.device)[:, None, None]
+        """E(k), [heads, transitions, states, states]: rows are distributions."""
+        shape = (self.heads, self.transitions, self.states)
+        source, target = (
+            table.to(wide).unflatten(0, shape) * self.unit for table in (self.source, self.target)
+        )
+        scores = bounded(source @ target.transpose(2, 3) * source.shape[-1] ** -0.5)
+        stay = torch.tensor(self.staying, dtype=wide, device=scores.device)[:, None, None, None]
         return (scores + stay * torch.eye(self.states, dtype=wide, device=scores.device)).softmax(-1)
 
-    def _each_head(self, table: Tensor, wide: torch.dtype) -> Tensor:
-        """[heads * states, ..] -> [heads, states, ..]."""
-        return table.to(wide).unflatten(0, (self.heads, self.states)) * self.unit
+    def _mixed(self, x: Tensor, wide: torch.dtype) -> Tensor | None:
+        """The weight of each transition in the step to a row, [batch, heads, rows, transitions]."""
+        if self.transitions == 1:
+            return None
+        scores = self.mixing(x).unflatten(2, (self.heads, self.transitions)).transpose(1, 2)
+        mixed: Tensor = scores.to(wide).softmax(-1)
+        return mixed
 
     @staticmethod
     def cost(config: ModelConfig, window: Window) -> PartCost:
         heads, states, rows = config.heads, config.crf_states, config.heads * config.crf_states
-        by_row = config.hidden * rows + GatedOutput.elements(config)
+        several = config.crf_transitions if config.crf_transitions > 1 else 0
+        by_row = config.hidden * (rows + heads * several) + GatedOutput.elements(config)
         recent = directions(window.recent, window.rows)
         assert isinstance(recent, int)
-        # Each way a row's distribution is multiplied by the transitions once, then the marginal by the values.
-        chain = 2 * heads * states**2 * (window.rows + recent) + 2 * rows * config.width_of_head * window.rows
+        # Each way a row's distribution is multiplied by the transitions once, whose mean is made before, then the
+        # marginal by the values.
+        chain = 2 * heads * states**2 * (1 + several) * (window.rows + recent)
+        chain += 2 * rows * config.width_of_head * window.rows
         return PartCost(
-            matrices=by_row + rows * (2 * config.crf_rank + config.width_of_head),
+            matrices=by_row + rows * (2 * config.crf_rank * config.crf_transitions + config.width_of_head),
             gains=config.width_of_head,
             matrix_flops=2 * by_row * window.rows + chain,
         )
@@ -101,27 +118,49 @@ class RandomField(Mixer):
 
 
 def marginals(
-    potentials: Tensor, transition: Tensor, where: int | Documents, before: list[Tensor] | None = None
+    potentials: Tensor,
+    transition: Tensor,
+    mixed: Tensor | None,
+    where: int | Documents,
+    before: list[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Of every row's state, [batch, heads, rows, states]; and the distribution behind the last row.
 
     Args:
         potentials: [batch, heads, rows, states].
-        transition: [heads, states, states].
+        transition: [heads, matrices, states, states].
+        mixed: the weight of each in the step to a row, [batch, heads, rows, matrices]; None: there is one matrix.
         where: as ``directions`` gives it.
         before: the distribution before the first row, where rows of C follow others.
     """
-    back = transition.transpose(1, 2)
+    back = transition.transpose(2, 3)
     if isinstance(where, Documents):
-        after = messages(potentials, transition, where.first).after
-        behind = messages(potentials.flip(2), back, where.last.flip(1)).before.flip(2)
-        both = after * behind
+        after = messages(potentials, transition, mixed, where.first).after
+        turned = _turned(potentials, mixed, potentials.shape[2], where.last)
+        both = after * messages(turned[0], back, turned[1], where.last.flip(1)).before.flip(2)
     else:
-        after = both = messages(potentials, transition, before=None if before is None else before[0]).after
+        after = both = messages(
+            potentials, transition, mixed, before=None if before is None else before[0]
+        ).after
         if where:
-            behind = messages(potentials[:, :, :where].flip(2), back).before.flip(2)
+            turned = _turned(potentials, mixed, where)
+            behind = messages(turned[0], back, turned[1]).before.flip(2)
             both = torch.cat([after[:, :, :where] * behind, after[:, :, where:]], 2)
     return both / both.sum(-1, keepdim=True), after[:, :, -1]
+
+
+def _turned(
+    potentials: Tensor, mixed: Tensor | None, rows: int, last: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """The first rows turned round: the step to a row is then the step from the row behind it, with that row's weights.
+
+    To a row that nothing behind is read by (``last``), the step leads from a uniform distribution to the same,
+    whatever the weights; they are the row's own, since rounding would tell it those of a row that it does not see.
+    """
+    if mixed is not None:
+        behind = torch.cat([mixed[:, :, 1:rows], mixed[:, :, rows - 1 : rows]], 2)
+        mixed = (behind if last is None else torch.where(last[:, None, :, None], mixed, behind)).flip(2)
+    return potentials[:, :, :rows].flip(2), mixed
 
 
 def staying(heads: int, states: int) -> list[float]:

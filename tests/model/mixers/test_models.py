@@ -13,11 +13,16 @@ from megarc.window import Window
 
 KINDS = ["ssm", "ssm_attention attention", "crf", "ssm crf ssm_attention attention"]
 """In the last layer nothing reads what rows of R read, so a layer that reads it otherwise stands before one."""
+MIXED = "crf of 3 transitions"
+"""Their mean is the token's own."""
 KEYS = {"hidden": 32, "heads": 4, "kv_heads": 2, "vocabulary": 100, "tied": False, "initial_std": 0.2}
 
 
 def build(mixers, dtype=torch.float64, **execution):
-    config = ModelConfig(layers=len(mixers.split()), mixers=mixers, **KEYS)
+    own = {}
+    if mixers == MIXED:
+        mixers, own = "crf", {"crf_transitions": 3}
+    config = ModelConfig(layers=len(mixers.split()), mixers=mixers, **KEYS, **own)
     model = Transformer(config, ExecutionConfig(**execution)).to(dtype)
     initialise(model, config, 3)
     return model
@@ -27,7 +32,7 @@ def tokens_for(rows, batch=2):
     return torch.randint(0, 100, (batch, rows), generator=torch.Generator().manual_seed(rows))
 
 
-@pytest.mark.parametrize("mixers", KINDS)
+@pytest.mark.parametrize("mixers", [*KINDS, MIXED])
 @pytest.mark.parametrize("seen", [0, 1, 4, [(5, 3), (1, 0), (5, 0)]])
 def test_changing_a_token_changes_exactly_the_rows_that_see_it(mixers, seen):
     model, rows, tokens = build(mixers), 11, tokens_for(11)
@@ -48,7 +53,7 @@ def test_changing_a_token_changes_exactly_the_rows_that_see_it(mixers, seen):
             assert (moved == sees).all()
 
 
-@pytest.mark.parametrize("mixers", KINDS)
+@pytest.mark.parametrize("mixers", [*KINDS, MIXED])
 @pytest.mark.parametrize("recent", [0, 1, 6])
 def test_cached_steps_equal_the_whole(mixers, recent):
     """One row and several at a time, and texts that go on from one beginning."""
@@ -69,7 +74,7 @@ def test_cached_steps_equal_the_whole(mixers, recent):
     torch.testing.assert_close(torch.cat(parts, 1)[:, recent:], whole[:, recent:])
 
 
-@pytest.mark.parametrize("mixers", KINDS)
+@pytest.mark.parametrize("mixers", [*KINDS, MIXED])
 @pytest.mark.parametrize("recompute", ["selective", "full"])
 def test_recomputation_changes_no_number(mixers, recompute):
     tokens = tokens_for(14)
@@ -128,7 +133,7 @@ def test_hugging_face_has_no_place_for_it():
         family_of(ModelConfig(layers=4, mixers="ssm:3 attention", **KEYS))
 
 
-@pytest.mark.parametrize("mixers", KINDS[:3])
+@pytest.mark.parametrize("mixers", [*KINDS[:3], MIXED])
 def test_bf16_over_many_rows_is_finite(mixers):
     model, tokens = build(mixers, dtype=torch.bfloat16), tokens_for(2049, batch=1)
     model(tokens, slice(1948, 2048), 1948).objective.backward()
