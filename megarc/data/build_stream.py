@@ -63,6 +63,7 @@ def open_stream(
             isolate=isolate,
             packing=config.packing,
             question_weight=config.question_weight if which == "train" else 0.0,
+            segment_weights=config.segment_weights if which == "train" else None,
             place=f"data.{which}[{number}]",
         )
         for number, source in enumerate(configs)
@@ -97,16 +98,17 @@ def open_source(
     isolate: bool = False,
     packing: str = "windows",
     question_weight: float = 0.0,
+    segment_weights: Mapping[str, float] | None = None,
     place: str = "the source",
 ) -> Source:
     """One source, for a source that is built on another, or for whoever wants its samples by number.
 
     Args:
-        packing, question_weight: of a corpus, as the keys of ``data``.
+        packing, question_weight, segment_weights: of a corpus, as the keys of ``data``.
         place: names it in errors.
     """
     known = {
-        "corpus": _corpus_maker(isolate, packing, question_weight),
+        "corpus": _corpus_maker(isolate, packing, question_weight, segment_weights),
         "transcripts": _transcripts_maker(isolate),
         **(makers or {}),
     }
@@ -122,7 +124,9 @@ def open_source(
     return Subset(source, config.windows, window) if config.windows is not None else source
 
 
-def _corpus_maker(isolate: bool, packing: str, question_weight: float) -> Maker:
+def _corpus_maker(
+    isolate: bool, packing: str, question_weight: float, segment_weights: Mapping[str, float] | None
+) -> Maker:
     def make(config: SourceConfig, window: Window) -> Source:
         corpus, facts = _corpus(config)
         if packing != "windows":
@@ -131,8 +135,9 @@ def _corpus_maker(isolate: bool, packing: str, question_weight: float) -> Maker:
                     f"{config.path}.answers is missing, but {config.path}.json lists it; copy it too"
                 )
             return PackedCorpus(
-                corpus, window, facts, packing=packing, part=config.part, question_weight=question_weight
-            )
+                corpus, window, facts, packing=packing, part=config.part, question_weight=question_weight,
+                segment_weights=segment_weights,
+            )  # fmt: skip
         return StridedCorpus(corpus, window, facts, part=config.part, isolate=isolate)
 
     return make

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from megarc.config import Config, Duration, PathKey, key
 from megarc.window import Window
@@ -234,6 +234,11 @@ class DataConfig(Config):
         "packed rows: weight of a question's tokens in the loss, where an answer's have 1; rows of R bear none, so "
         "this matters for a causal model and for questions longer than window.recent",
         ge=0,
+    )
+    segment_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = key(
+        {},
+        "packed rows: loss weights by segment of a document, which begins with a mark (a reserved token or an id) and "
+        "ends before the next one: {<spare1>: 0.3}; tokens before any mark keep the weight of question or answer",
     )
     short_recent: float = key(
         0.0, "share of training samples with fewer rows of R, as short prompts will have", ge=0, le=1

@@ -8,6 +8,7 @@ is a sample like any other: orders, blends and resuming know nothing of document
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from megarc.data.bin_packing import FITS
 from megarc.data.document_pieces import pieces_of
 from megarc.data.documents import Corpus, begun, cut
+from megarc.data.mark_weights import MarkWeights
 from megarc.data.source import Facts, Indices, Sample, Samples, Segments, Tokens, Weights
 from megarc.errors import UserError
 from megarc.window import Window
@@ -65,9 +67,10 @@ class PackedCorpus:
     Args:
         packing: a name of ``FITS``.
         question_weight: of a question's token in the loss, where an answer's has 1.
+        segment_weights: instead, by segment: marks (reserved tokens or ids) and the weights of what begins with them.
 
     Raises:
-        UserError: where nothing can be predicted, or documents without answers should have an R.
+        UserError: where nothing can be predicted, a mark is unknown, or documents without answers should have an R.
     """
 
     def __init__(
@@ -79,9 +82,11 @@ class PackedCorpus:
         packing: str,
         part: tuple[float, float] = (0.0, 1.0),
         question_weight: float = 0.0,
+        segment_weights: Mapping[str, float] | None = None,
     ) -> None:
         self._window, self._tokens = window, np.asarray(corpus.tokens)
         self._question_weight = question_weight
+        self._marks = MarkWeights.of(segment_weights, facts) if segment_weights else None
         start, length, answer = _documents(corpus, part)
         if answer is None and window.recent:
             raise UserError(
@@ -128,6 +133,11 @@ class PackedCorpus:
                 begins = at + max(answer, 1) - 1
                 weights[sample, at:begins] = self._question_weight
                 weights[sample, begins : at + length - 1] = 1.0
+                if self._marks is not None:
+                    rows_of = slice(at, at + length - 1)
+                    weights[sample, rows_of] = self._marks.apply(
+                        tokens[sample, place], weights[sample, rows_of]
+                    )
                 at += length
         return Samples(tokens, weights[:, :-1], documents[:, :-1], recent_end=recent_end[:, :-1])
 

@@ -249,6 +249,39 @@ def test_a_weight_of_questions_predicts_them_where_no_r_covers_them(corpora: lis
     assert (more[:, :-1] == (free & (plain.weights[:, :-1] == 0))).all() and more.any()
 
 
+@pytest.mark.parametrize("recent", [0, 12])
+def test_weights_of_segments_hold_from_a_mark_to_the_next(corpora: list[str], recent: int) -> None:
+    """Against a walk from token to token. Rows of R bear no loss whatever their segment; held-out rows keep theirs."""
+    marks = {"7": 0.5, "30": 2.0, "31": 0.0}
+    window, weighed = Window(recent, 20 - recent, 1), {int(mark): weight for mark, weight in marks.items()}
+    plain = open_stream(pairs_of(corpora, question_weight=0.25), "train", window, seed=5).read(0, 50)
+    valid = [{"path": corpora[1]}]
+    unweighed = pairs_of(corpora, valid=valid)
+    config = pairs_of(corpora, question_weight=0.25, segment_weights=marks, valid=valid)
+    read = open_stream(config, "train", window, seed=5).read(0, 50)
+    expected = plain.weights.copy()
+    for sample, tokens in enumerate(plain.tokens.tolist()):
+        inside: float | None = None
+        for row in range(20):
+            if row == 0 or plain.documents[sample, row] != plain.documents[sample, row - 1]:
+                inside = weighed.get(tokens[row])
+            inside = weighed.get(tokens[row + 1], inside)
+            if plain.weights[sample, row] and inside is not None:
+                expected[sample, row] = inside
+    assert (read.weights == expected).all() and set(weighed.values()) <= set(read.weights.ravel().tolist())
+    held_out = [open_stream(one, "valid", window, seed=5).read(0, 9).weights for one in (config, unweighed)]
+    assert (held_out[0] == held_out[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("marks", "said"),
+    [({"<spare1>": 0.3}, "does not reserve"), ({"7": 1.0, "07": 2.0}, "names a token twice")],
+)
+def test_marks_that_are_none(corpora: list[str], marks: dict[str, float], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        open_stream(pairs_of(corpora, segment_weights=marks), "train", WINDOW, seed=5)
+
+
 def test_windows_that_change_keep_the_rows(corpora: list[str]) -> None:
     """Stages and mixes of packed rows: the same rows in the same order; only R, and with it the loss, changes."""
     config = pairs_of(corpora, question_weight=1.0)

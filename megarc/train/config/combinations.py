@@ -196,6 +196,12 @@ def _positions_reach(model: ModelConfig, window: WindowConfig) -> None:
 
 def _packing_fits(data: DataConfig, model: ModelConfig) -> None:
     if not data.packs:
+        for name in ("question_weight", "segment_weights"):
+            if getattr(data, name):
+                raise ValueError(
+                    f"data.{name} is of packed rows, and data.packing is {data.packing}; give data.packing: best_fit, "
+                    "or leave it out"
+                )
         return
     if model.learned_positions is not None:
         raise ValueError(

@@ -55,6 +55,8 @@ def test_a_contradiction_is_refused(extra, key):
         ({"parallel": {"offload": "optimizer", "pipeline": 2}}, "offload with a pipeline"),
         ({"parallel": {"node": 2, "zero": 2}}, r"ZeRO\+\+ on stage 3"),
         ({"model": {"learned_positions": 8}}, "fewer than the window's 1024 rows"),
+        ({"data": {"question_weight": 0.5}}, "data.question_weight is of packed rows"),
+        ({"data": {"segment_weights": {"<spare1>": 0.5}}}, "data.segment_weights is of packed rows"),
     ],
 )
 def test_what_the_engine_cannot_do_is_refused(tree, said):
