@@ -37,6 +37,9 @@ and its best setting is trained on more seeds. All arms are scored on the same h
 context. The same command resumes a comparison that was stopped."""
 
 
+_USED = 0.01  # nats a target that a model gains from seeing R both ways, where it uses the mask
+
+
 def main() -> int:
     arguments = parser().parse_args()
     from megarc.config import load
@@ -130,7 +133,10 @@ def report(campaign: Campaign) -> None:
         picture = campaign.config.folder / "loss.png"
         loss_curves(present, picture)
         print(f"\n{picture}: training loss of each arm's best")
-    print("\n" + words(campaign))
+    print(
+        "\nR both ways: what a trained model gains from seeing R in both directions, nats a target; below 0 it loses.\n"
+    )
+    print(words(campaign))
 
 
 def tries_table(campaign: Campaign, *, markdown: bool = False) -> str:
@@ -197,11 +203,35 @@ def words(campaign: Campaign) -> str:
     side = "below" if difference.mean >= 0 else "above"
     figure = f"{abs(difference.mean):.4f} nats a target {side} the best causal arm, {base}, at equal FLOPs"
     if math.isnan(difference.p):
-        return f"{best} lies {figure}. One seed shows no difference: give more seeds."
-    figure += f" (n = {difference.pairs} seeds, +- {difference.error:.4f}, two-sided p = {difference.p:.2g})"
-    if abs(difference.mean) > 2 * difference.error and difference.p < 0.05:
-        return f"Use {best if difference.mean > 0 else base}: {best} lies {figure}."
-    return f"Neither is clearly ahead: {best} lies {figure}. Causal is the simpler choice."
+        said = f"{best} lies {figure}. One seed shows no difference: give more seeds."
+    else:
+        figure += (
+            f" (n = {difference.pairs} seeds, +- {difference.error:.4f}, two-sided p = {difference.p:.2g})"
+        )
+        if abs(difference.mean) > 2 * difference.error and difference.p < 0.05:
+            said = f"Use {best if difference.mean > 0 else base}: {best} lies {figure}."
+        else:
+            said = f"Neither is clearly ahead: {best} lies {figure}. Causal is the simpler choice."
+    return " ".join([said, *_whether_it_is_the_mask(campaign, best, ahead=difference.mean > 0)])
+
+
+def _whether_it_is_the_mask(campaign: Campaign, best: str, *, ahead: bool) -> list[str]:
+    """What keeps a difference from being one of masks."""
+    from megarc.science.recipes import control_of
+
+    runs, control, said = campaign.finalists()[best], control_of(campaign.config, best), list[str]()
+    gained = sum(one.both_ways for one in runs) / len(runs)
+    if gained < _USED:
+        said.append(
+            f"Seeing R both ways is worth {gained:.4f} nats to {best}, less than {_USED}, so nothing shows that the "
+            "mask makes the difference."
+        )
+    elif ahead and control not in campaign.best():
+        said.append(
+            f"Whether the mask makes the difference is open: {control or 'a causal arm'}, with the same inputs and "
+            "loss rows, has not been run."
+        )
+    return said
 
 
 def _row(result: Result) -> list[object]:

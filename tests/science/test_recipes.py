@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +139,29 @@ def test_a_campaign_goes_on_and_tells_the_best_of_each_arm(tmp_path):
 
     assert "Neither is clearly ahead" in words(campaign) or "Use rc" in words(campaign)
     assert tries_table(campaign).count("\n") == 9 and "below causal" in finals_table(campaign)
+
+
+@pytest.mark.parametrize(
+    ("arms", "gained", "said"),
+    [
+        (["causal-c", "rc"], 0.2, None),
+        (["causal-c", "rc"], 0.002, "worth 0.0020 nats to rc"),
+        (["causal", "rc"], 0.2, "causal-c, with the same inputs and loss rows, has not been run"),
+        (["causal", "mix+loss"], 0.2, "a causal arm, with the same inputs"),
+    ],
+)
+def test_a_verdict_says_whether_the_mask_makes_the_difference(tmp_path, arms, gained, said):
+    from compare import words
+
+    campaign = Campaign(
+        comparison(folder=str(tmp_path), arms=arms, rates=[1.0], seeds=2), MAKERS, lambda run: None
+    )
+    lines = [result(arms[0], seed, 2.0 + 0.01 * seed) for seed in range(2)]
+    lines += [replace(result(arms[1], seed, 1.5 + 0.011 * seed), both_ways=gained) for seed in range(2)]
+    campaign.file.write_bytes(b"".join(orjson.dumps(asdict(line)) + b"\n" for line in lines))
+    found = words(campaign)
+    assert found.startswith(f"Use {arms[1]}") and (said or "p = ") in found
+    assert ("mask" in found) == (said is not None)
 
 
 def test_a_task_is_scored_by_its_weights_under_the_own_mask():

@@ -3,7 +3,15 @@
 In: a ``CompareConfig`` and what trains one run. Out: every try as a line of JSON, the best of each arm, a verdict.
 """
 
-from megarc.science.recipes.arms import ARMS, CAUSAL, arm_config, budget_of, flops_of, targets_window
+from megarc.science.recipes.arms import (
+    ARMS,
+    CAUSAL,
+    arm_config,
+    budget_of,
+    control_of,
+    flops_of,
+    targets_window,
+)
 from megarc.science.recipes.campaign import Campaign, Result, Try, verdict
 from megarc.science.recipes.config import CompareConfig
 from megarc.science.recipes.score import Scored, score
@@ -20,6 +28,7 @@ __all__ = [
     "Try",
     "arm_config",
     "budget_of",
+    "control_of",
     "flops_of",
     "paired",
     "score",

@@ -22,6 +22,7 @@ CAUSAL = ("causal", "causal-c", "late-c", "causal+loss", "causal-c+loss", "late-
 ``+loss``, tokens are hidden: in all rows of ``causal``, else in those that [R | C] would hide."""
 ARMS = (*CAUSAL, "rc", "late", "mix", "rc+loss", "late+loss", "mix+loss")
 """All arms: from the start [R | C]; causal, then [R | C]; both by sample; each of these with a loss on R."""
+_CONTROLS = {"rc": "causal-c", "late": "late-c", "rc+loss": "causal-c+loss", "late+loss": "late-c+loss"}
 
 _MEASURED = 512  # packed rows whose pairs and loss rows are counted
 
@@ -47,6 +48,13 @@ def arm_config(comparison: CompareConfig, arm: str) -> RunConfig:
     if low < 2:
         raise UserError(f"arm {arm}: the FLOPs of run.length are not two steps of it; make run.length longer")
     return _of_length(base, low)
+
+
+def control_of(comparison: CompareConfig, arm: str) -> str | None:
+    """The causal arm with the same inputs and loss rows, so that only the mask differs; None: there is none."""
+    if comparison.run.data.packs and arm == "late":
+        return "causal"  # late-c differs from it in nothing
+    return _CONTROLS.get(arm)
 
 
 def with_vocabulary(comparison: CompareConfig, makers: Mapping[str, Maker]) -> CompareConfig:
