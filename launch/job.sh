@@ -73,8 +73,8 @@ started=$(date +%s)
 echo "job $SLURM_JOB_ID, try $((${SLURM_RESTART_COUNT:-0} + 1)), on $SLURM_JOB_NODELIST: ${pretrain[*]}"
 
 # srun starts every rank itself: a launcher in between would lose signals and exit codes. When one rank dies the
-# others are ended.
-srun --kill-on-bad-exit=1 "${pretrain[@]}"
+# others are ended. USR1 comes at once where --time is 5 minutes or less, and would end a rank that does not listen yet.
+srun --kill-on-bad-exit=1 bash -c 'trap "" USR1; exec "$@"' bash "${pretrain[@]}"
 code=$?
 
 # How it ended is read from the run folder, not guessed from a code that may be any rank's.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   python launch/study.py --config configs/studies/order.yaml                 all runs, one per core at once
   python launch/study.py --config configs/studies/order.yaml --jobs 8 seeds=5
-  python launch/study.py --config configs/studies/order.yaml --submit "--time 60"   as a SLURM array
+  python launch/study.py --config configs/studies/order.yaml --submit="--time 60"   as a SLURM array
   python launch/study.py --config configs/studies/order.yaml --report        shows finished runs, starts none
   python launch/study.py --keys                                              every key
 
@@ -31,12 +31,14 @@ Each run is a normal run in the study's folder; the same command resumes a study
 named, and the others are shown. docs/theory.md lists the studies of this project and their results."""
 
 LAUNCH = Path(__file__).resolve().parent
+ONE_RANK = ("--nodes=1", "--ntasks-per-node=1", "--gpus-per-node=0")
+"""Of each run of an array, as without --submit; options of the user come behind them, and win."""
 
 
 def main() -> int:
     arguments = parsed(parser())
     from megarc.config import load
-    from megarc.jobs import submit, words_of
+    from megarc.jobs import sbatch_options, submit
     from megarc.key_reference import reference
     from megarc.science.studies import GridConfig, grid, read_outcome
 
@@ -47,7 +49,8 @@ def main() -> int:
     jobs = grid(study)
     waiting = [job for job in jobs.values() if not job.finished()]
     if waiting and arguments.submit is not None:
-        number = submit(waiting, LAUNCH / "job.sh", words_of(arguments.submit, "--submit"), study.folder)
+        options = [*ONE_RANK, *sbatch_options(arguments.submit)]
+        number = submit(waiting, LAUNCH / "job.sh", options, study.folder)
         print(
             f"submitted as job {number}, {len(waiting)} tasks; give the same command again when they are done"
         )
@@ -183,7 +186,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--launcher", default="", metavar="WORDS",
                         help="command that starts ranks; {port} becomes a free port (one rank)")  # fmt: skip
     parser.add_argument("--submit", metavar="OPTIONS", nargs="?", const="",
-                        help="submit the runs as a SLURM array, with these options of sbatch")  # fmt: skip
+                        help="submit the runs as a SLURM array, one rank each on CPUs; with these options of sbatch, "
+                        "for instance --submit='--time 60 --gpus-per-node=1'")  # fmt: skip
     parser.add_argument("--report", action="store_true", help="start no run; show the results so far")
     parser.add_argument("--keys", action="store_true", help="print every key with type, default, meaning")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="keys that win over the file's")

@@ -21,7 +21,7 @@ EXAMPLES = """examples:
   python launch/tune_batch.py --config FILE --launcher "torchrun --standalone --nproc-per-node 8" folder=runs/mine
   python launch/tune_batch.py micro --config FILE tune.micro.memory_gib=4
   python launch/tune_batch.py branches --config FILE --checkpoint runs/mine 'tune.branches.multiples=[1,2,4]'
-  python launch/tune_batch.py branches --config FILE --checkpoint runs/mine --submit "--nodes 2 --time 60"
+  python launch/tune_batch.py branches --config FILE --checkpoint runs/mine --submit="--nodes 2 --time 60"
   python launch/tune_batch.py steps --config FILE 'tune.steps.batches=[8,16,32,64,128]' tune.steps.target=4.5
   python launch/tune_batch.py critical --table steps.csv --optimal-batch 256
   python launch/tune_batch.py critical --table 85M.csv --size 85e6 --table 302M.csv --size 302e6 \\

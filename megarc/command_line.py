@@ -14,9 +14,15 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """The arguments, ``key=value`` words among flags in any order.
 
     Raises:
-        UserError: for a key that is written like a flag (``--model.layers 2``), with how it is written.
+        UserError: for a key that is written like a flag (``--model.layers 2``), or an option of sbatch that argparse
+            does not take for the value of --submit; with how it is written.
     """
     arguments, unknown = parser.parse_known_intermixed_args()
+    if unknown and getattr(arguments, "submit", None) == "":
+        raise UserError(
+            f"there is no flag {unknown[0]}; if it is an option of sbatch, write it behind an equals sign: "
+            f"--submit='{' '.join(unknown)}'"
+        )
     if unknown:
         refuse(parser, unknown)
     return arguments

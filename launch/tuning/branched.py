@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import orjson
 from megarc.atomic_write import written_atomically
 from megarc.batchsize import Decision, StudyConfig, branch_jobs, decide, find_trunk, trunk_job
 from megarc.config import load
-from megarc.jobs import Job, run_all, start_of, submit
+from megarc.jobs import Job, run_all, sbatch_options, start_of, submit
 from megarc.report import branches as picture
 from megarc.report import table
 from megarc.train import Checkpoint
@@ -27,7 +26,7 @@ def branches(arguments: argparse.Namespace) -> int:
     jobs = branch_jobs(checkpoint, study)
     waiting = [job for job in jobs.values() if not job.finished()]
     if waiting and arguments.submit is not None:
-        number = submit(waiting, LAUNCH / "job.sh", shlex.split(arguments.submit), study.place)
+        number = submit(waiting, LAUNCH / "job.sh", sbatch_options(arguments.submit), study.place)
         print(
             f"submitted as job {number}, {len(waiting)} tasks; give the same command again when they are done"
         )

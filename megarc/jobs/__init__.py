@@ -5,6 +5,15 @@ failed. Each is a normal run from a file of its own, here or as a task of a SLUR
 """
 
 from megarc.jobs.run_jobs import Job, has_finished, run_all, side_by_side, start_of, words_of
-from megarc.jobs.slurm_array import submit
+from megarc.jobs.slurm_array import sbatch_options, submit
 
-__all__ = ["Job", "has_finished", "run_all", "side_by_side", "start_of", "submit", "words_of"]
+__all__ = [
+    "Job",
+    "has_finished",
+    "run_all",
+    "sbatch_options",
+    "side_by_side",
+    "start_of",
+    "submit",
+    "words_of",
+]

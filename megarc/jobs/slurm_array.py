@@ -11,7 +11,22 @@ from pathlib import Path
 
 from megarc.atomic_write import written_atomically
 from megarc.errors import UserError, shortened
-from megarc.jobs.run_jobs import Job
+from megarc.jobs.run_jobs import Job, words_of
+
+
+def sbatch_options(text: str) -> list[str]:
+    """The words of the flag --submit.
+
+    Raises:
+        UserError: where they are no options: argparse gives the flag the next word, which may be a key of the study.
+    """
+    words = words_of(text, "--submit")
+    if words and not words[0].startswith("-"):
+        raise UserError(
+            f"--submit takes options of sbatch, and '{words[0]}' is none; write keys before --submit, or --submit= "
+            "where it has no options"
+        )
+    return words
 
 
 def submit(jobs: Sequence[Job], script: Path, options: Sequence[str], place: Path) -> str:
@@ -25,8 +40,11 @@ def submit(jobs: Sequence[Job], script: Path, options: Sequence[str], place: Pat
         The array's job id.
 
     Raises:
-        UserError: where there is no sbatch, or it refuses.
+        UserError: where there is no sbatch, it refuses, or the array before is still in the queue: its tasks would
+            read the new lines.
     """
+    kept = place / "array.job"
+    _refuse_while_queued(kept)
     for job in jobs:
         job.write()
     waiting = [job for job in jobs if not job.finished()]
@@ -48,4 +66,21 @@ def submit(jobs: Sequence[Job], script: Path, options: Sequence[str], place: Pat
         ) from None
     if done.returncode:
         raise UserError(f"sbatch refused: {shortened(done.stderr.strip())}; the command is in {command_file}")
-    return done.stdout.strip().split(";")[0]
+    number = done.stdout.strip().split(";")[0]
+    with written_atomically(kept) as file:
+        file.write(f"{number}\n".encode())
+    return number
+
+
+def _refuse_while_queued(kept: Path) -> None:
+    """``kept`` holds the number of the array that was submitted last."""
+    try:
+        number = kept.read_text(encoding="utf-8").strip()
+        queue = subprocess.run(["squeue", "-h", "-r", "-j", number], capture_output=True, text=True)
+    except OSError:
+        return  # no array before, or no SLURM here
+    if tasks := len(queue.stdout.splitlines()):  # a job that SLURM has forgotten gives none
+        raise UserError(
+            f"job {number} of {kept.parent} still has {tasks} tasks in the queue; wait for them, or end them with "
+            f"`scancel {number}`"
+        )

@@ -14,10 +14,11 @@ ROOT = Path(__file__).parents[2]
 def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("slurm")
     scripts = {
-        "srun": '#!/bin/bash\nshift\nprintf "%s|" "$@" > words\n',
+        "srun": '#!/bin/bash\nshift\nprintf "%s|" "$@" > words\nexec "$@"\n',
         "scontrol": f'#!/bin/bash\necho " Command={ROOT}/launch/job.sh "\n',
-        # The run itself is not what is tried here.
-        "python": f'#!/bin/bash\n[[ $1 == - ]] && exec {sys.executable} "$@"\nexit 0\n',
+        # The run itself is not what is tried here; one under srun gets the signal before it listens.
+        "python": f'#!/bin/bash\n[[ $1 == - ]] && exec {sys.executable} "$@"\n'
+        "[[ $* == *--fate* ]] || { kill -USR1 $$; touch begun; }\nexit 0\n",
     }
     for name, content in scripts.items():
         (place / name).write_text(content)
@@ -53,6 +54,15 @@ def test_a_task_takes_its_line(place, task, keys):
     done, words = sweep(place, task)
     assert done.returncode == 0, done.stderr
     assert words[-2 - len(keys) :] == ["--config", "x.yaml", *keys]
+
+
+def test_usr1_before_a_rank_listens_does_not_end_it(place):
+    """Where --time is 5 minutes or less, SLURM sends it at once."""
+    (place / "begun").unlink(missing_ok=True)
+    done, _ = sweep(place, 1)
+    assert done.returncode == 0 and (place / "begun").exists() and "srun ended" not in done.stdout, (
+        done.stdout
+    )
 
 
 @pytest.mark.parametrize("task", [0, 2, 5])

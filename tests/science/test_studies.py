@@ -142,7 +142,7 @@ def test_failed_and_missing_runs_are_named_and_the_rest_is_shown(tmp_path):
     assert outcome.missing == ["R-C-s1"] and len(outcome.rows) == 2
     [one] = outcome.comparisons()
     assert one.difference.pairs == 1 and "1 seed): one seed shows no difference" in outcome.words()
-    assert "1 of 6 runs failed: causal-s2. 1 of 6 runs not finished." in outcome.words()
+    assert "1 of 6 runs failed: causal-s2. 1 of 6 runs not finished: R-C-s1." in outcome.words()
     with pytest.raises(UserError, match=r"no metric 'heldout/acuracy'.*heldout/accuracy"):
         read_outcome(keys.model_copy(update={"measure": "heldout/acuracy"}), jobs)
     with pytest.raises(UserError, match=r"no run of the study in .* is finished\ncausal-s0: it burned"):
@@ -210,7 +210,7 @@ def test_a_real_study_with_a_run_that_fails(tmp_path):
     assert (tmp_path / "study" / "by-step.png").stat().st_size > 5000
     before = (tmp_path / "study" / "runs" / "rc-s0" / "state.json").stat().st_mtime_ns
     code, said = page("--report")
-    assert code == 0 and "1 of 3 runs not finished" in said
+    assert code == 0 and "1 of 3 runs not finished: broken-s0." in said
     assert (tmp_path / "study" / "runs" / "rc-s0" / "state.json").stat().st_mtime_ns == before
     code, said = page("--jobs", "none")
     assert code == 2 and "not a whole number" in said
@@ -224,7 +224,7 @@ def test_without_slurm_the_array_is_written(tmp_path):
     path.write_text(
         json.dumps({"folder": str(tmp_path / "study"), "run": RUN, "arms": ARMS, "sizes": SIZES, "seeds": 1})
     )
-    line = [sys.executable, "launch/study.py", "--config", str(path), "--submit", "--time 60"]
+    line = [sys.executable, "launch/study.py", "--config", str(path), "--submit=--time 60"]
     environment = {**os.environ, "PATH": "/nowhere"}
     done = processes.run(line, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 2 and "there is no sbatch here" in done.stderr, done.stderr
@@ -234,7 +234,32 @@ def test_without_slurm_the_array_is_written(tmp_path):
     config = load(RunConfig, tmp_path / "study" / "runs" / "causal-32-s0.yaml")
     assert config.model.hidden == 32 and config.window.recent == 0
     command = (tmp_path / "study" / "submit.sh").read_text()
-    assert "--array=1-4 " in command and " --time 60 " in command and "MEGARC_SWEEP=" in command
+    assert "--array=1-4 " in command and "MEGARC_SWEEP=" in command
+    # One rank each, as without --submit; the user's options come last, so they win.
+    assert " --ntasks-per-node=1 --gpus-per-node=0 --time 60 " in command
+
+
+def test_a_run_that_failed_elsewhere_is_named_by_its_folder(tmp_path):
+    """As tasks of an array do, whose reasons no process of the study has seen; one that goes on has not failed."""
+    keys = study(tmp_path, seeds=8)
+    jobs = grid(keys)
+    write_runs({cell: job for cell, job in jobs.items() if cell.seed < 1}, lambda cell: 0.5)
+    for cell, state in ((Cell("causal", None, 1), "failed"), (Cell("causal", None, 2), "running")):
+        folder = jobs[cell].folder
+        folder.path.mkdir(parents=True)
+        folder.write_state(
+            state, step=3, total=8, **({"error": "out of memory"} if state == "failed" else {})
+        )
+    outcome = read_outcome(keys, jobs)
+    assert list(outcome.failed) == ["causal-s1"]
+    assert (
+        "failed at step 3 of 8" in outcome.failed["causal-s1"]
+        and "out of memory" in outcome.failed["causal-s1"]
+    )
+    assert (
+        "13 of 16 runs not finished: R-C-s1, R-C-s2, causal-s2, R-C-s3, causal-s3, R-C-s4 and 7 more."
+        in outcome.words()
+    )
 
 
 STUDIES = sorted((ROOT / "configs" / "studies").glob("*.yaml"))

@@ -133,6 +133,22 @@ class Slurm:
         assert not check or done.returncode == 0, done.stdout
         return done.stdout.strip()
 
+    def call(self, *words, cwd, code=0, timeout=150):
+        """Output of a program that calls SLURM's commands itself; it must end with ``code``."""
+        environment = {**self.environment, "OMP_NUM_THREADS": "1"}
+        environment["PATH"] = f"{Path(find('sbatch')).parent}:{environment['PATH']}"
+        done = subprocess.run(
+            [str(word) for word in words],
+            cwd=cwd,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+        )
+        assert done.returncode == code, done.stdout
+        return done.stdout
+
     def submit(self, *words, **more):
         """The number of the job that sbatch made."""
         return re.search(r"\d+", self.run("sbatch", "--parsable", *words, **more))[0]

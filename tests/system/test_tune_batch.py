@@ -1,15 +1,12 @@
 """Branches as an array on a real SLURM: submitted, trained by tasks of two ranks each, then decided."""
 
 import json
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from support.scripts import ROOT, state
 
-from .slurm import Slurm, absent, find
+from .slurm import Slurm, absent
 
 pytestmark = [pytest.mark.system, pytest.mark.skipif(bool(absent()), reason=absent())]
 
@@ -32,14 +29,10 @@ def test_branches_are_an_array(tmp_path):
     with Slurm() as cluster:
 
         def branches(*words):
-            line = [sys.executable, ROOT / "launch" / "tune_batch.py", "branches", "--config", tmp_path / "run.yaml",
-                    f"tune.folder={study}", *words]  # fmt: skip
-            environment = {**os.environ, **cluster.environment, "OMP_NUM_THREADS": "1"}
-            environment["PATH"] = f"{Path(find('sbatch')).parent}:{environment['PATH']}"
-            done = subprocess.run([str(word) for word in line], cwd=tmp_path, env=environment, text=True,
-                                  capture_output=True, timeout=150)  # fmt: skip
-            assert done.returncode == 0, done.stdout + done.stderr
-            return done.stdout
+            words = ["--config", tmp_path / "run.yaml", f"tune.folder={study}", *words]
+            return cluster.call(
+                sys.executable, ROOT / "launch" / "tune_batch.py", "branches", *words, cwd=tmp_path
+            )
 
         said = branches("--submit", OPTIONS)
         number = said.split("submitted as job ")[1].split(",")[0]

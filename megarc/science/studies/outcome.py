@@ -17,6 +17,7 @@ from megarc.science.studies.grid import Cell
 
 SURE = 0.05
 """A difference is called clear where its p-value, after Holm's correction over the study, is below."""
+_NAMED = 6  # runs of a list
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +116,9 @@ class Outcome:
             parts = [f"{row.arm}{self._place(row)}: {self.study.measure} {row.mean:.3f} (n = {len(row.values)})."
                      for row in self.rows]  # fmt: skip
         total = len(self.curves) + len(self.failed) + len(self.missing)
-        if self.failed:
-            parts.append(f"{len(self.failed)} of {total} runs failed: {', '.join(self.failed)}.")
-        if self.missing:
-            parts.append(f"{len(self.missing)} of {total} runs not finished.")
+        for names, what in ((list(self.failed), "failed"), (self.missing, "not finished")):
+            if names:
+                parts.append(f"{len(names)} of {total} runs {what}: {_listed(names)}.")
         return " ".join(parts)
 
     # ---- helpers
@@ -157,12 +157,17 @@ def read_outcome(
 
     A run whose measure is not a finite number at its end has failed: an earlier value is not its last one.
 
+    Args:
+        failed: runs that have just ended without being finished, with the reason; of others, their folder says it.
+
     Raises:
         UserError: where none is, or a finished run has no such metric.
     """
     failed, curves = dict(failed or {}), dict[Cell, Points]()
     for cell, job in jobs.items():
         if not job.finished():
+            if (reason := _failure(job)) is not None:
+                failed.setdefault(cell.name, reason)
             continue
         points, end = curve(job, study.measure)
         if points[-1][0] < end:
@@ -192,6 +197,21 @@ def holm(values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, p * (len(known) - rank)))
         corrected[place] = largest
     return corrected
+
+
+def _failure(job: Job) -> str | None:
+    """Why the run failed, as its folder says; None where it did not, or never began."""
+    try:
+        fate = job.folder.fate()
+    except UserError:
+        return None
+    return fate if fate.startswith("failed") else None
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first ones, and how many more."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _number(value: float) -> str | None:
