@@ -18,7 +18,7 @@ from megarc.atomic_write import written_atomically
 from megarc.errors import UserError
 from megarc.inference.export_layouts import Layout, Written, laid_out, read_description
 from megarc.inference.shard_files import INDEX, Shard, ShardFiles, planned
-from megarc.model import ModelConfig, Transformer, as_standard, record_of
+from megarc.model import ModelConfig, Transformer, as_standard, named_values, record_of
 from megarc.window import Window
 
 _CONFIG = "config.json"
@@ -62,7 +62,7 @@ def export(
     if largest is None and layout == "huggingface":
         largest = LARGEST_SHARD
     with torch.device("meta"):  # names and shapes, without memory
-        shapes = {name: record_of(value).shape for name, value in Transformer(config).named_parameters()}
+        shapes = {name: record_of(value).shape for name, value in named_values(Transformer(config))}
     described = [
         (name, tuple(piece.shape))
         for own, shape in shapes.items()
@@ -101,7 +101,7 @@ def load_exported(folder: Path) -> tuple[Transformer, Window]:
         pieces, config, window = read_description(facts, str(place))
         model = Transformer(config)
         with torch.no_grad(), ShardFiles(folder) as files:
-            for own, parameter in model.named_parameters():
+            for own, parameter in named_values(model):
                 parameter.zero_()  # what pads the vocabulary may not be in the file
                 for name, piece in pieces(own, parameter):
                     piece.copy_(files.read(name))

@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from megarc.model.compiling import no_compiler
     from megarc.model.config import ExecutionConfig, ModelConfig
     from megarc.model.cost import Cost, block_parameters, cost_of
+    from megarc.model.feed_forward.experts import Router, Tally
     from megarc.model.folding import as_standard
     from megarc.model.fp8 import no_fp8
     from megarc.model.initialization import initial_values, initialise
     from megarc.model.loss import Head, Loss, head_loss, scored, weighted_sum
     from megarc.model.nesting import kept_of, narrowed
-    from megarc.model.parameter_record import Record, record_of
+    from megarc.model.parameter_record import Record, named_state, named_values, record_of
     from megarc.model.parametrization import Factors, adam_factors, forward_scales, initial_std, muon_factors
     from megarc.model.pipeline import Beside, Layer, build_pipeline, layers, stage_bounds
     from megarc.model.recompute import is_costly
@@ -50,7 +51,9 @@ __all__ = [
     "Loss",
     "ModelConfig",
     "Record",
+    "Router",
     "Split",
+    "Tally",
     "Transformer",
     "adam_factors",
     "as_standard",
@@ -70,6 +73,8 @@ __all__ = [
     "kept_of",
     "layers",
     "muon_factors",
+    "named_state",
+    "named_values",
     "narrowed",
     "no_compiler",
     "no_fp8",

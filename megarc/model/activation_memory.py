@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from megarc.model.config import ExecutionConfig, MixerName, ModelConfig, Recompute
+from megarc.model.config import ExecutionConfig, ModelConfig, Recompute
 from megarc.model.plain_sizes import import_symbolic_sizes_on_demand
 from megarc.model.transformer import Transformer
 from megarc.parallel import TensorParallel
@@ -90,10 +90,10 @@ def footprint_of(config: ModelConfig, execution: ExecutionConfig, run: Run) -> F
     return Footprint(sum(kept[kind] for kind in blocks), max(tops), bare.after_forward)
 
 
-def ways_of(config: ModelConfig, execution: ExecutionConfig) -> list[tuple[MixerName, Recompute]]:
-    """The mixer of each block, and what of the block is computed again."""
+def ways_of(config: ModelConfig, execution: ExecutionConfig) -> list[tuple[str, Recompute]]:
+    """The kind of each block, and what of the block is computed again."""
     again, every = execution.recompute, execution.recompute_every
-    return [(config.mixer(layer), again if layer % every == 0 else "none") for layer in range(config.layers)]
+    return [(config.kind(layer), again if layer % every == 0 else "none") for layer in range(config.layers)]
 
 
 def fake_pass(

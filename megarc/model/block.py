@@ -35,7 +35,8 @@ class Block(nn.Module):
         self.attention_norm = Norm(width, epsilon, tensor, partial=tensor.sequence)
         self.attention = mixer_of(config.of_layer(layer))(config, engine, layer, tensor)
         self.feed_forward_norm = Norm(width, epsilon, tensor, partial=tensor.sequence)
-        self.feed_forward = feed_forward_of(config)(config.of_layer(layer), tensor)
+        own = config.of_layer(layer)
+        self.feed_forward = feed_forward_of(own)(own, tensor)
         for part in self.modules():
             if isinstance(part, Projection):
                 part.linear = runner.linear

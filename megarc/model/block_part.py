@@ -14,7 +14,8 @@ from megarc.window import Window
 class PartCost(NamedTuple):
     """Elements of one layer's part, and its FLOPs of one window forward; ``Cost`` says what counts.
 
-    ``full_square_flops`` is ``attention_flops`` with all n * n pairs counted.
+    ``full_square_flops`` is ``attention_flops`` with all n * n pairs counted; ``unused`` are those of the
+    matrices' elements that a row does not meet.
     """
 
     matrices: int
@@ -22,6 +23,7 @@ class PartCost(NamedTuple):
     matrix_flops: int
     attention_flops: int = 0
     full_square_flops: int = 0
+    unused: int = 0
 
 
 class Split(NamedTuple):

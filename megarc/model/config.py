@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, PlainSerializer, model_validator
 
 from megarc.config import Config, key
+from megarc.model.experts_config import ExpertsConfig
 
 Recompute = Literal["none", "selective", "full"]
 
@@ -93,6 +94,9 @@ class ModelConfig(Config):
     nested: list[Share] | None = key(
         None,
         "parts of ffn that are feed-forwards of their own, [1/8, 1/4, 1/2, 1]; null: none (docs/nested.md)",
+    )
+    experts: ExpertsConfig | None = key(
+        None, "a mixture of experts in place of the dense feed-forward; null: none (docs/experts.md)"
     )
     vocabulary: int | None = key(None, "token ids; null: what the corpus's tokenizer has", ge=2)
     vocabulary_multiple: int = key(128, "the vocabulary is padded to a multiple of it", ge=1)
@@ -220,6 +224,20 @@ class ModelConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _some_layer_has_experts(self) -> ModelConfig:
+        experts = self.experts
+        if experts is None:
+            return self
+        if self.nested is not None:
+            raise ValueError("nested with experts is not supported: an expert has one width; leave one out")
+        if not any(experts.at(layer) for layer in range(self.layers)) and self.layers:
+            raise ValueError(
+                f"experts.every {experts.every} and experts.dense_first {experts.dense_first} leave none of the "
+                f"{self.layers} layers with experts; use every of at most {self.layers} and dense_first below it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _shapes_agree(self) -> ModelConfig:
         if self.head_dim is None and self.hidden % self.heads:
             raise ValueError(
@@ -263,23 +281,41 @@ class ModelConfig(Config):
         """Neurons of a group, of which each nested width has a part: the shares' common denominator."""
         return math.lcm(*(share.denominator for share in self.nested or [Fraction(1)]))
 
+    @property
+    def width_of_expert(self) -> int:
+        """Inner width of one expert, with the default resolved."""
+        assert self.experts is not None
+        if self.experts.width is not None:
+            return self.experts.width
+        used = self.experts.active + self.experts.shared
+        return -(-self.width_of_ffn // (8 * used)) * 8
+
     def of_layer(self, layer: int) -> ModelConfig:
-        """The same where all layers are alike; else with this layer's own width and mixer."""
+        """The same where all layers are alike; else with this layer's own width, mixer and feed-forward."""
         changed: dict[str, Any] = {"ffn": self.ffn[layer]} if isinstance(self.ffn, list) else {}
         if len(self.mixers) > 1:
             changed["mixers"] = [self.mixer(layer)]
+        if self.experts is not None:
+            changed["experts"] = self.experts.on_every_layer if self.experts.at(layer) else None
         return self.model_copy(update=changed) if changed else self
 
     def mixer(self, layer: int) -> MixerName:
         """The name of the mixer of a layer."""
         return self.mixers[layer % len(self.mixers)]
 
-    def kinds(self) -> dict[MixerName, ModelConfig]:
-        """A model of one layer for each mixer that this one has; where feed-forwards differ, of the widest."""
-        bare = {"layers": 1, "ffn": self.width_of_ffn}
-        return {
-            name: self.model_copy(update=bare | {"mixers": [name]}) for name in dict.fromkeys(self.mixers)
-        }
+    def kind(self, layer: int) -> str:
+        """What a layer has in common with others: its mixer, and whether it has experts."""
+        sparse = self.experts is not None and self.experts.at(layer)
+        return f"{self.mixer(layer)}{' with experts' * sparse}"
+
+    def kinds(self) -> dict[str, ModelConfig]:
+        """A model of one layer for each kind that this one has; where feed-forwards differ, of the widest."""
+        found: dict[str, ModelConfig] = {}
+        for layer in range(self.layers):
+            if (name := self.kind(layer)) not in found:
+                bare = {"layers": 1, "ffn": self.width_of_ffn, "mixers": [self.mixer(layer)]}
+                found[name] = self.of_layer(layer).model_copy(update=bare)
+        return found
 
     @property
     def tokens(self) -> int:

@@ -27,6 +27,12 @@ class Cost:
     head_flops: int
     attention_flops: int
     full_square_flops: int
+    unused_parameters: int = 0
+
+    @property
+    def active_parameters(self) -> int:
+        """Those that a row meets: all, but for experts that it does not use."""
+        return self.parameters - self.unused_parameters
 
     @property
     def training_flops(self) -> int:
@@ -70,6 +76,7 @@ def cost_of(config: ModelConfig, window: Window) -> Cost:
         head_flops=2 * table * window.stride,
         attention_flops=sum(part.attention_flops for part in parts),
         full_square_flops=sum(part.full_square_flops for part in parts),
+        unused_parameters=sum(part.unused for part in parts),
     )
 
 

@@ -24,6 +24,7 @@ def as_standard(config: ModelConfig) -> tuple[ModelConfig, Fold]:
         else ["attention.query.weight", "attention.query.bias"]
     )
     branches = ["attention.out.weight", "attention.out.bias", "feed_forward.down.weight"]
+    branches.append("feed_forward.shared_down.weight")
     if config.norm_place == "after":
         branches = ["attention_norm.weight", "feed_forward_norm.weight"]
     scales = dict.fromkeys(queries, query_scale(config)) | dict.fromkeys(branches, branch_scale(config))

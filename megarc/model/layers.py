@@ -53,11 +53,18 @@ class RowLinear(Projection):
     """``x W^T (+ b)``, ``W`` [outputs, inputs] split along inputs: each rank has a summand."""
 
     def __init__(
-        self, inputs: int, outputs: int, kind: Kind, tensor: TensorParallel, *, biased: bool = False
+        self,
+        inputs: int,
+        outputs: int,
+        kind: Kind,
+        tensor: TensorParallel,
+        parts: int = 1,
+        *,
+        biased: bool = False,
     ) -> None:
         super().__init__()
         self.tensor = tensor
-        self.weight = matrix(outputs, inputs, kind, tensor, split=1)
+        self.weight = matrix(outputs, inputs, kind, tensor, split=1, parts=parts)
         self.bias = bias(outputs) if biased else None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from megarc.parallel import Box, TensorParallel, whole
 
-Kind = Literal["embedding", "hidden", "residual", "readout", "norm", "bias"]
+Kind = Literal["embedding", "hidden", "residual", "readout", "router", "norm", "bias"]
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """Full shape and kind of one parameter, and which part of it this rank's module has.
 
-    ``residual`` is a matrix that writes into the residual stream. ``boxes`` is
+    ``residual`` is a matrix that writes into the residual stream, ``router`` one that chooses experts. ``boxes`` is
     all of it, or this tensor rank's shard. ``parts`` matrices of equal height
     lie one above the other (keys above values, gate above up). Initial values,
     weight decay, learning rates, Muon, norms and checkpoints read this.
@@ -53,7 +53,7 @@ def matrix(
 
     Args:
         split: the dimension that is split over the tensor group; None: held whole.
-        parts: matrices of equal height that lie one above the other, each split alike (split 0).
+        parts: matrices of equal height that lie one above the other, each split alike.
     """
     if split is None or tensor.size == 1:
         record = Record((rows, columns), kind, tuple(whole((rows, columns))), False, parts)
@@ -73,9 +73,28 @@ def matrix(
     return parameter
 
 
-def record_of(parameter: nn.Parameter) -> Record:
-    """The record of a parameter of ours."""
+def state_vector(width: int) -> Tensor:
+    """A vector of zeros, float32, for a buffer: state that no gradient changes, and that every rank holds whole."""
+    # As a type of its own: ZeRO 3 makes new tensors in the model's.
+    values = torch.zeros(width).to(torch.float32)
+    values.record = Record((width,), "bias", tuple(whole((width,))), split=False)
+    return values
+
+
+def record_of(parameter: Tensor) -> Record:
+    """The record of a parameter of ours, or of a buffer that is state."""
     return parameter.record
+
+
+def named_state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The buffers of a model that a checkpoint holds beside its parameters."""
+    return ((name, buffer) for name, buffer in model.named_buffers() if hasattr(buffer, "record"))
+
+
+def named_values(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and state: all that makes the model what it is."""
+    yield from model.named_parameters()
+    yield from named_state(model)
 
 
 def _parameter(shape: Sequence[int], record: Record) -> nn.Parameter:

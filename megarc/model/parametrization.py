@@ -24,7 +24,7 @@ from megarc.model.config import ModelConfig
 from megarc.model.parameter_record import Kind, Record
 
 _OF_A_BLOCK = "blocks."
-_HIDDEN: tuple[Kind, ...] = ("hidden", "residual")
+_HIDDEN: tuple[Kind, ...] = ("hidden", "residual", "router")
 
 
 class Factors(NamedTuple):

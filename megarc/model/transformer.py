@@ -121,7 +121,7 @@ class Transformer(nn.Module):
     def _cache_shape(self) -> CacheShape:
         kinds = self.config.kinds()
         kept = {name: mixer_of(one).cache_shape(one, self.tensor.size) for name, one in kinds.items()}
-        return CacheShape([kept[self.config.mixer(layer)] for layer in range(self.config.layers)])
+        return CacheShape([kept[self.config.kind(layer)] for layer in range(self.config.layers)])
 
     def _last(
         self,
@@ -175,9 +175,12 @@ def splits(config: ModelConfig) -> list[Split]:
 
 def _distinct(config: ModelConfig) -> list[ModelConfig]:
     """The configurations of layers, each once."""
-    if not isinstance(config.ffn, list):
-        return [config]
-    return [config.model_copy(update={"ffn": ffn}) for ffn in sorted(set(config.ffn))]
+    found: list[ModelConfig] = []
+    for layer in range(config.layers):
+        own = config.of_layer(layer)
+        if own not in found:
+            found.append(own)
+    return found
 
 
 def head_logits(hidden: Tensor, weight: Tensor, config: ModelConfig, tensor: TensorParallel) -> Tensor:

@@ -165,7 +165,7 @@ def _matrices(keys: str) -> float:
         name: sum(p.numel() for p in block.parameters() if record_of(p).kind in ("hidden", "residual"))
         for name, block in blocks.items()
     }
-    return float(sum(elements[model.mixer(layer)] for layer in range(model.layers)))
+    return float(sum(elements[model.kind(layer)] for layer in range(model.layers)))
 
 
 def _state_of_adamw(config: RunConfig, n: float, p: float, data: int) -> _State:
@@ -192,7 +192,7 @@ def _state_of_adamw(config: RunConfig, n: float, p: float, data: int) -> _State:
 def _small(keys: str) -> int:
     """Elements of the matrices and gains so small that ZeRO 3 leaves them gathered."""
     model = ModelConfig.model_validate_json(keys)
-    names = [model.mixer(layer) for layer in range(model.layers)]
+    names = [model.kind(layer) for layer in range(model.layers)]
     with torch.device("meta"):
         kinds = {name: Transformer(one) for name, one in model.kinds().items()}
         blocks = {name: _few_elements(built.blocks[0]) for name, built in kinds.items()}

@@ -29,7 +29,7 @@ def muon_matrices(config: RunConfig) -> list[Shape]:
         return []
     model = config.model
     kinds = {name: _of_a_block(one, config) for name, one in model.kinds().items()}
-    return [shape for layer in range(model.layers) for shape in kinds[model.mixer(layer)]]
+    return [shape for layer in range(model.layers) for shape in kinds[model.kind(layer)]]
 
 
 def _of_a_block(one: ModelConfig, config: RunConfig) -> list[Shape]:

@@ -57,7 +57,7 @@ def _records(config: RunConfig, topology: Topology, rank: int, tensor: int) -> d
         f"{layer.name}.{name}": record
         for layer in listed[bounds[stage] : bounds[stage + 1]]
         if layer.name.startswith("blocks.")
-        for name, record in found[config.model.mixer(int(layer.name.split(".")[1]))].items()
+        for name, record in found[config.model.kind(int(layer.name.split(".")[1]))].items()
         if record.kind in ("hidden", "residual")
     }
 

@@ -83,10 +83,10 @@ class Traces:
             (
                 count,
                 self._block(
-                    kinds[mixer], execution.model_copy(update={"recompute": way}), window, micro_batch, place
+                    kinds[kind], execution.model_copy(update={"recompute": way}), window, micro_batch, place
                 ),
             )
-            for (mixer, way), count in Counter(ways_of(config.model, execution)).items()
+            for (kind, way), count in Counter(ways_of(config.model, execution)).items()
         ]
 
         def run(config: ModelConfig, execution: ExecutionConfig) -> FakePass:
@@ -193,9 +193,9 @@ class Traces:
         if layers == 0:
             execution = execution.model_copy(update={"recompute": "none"})
         eager = execution.model_copy(update={"recompute_every": 1})
-        mixer = model.mixer(0) if layers else None
+        kind = model.kind(0) if layers else None
         name = (
-            mixer,
+            kind,
             eager.recompute,
             eager.head_rows,
             layers,

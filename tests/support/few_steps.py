@@ -8,7 +8,7 @@ import numpy as np
 import torch.distributed as dist
 
 from megarc.data import Gaps
-from megarc.parallel import Groups
+from megarc.parallel import Groups, gather_objects
 from megarc.science import MAKERS, PointerChase
 from megarc.train import RunConfig, open_heldout, open_train, resolve
 from megarc.train.checkpoint import Level, Saver, Standing
@@ -99,6 +99,11 @@ def take_steps(config: RunConfig, groups: Groups, count: int, folder: Path) -> N
             numbers["held-out"] += heldout_of(engine, heldout, config)
     target = folder / "checkpoints"
     target.mkdir(parents=True, exist_ok=True)
+    if engine.experts is not None or groups.pipeline.size > 1:
+        loads = [] if engine.experts is None else engine.experts.read()
+        counts = {one.layer: one.counts for part in gather_objects(loads, groups.pipeline) for one in part}
+        if groups.first:
+            (folder / "counts.json").write_text(json.dumps(counts))
     saver = Saver(groups)
     standing = Standing(step=count, samples=batches.samples_before(count))
     saver.save(engine, standing, {"config": {}}, Level.shared(target, groups, keep=1))

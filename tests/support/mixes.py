@@ -81,6 +81,37 @@ OWN_ROWS = {
         "model__mixers": "ssm crf ssm_attention attention",
         "data__train": [{"kind": "annotated", "options": {"says": ["documents"]}}],
     },
+    # As to initial values: with the usual ones scores lie so close together that rounding could send rows elsewhere.
+    "experts": {
+        "model__experts": {"count": 4, "active": 2, "shared": 1, "bias_rate": 0.1, "router_z_loss": 0.01},
+        "model__initial_std": 0.2,
+    },
+    "experts_loss": {
+        "model__experts": {
+            "count": 4,
+            "active": 2,
+            "scores": "sigmoid",
+            "scale": 2.0,
+            "dense_first": 1,
+            "balance": "loss",
+            "loss_weight": 0.1,
+        },
+        "model__initial_std": 0.2,
+        "data__train": [{"kind": "annotated", "options": {"says": ["documents"]}}],
+    },
+    "experts_muon": {
+        "model__experts": {"count": 4, "active": 1, "normalised": False, "bias_rate": 0.1},
+        "model__initial_std": 0.2,
+        "optimizer__name": "muon",
+        "average__decay": 0.5,
+    },
+    "experts_completep": {
+        "model__experts": {"count": 4, "active": 2, "balance": "loss"},
+        "model__parametrization": "completep",
+        "model__base_hidden": 8,
+        "model__base_layers": 1,
+        "model__initial_std": 0.2,
+    },
     "sliding": {"model__sliding_window": 7},
     "nested": {"model__nested": ["1/4", "1/2", 1]},
     "nested_all": {

@@ -52,7 +52,7 @@ def full_state(folder):
         tensors = load_file(file.with_suffix(".safetensors"))
         for entry in json.loads(file.read_text())["fragments"]:
             shape = entry["shape"] if len(entry["shape"]) == 2 else [1, *entry["shape"]]
-            for part in ("master", "exp_avg", "exp_avg_sq", "average"):
+            for part in ("master", "exp_avg", "exp_avg_sq", "average", "state"):
                 name, offset = f"{entry['name']}/{part}", 0
                 if name not in tensors:  # Muon has one moment; an average is kept where it is asked for
                     continue

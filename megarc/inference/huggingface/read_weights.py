@@ -12,7 +12,7 @@ from megarc.errors import UserError
 from megarc.inference.huggingface.read_config import Foreign
 from megarc.inference.huggingface.tensor_names import Pieces, pieces_of
 from megarc.inference.shard_files import ShardFiles
-from megarc.model import Transformer, record_of
+from megarc.model import Transformer, named_values, record_of
 
 _DTYPES = ("F32", "BF16", "F16")
 
@@ -32,7 +32,7 @@ def read_weights(folder: Path, foreign: Foreign) -> Iterator[tuple[str, list[int
         )
     with torch.device("meta"):
         built = Transformer(foreign.model)
-    shapes = {name: record_of(value).shape for name, value in built.named_parameters()}
+    shapes = {name: record_of(value).shape for name, value in named_values(built)}
     pieces = pieces_of(foreign.family, foreign.model)
     wanted = {
         name: tuple(piece.shape)

@@ -17,6 +17,7 @@ from megarc.train.engine.places import pieces
 from megarc.train.engine.sharded_optimizer import ShardedOptimizer
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+STATE = "state"  # of a buffer: neither master nor moments
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,9 @@ class Fragment:
     name: str
     record: Record
     boxes: list[Box]
-    state: dict[str, Tensor]  # "master", "exp_avg", "exp_avg_sq": float32, views into the optimizer's buffers
+    state: dict[
+        str, Tensor
+    ]  # "master", "exp_avg", "exp_avg_sq": float32, views into the optimizer's buffers; or STATE
 
 
 def held(engine: Engine) -> list[Fragment]:
@@ -38,6 +41,8 @@ def held(engine: Engine) -> list[Fragment]:
         state = {"master": piece.flat.data, **_moments(engine.optimizer, piece.flat)}
         views = {part: piece.of(buffer) for part, buffer in state.items()}
         fragments.append(Fragment(piece.name, piece.record, piece.boxes, views))
+    for name, buffer, record in engine.state():
+        fragments.append(Fragment(name, record, list(record.boxes), {STATE: buffer.view(-1)}))
     return fragments
 
 
@@ -57,6 +62,8 @@ def written(engine: Engine) -> list[Fragment]:
 def _ours_to_write(fragment: Fragment, engine: Engine) -> bool:
     """Of what several ranks hold alike, the first writes: tensor ranks, a tied embedding's stages."""
     groups = engine.groups
+    if STATE in fragment.state and groups.data.rank > 0 and engine.config.parallel.zero > 0:
+        return False  # with ZeRO 0 each data rank writes a share, of parameters too
     if fragment.name == "embedding.weight" and groups.pipeline.rank > 0:
         return False
     return fragment.record.split or groups.tensor.rank == 0

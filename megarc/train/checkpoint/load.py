@@ -12,7 +12,7 @@ from torch import Tensor
 
 from megarc.errors import UserError, reported_once
 from megarc.parallel import Box, Group, broadcast_object, gather_objects, overlaps, size, whole
-from megarc.train.checkpoint.fragments import held, set_steps
+from megarc.train.checkpoint.fragments import STATE, held, set_steps
 from megarc.train.checkpoint.layout import (
     Checkpoint,
     Placed,
@@ -60,7 +60,7 @@ def load(
                             f"{checkpoint.folder} has no {part} of {fragment.name}: its run had another optimizer; "
                             "take its weights alone, with start_with.moments=false"
                         )
-                    elif moments or part == "master":
+                    elif moments or part in ("master", STATE):
                         files.read(source, fragment.name, part, target, fragment.boxes)
                     else:
                         target.zero_()
@@ -128,6 +128,9 @@ def full_masters(checkpoint: Checkpoint, *, average: bool = False) -> Iterator[t
             _check_disjoint(checkpoint, name, parts, elements)
             values = torch.empty(elements)
             for source in parts:
+                if files.has(source, name, STATE):
+                    files.read(source, name, STATE, values, whole(parts[0].shape))
+                    continue
                 if average and not files.has(source, name, part):
                     raise UserError(
                         f"{checkpoint.folder} has no average of weights: its run was trained without one. Train with "
@@ -188,7 +191,8 @@ def _strided(flat: Tensor, offset: int, pitch: int, rows: int, width: int) -> Te
 
 def _check_same_model(checkpoint: Checkpoint, stored: dict[str, list[Placed]], engine: Engine) -> None:
     """The same parameters with the same full shapes, each covered exactly once."""
-    own = {name: list(record.shape) for name, _, record in engine.parameters()}
+    listed = [*engine.parameters(), *engine.state()]
+    own = {name: list(record.shape) for name, _, record in listed}
     ours = {
         name: shape for stage in gather_objects(own, engine.groups.pipeline) for name, shape in stage.items()
     }

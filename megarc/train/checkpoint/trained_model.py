@@ -14,7 +14,7 @@ from megarc.config import WORKING_FOLDER, build, found_again
 from megarc.corpus import Tokenizer, TokenizerFacts, find_tokenizer_file
 from megarc.data import WindowConfig
 from megarc.errors import UserError
-from megarc.model import Transformer, cost_of, narrowed, record_of, splits
+from megarc.model import Transformer, cost_of, named_values, narrowed, record_of, splits
 from megarc.parallel import TensorParallel
 from megarc.train.checkpoint.layout import MANIFEST, Checkpoint, latest, open_checkpoint
 from megarc.train.checkpoint.load import full_masters
@@ -102,7 +102,7 @@ def load_model(
                 f"{split.key} is {split.number}, which {tensor.size} tensor ranks cannot share out"
             )
     model = Transformer(config.model, tensor=tensor)
-    missing = dict(model.named_parameters())
+    missing = dict(named_values(model))
     with torch.no_grad():
         for name, values in parameters:
             parameter = missing.pop(name, None)
@@ -127,7 +127,7 @@ def _check_size(checkpoint: Checkpoint, config: RunConfig) -> None:
         )
 
 
-def _own_part(parameter: torch.nn.Parameter, values: torch.Tensor) -> torch.Tensor:
+def _own_part(parameter: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """What this rank holds of a parameter's full ``values``, 1-D."""
     record = record_of(parameter)
     if not record.split:

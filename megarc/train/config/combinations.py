@@ -58,6 +58,26 @@ def check_mixers(model: ModelConfig, execution: ExecutionConfig) -> None:
         )
 
 
+def check_experts(model: ModelConfig, execution: ExecutionConfig) -> None:
+    """Experts.
+
+    Raises:
+        ValueError: where they do not go with how the model is computed.
+    """
+    if model.experts is None:
+        return
+    if execution.fp8:
+        raise ValueError(
+            "execution.fp8 with model.experts is not supported: grouped products in fp8 are not written; use "
+            "execution.fp8=false"
+        )
+    if execution.compile:
+        raise ValueError(
+            "execution.compile with model.experts is not supported: no test compares it with eager code; use "
+            "execution.compile=false"
+        )
+
+
 def check_widths(model: ModelConfig, objective: ObjectiveConfig) -> None:
     """A nested model's widths.
 

@@ -10,10 +10,22 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from megarc.model import Beside, Head, Loss, Record, head_loss, pick_rows, record_of, scored, weighted_sum
+from megarc.model import (
+    Beside,
+    Head,
+    Loss,
+    Record,
+    head_loss,
+    named_state,
+    pick_rows,
+    record_of,
+    scored,
+    weighted_sum,
+)
 from megarc.parallel import Groups, TensorParallel, all_reduce_sum
 from megarc.train.config import RunConfig
 from megarc.train.engine.average import Average
+from megarc.train.engine.expert_balance import ExpertBalance
 from megarc.train.engine.factors import over_batch
 from megarc.train.engine.micro_batch import MicroBatch
 from megarc.train.engine.sharded_optimizer import ShardedOptimizer
@@ -106,6 +118,7 @@ class Engine:
         self._norm = self.nll
         self._gate = UpdateGate(self.optimizer)
         self.average: Average | None = None  # of the weights, where the run keeps one
+        self.experts = ExpertBalance.of(self._modules(), groups)
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -118,6 +131,11 @@ class Engine:
         """Canonical name, parameter and record of what this rank has, in a fixed order."""
         for name, parameter in self.deepspeed.module.named_parameters():
             yield self._canonical(name), parameter, record_of(parameter)
+
+    def state(self) -> Iterator[tuple[str, Tensor, Record]]:
+        """The same of what is neither trained nor shared out: every data and tensor rank of a stage holds all of it."""
+        for name, buffer in named_state(self.deepspeed.module):
+            yield self._canonical(name), buffer, record_of(buffer)
 
     def before_reduce(self, watcher: GradientWatcher) -> None:
         """Shows ``watcher`` each gradient of a micro-batch before it is accumulated, reduced or clipped."""
@@ -160,8 +178,12 @@ class Engine:
             loss, norm = self._whole_nll() / total, self._gradient_norm()
             return Verdict(judge(loss, norm) | empty, self._divisor(norm))
 
+        if self.experts is not None:
+            self.experts.begin(sum(len(batch.tokens) for batch in micro_batches))
         with self._gate.deciding(decide):
             self._update(micro_batches, factor)
+        if self.experts is not None:
+            self.experts.end(self._gate.verdict().bad)
         return StepResult(loss, norm, learning_rate, self.nll, self._gate.verdict().bad, empty)
 
     @torch.no_grad()
@@ -187,6 +209,12 @@ class Engine:
         )
         self.deepspeed.train()
         return loss
+
+    def _modules(self) -> Iterator[tuple[str, nn.Module]]:
+        """The blocks' modules under their canonical names."""
+        for name, module in self.deepspeed.module.named_modules():
+            if ".feed_forward." in name:
+                yield self._canonical(name), module
 
     # ---- what a pipeline does otherwise
 

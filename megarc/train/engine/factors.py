@@ -31,7 +31,7 @@ def factors_of(name: str, record: Record, config: RunConfig) -> Factors:
         own = muon_factors(config.model, keys.muon.scale == "match_adamw")
     # A matrix that writes into the residual stream is a hidden one, a bias goes with the gains; only their
     # initial values are their own.
-    kind = {"residual": "hidden", "bias": "norm"}.get(record.kind, record.kind)
+    kind = {"residual": "hidden", "router": "hidden", "bias": "norm"}.get(record.kind, record.kind)
     return Factors(
         rate=getattr(keys.rates, kind) * own.rate,
         decay=keys.weight_decay * getattr(keys.decays, kind) * own.decay,

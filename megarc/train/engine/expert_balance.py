@@ -1,0 +1,84 @@
+"""Experts of a step: what was counted over data ranks, and the bias that keeps them equally busy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from megarc.model import Router, Tally
+from megarc.parallel import Groups, all_reduce_sum
+
+
+class Load(NamedTuple):
+    """Of one layer since it was read last.
+
+    Attributes:
+        counts: rows that each expert got.
+        entropy: of the router's shares, in nats, a mean over rows.
+        balance: E sum_i f_i p_i, a mean over windows: 1 where all is even.
+        z_loss: mean square of the router's log-sum-exp.
+    """
+
+    layer: int
+    counts: list[float]
+    entropy: float
+    balance: float
+    z_loss: float
+
+
+class ExpertBalance:
+    """The routers of this rank's stage. All data ranks of a stage call its methods together."""
+
+    def __init__(self, routers: Sequence[tuple[str, Router]], groups: Groups) -> None:
+        self.groups = groups
+        self._layers = [int(name.split(".")[1]) for name, _ in routers]
+        self._routers = [router for _, router in routers]
+        for router in self._routers:
+            router.tally = Tally()
+        self._seen = self._nothing()
+
+    @classmethod
+    def of(cls, named: Iterable[tuple[str, nn.Module]], groups: Groups) -> ExpertBalance | None:
+        """Of the modules with their canonical names; None where no layer has experts."""
+        routers = [(name, one) for name, one in named if isinstance(one, Router)]
+        return cls(routers, groups) if routers else None
+
+    def begin(self, samples: int) -> None:
+        """Before a step, of so many samples on this rank."""
+        for router in self._routers:
+            router.tally = Tally(share=1 / samples)
+
+    @torch.no_grad()
+    def end(self, bad: Tensor) -> None:
+        """After a step: biases move towards balance, or stay where its update was ``bad``."""
+        counted = self._nothing()
+        for row, router in zip(counted, self._routers, strict=True):
+            assert router.tally is not None
+            if router.tally.sums.numel():
+                row.copy_(router.tally.sums)
+        all_reduce_sum(counted, self.groups.data)
+        good = (~bad).to(counted.dtype)
+        self._seen += counted * good
+        for row, router in zip(counted, self._routers, strict=True):
+            if router.balance is not None:
+                counts = row[: router.keys.count]
+                less = (counts.mean() - counts).sign() * good
+                # Wang et al. 2024, 2408.15664, algorithm 1.
+                router.balance += (router.keys.bias_rate * less).to(router.balance.dtype)
+
+    def read(self) -> list[Load]:
+        """Of each layer since the last call; this waits for the device."""
+        seen, self._seen = self._seen.tolist(), self._nothing()
+        found = []
+        for layer, router, row in zip(self._layers, self._routers, seen, strict=True):
+            count = router.keys.count
+            means = (value / max(1.0, row[-1]) for value in row[count:-1])
+            found.append(Load(layer, row[:count], *means))
+        return found
+
+    def _nothing(self) -> Tensor:
+        width = self._routers[0].keys.count + 4
+        return torch.zeros(len(self._routers), width, dtype=torch.float64, device=self.groups.device)
