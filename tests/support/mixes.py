@@ -181,6 +181,10 @@ def mixes(ranks=8):
         Mix(4, 1, 1, zero=2, variant="mixers", layers=4),
         Mix(2, 1, 2, zero=2, variant="completep"),
         *(Mix(2, 2, 1, sequence=True, variant=variant) for variant in ("nested_all", "muon_nested")),
+        *(Mix(data=2, zero=zero, variant="experts") for zero in (0, 1, 2)),
+        *(Mix(2, 2, 1, sequence=True, variant=variant) for variant in ("experts", "experts_loss")),
+        *(Mix(2, 1, 2, zero=3, variant=variant) for variant in ("experts", "experts_muon")),
+        Mix(4, 1, 1, zero=2, variant="experts"),
         *(Mix(1, 2, 1, variant=variant) for variant in WINDOWS),
         *(Mix(data=2, zero=3, variant=variant) for variant in (*WINDOWS, *RECOMPUTED)),
         *(Mix(1, 2, 1, variant=variant) for variant in RECOMPUTED),
@@ -257,6 +261,7 @@ def differences(folder, mix):
         found[name] = ((here - there).abs() / here.abs().clamp_min(1e-12)).max().item()
     ours, theirs = (full_state(folder / str(one)) for one in (mix.one, mix))
     assert ours.keys() == theirs.keys()
+    assert all(torch.equal(values, theirs[name]) for name, values in ours.items() if name.endswith("/state"))
     for column, part in (("gradients", "/exp_avg"), ("weights", ("/master", "/average"))):
         found[column] = max(
             ((ours[name] - theirs[name]).norm() / ours[name].norm().clamp_min(1e-12)).item()

@@ -21,6 +21,7 @@ WINDOWS = {
     "packed_mix": {"data": _PACKED, "window": _MIXED},
     "stages": {"window": _STAGES, "objective": _LOSS},
     "mix": {"window": _MIXED, "objective": _LOSS},
+    "packed_experts": {"data": _PACKED, "model__experts": {"count": 4, "active": 2, "bias_rate": 0.1}},
     "packed_sliding": {"data": _PACKED, "model__sliding_window": 5},
     "hidden_context": {
         "window": {"recent": 0, "causal": 40, "stride": 16},

@@ -7,12 +7,14 @@ loss, gradient norm and learning rate. DeepSpeed's settings, optimizer and pipel
 from megarc.train.engine.build import build_engine
 from megarc.train.engine.deepspeed_settings import bucket
 from megarc.train.engine.engine import Engine, GradientWatcher, StepResult, Work, unwanted
+from megarc.train.engine.expert_balance import Load
 from megarc.train.engine.micro_batch import MicroBatch, to_tensors
 from megarc.train.engine.torch_dtype import dtype_of
 
 __all__ = [
     "Engine",
     "GradientWatcher",
+    "Load",
     "MicroBatch",
     "StepResult",
     "Work",

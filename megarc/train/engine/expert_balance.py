@@ -20,6 +20,7 @@ class Load(NamedTuple):
         entropy: of the router's shares, in nats, a mean over rows.
         balance: E sum_i f_i p_i, a mean over windows: 1 where all is even.
         z_loss: mean square of the router's log-sum-exp.
+        dropped: assignments of rows to experts that no expert got.
     """
 
     layer: int
@@ -27,6 +28,7 @@ class Load(NamedTuple):
     entropy: float
     balance: float
     z_loss: float
+    dropped: float
 
 
 class ExpertBalance:
@@ -75,10 +77,11 @@ class ExpertBalance:
         found = []
         for layer, router, row in zip(self._layers, self._routers, seen, strict=True):
             count = router.keys.count
-            means = (value / max(1.0, row[-1]) for value in row[count:-1])
-            found.append(Load(layer, row[:count], *means))
+            *sums, given, samples = row[count:]
+            entropy, balance, z_loss = (value / max(1.0, samples) for value in sums)
+            found.append(Load(layer, row[:count], entropy, balance, z_loss, given - sum(row[:count])))
         return found
 
     def _nothing(self) -> Tensor:
-        width = self._routers[0].keys.count + 4
+        width = self._routers[0].keys.count + 5
         return torch.zeros(len(self._routers), width, dtype=torch.float64, device=self.groups.device)

@@ -47,6 +47,11 @@ class RunFolder:
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
 
+    @property
+    def experts(self) -> Path:
+        """Rows of each expert, where the model has experts."""
+        return self.path / "experts.jsonl"
+
     def metric_lines(
         self, counters: Sequence[str] = ("step",), *, going_on: bool = False
     ) -> list[dict[str, Any]]:

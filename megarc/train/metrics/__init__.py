@@ -5,12 +5,14 @@ a progress bar, the log.
 """
 
 from megarc.train.metrics.device_limits import no_memory, peak_flops, peak_memory
+from megarc.train.metrics.expert_loads import ExpertLoads
 from megarc.train.metrics.heldout_loss import heldout_losses, together_of
 from megarc.train.metrics.metrics import Metrics
 from megarc.train.metrics.noise_scale import NoiseScale
 from megarc.train.metrics.prediction import Prediction
 
 __all__ = [
+    "ExpertLoads",
     "Metrics",
     "NoiseScale",
     "Prediction",

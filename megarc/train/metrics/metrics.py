@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, replace
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -279,14 +280,19 @@ def _describe_loss(values: Mapping[str, float]) -> str:
 
 def cut_metrics(folder: RunFolder, step: int) -> None:
     """Removes lines beyond ``step``: they are of steps that the checkpoint has not seen."""
-    if not folder.metrics.exists():
+    cut_lines(folder.metrics, step)
+
+
+def cut_lines(path: Path, step: int) -> None:
+    """The same of any file of lines that say their step."""
+    if not path.exists():
         return
     kept = []
-    for line in folder.metrics.read_bytes().splitlines():
+    for line in path.read_bytes().splitlines():
         try:
             if orjson.loads(line)["step"] <= step:
                 kept.append(line)
         except (orjson.JSONDecodeError, KeyError):
             continue  # the line that a killed run left half written
-    with written_atomically(folder.metrics) as file:
+    with written_atomically(path) as file:
         file.writelines(line + b"\n" for line in kept)

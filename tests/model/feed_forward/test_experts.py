@@ -143,7 +143,8 @@ def test_penalties_and_counts(scores):
         built(x)
     assert not tally.sums.numel()
     built(x).sum().backward()
-    counts, (_, told, z, samples) = tally.sums[:5], tally.sums[5:]
+    counts, (_, told, z, given, samples) = tally.sums[:5], tally.sums[5:]
+    assert given == counts.sum()
     assert torch.equal(counts, F.one_hot(chosen, 5).sum((0, 1, 2)).double()) and samples == 3
     assert torch.allclose(torch.stack((told, z)), torch.stack((balance.sum(), z_loss.sum())))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.mixes import COMPARED, VARIANTS, Mix, differences, job, mixes, run_mixes
+from support.mixes import COMPARED, OWN_ROWS, VARIANTS, Mix, differences, job, mixes, run_mixes
 from support.ranks import run_jobs
 from support.runs import config, full_state, metrics, pretrain
 
@@ -65,6 +65,16 @@ def test_a_row_of_the_parity_table(rows, mix):
         allowed = {**allowed, "gradients": max(3e-5, allowed["gradients"])}
     for name, value in found.items():
         assert value <= allowed[name], (name, value)
+
+
+EXPERTS = [mix for mix in mixes() if "experts" in mix.variant and mix.ranks > 1]
+
+
+@pytest.mark.parametrize("mix", EXPERTS, ids=str)
+def test_rows_go_to_the_same_experts_on_every_layout(rows, mix):
+    """Every layer's rows of every expert, exactly."""
+    ours, theirs = (json.loads((rows / str(one) / "counts.json").read_text()) for one in (mix, mix.one))
+    assert ours == theirs and ours
 
 
 MUON = [mix for mix in mixes() if mix.variant == "muon" and mix.ranks > 1]
@@ -150,6 +160,7 @@ def test_state_reshards_bit_for_bit(rows, runs, tmp_path):
     started = {
         "adamw": runs / "whole" / "checkpoints",
         "muon": rows / str(Mix(2, 1, 2, zero=3, variant="muon")) / "checkpoints",
+        "experts": rows / str(Mix(2, 2, 1, sequence=True, variant="experts")) / "checkpoints",
     }
     there = {name: latest(folder).folder for name, folder in started.items()}
     chain = [
@@ -164,7 +175,7 @@ def test_state_reshards_bit_for_bit(rows, runs, tmp_path):
         jobs = []
         for name, source in there.items():
             target = tmp_path / name / str(number) / "checkpoints"
-            own = VARIANTS["muon"] if name == "muon" else {}
+            own = (VARIANTS | OWN_ROWS).get(name, {})
             tree = config(tmp_path / "x", 1, STEPS, **layout(mix), precision=precision, **own)
             jobs.append({"do": "resave", "config": tree, "from": str(source), "to": str(target)})
             there[name] = target / source.name

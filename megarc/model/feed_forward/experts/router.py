@@ -35,8 +35,8 @@ class Tally:
 
     Attributes:
         share: 1 / the samples of this rank's step; what penalties are means over.
-        sums: [experts + 4] float64: rows of each expert, then sums over samples of the entropy, the balance loss
-            and the z-loss, and samples.
+        sums: [experts + 5] float64: rows of each expert; sums over samples of the entropy, the balance loss and the
+            z-loss; rows that the router gave away, each as often as it has experts; samples.
     """
 
     share: float = 0.0
@@ -93,8 +93,8 @@ class Router(nn.Module):
         balance = balance_loss(shares, by_window, self.keys.active)
         z_loss = logits.logsumexp(-1).square().mean(-1)
         sums = torch.stack((entropy.sum(), balance.detach().sum(), z_loss.detach().sum()))
-        samples = sums.new_full((1,), len(by_window))
-        counted = torch.cat((by_window.sum(0), sums, samples)).double()
+        asked = sums.new_tensor([logits[..., 0].numel() * self.keys.active, len(by_window)])
+        counted = torch.cat((by_window.sum(0), sums, asked)).double()
         penalty = weights.new_zeros(())
         if self.keys.balance == "loss":
             penalty = penalty + self.keys.loss_weight * balance.sum()
