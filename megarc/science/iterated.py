@@ -22,6 +22,7 @@ from megarc.data import Facts, Sample, Samples, SourceConfig
 from megarc.data.counter_random import chance, key_of, table
 from megarc.data.source import Indices
 from megarc.errors import UserError
+from megarc.science.chance import chance_of
 from megarc.window import Window
 
 PLACES = 10
@@ -55,7 +56,9 @@ class IteratedFunction:
         part = "" if shown == HALF else f"{shown}-"
         self.digest = f"iterated-function-{seed}-{part}{window.recent}"
         reserved = {name: _RESERVED + number for number, name in enumerate(_NAMES)}
-        self.facts = Facts("iterated functions", vocabulary=self.vocabulary, reserved=reserved)
+        self.facts = Facts(
+            "iterated functions", vocabulary=self.vocabulary, reserved=reserved, note=_bounds(shown)
+        )
 
     def __len__(self) -> int:
         return 2**40
@@ -84,6 +87,17 @@ class IteratedFunction:
         tokens[:, boundary + 2 : boundary + 2 + STEPS] = np.where(shown, steps, answer)
         weights = (tokens[:, boundary + 1 :] != PAD).astype(np.float32)
         return Samples(tokens, weights=weights)
+
+
+def _bounds(shown: float) -> str:
+    """Exact bounds a predicted token: nothing foretells the mark, and all else follows from R; by chance, each place
+    is a tenth."""
+    mark = np.array([shown, 1 - shown])
+    nats, right = chance_of(mark)
+    places = shown * STEPS + 1 - shown  # predicted, in the mean
+    best = nats / (1 + places), (right + places) / (1 + places)
+    chance = (nats + places * np.log(PLACES)) / (1 + places), (right + places / PLACES) / (1 + places)
+    return "{:.4f} nats and accuracy {:.4f} at best, {:.4f} and {:.4f} by chance".format(*best, *chance)
 
 
 def make_iterated_function(config: SourceConfig, window: Window) -> IteratedFunction:

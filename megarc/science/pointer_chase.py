@@ -31,6 +31,7 @@ import numpy.typing as npt
 from megarc.data import Facts, Sample, Samples, SourceConfig
 from megarc.data.counter_random import Words, below, key_of, table
 from megarc.errors import UserError
+from megarc.science.chance import Shares, determined
 from megarc.window import Window
 
 PLACES = 24
@@ -65,8 +66,10 @@ class PointerChase:
         self._key, self._backward = key_of("pointer chase", seed), backward
         kinds = ["backward"] * backward + ["three-steps"] * hard_only
         self.digest = "-".join(["pointer-chase", str(seed), *kinds])
-        self.facts = Facts(" ".join(["pointer chase", *kinds]), vocabulary=self.vocabulary)
         asked = self.three_step_rows if hard_only else self.one_step_rows + self.three_step_rows
+        shares = np.stack([_answers_of(1 if row in self.one_step_rows else 3) for row in asked])
+        note = determined(len(asked), shares)  # backward, places have other names and the same shares
+        self.facts = Facts(" ".join(["pointer chase", *kinds]), vocabulary=self.vocabulary, note=note)
         answers = [row - window.loss_rows.start for row in asked]
         self._weights: npt.NDArray[np.float32] = np.zeros(window.stride, dtype=np.float32)
         self._weights[answers] = 1.0
@@ -137,3 +140,17 @@ def _applied(function: Integers, place: Integers, times: int) -> Integers:
     for _ in range(times):
         place = np.take_along_axis(function, place, axis=1)
     return place
+
+
+def _answers_of(power: int) -> Shares:
+    """How often each place is f^power of an asked one: the places on the way differ, so their steps are independent."""
+    asked = PLACES if power == 1 else DISTINCT
+    here = np.zeros(PLACES)
+    here[:asked] = 1 / asked
+    for _ in range(power):
+        there = np.zeros(PLACES)
+        for place, share in enumerate(here):
+            for step in range(1, LONGEST_STEP + 1):
+                there[min(place + step, PLACES - 1)] += share / LONGEST_STEP
+        here = there
+    return here

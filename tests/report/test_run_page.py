@@ -82,7 +82,7 @@ def test_every_part_is_there(report):
     parts = (
         "by predicted tokens, by steps, by FLOPs, by hours, by position, by token frequency, learning rate, "
     )
-    parts += "gradient norm, throughput, MFU, memory, noise scale, steps skipped"
+    parts += "gradient norm, throughput, MFU, memory, noise scale, steps skipped, held-out accuracy"
     for part in parts.split(", "):
         assert any(part in caption for caption in captions), part
     assert "<td>seed</td><td>0</td><td>77</td>" in html
@@ -157,7 +157,7 @@ def test_runs_of_other_tokenizers_are_compared_by_the_byte(runs, tmp_path):
     page("launch/report.py", first, third, *words)
     html = (tmp_path / "report.html").read_text()
     assert "different tokenizers" in html and "bits/byte only" in html and "bits / byte" in html
-    assert "nats / token</text>" not in html and "other tokenizer" in html
+    assert "nats / token</text>" not in html and "other tokenizer" in html and "held-out accuracy" not in html
     metrics = (third / "metrics.jsonl").read_text()
     (third / "metrics.jsonl").write_text(metrics.replace("train/bits_per_byte", "train/other"))
     with pytest.raises(

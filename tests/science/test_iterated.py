@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -37,6 +39,25 @@ def test_half_of_the_samples_show_the_work() -> None:
     direct = IteratedFunction(WINDOW, seed=0, shown=0.0).read_many(MANY).tokens
     assert (direct[:, 15] == DIRECT).all()
     assert (direct[:, :15] == IteratedFunction(WINDOW, seed=0).read_many(MANY).tokens[:, :15]).all()
+
+
+@pytest.mark.parametrize("shown", [0.0, 0.25, 1.0])
+def test_bounds_are_what_counting_says(shown: float) -> None:
+    """By place in C: the entropy of what stands there, and at best that of the mark alone."""
+    task = IteratedFunction(Window(12, 6, 6), 3, shown)
+    samples = task.read_many(np.arange(20_000))
+    assert samples.weights is not None
+    there, tokens, nats, right = samples.weights > 0, samples.tokens[:, 13:], [], []
+    for place in range(6):
+        _, counts = np.unique(tokens[there[:, place], place], return_counts=True)
+        shares = counts / max(1, counts.sum())
+        nats.append(-(shares * np.log(shares)).sum() * there[:, place].mean())
+        right.append(shares.max(initial=0.0) * there[:, place].mean())
+    each = there.mean(0)
+    counted = [nats[0], right[0] + each[1:].sum(), sum(nats), sum(right)]
+    said = [float(number) for number in re.findall(r"\d\.\d{4}", task.facts.note)]
+    assert "-" not in task.facts.note
+    assert said == pytest.approx([one / each.sum() for one in counted], abs=0.01)
 
 
 def test_r_may_be_longer_and_the_samples_are_the_same() -> None:

@@ -48,6 +48,22 @@ def test_three_steps_are_asked_at_four_different_early_places() -> None:
     assert np.abs(counts / asked.size - 1 / 9).max() < 0.02
 
 
+@pytest.mark.parametrize("backward", [False, True])
+def test_chance_is_what_counting_the_answers_says(backward: bool) -> None:
+    many = np.arange(20_000)
+    for hard in (False, True):
+        task = PointerChase(WINDOW, seed=0, backward=backward, hard_only=hard)
+        rows = task.three_step_rows if hard else task.one_step_rows + task.three_step_rows
+        answers = task.read_many(many).tokens[:, [row + 1 for row in rows]]
+        shares = np.stack([np.bincount(column, minlength=24) for column in answers.T]) / len(many)
+        nats = -(shares * np.log(shares, out=np.zeros_like(shares), where=shares > 0)).sum(1).mean()
+        said = [
+            float(word) for word in task.facts.note.replace(" by chance", "").split(", ")[1].split(" and ")
+        ]
+        assert task.facts.note.startswith(f"{len(rows)} answers a sample: 0 nats and accuracy 1 at best")
+        assert said == pytest.approx([nats, shares.max(1).mean()], abs=0.006)
+
+
 def test_a_sample_depends_on_seed_and_number_only() -> None:
     task = PointerChase(WINDOW, seed=1)
     numbers = np.asarray([2**40 - 1, 3, 10**9, 3])

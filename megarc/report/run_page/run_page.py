@@ -117,6 +117,11 @@ def _losses(page: Page, runs: Sequence[RunHistory], colours: Mapping[str, str], 
             curves.append(Curve(run.name, smoothed(train), colours[run.name]))
             curves.append(Curve(f"{run.name}, held-out", heldout, colours[run.name], dots=True))
         charts.append((f"by {words}", line_chart(curves, words, _unit_words(unit))))
+    if unit == "nats_per_token":  # what is right a token cannot be compared across tokenizers either
+        right = [Curve(run.name, run.curve("heldout/accuracy", "step"), colours[run.name]) for run in runs]
+        charts.append(
+            ("held-out accuracy", line_chart(right, "steps", "share of likeliest tokens that are right"))
+        )
     page.charts(charts)
 
 

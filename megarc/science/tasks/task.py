@@ -14,6 +14,7 @@ from megarc.data import Facts, Maker, Sample, Samples, SourceConfig
 from megarc.data.counter_random import Words, digest_of, key_of, table
 from megarc.data.source import Indices, Weights
 from megarc.errors import UserError
+from megarc.science.chance import chance_of, determined
 from megarc.window import Window
 
 Tokens: TypeAlias = npt.NDArray[np.int64]
@@ -93,16 +94,12 @@ class Task(ABC):
     @property
     def chance(self) -> tuple[float, float]:
         """Nats an answer and accuracy of one who knows only how often each answer comes."""
-        shares = np.atleast_2d(self.guess)
-        logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
-        return float(-(shares * logs).sum(1).mean()), float(shares.max(1).mean())
+        return chance_of(self.guess)
 
     @property
     def note(self) -> str:
         """The exact bounds of loss and accuracy, for a run's log."""
-        nats, right = self.chance
-        best = f"{len(self.answers)} answers a sample: 0 nats and accuracy 1 at best"
-        return f"{best}, {nats:.4f} and {right:.4f} by chance"
+        return determined(len(self.answers), self.guess)
 
     def _check(self, window: Window) -> None:
         first = min(self.answers) - 1  # the row that predicts the first answer
