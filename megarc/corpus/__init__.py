@@ -17,6 +17,7 @@ from megarc.corpus.indexed.verify import make_manifest, verify
 from megarc.corpus.indexed.writer import IndexedWriter, Written
 from megarc.corpus.packing.assemble import join_parts
 from megarc.corpus.packing.pack import PackRequest, pack, pack_and_join
+from megarc.corpus.streamed import StreamedText, TextRequest
 from megarc.corpus.tokenizer import RESERVED, Tokenizer, load_tokenizer
 from megarc.corpus.tokenizer.describe import describe_tokenizer
 from megarc.corpus.tokenizer.find_file import copy_tokenizer, find_tokenizer_file
@@ -40,6 +41,8 @@ __all__ = [
     "PackRequest",
     "PackSettings",
     "Segment",
+    "StreamedText",
+    "TextRequest",
     "Tokenizer",
     "TokenizerFacts",
     "TranscriptTokenizer",

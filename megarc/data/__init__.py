@@ -20,7 +20,7 @@ from megarc.data.config import (
 )
 from megarc.data.prefetch import Ahead
 from megarc.data.skipped_ranges import Gaps, around
-from megarc.data.source import BulkSource, Facts, Sample, Samples, Source
+from megarc.data.source import BulkSource, Facts, LocatedSource, Sample, Samples, Source
 from megarc.data.stream import Share, Stream
 from megarc.data.tasks import Pair, Part, Task, parts, read_task, split_ids
 from megarc.data.transcripts import KINDS as SEGMENT_KINDS
@@ -38,6 +38,7 @@ __all__ = [
     "Facts",
     "Gaps",
     "LocalityConfig",
+    "LocatedSource",
     "Maker",
     "Mixed",
     "ObjectiveConfig",

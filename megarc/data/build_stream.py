@@ -14,9 +14,10 @@ from megarc.data.order import Sequential, Shuffled
 from megarc.data.packed import PackedCorpus
 from megarc.data.recent_loss import HiddenRecent
 from megarc.data.short_recent import ShortRecent
-from megarc.data.source import Facts, Source
+from megarc.data.source import Facts, OrderedSource, Source
 from megarc.data.stream import Stream, one_tokenizer
 from megarc.data.subset import Subset
+from megarc.data.text import open_text
 from megarc.data.transcripts import Segments, Transcripts, TranscriptsConfig
 from megarc.data.window_shapes import MixedRecent, Shapes
 from megarc.data.windows import StridedCorpus
@@ -64,6 +65,8 @@ def open_stream(
             packing=config.packing,
             question_weight=config.question_weight if which == "train" else 0.0,
             segment_weights=config.segment_weights if which == "train" else None,
+            data=config,
+            whole=which == "valid" or config.blend != "tokens",
             place=f"data.{which}[{number}]",
         )
         for number, source in enumerate(configs)
@@ -76,10 +79,15 @@ def open_stream(
         return Stream(sources, Sequential(sizes), window, shares=shares, shapes=shapes)
     parts = quotas(_shares(config.blend, configs, sources))
     locality = Locality(config.locality.block, config.locality.mixed) if config.locality else None
+    own = {number: source.turns for number, source in enumerate(sources) if isinstance(source, OrderedSource)}
+    if own and locality:
+        name = sources[min(own)].facts.name
+        raise UserError(f"data.locality: {name} is text, which is shuffled section by section; leave it out")
+    sizes = [1 if number in own else size for number, size in enumerate(sizes)]  # not known yet
     digests = [source.digest for source in sources]
     return Stream(
         sources,
-        Shuffled(sizes, digests, parts, seed=seed, phase=phase, locality=locality),
+        Shuffled(sizes, digests, parts, seed=seed, phase=phase, locality=locality, own=own),
         window,
         shares=[part / BLOCK for part in parts],
         short_recent=ShortRecent(config.short_recent, seed, phase) if config.short_recent else None,
@@ -99,23 +107,32 @@ def open_source(
     packing: str = "windows",
     question_weight: float = 0.0,
     segment_weights: Mapping[str, float] | None = None,
+    data: DataConfig | None = None,
+    whole: bool = True,
     place: str = "the source",
 ) -> Source:
     """One source, for a source that is built on another, or for whoever wants its samples by number.
 
     Args:
         packing, question_weight, segment_weights: of a corpus, as the keys of ``data``.
+        data: the keys of ``data``, for where and how text is packed; None: the defaults.
+        whole: wait until all of a text is packed.
         place: names it in errors.
     """
     known = {
         "corpus": _corpus_maker(isolate, packing, question_weight, segment_weights),
         "transcripts": _transcripts_maker(isolate),
+        "text": _text_maker(isolate, data or DataConfig(), whole),
         **(makers or {}),
     }
     maker = known.get(config.kind)
     if maker is None:
         raise UserError(
             f"{place}: unknown kind of source '{config.kind}'; known are {', '.join(sorted(known))}"
+        )
+    if config.kind != "text" and (config.text is not None or config.tokenizer is not None):
+        raise UserError(
+            f"{place}: text and tokenizer belong to a source of kind text, and its kind is {config.kind}"
         )
     try:
         source = maker(config, window)
@@ -139,6 +156,14 @@ def _corpus_maker(
                 segment_weights=segment_weights,
             )  # fmt: skip
         return StridedCorpus(corpus, window, facts, part=config.part, isolate=isolate)
+
+    return make
+
+
+def _text_maker(isolate: bool, data: DataConfig, whole: bool) -> Maker:
+    def make(config: SourceConfig, window: Window) -> Source:
+        known = whole or config.windows is not None
+        return open_text(config, window, data, isolate=isolate, whole=known)
 
     return make
 

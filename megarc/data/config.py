@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -171,9 +172,16 @@ class SourceConfig(Config):
 
     kind: str = key(
         "corpus",
-        "corpus, transcripts (a corpus with weights by segment), or another kind of source that the run knows",
+        "corpus, text (files of text, packed while the run reads them), transcripts (a corpus with weights by "
+        "segment), or another kind of source that the run knows",
     )
-    path: PathKey | None = key(None, "of a corpus: the prefix P of P.bin and P.idx", circumstance=True)
+    path: PathKey | None = key(
+        None,
+        "of a corpus: the prefix P of P.bin and P.idx; of text: a file, a folder, a pattern or @LIST",
+        circumstance=True,
+    )
+    text: str | None = key(None, "of text: the key or column that holds it; empty: text")
+    tokenizer: PathKey | None = key(None, "of text: the tokenizer's file, or: bytes", circumstance=True)
     weight: float = key(1.0, "its weight in the blend; data.blend says what a weight counts", gt=0)
     part: tuple[float, float] = key(
         (0.0, 1.0),
@@ -244,6 +252,17 @@ class DataConfig(Config):
         0.0, "share of training samples with fewer rows of R, as short prompts will have", ge=0, le=1
     )
     locality: LocalityConfig | None = key(None, "how far the shuffle reaches; empty: over everything")
+    cache: PathKey = key(
+        Path("runs/.text"),
+        "where text is packed to, 2 or 4 bytes a token; runs share it. On several hosts: a folder that all of them see",
+        circumstance=True,
+    )
+    workers: int = key(
+        4,
+        "processes that pack text ahead of what the run reads; 0: none, so the run waits",
+        circumstance=True,
+        ge=0,
+    )
     most_epochs: float = key(4.0, "warn where a source is repeated more often", circumstance=True, gt=0)
 
     @property

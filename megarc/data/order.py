@@ -11,7 +11,7 @@ experiment are paired.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
@@ -22,6 +22,7 @@ from megarc.data.counter_random import digest_of, key_of
 from megarc.data.epochs import Epochs
 from megarc.data.local_shuffle import Locality
 from megarc.data.permutation import Numbers
+from megarc.data.source import Turns
 
 ENDLESS = 2**62
 
@@ -56,9 +57,10 @@ class Shuffled:
     """For training: blended, shuffled, ``ENDLESS``.
 
     Args:
-        sizes: samples of each source [sources].
+        sizes: samples of each source [sources]; 1 of a source with an order of its own.
         digests: what each source holds [sources]; no two alike.
         quotas: samples of each source in a block of the blend [sources].
+        own: orders that sources have themselves, by the source's number, made for a key.
     """
 
     def __init__(
@@ -70,13 +72,15 @@ class Shuffled:
         seed: int,
         phase: int = 0,
         locality: Locality | None = None,
+        own: Mapping[int, Callable[[int], Turns]] | None = None,
     ) -> None:
         self._made_of = (tuple(sizes), tuple(digests), tuple(quotas), seed, locality)
+        self._own_of = own or {}
         self._blend = Blend(quotas)
-        self._epochs = [
-            Epochs(size, key_of("order", seed, phase, digest), locality)
-            for size, digest in zip(sizes, digests, strict=True)
-        ]
+        keys = [key_of("order", seed, phase, digest) for digest in digests]
+        self._epochs = [Epochs(size, key, locality) for size, key in zip(sizes, keys, strict=True)]
+        # Asked for the samples that are read alone: those of the rest of a cached block may not be there yet.
+        self._own = {which: turns(keys[which]) for which, turns in self._own_of.items()}
         self._cached = (-1, Places(np.empty(0, np.int64), np.empty(0, np.int64)))
 
     def __len__(self) -> int:
@@ -92,7 +96,7 @@ class Shuffled:
     def in_phase(self, phase: int) -> Shuffled:
         """The same sources and quotas, under the key of another phase."""
         sizes, digests, quotas, seed, locality = self._made_of
-        return Shuffled(sizes, digests, quotas, seed=seed, phase=phase, locality=locality)
+        return Shuffled(sizes, digests, quotas, seed=seed, phase=phase, locality=locality, own=self._own_of)
 
     def places(self, first: int, count: int) -> Places:
         """Of samples first .. first + count - 1."""
@@ -100,7 +104,12 @@ class Shuffled:
         parts = [self._block(number) for number in blocks]
         start = first - blocks.start * CACHED
         source, number = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-        return Places(source[start : start + count], number[start : start + count])
+        source, number = source[start : start + count], number[start : start + count]
+        for which, turns in self._own.items():
+            mine = source == which
+            if mine.any():
+                number[mine] = turns(number[mine])
+        return Places(source, number)
 
     def _block(self, block: int) -> Places:
         # One assignment of one tuple, so that two threads can share the cache without a lock.
@@ -113,9 +122,11 @@ class Shuffled:
     def _work_out(self, samples: Numbers) -> Places:
         source, turn = self._blend(samples)
         number = np.empty_like(turn)
-        for which in np.unique(source):
+        for which in set(np.unique(source).tolist()) - set(self._own):
             mine = np.nonzero(source == which)[0]
             number[mine] = self._epochs[which](turn[mine])
+        for which in self._own:
+            number[source == which] = turn[source == which]
         return Places(source, number)
 
 

@@ -107,6 +107,12 @@ class PackedCorpus:
     def __len__(self) -> int:
         return len(self._first) - 1
 
+    def located(self, k: int) -> str:
+        """How many documents row k holds, and the token of the corpus that the first begins with."""
+        pieces = self._order[self._first[k] : self._first[k + 1]]
+        named = "document" if len(pieces) == 1 else "documents"
+        return f"{len(pieces)} whole {named}, from token {int(self._pieces.start[pieces[0]])} on"
+
     def read(self, k: int) -> Sample:
         """Row k."""
         many = self.read_many(np.asarray([k]))

@@ -6,7 +6,7 @@ is made for one window: n rows, n + 1 tokens, loss on the last s rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -95,6 +95,26 @@ class BulkSource(Protocol):
 
     def read_many(self, k: Indices) -> Samples:
         """Samples k [B]."""
+
+
+@runtime_checkable
+class LocatedSource(Protocol):
+    """A source that can say where a sample comes from."""
+
+    def located(self, k: int) -> str:
+        """For people: the documents that sample k begins with, and where they lie."""
+
+
+Turns: TypeAlias = Callable[[Indices], Indices]
+"""Which of a source's samples come at these turns, counted over all epochs."""
+
+
+@runtime_checkable
+class OrderedSource(Protocol):
+    """A source that says in which order its samples come, for not all of them are there yet."""
+
+    def turns(self, key: int) -> Turns:
+        """A random order for each ``key``: in every epoch each sample comes once."""
 
 
 def read_many(source: Source, k: Indices, window: Window) -> Samples:

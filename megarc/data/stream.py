@@ -263,6 +263,11 @@ class Stream:
         inputs = np.where(hide, np.int32(self._hidden.token), batch.tokens[:, :-1]) if hide.any() else None
         return replace(batch, weights=weights, inputs=inputs)
 
+    def origin(self, sample: int) -> tuple[Source, int]:
+        """The source of a sample, and which of the source's samples it is (or lies in, in a stage of small windows)."""
+        source, number = self._order.places(int(self.shapes.place(sample)), 1)
+        return self.sources[int(source[0])], int(number[0])
+
     def check_ids(self, batch: Batch, vocabulary: int) -> None:
         """That all token ids of a batch of this stream lie below ``vocabulary``.
 
@@ -273,8 +278,7 @@ class Stream:
             return
         row, column = np.argwhere((batch.tokens >= vocabulary) | (batch.tokens < 0))[0]
         sample = int(batch.samples[row])
-        source, number = self._order.places(int(self.shapes.place(sample)), 1)
-        which, window = self.sources[int(source[0])], int(number[0])
+        which, window = self.origin(sample)
         piece = self.shapes.piece(sample)
         part = self.shapes.begin(piece, (sample - piece.sample) % piece.parts)
         token = (

@@ -8,7 +8,7 @@ import numpy as np
 
 from megarc.data.counter_random import key_of
 from megarc.data.permutation import Permutation
-from megarc.data.source import Facts, Indices, Sample, Samples, Source, read_many
+from megarc.data.source import Facts, Indices, LocatedSource, Sample, Samples, Source, read_many
 from megarc.errors import UserError
 from megarc.window import Window
 
@@ -30,6 +30,11 @@ class Subset:
 
     def __len__(self) -> int:
         return self._count
+
+    def located(self, k: int) -> str:
+        """As the source says it."""
+        number = int(self._choose(k)[0])
+        return self._source.located(number) if isinstance(self._source, LocatedSource) else f"sample {number}"
 
     def read(self, k: int) -> Sample:
         return self._source.read(int(self._choose(k)[0]))

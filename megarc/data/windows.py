@@ -68,6 +68,14 @@ class StridedCorpus:
         start = k * self._window.stride
         return self._tokens[max(0, start - count) : start]
 
+    def located(self, k: int) -> str:
+        """Window k's tokens and documents, by their numbers in the corpus."""
+        first = self.first(k)
+        last = first + self._window.tokens - 1
+        begin, end = (begun(self._corpus, np.asarray([first, last])) - 1).tolist()
+        documents = f"document {begin}" if begin == end else f"documents {begin} to {end}"
+        return f"{documents}, tokens {first} to {last}"
+
     def read(self, k: int) -> Sample:
         """Window k, a view of the memory map."""
         documents = self._segments(np.asarray([k]))

@@ -31,6 +31,14 @@ def read_span(file: Input, span: Span, choice: Choice) -> Iterator[Block]:
         from megarc.corpus.inputs.parquet import read_rows
 
         return read_rows(file, span, choice)
+    if file.format == "arrow":
+        from megarc.corpus.inputs.arrow import read_batches
+
+        return read_batches(file, span, choice)
+    if file.format == "tar":
+        from megarc.corpus.inputs.webdataset import read_samples
+
+        return read_samples(file, choice)
     return _read_text(file, choice)
 
 

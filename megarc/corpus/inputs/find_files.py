@@ -14,13 +14,17 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
+
+import orjson
 
 from megarc.corpus.inputs.detect_format import compression_of, format_of
 from megarc.errors import UserError
 
-FORMATS = ("jsonl", "json", "text", "parquet")
+FORMATS = ("jsonl", "json", "text", "parquet", "arrow", "tar")
 COMPRESSIONS = {".gz": "gz", ".zst": "zst", ".zstd": "zst", ".xz": "xz", ".bz2": "bz2"}
 _BY_SUFFIX = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet"}
+_BY_SUFFIX |= {".arrow": "arrow", ".tar": "tar"}
 _TEXT_SUFFIXES = frozenset(
     """
     .txt .text .md .rst .tex .html .xml .csv .py .pyi .ipynb .c .h .cc .cpp .cxx .hpp .cu .cuh .java .kt .scala
@@ -77,6 +81,8 @@ def find_inputs(
             passed["excluded"] += 1
         elif below and format is None and _is_card(path):
             passed["dataset cards"] += 1
+        elif below and format is None and _is_leftover(path):
+            passed["arrow files that their dataset does not list"] += 1
         elif below and format is None and not _taken_below(path):
             passed[f"of kind {path.suffix or path.name}"] += 1
         else:
@@ -112,6 +118,7 @@ def _paths(named: Iterable[str], passed: Counter[str]) -> Iterator[tuple[Path, P
         elif name.startswith("@"):
             yield from _paths(_names_in(Path(name[1:])), passed)
         elif path.is_dir():
+            _refuse_splits(path)
             yield from ((file, file.relative_to(path)) for file in _files_below(path, passed))
         elif glob.has_magic(name):
             matches = [Path(match) for match in sorted(glob.glob(name, recursive=True))]  # noqa: PTH207  (** fits files)
@@ -196,6 +203,34 @@ def _is_card(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         return file.read(4) in (b"---\n", b"---\r")
+
+
+def _refuse_splits(folder: Path) -> None:
+    """
+    Raises:
+        UserError: for a folder of several splits, as datasets saves a DatasetDict: held-out text would be trained on.
+    """
+    splits = (_tree(folder / "dataset_dict.json") or {}).get("splits")
+    if isinstance(splits, list) and len(splits) > 1:
+        names = " or ".join(str(folder / str(split)) for split in splits)
+        raise UserError(f"{folder} holds several splits of a dataset; name one of them: {names}")
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether an arrow file lies in a folder that datasets saved, and is none of that dataset: a cached step, say."""
+    if path.suffix.lower() != ".arrow":
+        return False
+    listed = (_tree(path.parent / "state.json") or {}).get("_data_files")
+    names = [file.get("filename") for file in listed if isinstance(file, dict)] if listed else []
+    return bool(names) and path.name not in names
+
+
+def _tree(path: Path) -> dict[str, Any] | None:
+    try:
+        tree = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return None
+    return tree if isinstance(tree, dict) else None
 
 
 def _input(path: Path, format: str | None) -> Input:

@@ -1,8 +1,8 @@
-"""Parquet files: a row is a document. The only file that knows pyarrow."""
+"""Parquet files: a row is a document. Only this file and `arrow.py` know pyarrow."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,40 +32,43 @@ def read_rows(file: Input, span: Span, choice: Choice) -> Iterator[Block]:
     source: Any = file.path
     if file.compression:
         with open_stream(file) as stream:
-            source = _pyarrow().BufferReader(stream.read())
+            source = pyarrow_for(file.name).BufferReader(stream.read())
+    with _opened(source, file.name) as table:
+        check_columns(table.schema_arrow, choice, file.name)
+        groups = range(*span.groups) if span.groups else range(table.metadata.num_row_groups)
+        yield from documents_of(_batches(table, groups, choice.columns, file.name), span.offset, choice)
+
+
+Rows = list[dict[str, str | None]]
+
+
+def documents_of(batches: Iterable[Rows], first: int, choice: Choice) -> Iterator[Block]:
+    """Rows as documents, in blocks; ``first`` is the number of the first row in the file."""
     block = Block()
     number = 0
-    with _opened(source, file.name) as table:
-        if choice.chat_key is not None:
-            raise UserError(f"{file.name}: a chat is read from lines of JSON; write its rows as .jsonl")
-        for column in choice.columns:
-            _check_column(table.schema_arrow, column, file.name)
-        groups = range(*span.groups) if span.groups else range(table.metadata.num_row_groups)
-        for batch in _batches(table, groups, choice.columns, file.name):
-            for row in batch:
-                empty = [column for column, text in row.items() if text is None]
-                try:
-                    if empty:
-                        raise BadLineError(f"the column '{empty[0]}' is null")
-                    block.take(*choice.pick(row), span.offset + number)
-                except BadLineError as error:
-                    block.reject(number, span.offset + number, str(error))
-                number += 1
-                if block.full():
-                    yield block
-                    block = Block()
+    for batch in batches:
+        for row in batch:
+            empty = [column for column, text in row.items() if text is None]
+            try:
+                if empty:
+                    raise BadLineError(f"the column '{empty[0]}' is null")
+                block.take(*choice.pick(row), first + number)
+            except BadLineError as error:
+                block.reject(number, first + number, str(error))
+            number += 1
+            if block.full():
+                yield block
+                block = Block()
     yield block
 
 
-def _batches(
-    table: Any, groups: range, columns: list[str], name: str
-) -> Iterator[list[dict[str, str | None]]]:
+def _batches(table: Any, groups: range, columns: list[str], name: str) -> Iterator[Rows]:
     """The columns of some rows at a time, read on this thread (a forked pool of threads would hang)."""
     batches = table.iter_batches(512, row_groups=list(groups), columns=columns, use_threads=False)
     while True:
         try:
             batch = next(batches)
-            rows: list[dict[str, str | None]] = batch.to_pylist()
+            rows: Rows = batch.to_pylist()
         except StopIteration:
             return
         except (OSError, ValueError, MemoryError) as error:  # ArrowInvalid is a ValueError
@@ -73,8 +76,19 @@ def _batches(
         yield rows
 
 
+def check_columns(schema: Any, choice: Choice, name: str) -> None:
+    """
+    Raises:
+        UserError: where a column of ``choice`` is not there, or none of strings.
+    """
+    if choice.chat_key is not None:
+        raise UserError(f"{name}: a chat is read from lines of JSON; write its rows as .jsonl")
+    for column in choice.columns:
+        _check_column(schema, column, name)
+
+
 def _check_column(schema: Any, column: str, name: str) -> None:
-    types = _pyarrow().types
+    types = pyarrow_for(name).types
     if column not in schema.names:
         raise UserError(
             f"{name} has no column '{column}' (it has: {', '.join(schema.names)}); see --json-keys"
@@ -87,7 +101,7 @@ def _check_column(schema: Any, column: str, name: str) -> None:
 
 
 def _opened(source: Any, name: str) -> Any:
-    _pyarrow()
+    pyarrow_for(name)
     from pyarrow import parquet
 
     try:
@@ -96,9 +110,13 @@ def _opened(source: Any, name: str) -> Any:
         raise UserError(f"{name} is not a parquet file, or it is damaged: {error}") from None
 
 
-def _pyarrow() -> Any:
+def pyarrow_for(name: str) -> Any:
+    """
+    Raises:
+        UserError: where it is not installed.
+    """
     try:
         import pyarrow
     except ImportError:
-        raise UserError("reading parquet files needs: pip install 'megarc[parquet]'") from None
+        raise UserError(f"reading {name} (parquet, arrow) needs: pip install 'megarc[parquet]'") from None
     return pyarrow

@@ -19,8 +19,11 @@ _FILES_A_PIECE = 1000
 _ZSTD_RATIO = 4  # roughly; so that a compressed piece takes as long as a plain one
 
 
-def cut(inputs: Sequence[Input]) -> list[Piece]:
+def cut(inputs: Sequence[Input], limit: int | None = None) -> list[Piece]:
     """All inputs as pieces, in order: a range of a big file, or several small files.
+
+    Args:
+        limit: bytes of a piece, a multiple of ``LEAF_BYTES``; None: by the size of the job.
 
     Raises:
         UserError: for a compressed or parquet file whose structure is damaged.
@@ -28,7 +31,7 @@ def cut(inputs: Sequence[Input]) -> list[Piece]:
     pieces: list[Piece] = []
     small: list[Span] = []
     size = 0
-    limit = _piece_bytes(inputs)
+    limit = limit or _piece_bytes(inputs)
     for number, file in enumerate(inputs):
         for span in _spans(number, file, limit):
             small.append(span)
@@ -60,11 +63,11 @@ def _spans(number: int, file: Input, limit: int) -> Iterator[Span]:
         from megarc.corpus.inputs.parquet import row_groups
 
         rows = row_groups(file.path)
-        first_row = 0
-        for group, count in enumerate(rows):
-            edges = [file.bytes * edge // len(rows) for edge in (group, group + 1)]
-            yield Span(number, edges[0], edges[1], first_row, None, (group, group + 1))
-            first_row += count
+        yield from _grouped(number, file, rows, len(rows))
+    elif file.format == "arrow" and not file.compression:
+        from megarc.corpus.inputs.arrow import batch_rows
+
+        yield from _grouped(number, file, batch_rows(file.path), -(-file.bytes // limit))
     elif file.format == "jsonl" and file.compression == "zst":
         yield from _framed(number, file, limit)
     elif file.format == "jsonl" and not file.compression and file.bytes:
@@ -75,6 +78,17 @@ def _spans(number: int, file: Input, limit: int) -> Iterator[Span]:
         if file.compression == "zst":
             zstd_frames(file.path)  # the decompressor does not notice a missing end
         yield Span(number, 0, file.bytes, 0, None if file.compression or file.name == "-" else file.bytes)
+
+
+def _grouped(number: int, file: Input, rows: Sequence[int], most: int) -> Iterator[Span]:
+    """At most ``most`` spans of neighbouring groups of rows; what a span is of the file's bytes is a guess."""
+    count = max(min(len(rows), most), 1)
+    first_row = 0
+    for part in range(count):
+        groups = (len(rows) * part // count, len(rows) * (part + 1) // count)
+        edges = [file.bytes * edge // count for edge in (part, part + 1)]
+        yield Span(number, edges[0], edges[1], first_row, None, groups)
+        first_row += sum(rows[slice(*groups)])
 
 
 def _framed(number: int, file: Input, limit: int) -> Iterator[Span]:

@@ -39,10 +39,10 @@ def settle_rejects(spans: Iterable[SpanFacts], names: Sequence[str], prefix: Pat
     return rejects
 
 
-def check_early(rejects: int, lines: int, most: float) -> None:
+def check_early(rejects: int, lines: int, most: float, hint: str = "is --json-keys right?") -> None:
     """Ends a job that goes badly wrong (a wrong key, another kind of file) long before its end."""
     if rejects >= _EARLY and rejects > 10 * most * lines:
-        raise too_many(rejects, lines, most, "stopped early; is --json-keys right?")
+        raise too_many(rejects, lines, most, f"stopped early; {hint}")
 
 
 def too_many(rejects: int, lines: int, most: float, more: str) -> UserError:

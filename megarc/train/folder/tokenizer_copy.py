@@ -17,7 +17,7 @@ from megarc.corpus import (
     load_manifest,
     load_tokenizer,
 )
-from megarc.data import DataConfig
+from megarc.data import DataConfig, SourceConfig
 
 log = logging.getLogger("megarc")
 
@@ -77,6 +77,8 @@ def kept_facts(folder: Path) -> TokenizerFacts | None:
 def of_corpora(data: DataConfig) -> TokenizerFacts | None:
     """What the manifests of the training corpora say of their tokenizer: it is one, and compared at the start."""
     for source in data.train:
+        if source.kind == "text":
+            return None if source.tokenizer is None else _of_text(source).facts()
         manifest = load_manifest(source.path) if source.path is not None else None
         if manifest is not None and manifest.tokenizer is not None:
             return manifest.tokenizer
@@ -92,8 +94,18 @@ def tokenizer_of_corpora(data: DataConfig) -> Tokenizer | None:
     return None if file is None else load_tokenizer(file)
 
 
+def _of_text(source: SourceConfig) -> Tokenizer:
+    wanted = source.options.get("eod_token")
+    return load_tokenizer(str(source.tokenizer), None if wanted is None else str(wanted))
+
+
 def beside_corpora(data: DataConfig, facts: TokenizerFacts) -> Path | None:
-    """Its file, where it lies beside one of the training corpora."""
-    places = dict.fromkeys(source.path.parent for source in data.train if source.path is not None)
+    """Its file: that of a source of text, or where it lies beside one of the training corpora."""
+    files = [
+        path
+        for source in data.train
+        for path in (source.tokenizer, source.path if source.kind != "text" else None)
+    ]
+    places = dict.fromkeys(path.parent for path in files if path is not None)
     found = (find_tokenizer_file(place, facts.digest) for place in places)
     return next((file for file in found if file is not None), None)
