@@ -2,6 +2,7 @@
 
     python benchmarks/parity.py              the table's rows; minutes
     python benchmarks/parity.py --ranks 2    those that fit 2 ranks
+    python benchmarks/parity.py --context    the rows of parallel.context; the others stay as they were measured
     python benchmarks/parity.py --variant muon_nested     the rows of one variant; the others stay as they were measured
     python benchmarks/parity.py --all        every layout that fits 8 ranks, printed only
 
@@ -23,7 +24,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from options import options  # noqa: E402
 from stale import mark_of  # noqa: E402
-from support.mixes import COMPARED, Mix, all_mixes, differences, mixes, run_mixes  # noqa: E402
+from support.mixes import COMPARED, SHARED_WINDOWS, Mix, all_mixes, differences, mixes, run_mixes  # noqa: E402
 
 from megarc.errors import UserError, run_script  # noqa: E402
 from megarc.report import table  # noqa: E402
@@ -38,6 +39,7 @@ def main() -> int:
     parser = options(__doc__)
     parser.add_argument("--ranks", type=int, default=8, help="at most so many (8)")
     parser.add_argument("--variant", help="the rows of this variant alone")
+    parser.add_argument("--context", action="store_true", help="the rows of parallel.context alone")
     parser.add_argument("--all", action="store_true", help="every layout; nothing is written")
     arguments = parser.parse_args()
     listed = all_mixes(arguments.ranks) if arguments.all else mixes(arguments.ranks)
@@ -45,6 +47,8 @@ def main() -> int:
         listed = [mix for mix in listed if mix.variant == arguments.variant]
         if not listed:
             raise UserError(f"--variant: no row has the variant {arguments.variant}")
+    if arguments.context:
+        listed = SHARED_WINDOWS
     with tempfile.TemporaryDirectory() as scratch:
         compared = dict.fromkeys(
             [*listed, *(mix.one for mix in listed)]
@@ -53,8 +57,8 @@ def main() -> int:
         found = {mix: differences(Path(scratch), mix) for mix in listed}
     rows = [row(mix, values) for mix, values in found.items()]
     print(table(COLUMNS, rows))
-    if arguments.variant:
-        write(replaced(rows, arguments.variant), mark_so_far())
+    if arguments.variant or arguments.context:
+        write(replaced(rows), mark_so_far())
     elif not arguments.all:
         write(rows, mark_of("benchmarks/parity.py"))
     return 0
@@ -62,14 +66,16 @@ def main() -> int:
 
 def row(mix: Mix, values: dict[str, float]) -> Row:
     sequence = "on" if mix.sequence else "off"
-    keys = [mix.tensor, mix.pipeline, mix.data, mix.zero, sequence, mix.precision, mix.variant]
+    variant = f"{mix.variant}, context {mix.context}" if mix.context > 1 else mix.variant
+    keys = [mix.tensor, mix.pipeline, mix.data, mix.zero, sequence, mix.precision, variant]
     return [*keys, *(f"{values[name]:.1e}" for name in COMPARED)]
 
 
-def replaced(rows: list[Row], variant: str) -> list[Row]:
-    """Those of the results file, with ``rows`` for those of ``variant``; in the table's order."""
+def replaced(rows: list[Row]) -> list[Row]:
+    """Those of the results file, with ``rows`` for those of the same variants; in the table's order."""
     known = [list(one.values()) for one in json.loads(RESULTS.read_text())["mixes"]]
-    kept = [one for one in known if one[COLUMNS.index("variant")] != variant]
+    place = COLUMNS.index("variant")
+    kept = [one for one in known if one[place] not in {row[place] for row in rows}]
     return sorted(
         [*kept, *rows], key=lambda one: (one[0] * one[1] * one[2], one[:4], one[4] != "off", one[5:7])
     )
@@ -122,6 +128,7 @@ def write(rows: list[Row], mark: str) -> None:
         "| packed_stages, packed_mix | both; packed_stages has a loss on R |\n"
         "| sliding, packed_sliding | rows see no key further back than a sliding window |\n"
         "| hidden_context | a causal model predicts hidden tokens of its context |\n"
+        "| ..., context k | k ranks share the rows of each window |\n"
         "| ..._full, ..._selective | activations are recomputed; compared with one rank that keeps them |\n\n"
         f"The largest differences of all fp32 rows are: {worst(rows, 'fp32')}.\n"
         f"The largest differences of all bf16 rows are: {worst(rows, 'bf16')}.\n"

@@ -5,7 +5,8 @@
 
 A row of R is finished by the first; a row of C merges both by the logarithm of
 its sum of exponentials. Together they compute exactly the allowed pairs:
-n*r + c*(c+1)/2 = r*r + c*r + c*(c+1)/2.
+n*r + c*(c+1)/2 = r*r + c*r + c*(c+1)/2. There may also be fewer rows than keys: then the rows
+are the last of the window, those that see the last of the keys.
 
 The backward pass of flash attention rebuilds a part's probabilities from the
 log-sum-exp, and needs the output for the row sums of grad * out. Handed the
@@ -45,9 +46,9 @@ def forward(flash: Flash, call: Inputs, recent: int, merge: Merge | None = None)
     if recent == 0:
         return flash.forward(call, True)
     out, lse = flash.forward(call.part(keys=slice(recent)), False)
-    if recent < call.rows:
-        tail = slice(recent, None)
-        out_c, lse_c = flash.forward(call.part(tail, tail), True)
+    tail, keys = _causal_part(call, recent)
+    if tail.start < call.rows:
+        out_c, lse_c = flash.forward(call.part(tail, keys), True)
         (merge or merge_)(out[:, :, tail], lse[:, :, tail], out_c, lse_c)
     return out, lse
 
@@ -57,12 +58,17 @@ def backward(flash: Flash, call: Inputs, outputs: Outputs, recent: int) -> Grads
     if recent == 0:
         return flash.backward(call, outputs, True)
     grad_q, grad_k, grad_v = flash.backward(call.part(keys=slice(recent)), outputs, False)
-    if recent < call.rows:
-        tail = slice(recent, None)
-        grad_q_c, grad_k_c, grad_v_c = flash.backward(call.part(tail, tail), outputs.part(tail), True)
+    tail, keys = _causal_part(call, recent)
+    if tail.start < call.rows:
+        grad_q_c, grad_k_c, grad_v_c = flash.backward(call.part(tail, keys), outputs.part(tail), True)
         grad_q[:, :, tail] += grad_q_c
         grad_k, grad_v = torch.cat([grad_k, grad_k_c], dim=2), torch.cat([grad_v, grad_v_c], dim=2)
     return grad_q, grad_k, grad_v
+
+
+def _causal_part(call: Inputs, recent: int) -> tuple[slice, slice]:
+    """The rows and the keys of the causal square: as many rows as there are keys behind ``recent``."""
+    return slice(call.rows - (call.k.shape[2] - recent), None), slice(recent, None)
 
 
 def merge_(out: Tensor, lse: Tensor, other_out: Tensor, other_lse: Tensor) -> None:

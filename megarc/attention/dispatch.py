@@ -29,7 +29,8 @@ _AUTO: tuple[ModuleType, ...] = (split_cpu, split_cudnn, split_flash, triton_fus
 _BY_NAME: tuple[ModuleType, ...] = (cudnn_frontend, flash4)
 ENGINES: dict[str, ModuleType] = {module.NAME: module for module in (*_AUTO, *_BY_NAME)}
 """Every engine by name. An engine is a module with ``NAME``,
-``refuse(device, dtype, head_dim) -> reason | None`` and ``attend``."""
+``refuse(device, dtype, head_dim) -> reason | None`` and ``attend``; and ``FEWER_ROWS``, true, where it takes
+fewer rows than keys."""
 
 _log = logging.getLogger(__name__)
 
@@ -40,8 +41,9 @@ def attend(
     """[R | C] attention.
 
     Args:
-        q: ``[batch, heads, rows, head_dim]``, any strides.
-        k: ``[batch, kv_heads, rows, head_dim]``; ``kv_heads`` divides ``heads``, and query head
+        q: ``[batch, heads, rows, head_dim]``, any strides. With intervals they may be some rows of a window
+            (``parallel.context``), in their order.
+        k: ``[batch, kv_heads, keys, head_dim]``, of all rows; ``kv_heads`` divides ``heads``, and query head
             h reads key head ``h // (heads / kv_heads)``.
         v: as ``k``.
         seen: rows of R of a plain window, 0 (causal) to rows: row q sees row k where
@@ -57,38 +59,46 @@ def attend(
         UserError: for shapes, dtypes or devices that disagree, rows of R out of range, intervals
             that are none, an engine that cannot serve.
     """
-    _check_tensors(q, k, v)
-    _check_seen(q, seen)
-    name, _ = _choose(engine, q.device, q.dtype, q.shape[-1])
+    fewer = isinstance(seen, Intervals) and q.dim() == k.dim() == 4 and q.shape[2] < k.shape[2]
+    _check_tensors(q, k, v, fewer)
+    _check_seen(q, k.shape[2], seen)
+    name, _ = _choose(engine, q.device, q.dtype, q.shape[-1], fewer)
     call = Inputs(q, k, v, 1 / math.sqrt(q.shape[-1]) if scale is None else scale)
     out: Tensor = ENGINES[name].attend(call, Mask.of(seen))
     return out
 
 
-def resolve(engine: str, device: torch.device | str, dtype: torch.dtype, head_dim: int) -> str:
+def resolve(
+    engine: str, device: torch.device | str, dtype: torch.dtype, head_dim: int, fewer_rows: bool = False
+) -> str:
     """The engine that ``attend`` would take, and a line in the log that says why.
+
+    Args:
+        fewer_rows: whether rows are some of a window's.
 
     Raises:
         UserError: where ``engine`` is none, or cannot serve.
     """
-    name, why = _choose(engine, torch.device(device), dtype, head_dim)
+    name, why = _choose(engine, torch.device(device), dtype, head_dim, fewer_rows)
     _log.info("attention engine: %s (%s)", name, why)
     return name
 
 
-def _choose(engine: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> tuple[str, str]:
+def _choose(
+    engine: str, device: torch.device, dtype: torch.dtype, head_dim: int, fewer: bool
+) -> tuple[str, str]:
     if device.type == "meta":  # shapes alone, of what a CPU would compute (megarc.model.activation_memory)
         device = torch.device("cpu")
     if engine != "auto":
         if engine not in ENGINES:
             raise UserError(f"no attention engine '{engine}'; there are auto, {', '.join(ENGINES)}")
-        reason = ENGINES[engine].refuse(device, dtype, head_dim)
+        reason = _refuse(ENGINES[engine], device, dtype, head_dim, fewer)
         if reason is not None:
             raise UserError(f"attention engine '{engine}' cannot be used here: {reason}; use engine: auto")
         return engine, "asked for"
     passed: list[str] = []
     for module in _AUTO:
-        name, reason = module.NAME, module.refuse(device, dtype, head_dim)
+        name, reason = module.NAME, _refuse(module, device, dtype, head_dim, fewer)
         if reason is None:
             skipped = f"; not {', not '.join(passed)}" if passed else ""
             return name, f"the first that supports {dtype} of head_dim {head_dim} on {device}{skipped}"
@@ -96,14 +106,24 @@ def _choose(engine: str, device: torch.device, dtype: torch.dtype, head_dim: int
     raise UserError("no attention engine can be used here: " + "; ".join(passed))
 
 
+def _refuse(
+    module: ModuleType, device: torch.device, dtype: torch.dtype, head_dim: int, fewer: bool
+) -> str | None:
+    if fewer and not getattr(module, "FEWER_ROWS", False):
+        return "it takes no fewer rows than keys (parallel.context)"
+    reason: str | None = module.refuse(device, dtype, head_dim)
+    return reason
+
+
 # ---- what may come in
 
 
-def _check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
+def _check_tensors(q: Tensor, k: Tensor, v: Tensor, fewer: bool) -> None:
     shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
     if q.dim() != 4 or k.dim() != 4 or v.dim() != 4:
         raise UserError(f"attention takes [batch, heads, rows, head_dim] tensors; given {shapes}")
-    if k.shape != v.shape or q.shape[0] != k.shape[0] or q.shape[2:] != k.shape[2:]:
+    shared = slice(3, None) if fewer else slice(2, None)
+    if k.shape != v.shape or q.shape[0] != k.shape[0] or q.shape[shared] != k.shape[shared]:
         raise UserError(
             f"attention: batch, rows and head_dim must agree, k and v in heads too; given {shapes}"
         )
@@ -119,7 +139,7 @@ def _check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
         raise UserError(f"attention: one device for q, k and v; given {q.device}, {k.device}, {v.device}")
 
 
-def _check_seen(q: Tensor, seen: Seen) -> None:
+def _check_seen(q: Tensor, keys: int, seen: Seen) -> None:
     batch, _, rows, _ = q.shape
     if not isinstance(seen, Intervals):
         if not 0 <= seen <= rows:
@@ -135,16 +155,18 @@ def _check_seen(q: Tensor, seen: Seen) -> None:
             raise UserError(
                 f"attention: {name} of the intervals is on {tensor.device}, q on {q.device}; move it there"
             )
-    _check_values(seen, rows)
+    _check_values(seen, rows, keys)
 
 
-def _check_values(seen: Intervals, rows: int) -> None:
+def _check_values(seen: Intervals, rows: int, keys: int) -> None:
     """Of intervals; not where looking would wait for a device or break a compiled graph, or where there are none."""
     without = type(seen.begin) is not Tensor  # torch's fake tensors say that they are on a CPU
     if without or seen.begin.device.type != "cpu" or torch.compiler.is_compiling():
         return
-    row = torch.arange(rows, dtype=torch.int32)
-    there = (seen.begin >= 0) & (seen.begin <= row) & (row < seen.end) & (seen.end <= rows)
+    there = (seen.begin >= 0) & (seen.begin < seen.end) & (seen.end <= keys)
+    if rows == keys:  # else nobody says which rows of the window they are
+        row = torch.arange(rows, dtype=torch.int32)
+        there &= (seen.begin <= row) & (row < seen.end)
     falls = (seen.begin.diff() < 0).any() | (seen.end.diff() < 0).any()
     if falls or not there.all():
         raise UserError(

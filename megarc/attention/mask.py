@@ -41,9 +41,9 @@ class Mask:
         """Whether all samples have one mask, given by ``recent`` alone."""
         return self.begin is None
 
-    def dense(self, rows: int, *, device: torch.device) -> Tensor:
-        """The allowed pairs: bool ``[batch or 1, rows, rows]``."""
-        at = torch.arange(rows, device=device)
+    def dense(self, keys: int, *, device: torch.device) -> Tensor:
+        """The allowed pairs: bool ``[batch or 1, rows, keys]``; rows are as many as keys but with intervals."""
+        at = torch.arange(keys, device=device)
         if self.intervals is not None:
             allowed: Tensor = self.intervals.allow(at)
             return allowed

@@ -2,6 +2,9 @@
 
 A document is such a piece, and usually a plain [R | C] of its own. Short documents that
 follow each other are taken together under a mask, since a call costs more than their pairs.
+
+Of rows that are some of a window's (parallel.context), pieces are runs that see the same keys, or each one key
+more than the one before: the last rows of a plain window.
 """
 
 from __future__ import annotations
@@ -26,7 +29,8 @@ class Piece:
 
     Attributes:
         sample: consecutive samples with equal intervals.
-        recent: rows and keys are one plain window with so many rows of R; None: a mask is needed.
+        recent: rows and keys are one plain window with so many rows of R, or the last rows of one (all of them
+            see the keys before ``recent``); None: a mask is needed.
     """
 
     sample: slice
@@ -35,17 +39,22 @@ class Piece:
     recent: int | None
 
 
-def pieces(begin: Tensor, end: Tensor, chunk: int) -> Iterator[Piece]:
-    """All rows of ``begin``, ``end`` ``[batch, rows]`` in pieces; masked ones have ``chunk`` rows at most."""
+def pieces(begin: Tensor, end: Tensor, keys: int, chunk: int) -> Iterator[Piece]:
+    """All rows of ``begin``, ``end`` ``[batch, rows]`` in pieces; masked ones have ``chunk`` rows at most.
+
+    Args:
+        keys: of the window; more of them than rows where the rows are some of the window's.
+    """
     first: Rows = begin.numpy().astype(np.int64)
     behind: Rows = end.numpy().astype(np.int64)
     new = np.any((first[1:] != first[:-1]) | (behind[1:] != behind[:-1]), axis=1)
     groups = [0, *(np.nonzero(new)[0] + 1).tolist(), len(first)]
     for start, stop in pairwise(groups):
-        for rows, recent in _closed(first[start], behind[start], chunk):
+        cut = _closed if first.shape[1] == keys else _runs
+        for rows, recent in cut(first[start], behind[start], chunk):
             for part in [rows] if recent is not None else _cut(rows, chunk):
-                keys = slice(int(first[start, part.start]), int(behind[start, part.stop - 1]))
-                yield Piece(slice(start, stop), part, keys, recent)
+                seen = slice(int(first[start, part.start]), int(behind[start, part.stop - 1]))
+                yield Piece(slice(start, stop), part, seen, recent)
 
 
 def _closed(begin: Rows, end: Rows, chunk: int) -> Iterator[tuple[slice, int | None]]:
@@ -62,6 +71,27 @@ def _closed(begin: Rows, end: Rows, chunk: int) -> Iterator[tuple[slice, int | N
             waiting = first if waiting is None else waiting
         else:
             yield slice(first, last), _recent(begin[first:last] - first, end[first:last] - first)
+    if waiting is not None:
+        yield slice(waiting, len(begin)), None
+
+
+def _runs(begin: Rows, end: Rows, chunk: int) -> Iterator[tuple[slice, int | None]]:
+    """Runs of rows with one begin that all see the same, or each one key more, and the keys that all of them see."""
+    more = np.diff(end)
+    kind = np.where((np.diff(begin) == 0) & (more <= 1), more, -1)  # of two neighbours: 0 or 1; -1: a border
+    border = kind < 0
+    # Where two kinds meet, the row between them belongs to the run before it.
+    border[1:] |= (kind[1:] != kind[:-1]) & (kind[:-1] >= 0)
+    waiting: int | None = None
+    for first, last in pairwise([0, *(np.nonzero(border)[0] + 1).tolist(), len(begin)]):
+        if waiting is not None and (last - first >= SHORT or last - waiting > chunk):
+            yield slice(waiting, first), None
+            waiting = None
+        if last - first < SHORT:
+            waiting = first if waiting is None else waiting
+        else:
+            all_see = end[first] - begin[first]
+            yield slice(first, last), int(all_see if end[last - 1] == end[first] else all_see - 1)
     if waiting is not None:
         yield slice(waiting, len(begin)), None
 

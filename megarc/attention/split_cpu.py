@@ -17,6 +17,7 @@ from megarc.attention.mask import Mask
 from megarc.attention.row_pieces import Piece, pieces
 
 NAME = "split_cpu"
+FEWER_ROWS = True
 CHUNK = 256  # rows; took the least CPU time of 64, 128, 256, 512 and 1024 at n = 1024 (docs/journal.md)
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -56,7 +57,7 @@ def _forward(call: Inputs, mask: Mask) -> tuple[Tensor, Tensor]:
         return column_split.forward(_CpuFlash(), call, mask.recent)
     out = torch.empty_like(call.q)
     lse = call.q.new_empty(call.q.shape[:3], dtype=lse_dtype(call.q))
-    for piece in pieces(mask.begin, mask.end, CHUNK):
+    for piece in pieces(mask.begin, mask.end, call.k.shape[2], CHUNK):
         part = call.part(piece.rows, piece.keys, piece.sample)
         if piece.recent is None:
             found = _CpuFlash(_bias(mask, piece, call.q.dtype)).forward(part, False)
@@ -70,7 +71,7 @@ def _backward(call: Inputs, mask: Mask, outputs: Outputs) -> Grads:
     if mask.begin is None or mask.end is None:
         return column_split.backward(_CpuFlash(), call, outputs, mask.recent)
     grad_q, grad_k, grad_v = torch.empty_like(call.q), torch.zeros_like(call.k), torch.zeros_like(call.v)
-    for piece in pieces(mask.begin, mask.end, CHUNK):
+    for piece in pieces(mask.begin, mask.end, call.k.shape[2], CHUNK):
         part = call.part(piece.rows, piece.keys, piece.sample)
         given = outputs.part(piece.rows, piece.sample)
         if piece.recent is None:

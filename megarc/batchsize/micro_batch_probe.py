@@ -78,7 +78,7 @@ class Probe:
     def _measure(self, size: int) -> Trial:
         samples = self.stream.read(0, size)
         self.stream.check_ids(samples, self.config.model.tokens)
-        batch = to_tensors(samples, self.groups.device)
+        batch = to_tensors(samples, self.groups.device, sharing=self._engine.sharing)
         _reset_peak(self.groups.device)
         count = max(1, min(_MICRO_BATCHES, self.share // size))
         seconds = self._seconds([batch] * count)

@@ -182,7 +182,7 @@ def build_pipeline(config: ModelConfig, execution: ExecutionConfig, groups: Grou
         stage = Stage(
             layers=[spec(layer) for layer in listed],
             topology=PipeModelDataParallelTopology(
-                num_pp=topology.pipeline, num_mp=topology.tensor, num_dp=topology.data
+                num_pp=topology.pipeline, num_mp=topology.tensor, num_dp=topology.replicas
             ),
         )
     stage.canonical = partial(canonical, [layer.name for layer in listed])

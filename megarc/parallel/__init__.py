@@ -15,6 +15,7 @@ from megarc.parallel.collectives import (
     gather_objects,
     together,
 )
+from megarc.parallel.context import RankRows
 from megarc.parallel.groups import Group, Groups, connect, disconnect
 from megarc.parallel.hostfile import Host, ask_hosts, read_hostfile
 from megarc.parallel.link_check import Link, check_links
@@ -34,6 +35,7 @@ __all__ = [
     "Meeting",
     "Overlap",
     "Present",
+    "RankRows",
     "TensorParallel",
     "Topology",
     "agree",

@@ -28,7 +28,13 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """This process among all (``world``), its fellows in each parallel dimension, and its pipeline ``stage``."""
+    """This process among all (``world``), its fellows in each parallel dimension, and its pipeline ``stage``.
+
+    Attributes:
+        data: ranks that read different samples.
+        context: ranks that share the rows of a sample.
+        replicated: ranks that hold the same weights, where these are more than ``data``; see ``replicas``.
+    """
 
     world: Group
     data: Group
@@ -37,6 +43,16 @@ class Groups:
     stage: Group
     topology: Topology
     device: torch.device
+    context: Group = Group(0, 1)
+    replicated: Group | None = None
+
+    @property
+    def replicas(self) -> Group:
+        """Ranks that hold the same weights, or share them out by ZeRO: this rank's context and data ranks.
+
+        It is what DeepSpeed calls the data parallel group.
+        """
+        return self.data if self.replicated is None else self.replicated
 
     @property
     def first(self) -> bool:
@@ -51,6 +67,7 @@ def connect(
     tensor: int = 1,
     pipeline: int = 1,
     sequence: bool = False,
+    context: int = 1,
     timeout: timedelta = timedelta(minutes=10),
 ) -> Groups:
     """Joins the process group (gloo on CPU, NCCL on CUDA) and returns the groups.
@@ -58,7 +75,7 @@ def connect(
     Args:
         meeting: where all ranks met.
         device: ``cpu``, ``cuda``, or ``auto`` for CUDA where there is one.
-        tensor, pipeline, sequence: as in ``Topology``; the other ranks are data parallel.
+        tensor, pipeline, sequence, context: as in ``Topology``; the other ranks are data parallel.
         timeout: after which a collective that does not finish raises.
 
     Raises:
@@ -66,7 +83,9 @@ def connect(
             GPUs, or the ranks cannot be laid out so.
     """
     process = meeting.process
-    topology = Topology.fit(process.world, tensor=tensor, pipeline=pipeline, sequence=sequence)
+    topology = Topology.fit(
+        process.world, tensor=tensor, pipeline=pipeline, sequence=sequence, context=context
+    )
     chosen = choose_device(device, process)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
@@ -79,22 +98,34 @@ def connect(
     everyone = Group(process.rank, process.world)
     dimensions: tuple[Dimension, ...] = ("data", "tensor", "pipeline")
     own = {one: _group(topology.members(one, process.rank), everyone) for one in dimensions}
+    alone = Group(0, 1)
+    shared = alone if context == 1 else _group(topology.members("context", process.rank), everyone)
+    replicas = _replicas(topology, everyone, own["data"], shared)
     return Groups(
         world=everyone,
         data=own["data"],
         tensor=own["tensor"],
         pipeline=own["pipeline"],
-        stage=_stage(topology, everyone, own["data"], own["tensor"]),
+        stage=_stage(topology, everyone, replicas, own["tensor"]),
         topology=topology,
         device=chosen,
+        context=shared,
+        replicated=replicas,
     )
 
 
-def _stage(topology: Topology, everyone: Group, data: Group, tensor: Group) -> Group:
-    """The tensor and data ranks of this rank's pipeline stage: where one of them is 1, the other's group."""
-    if topology.tensor == 1:
+def _replicas(topology: Topology, everyone: Group, data: Group, context: Group) -> Group:
+    """The context and data ranks of this rank: where one of them is 1, the other's group."""
+    if topology.context == 1:
         return data
-    return tensor if topology.data == 1 else _group(topology.stage(everyone.rank), everyone)
+    return context if topology.data == 1 else _group(topology.same_weights(everyone.rank), everyone)
+
+
+def _stage(topology: Topology, everyone: Group, replicas: Group, tensor: Group) -> Group:
+    """The tensor, context and data ranks of this rank's pipeline stage: where one part is 1, the other's group."""
+    if topology.tensor == 1:
+        return replicas
+    return tensor if topology.replicas == 1 else _group(topology.stage(everyone.rank), everyone)
 
 
 def _group(mine: list[int], everyone: Group) -> Group:

@@ -130,6 +130,16 @@ class _ScatterRows(torch.autograd.Function):
         return _gathered(gradient, ctx.group), None
 
 
+def gather_into(everyone: Tensor, own: Tensor, group: Group) -> None:
+    """Each rank's ``own``, one behind the other along the first dimension."""
+    _gather(everyone, own, group=group.handle)
+
+
+def scatter_into(own: Tensor, everyone: Tensor, group: Group) -> None:
+    """This rank's part of the sum of the ranks' ``everyone``, along the first dimension."""
+    _scatter(own, everyone, group=group.handle)
+
+
 def _reduced(x: Tensor, group: Group) -> Tensor:
     x = x.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(x, group=group.handle)

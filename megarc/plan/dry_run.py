@@ -71,8 +71,9 @@ def dry_run(config: RunConfig, world: int, rank: int) -> DryRun:
     if not 0 <= rank < world:
         raise UserError(f"rank {rank} of {world} ranks: it must lie between 0 and {world - 1}")
     topology = Topology.fit(
-        world, tensor=parallel.tensor, pipeline=parallel.pipeline, sequence=parallel.sequence
-    )
+        world, tensor=parallel.tensor, pipeline=parallel.pipeline, sequence=parallel.sequence,
+        context=parallel.context,
+    )  # fmt: skip
     if config.batch.size % topology.data:
         raise UserError(f"batch.size {config.batch.size} is not a multiple of the {topology.data} data ranks")
     share = config.batch.size // topology.data
@@ -80,17 +81,21 @@ def dry_run(config: RunConfig, world: int, rank: int) -> DryRun:
     # Compiled or not, shapes and collectives are the same.
     execution = config.execution.model_copy(update={"compile": False})
     config = config.model_copy(update={"execution": execution})
-    with _fake_world(topology, rank) as groups, FakeTensorMode(), Counting() as counting:
-        stage = run_stage(config, groups, micro_batch, counting)
+    with _fake_world(topology, rank) as groups, FakeTensorMode():
+        with Counting() as counting:
+            stage = run_stage(config, groups, micro_batch, counting)
         again = one_block(config, groups, micro_batch) if config.execution.recompute != "none" else 0
     micro_batches = share // micro_batch * passes(config)
     parameters = stage.parameters
     place = topology.place(rank)
     width = 2 if config.precision == "bf16" else 4
-    shared = topology.data
+    shared = topology.replicas
+    context = tuple(topology.members("context", rank))
     inside = [
-        Collective(name, "tensor", topology.tensor, times * micro_batches, elements)
-        for (name, elements), times in counting.counts.items()
+        Collective(
+            name, "context" if ranks == context else "tensor", len(ranks), times * micro_batches, elements
+        )
+        for (name, ranks, elements), times in counting.counts.items()
     ]
     return DryRun(
         rank=rank,
@@ -110,14 +115,14 @@ def dry_run(config: RunConfig, world: int, rank: int) -> DryRun:
         in_flight=min(topology.pipeline - place["pipeline"], micro_batches),
         collectives=inside
         + _between_stages(topology, place["pipeline"], micro_batches, stage.boundary)
-        + _over_data(topology, parallel.zero, parameters, micro_batches)
+        + _over_replicas(topology, parallel.zero, parameters, micro_batches)
         + _of_muon(config, topology, rank),
     )
 
 
 def _of_muon(config: RunConfig, topology: Topology, rank: int) -> list[Collective]:
     """Here the elements are those that this rank sends to others: ranks send unequal numbers."""
-    ranks = topology.tensor * topology.data
+    ranks = topology.tensor * topology.replicas
     if config.optimizer.name != "muon" or ranks == 1:
         return []
     traffic = muon_traffic(config, topology, rank)
@@ -134,22 +139,22 @@ def _between_stages(topology: Topology, stage: int, micro_batches: int, elements
     return [Collective("send and receive", "pipeline", 2, 2 * neighbours * micro_batches, elements)]
 
 
-def _over_data(topology: Topology, zero: int, parameters: int, micro_batches: int) -> list[Collective]:
+def _over_replicas(topology: Topology, zero: int, parameters: int, micro_batches: int) -> list[Collective]:
     """Of gradients and weights: FIELD's 2, 2, 2, 3 times the parameters with one micro-batch."""
-    size = topology.data
+    size, group = topology.replicas, "data" if topology.context == 1 else "context x data"
     if size == 1:
         return []
     if zero == 0:
-        return [Collective("allreduce of gradients", "data", size, 1, parameters)]
+        return [Collective("allreduce of gradients", group, size, 1, parameters)]
     if zero == 1:
         return [
-            Collective("reduce_scatter of gradients", "data", size, 1, parameters),
-            Collective("allgather of weights", "data", size, 1, parameters),
+            Collective("reduce_scatter of gradients", group, size, 1, parameters),
+            Collective("allgather of weights", group, size, 1, parameters),
         ]
     gather = Collective(
-        "allgather of weights", "data", size, 1 if zero == 2 else 2 * micro_batches, parameters
+        "allgather of weights", group, size, 1 if zero == 2 else 2 * micro_batches, parameters
     )
-    return [Collective("reduce_scatter of gradients", "data", size, micro_batches, parameters), gather]
+    return [Collective("reduce_scatter of gradients", group, size, micro_batches, parameters), gather]
 
 
 @contextmanager
@@ -159,10 +164,12 @@ def _fake_world(topology: Topology, rank: int) -> Iterator[Groups]:
     dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=topology.world)
     try:
         tensor, data, pipeline = (_group(topology, one, rank) for one in ("tensor", "data", "pipeline"))
-        stage = Group(rank % (topology.tensor * topology.data), topology.tensor * topology.data)
+        context = _group(topology, "context", rank) if topology.context > 1 else Group(0, 1)
+        of_stage = topology.tensor * topology.replicas
         yield Groups(
-            Group(rank, topology.world), data, tensor, pipeline, stage, topology, torch.device("cpu")
-        )
+            Group(rank, topology.world), data, tensor, pipeline, Group(rank % of_stage, of_stage), topology,
+            torch.device("cpu"), context,
+        )  # fmt: skip
     finally:
         dist.destroy_process_group()
 

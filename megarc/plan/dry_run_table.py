@@ -21,6 +21,7 @@ def as_table(run: DryRun) -> str:
     lines = [
         f"rank {run.rank} of {topology.world}: tensor {place['tensor']} of {topology.tensor}"
         + (" (rows split between layers)" if topology.sequence else "")
+        + (f", context {place['context']} of {topology.context}" if topology.context > 1 else "")
         + f", data {place['data']} of {topology.data}, stage {place['pipeline']} of {topology.pipeline}",
         f"layers        {len(run.layers)}: {', '.join(names)}",
         f"parameters    {human(run.parameters)}",
@@ -34,10 +35,10 @@ def as_table(run: DryRun) -> str:
         f"{'one block, computed again':<38}{run.recomputed_bytes / _GIB:>9.3f}",
         f"{'together':<38}{bytes_together(run) / _GIB:>9.3f}",
         "",
-        f"{'communication of a step':<34}{'group':>10}{'ranks':>7}{'times':>8}{'elements each':>15}",
+        f"{'communication of a step':<34}{'group':>16}{'ranks':>7}{'times':>8}{'elements each':>15}",
     ]
     lines += [
-        f"{one.what:<34}{one.group:>10}{one.ranks:>7}{one.times:>8}{human(one.elements):>15}"
+        f"{one.what:<34}{one.group:>16}{one.ranks:>7}{one.times:>8}{human(one.elements):>15}"
         for one in run.collectives
     ]
     return "\n".join(lines if run.collectives else [*lines[:-1], "a step communicates nothing"])

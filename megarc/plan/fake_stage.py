@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from megarc.data import Batch
 from megarc.model import (
     Beside,
     Head,
@@ -21,7 +26,7 @@ from megarc.model import (
     stage_bounds,
 )
 from megarc.parallel import Groups, TensorParallel
-from megarc.train import RunConfig, dtype_of
+from megarc.train import RowSharing, RunConfig, dtype_of
 
 
 class Stage(NamedTuple):
@@ -36,13 +41,13 @@ class Stage(NamedTuple):
 
 def run_stage(config: RunConfig, groups: Groups, micro_batch: int, counting: Counting) -> Stage:
     """Forward and backward of one micro-batch."""
-    window, tensor = config.window.largest(), TensorParallel.of(groups)
+    tensor = TensorParallel.of(groups)
     listed = _layers(config, tensor)
     bounds = stage_bounds(listed, groups.topology.pipeline)
     first, last = bounds[groups.pipeline.rank], bounds[groups.pipeline.rank + 1]
-    hidden = _hidden(config, tensor, micro_batch)
-    x = torch.zeros(micro_batch, window.rows, dtype=torch.long) if first == 0 else hidden
-    beside = Beside(_loss(config, tensor, micro_batch), window.loss_rows, window.recent)
+    hidden = _hidden(config, groups, micro_batch)
+    tokens, beside = _inputs(config, groups, micro_batch)
+    x = tokens if first == 0 else hidden
     modules: dict[str, torch.nn.Module] = {}
     for layer in listed[first:last]:
         if layer.name not in modules:
@@ -68,20 +73,19 @@ def one_block(config: RunConfig, groups: Groups, micro_batch: int) -> int:
     """Bytes that a block keeps where nothing is computed again; the largest's."""
     execution = config.execution.model_copy(update={"recompute": "none"})
     config = config.model_copy(update={"execution": execution})
-    tensor = TensorParallel.of(groups)
     kinds = config.model.kinds().values()
-    return max(_held_by(config.model_copy(update={"model": one}), tensor, micro_batch) for one in kinds)
+    return max(_held_by(config.model_copy(update={"model": one}), groups, micro_batch) for one in kinds)
 
 
-def _held_by(config: RunConfig, tensor: TensorParallel, micro_batch: int) -> int:
+def _held_by(config: RunConfig, groups: Groups, micro_batch: int) -> int:
     """Of the one block of such a model."""
-    block = next(layer for layer in _layers(config, tensor) if layer.name.startswith("blocks."))
+    listed = _layers(config, TensorParallel.of(groups))
+    block = next(layer for layer in listed if layer.name.startswith("blocks."))
     module = _built(block, config)
     held = _Held(list(module.parameters()))
     with torch.autograd.graph.saved_tensors_hooks(held.keep, lambda tensor: tensor):
-        window = config.window.largest()
-        beside = Beside(_loss(config, tensor, micro_batch), window.loss_rows, window.recent)
-        block.run(module, _hidden(config, tensor, micro_batch), beside)
+        _, beside = _inputs(config, groups, micro_batch)
+        block.run(module, _hidden(config, groups, micro_batch), beside)
     return held.bytes
 
 
@@ -89,20 +93,38 @@ def _layers(config: RunConfig, tensor: TensorParallel) -> list[Layer]:
     return layers(config.model, config.execution, tensor)
 
 
-def _loss(config: RunConfig, tensor: TensorParallel, micro_batch: int) -> Callable[[Tensor, Tensor], Tensor]:
+def _inputs(config: RunConfig, groups: Groups, micro_batch: int) -> tuple[Tensor, Beside]:
+    """Token ids, and what stands beside the hidden rows: of whole windows, or of a context rank's rows."""
+    window, tensor = config.window.largest(), TensorParallel.of(groups)
+    sharing = RowSharing.of(config, groups)
+    if sharing is None:
+        loss = _loss(config, tensor, (micro_batch, window.stride))
+        tokens = torch.zeros(micro_batch, window.rows, dtype=torch.long)
+        return tokens, Beside(loss, window.loss_rows, window.recent)
+    recent: npt.NDArray[np.int32] = np.full(micro_batch, window.recent, dtype=np.int32)
+    batch = Batch(np.zeros((micro_batch, window.tokens), np.int32), recent, np.arange(micro_batch))
+    sharing = replace(sharing, stride=window.stride)
+    own = sharing.own(batch, sharing.shares(batch), groups.device)
+    return own.inputs, Beside(_loss(config, tensor, own.rows.shape), own.rows, own.seen, own.positions)
+
+
+def _loss(
+    config: RunConfig, tensor: TensorParallel, rows: tuple[int, ...]
+) -> Callable[[Tensor, Tensor], Tensor]:
     head = Head.of(config.model, config.execution, tensor)
 
     def loss(hidden: Tensor, weight: Tensor) -> Tensor:
-        targets = torch.zeros(micro_batch, config.window.largest().stride, dtype=torch.long)
+        targets = torch.zeros(rows, dtype=torch.long)
         return head_loss(head, hidden, weight, targets).objective
 
     return loss
 
 
-def _hidden(config: RunConfig, tensor: TensorParallel, micro_batch: int) -> torch.Tensor:
+def _hidden(config: RunConfig, groups: Groups, micro_batch: int) -> torch.Tensor:
     """What enters a block: [micro-batch, rows (or this rank's part of them), hidden]."""
-    rows = config.window.largest().rows // (tensor.size if tensor.sequence else 1)
-    shape = (micro_batch, rows, config.model.hidden)
+    topology = groups.topology
+    parts = topology.context * (topology.tensor if topology.sequence else 1)
+    shape = (micro_batch, config.window.largest().rows // parts, config.model.hidden)
     return torch.zeros(shape, dtype=dtype_of(config), requires_grad=True)
 
 
@@ -128,11 +150,14 @@ class _Held:
 
 
 class Counting(TorchDispatchMode):
-    """Sees every collective of the layers, and what selective recomputation keeps beside autograd."""
+    """Sees every collective of the layers, and what selective recomputation keeps beside autograd.
+
+    ``counts``: how often each, by its name, the ranks of its group and its elements.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.counts: dict[tuple[str, int], int] = {}
+        self.counts: dict[tuple[str, tuple[int, ...], int], int] = {}
         self.kept_bytes = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -140,9 +165,18 @@ class Counting(TorchDispatchMode):
             name = function._opname.strip("_")
             leaves = torch.utils._pytree.tree_leaves(args)
             largest = max(leaf.numel() for leaf in leaves if isinstance(leaf, torch.Tensor))
-            self.counts[name, largest] = self.counts.get((name, largest), 0) + 1
+            key = (name, _ranks_of(leaves), largest)
+            self.counts[key] = self.counts.get(key, 0) + 1
         result = function(*args, **(kwargs or {}))
         if is_costly(function):
             for leaf in torch.utils._pytree.tree_leaves(result):
                 self.kept_bytes += leaf.numel() * leaf.itemsize if isinstance(leaf, torch.Tensor) else 0
         return result
+
+
+def _ranks_of(arguments: Sequence[Any]) -> tuple[int, ...]:
+    """The ranks of the group that a collective's arguments name."""
+    for one in arguments:
+        if isinstance(one, torch.ScriptObject) and "ProcessGroup" in str(one._type()):
+            return tuple(dist.get_process_group_ranks(dist.ProcessGroup.unbox(one)))
+    raise AssertionError("a collective without a group")

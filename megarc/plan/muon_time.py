@@ -51,11 +51,11 @@ def muon_exchanged(matrices: list[Shape], config: RunConfig, topology: Topology)
     whole = blocks / config.model.layers * sum(r * c for r, c in matrices)
     if not whole:
         return 0.0, 0.0
-    t, ranks = topology.tensor, topology.tensor * topology.data
+    t, ranks = topology.tensor, topology.tensor * topology.replicas
     if config.parallel.zero == 0:
         return whole / ranks * (1 - 1 / t), whole / t * (1 - 1 / ranks)
     own = whole / ranks
-    if config.parallel.zero == 3 or topology.data == 1:
+    if config.parallel.zero == 3 or topology.replicas == 1:
         return own * (1 - 1 / ranks), own * (1 - 1 / ranks)
     held = sum(r * c * _held(r * c / t, own) for r, c in matrices) / sum(r * c for r, c in matrices)
     return own * (1 - held / t), own * (1 - held / t)
@@ -86,4 +86,4 @@ def muon_seconds(matrices: list[Shape], config: RunConfig, topology: Topology, d
     times = {shape: seconds(shape) for shape in set(matrices)}
     blocks = max(stage.blocks for stage in stages_of(config.model, topology.pipeline))
     of_stage = sum(times[shape] for shape in matrices) * blocks / config.model.layers
-    return max(of_stage / (topology.tensor * topology.data), *times.values())
+    return max(of_stage / (topology.tensor * topology.replicas), *times.values())

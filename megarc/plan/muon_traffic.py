@@ -24,10 +24,10 @@ class Traffic(NamedTuple):
 def muon_traffic(config: RunConfig, topology: Topology, rank: int) -> Traffic:
     """Of rank ``rank``, in a step."""
     ranks = topology.stage(rank)
-    places = [Place(place["tensor"], place["data"]) for place in map(topology.place, ranks)]
+    places = [Place(topology.place(one)["tensor"], topology.replica(one)) for one in ranks]
     records = [_records(config, topology, rank, tensor) for tensor in range(topology.tensor)]
     holdings = [
-        _held(records[place.tensor], config.parallel.zero, place.data, topology.data) for place in places
+        _held(records[place.tensor], config.parallel.zero, place.data, topology.replicas) for place in places
     ]
     matrices = [matrix for name in sorted(records[0]) for matrix in matrices_of(name, records[0][name])]
     sharing = Sharing(matrices, holdings, places, sharded=config.parallel.zero > 0)

@@ -32,7 +32,17 @@ if TYPE_CHECKING:
     from megarc.train.config import RunConfig
     from megarc.train.determinism import verify_determinism
     from megarc.train.early_config_check import first_look
-    from megarc.train.engine import Engine, MicroBatch, StepResult, bucket, build_engine, dtype_of, to_tensors
+    from megarc.train.engine import (
+        Engine,
+        MicroBatch,
+        RowSharing,
+        StepResult,
+        bucket,
+        build_engine,
+        dtype_of,
+        loss_work_of,
+        to_tensors,
+    )
     from megarc.train.engine.muon import Place, Sharing, matrices_of
     from megarc.train.folder import RunFolder, hold
     from megarc.train.loop import Ending, Moment, Observer
@@ -52,6 +62,7 @@ __all__ = [
     "Moment",
     "Observer",
     "Place",
+    "RowSharing",
     "RunConfig",
     "RunFolder",
     "SavedModel",
@@ -73,6 +84,7 @@ __all__ = [
     "held",
     "hold",
     "load_model",
+    "loss_work_of",
     "matrices_of",
     "merged",
     "open_heldout",

@@ -31,7 +31,9 @@ def dry_step(engine: Engine, stream: Stream) -> None:
     for batch in batches:
         stream.check_ids(batch, config.model.tokens)
     micro_batches = [
-        to_tensors(batch, engine.groups.device)._replace(kept=width.kept, share=width.share)
+        to_tensors(batch, engine.groups.device, sharing=engine.sharing)._replace(
+            kept=width.kept, share=width.share
+        )
         for batch in batches
         for width in heaviest(config)
     ]

@@ -218,8 +218,9 @@ def _announce(
     log.info(f"{groups.world.size} ranks, ZeRO {config.parallel.zero}, {config.precision}, {groups.device}")
     if {"attention", "ssm_attention"} & set(config.model.mixers):
         choose_attention(
-            config.execution.attention, groups.device, dtype_of(config), config.model.width_of_head
-        )
+            config.execution.attention, groups.device, dtype_of(config), config.model.width_of_head,
+            fewer_rows=config.parallel.context > 1,
+        )  # fmt: skip
     for line in stream.describe(samples - standing.begin):
         log.info(line)
     if config.data.packs:

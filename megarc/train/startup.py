@@ -50,6 +50,7 @@ def start(process: RankEnvironment, read: Callable[[], RunConfig], patience: tim
             tensor=layout.tensor,
             pipeline=layout.pipeline,
             sequence=layout.sequence,
+            context=layout.context,
             # The watchdog comes first: it can say who is to blame.
             timeout=timedelta(seconds=2 * config.health.patience + 900),
         )

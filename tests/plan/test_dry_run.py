@@ -53,6 +53,45 @@ def test_tensor_collectives_are_four_all_reduces_a_layer_and_micro_batch(sequenc
         assert rows["allreduce", whole] == (4 * SHAPE["layers"] + 2) * micro_batches
 
 
+@pytest.mark.parametrize(
+    ("context", "tensor", "pipeline", "recompute", "gathers"),
+    [(2, 1, 1, "none", 1), (4, 2, 1, "full", 2), (2, 2, 2, "selective", 2)],
+)
+def test_context_gathers_keys_and_values_once_a_layer(context, tensor, pipeline, recompute, gathers):
+    """Of a micro-batch of B windows of N rows: 2 B N g d elements, of this tensor rank's g key heads.
+
+    Once more where a block is computed again; in the backward pass their gradients are summed and scattered.
+    """
+    tree = config(context=context, tensor=tensor, pipeline=pipeline, sequence=tensor > 1)
+    execution = tree.execution.model_copy(update={"recompute": recompute})
+    ranks = context * tensor * pipeline
+    for rank in (0, ranks - 1):
+        found = dry_run(tree.model_copy(update={"execution": execution}), ranks, rank)
+        rows = {(one.what, one.elements): one for one in found.collectives if one.group == "context"}
+        whole = 2 * B * N * H // tensor  # the model has as many key heads as heads
+        times = SHAPE["layers"] // pipeline * 16 // B
+        assert {key: one.times for key, one in rows.items()} == {
+            ("allgather_base", whole): gathers * times,
+            ("reduce_scatter_base", whole): times,
+        }
+        assert all(one.ranks == context for one in rows.values())
+        assert any(one.group == "context x data" and one.ranks == context for one in found.collectives)
+        if tensor > 1:
+            split = [one.elements for one in found.collectives if one.group == "tensor"]
+            assert set(split) <= {B * N // context * H, *range(1, 600)}, "rows of a context rank"
+
+
+def test_a_context_rank_keeps_its_share_of_activations():
+    """Hidden rows, and what a block keeps but for the window's keys and values."""
+    one = dry_run(config(), 1, 0).activation_bytes
+    two = dry_run(config(context=2), 2, 0).activation_bytes
+    kept = (
+        SHAPE["layers"] * 2 * B * N * H * 4
+    )  # keys and values of all rows, of which one rank has only its own
+    numbers = 1024  # of rows, places and intervals
+    assert one / 2 < two <= one / 2 + kept + numbers
+
+
 @pytest.mark.parametrize(("zero", "factor"), [(0, 2), (1, 2), (2, 2), (3, 3)])
 def test_data_traffic_is_zeros(zero, factor):
     """Elements a step with one micro-batch, an all-reduce counted as two passes (1910.02054, section 7)."""

@@ -81,6 +81,7 @@ def take_steps(config: RunConfig, groups: Groups, count: int, folder: Path) -> N
         vocabulary=config.model.tokens,
         first=0,
         total=count,
+        sharing=engine.sharing,
     )
     done, sent = [], count_sent(groups)
     averaging = Averaging(config.average, 0)

@@ -25,10 +25,11 @@ class Mix(NamedTuple):
     precision: str = "fp32"
     variant: str = "tied"
     layers: int = 2
+    context: int = 1
 
     @property
     def ranks(self):
-        return self.tensor * self.pipeline * self.data
+        return self.tensor * self.pipeline * self.data * self.context
 
     @property
     def one(self):
@@ -39,6 +40,7 @@ class Mix(NamedTuple):
 
     def __str__(self):
         where = f"tp{self.tensor}-pp{self.pipeline}-dp{self.data}-z{self.zero}"
+        where += f"-context{self.context}" if self.context > 1 else ""
         return f"{where}{'-sequence' if self.sequence else ''}-{self.precision}-{self.variant}-{self.layers}"
 
 
@@ -127,6 +129,20 @@ OWN_ROWS = {
 }
 """Keys that have rows of their own: not every mix takes them, but each kind of part meets them."""
 
+SHARED_WINDOWS = [
+    Mix(zero=0, variant="row_weights", context=2),
+    Mix(zero=1, variant="packed_stages", context=2),
+    Mix(zero=2, precision="bf16", variant="mix", context=2),
+    Mix(zero=3, variant="packed_mix_selective", context=2),
+    Mix(data=2, zero=3, variant="mix_full", context=2),
+    Mix(2, zero=2, sequence=True, variant="packed_sliding", context=2),
+    Mix(1, 2, variant="packed_stages_full", context=2),
+    Mix(zero=2, variant="muon", context=4),
+    Mix(2, 2, sequence=True, variant="imported", context=2),
+]
+"""Rows of ``parallel.context``: each ZeRO stage, each other dimension, and every way in which samples say what
+rows see, with rows of R that bear loss."""
+
 COMPARED = ("loss", "gradient norm", "held-out", "gradients", "weights")
 
 
@@ -192,6 +208,7 @@ def mixes(ranks=8):
         *(Mix(data=2, zero=zero, variant="packed_stages") for zero in (0, 1, 2)),
         *(Mix(2, 2, 1, sequence=True, variant=variant) for variant in ("packed_stages", "mix")),
         *(Mix(data=2, zero=2, precision="bf16", variant=variant) for variant in ("packed_stages", "mix")),
+        *SHARED_WINDOWS,
     ]
     return _sorted([*both, *fp32, *(mix._replace(precision="bf16") for mix in both)], ranks)
 
@@ -241,8 +258,8 @@ def job(mix, folder, steps, **changes):
     keys = window_keys(mix.variant, folder / "pairs") if own else (VARIANTS | OWN_ROWS)[mix.variant]
     tree = config(
         folder / str(mix), mix.zero, steps, parallel__tensor=mix.tensor, parallel__pipeline=mix.pipeline,
-        parallel__sequence=mix.sequence, precision=mix.precision, model__layers=mix.layers,
-        batch__micro=4 // mix.data, validation__windows=3,
+        parallel__sequence=mix.sequence, parallel__context=mix.context, precision=mix.precision,
+        model__layers=mix.layers, batch__micro=4 // mix.data, validation__windows=3,
         **keys, **changes,
     )  # fmt: skip
     return {"do": "steps", "config": tree, "steps": steps}

@@ -107,11 +107,12 @@ def write_texts(groups: Groups, run: Path, to: Path) -> None:
         to.write_text(json.dumps(found))
 
 
-def layout_of(config: RunConfig) -> tuple[int, int, bool]:
-    return config.parallel.tensor, config.parallel.pipeline, config.parallel.sequence
+def layout_of(config: RunConfig) -> tuple[int, int, bool, int]:
+    parallel = config.parallel
+    return parallel.tensor, parallel.pipeline, parallel.sequence, parallel.context
 
 
-def connect_all(meeting, jobs) -> dict[tuple[int, int, bool], Groups]:
+def connect_all(meeting, jobs) -> dict[tuple[int, int, bool, int], Groups]:
     """The groups of all jobs, before any of them runs.
 
     torch names a group by its ranks and by how many groups a process has. DeepSpeed makes groups of a tied
@@ -120,7 +121,9 @@ def connect_all(meeting, jobs) -> dict[tuple[int, int, bool], Groups]:
     """
     layouts = {layout_of(build(RunConfig, job["config"], "job")) for job in jobs if "config" in job}
     return {
-        layout: connect(meeting, "cpu", tensor=layout[0], pipeline=layout[1], sequence=layout[2])
+        layout: connect(
+            meeting, "cpu", tensor=layout[0], pipeline=layout[1], sequence=layout[2], context=layout[3]
+        )
         for layout in sorted(layouts)
     }
 

@@ -15,7 +15,7 @@ from megarc.model.mixers.mixer import Mixer
 from megarc.model.parameter_record import bias, matrix
 from megarc.model.parametrization import query_scale
 from megarc.model.rotary import Rotary
-from megarc.parallel import TensorParallel
+from megarc.parallel import RankRows, TensorParallel
 from megarc.window import Window
 
 
@@ -49,7 +49,10 @@ class Attention(Mixer):
         q, k, v = self.queries_keys_values(self.tensor.enter(x), read)
         q, k = self.turned(q, k, cache, positions, read)
         if cache is None:
-            seen = narrowed(seen, self.sliding, len(q), q.shape[2], q.device)
+            if isinstance(seen, RankRows):
+                seen, (k, v) = seen.under(self.sliding), seen.of_window(k, v)
+            else:
+                seen = narrowed(seen, self.sliding, len(q), q.shape[2], q.device)
             return self.written(attend(q, k, v, seen, engine=self.engine))
         return self.written(cache.attend(self.layer, q, k, v, seen, self.engine, self.sliding))
 

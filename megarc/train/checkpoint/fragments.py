@@ -87,10 +87,10 @@ def _moments(adam: torch.optim.Optimizer, flat: Tensor) -> dict[str, Tensor]:
 
 
 def _share(fragment: Fragment, engine: Engine) -> Fragment | None:
-    """The rank-th of equal parts of a fragment that all data ranks hold."""
-    data = engine.groups.data
+    """The rank-th of equal parts of a fragment that all context and data ranks hold."""
+    replicas = engine.groups.replicas
     elements = size(fragment.boxes)
-    start, stop = (elements * part // data.size for part in (data.rank, data.rank + 1))
+    start, stop = (elements * part // replicas.size for part in (replicas.rank, replicas.rank + 1))
     if start == stop:
         return None
     state = {key: value[start:stop] for key, value in fragment.state.items()}

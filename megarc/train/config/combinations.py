@@ -78,6 +78,52 @@ def check_experts(model: ModelConfig, execution: ExecutionConfig) -> None:
         )
 
 
+def check_context(
+    parallel: ParallelConfig, model: ModelConfig, execution: ExecutionConfig, window: WindowConfig
+) -> None:
+    """Ranks that share the rows of a window.
+
+    Raises:
+        ValueError: where the rows cannot be shared, or no test has seen it.
+    """
+    ranks = parallel.context
+    if ranks == 1:
+        return
+    parts = ranks * (parallel.tensor if parallel.sequence else 1)
+    for one in window.all():
+        if one.rows % parts:
+            near = " or ".join(
+                str(count * parts) for count in (one.rows // parts, one.rows // parts + 1) if count
+            )
+            split = (
+                f" x parallel.tensor {parallel.tensor}, which parallel.sequence splits,"
+                if parts > ranks
+                else ""
+            )
+            raise ValueError(
+                f"parallel.context {ranks}{split} does not divide the {one.rows} rows of the window {one}: "
+                f"make window.recent + window.causal {near}, or change parallel.context"
+            )
+    recurrent = sorted(set(model.mixers) - {"attention"})
+    if recurrent:
+        raise ValueError(
+            f"parallel.context {ranks} with model.mixers {', '.join(recurrent)} is not supported: their state goes "
+            "from row to row, over ranks too; use parallel.context=1"
+        )
+    for name, on in (
+        ("execution.compile", execution.compile),
+        ("execution.fp8", execution.fp8),
+        ("parallel.offload", parallel.offload != "none"),
+        ("parallel.node", parallel.node is not None),
+        ("model.experts", model.experts is not None),
+    ):
+        if on:
+            raise ValueError(
+                f"parallel.context {ranks} with {name} is not supported: no test compares it with one rank; use one "
+                "of them alone"
+            )
+
+
 def check_widths(model: ModelConfig, objective: ObjectiveConfig) -> None:
     """A nested model's widths.
 
@@ -251,9 +297,11 @@ def _pipeline_fits(parallel: ParallelConfig, model: ModelConfig) -> None:
 
 def _world_fits(parallel: ParallelConfig) -> None:
     world, data = parallel.world, parallel.data
-    if world is not None and data is not None and world != parallel.tensor * parallel.pipeline * data:
+    sample = parallel.tensor * parallel.context * parallel.pipeline
+    if world is not None and data is not None and world != sample * data:
         raise ValueError(
-            f"parallel.world {world} is not parallel.tensor {parallel.tensor} x parallel.pipeline "
+            f"parallel.world {world} is not parallel.tensor {parallel.tensor} x "
+            f"{f'parallel.context {parallel.context} x ' if parallel.context > 1 else ''}parallel.pipeline "
             f"{parallel.pipeline} x parallel.data {data}; leave one of them out"
         )
 

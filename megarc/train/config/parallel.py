@@ -8,15 +8,21 @@ from megarc.config import Config, key
 
 
 class ParallelConfig(Config):
-    """Who holds what. Ranks that tensor and pipeline leave are data parallel."""
+    """Who holds what. Ranks that tensor, context and pipeline leave are data parallel."""
 
     tensor: int = key(1, "ranks that share each layer out", circumstance=True, ge=1)
     pipeline: int = key(1, "stages, one after the other, that share the layers out", circumstance=True, ge=1)
     sequence: bool = key(
         False, "between split layers, each tensor rank keeps a part of the rows", circumstance=True
     )
+    context: int = key(
+        1,
+        "ranks that share the rows of each window, and hold the same weights (docs/long-windows.md)",
+        circumstance=True,
+        ge=1,
+    )
     zero: Literal[0, 1, 2, 3] = key(
-        1, "ZeRO stage: what data ranks share out. 0 nothing, 1 optimizer, 2 + gradients, 3 + weights",
+        1, "ZeRO stage: what data and context ranks share out. 0 nothing, 1 optimizer, 2 + gradients, 3 + weights",
         circumstance=True,
     )  # fmt: skip
     offload: Literal["none", "optimizer", "all"] = key(
@@ -31,7 +37,7 @@ class ParallelConfig(Config):
         ge=2,
     )
     data: int | None = key(
-        None, "data parallel ranks; another number is refused. null: what tensor and pipeline leave",
+        None, "data parallel ranks; another number is refused. null: what tensor, context and pipeline leave",
         circumstance=True, ge=1,
     )  # fmt: skip
     world: int | None = key(
@@ -45,5 +51,5 @@ class ParallelConfig(Config):
     def expected(self) -> int | None:
         """Ranks that must come, where the keys say so."""
         if self.world is None and self.data is not None:
-            return self.tensor * self.pipeline * self.data
+            return self.tensor * self.context * self.pipeline * self.data
         return self.world

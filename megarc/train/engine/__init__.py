@@ -9,6 +9,7 @@ from megarc.train.engine.deepspeed_settings import bucket
 from megarc.train.engine.engine import Engine, GradientWatcher, StepResult, Work, unwanted
 from megarc.train.engine.expert_balance import Load
 from megarc.train.engine.micro_batch import MicroBatch, to_tensors
+from megarc.train.engine.row_sharing import RowSharing, Shares, loss_work_of
 from megarc.train.engine.torch_dtype import dtype_of
 
 __all__ = [
@@ -16,11 +17,14 @@ __all__ = [
     "GradientWatcher",
     "Load",
     "MicroBatch",
+    "RowSharing",
+    "Shares",
     "StepResult",
     "Work",
     "bucket",
     "build_engine",
     "dtype_of",
+    "loss_work_of",
     "to_tensors",
     "unwanted",
 ]

@@ -42,7 +42,7 @@ def build_engine(config: RunConfig, groups: Groups, heartbeat: Heartbeat | None 
     deepspeed.init_distributed(verbose=False)
     micro_batch = config.batch.micro_batch
     micro_batches = config.batch.size // (groups.data.size * micro_batch)
-    settings = deepspeed_settings(config, micro_batch, micro_batches, groups.device.type)
+    settings = deepspeed_settings(config, micro_batch, micro_batches, groups.device.type, groups.context.size)
     tensor = TensorParallel.of(groups)
     if groups.topology.pipeline == 1:
         grid = Grid(groups)
@@ -131,7 +131,7 @@ def _fill(model: nn.Module, config: RunConfig, groups: Groups, canonical: Callab
             parameter.copy_(values.view(parameter.shape))
             continue
         # Under ZeRO 3 the data ranks hold equal consecutive pieces; the last may reach beyond the end.
-        start = piece.numel() * groups.data.rank
+        start = piece.numel() * groups.replicas.rank
         boxes = cut(record.boxes, start, start + piece.numel())
         piece.zero_()
         values = initial_values(name, record, config.model, config.seed, boxes)

@@ -10,19 +10,20 @@ from megarc.parallel import Group, Groups
 
 
 class Grid:
-    """The ``mpu`` of ``deepspeed.initialize``: "model parallel" is its word for the tensor group."""
+    """The ``mpu`` of ``deepspeed.initialize``: "model parallel" is its word for the tensor group, "data parallel" for
+    the ranks that hold the same weights: our context and data ranks."""
 
     def __init__(self, groups: Groups) -> None:
         self.groups = groups
 
     def get_data_parallel_rank(self) -> int:
-        return self.groups.data.rank
+        return self.groups.replicas.rank
 
     def get_data_parallel_world_size(self) -> int:
-        return self.groups.data.size
+        return self.groups.replicas.size
 
     def get_data_parallel_group(self) -> Any:
-        return _handle(self.groups.data)
+        return _handle(self.groups.replicas)
 
     def get_model_parallel_rank(self) -> int:
         return self.groups.tensor.rank

@@ -13,15 +13,18 @@ _BUCKET = 500_000_000
 
 
 def deepspeed_settings(
-    config: RunConfig, micro_batch: int, micro_batches: int, device: str = "cpu"
+    config: RunConfig, micro_batch: int, micro_batches: int, device: str = "cpu", context: int = 1
 ) -> dict[str, Any]:
     """The dictionary for ``deepspeed.initialize``; ``deepspeed:`` of the configuration comes last.
+
+    Args:
+        context: ranks that share the rows of a sample. DeepSpeed counts it once for each of them.
 
     Raises:
         UserError: where ``deepspeed:`` contradicts a key that is derived.
     """
     derived: dict[str, Any] = {
-        "train_batch_size": config.batch.size,
+        "train_batch_size": config.batch.size * context,
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": micro_batches,
         # Ours clips at the gate; theirs, left out, means 1.0.

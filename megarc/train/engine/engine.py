@@ -28,6 +28,7 @@ from megarc.train.engine.average import Average
 from megarc.train.engine.expert_balance import ExpertBalance
 from megarc.train.engine.factors import over_batch
 from megarc.train.engine.micro_batch import MicroBatch
+from megarc.train.engine.row_sharing import RowSharing
 from megarc.train.engine.sharded_optimizer import ShardedOptimizer
 from megarc.train.engine.update_gate import UpdateGate, Verdict
 from megarc.train.heartbeat import Heartbeat
@@ -45,7 +46,7 @@ class StepResult:
     Attributes:
         loss: mean negative log-likelihood of the whole batch, in nats a predicted token.
         gradient_norm: of the whole gradient, before clipping.
-        own_nll: the sum of this data rank's weighted losses, in nats.
+        own_nll: the sum of this rank's weighted losses, in nats: of its samples, and with parallel.context of its rows.
         bad: bool; the update was left out, on every rank alike.
         empty: bool; no row of the whole batch has a weight above 0, so there was nothing to learn. Bad too.
     """
@@ -114,6 +115,7 @@ class Engine:
         self._watchers: list[GradientWatcher] = []
         self.nll = torch.zeros((), device=groups.device)  # sum of w * nll of this rank's step
         self.work = Work()  # of this rank's steps
+        self.sharing = RowSharing.of(config, groups)
         self.samples: list[int] = []  # of this rank's step, their numbers in the order
         self._norm = self.nll
         self._gate = UpdateGate(self.optimizer)
@@ -153,8 +155,8 @@ class Engine:
         """Forward and backward of this rank's micro-batches, then one update, or none. Nothing is waited for.
 
         The loss is ``sum(w * nll) / W``, W over the whole batch; DeepSpeed
-        averages over data ranks and micro-batches, so each hands it its share
-        of the sum times their number. ``growth`` times ``batch.size`` samples are in it.
+        averages over the ranks that hold the same weights and over micro-batches, so
+        each hands it its share of the sum times their number. ``growth`` times ``batch.size`` samples are in it.
         """
         self.heartbeat.enter("weighing")
         self._accumulate_over(len(micro_batches))
@@ -164,7 +166,7 @@ class Engine:
         empty = total <= 0
         # A sum over no row is 0, whatever it is divided by.
         total = torch.where(empty, 1.0, total)
-        factor = self.groups.data.size * len(micro_batches) / total
+        factor = self.groups.replicas.size * len(micro_batches) / total
         for group in self.deepspeed.optimizer.param_groups:
             group["lr"] = learning_rate
         if isinstance(self.optimizer, ShardedOptimizer):
@@ -188,14 +190,25 @@ class Engine:
 
     @torch.no_grad()
     def evaluate(self, batch: MicroBatch) -> Tensor:
-        """Of this data rank's ``batch``: weighted sums of losses in nats and of right first guesses, [2]."""
+        """Of this rank's ``batch``: weighted sums of losses in nats and of right first guesses, [2].
+
+        Context ranks have different rows of one batch: sum over ``groups.replicas``.
+        """
         return scored(self._scored(batch), batch.weights)
 
     @torch.no_grad()
     def losses(self, batch: MicroBatch) -> Tensor:
         """Of the rows ``batch.rows`` (which it must have) of this data rank, [2, k]: losses in nats, and 1 where the
-        likeliest token is the target, else 0."""
-        return _by_row(self._scored(batch), batch)
+        likeliest token is the target, else 0. Of the rows of all context ranks, the same on each of them."""
+        return self._of_all_rows(_by_row(self._scored(batch), batch), batch)
+
+    def _of_all_rows(self, found: Tensor, batch: MicroBatch) -> Tensor:
+        """[2, k] of this rank's loss rows -> those of all context ranks, in the batch's order."""
+        if batch.loss_places is None:
+            return found
+        whole = found.new_zeros(2, batch.loss_rows)
+        whole[:, batch.loss_places] = found
+        return all_reduce_sum(whole, self.groups.context)
 
     def close(self) -> None:
         """Lets the engine's buffers and hooks go."""
@@ -205,8 +218,9 @@ class Engine:
         self.heartbeat.enter("evaluating")
         self.deepspeed.eval()
         loss: Loss = self.deepspeed(
-            batch.tokens, self._rows(batch), batch.seen, positions=batch.positions, kept=batch.kept
-        )
+            batch.tokens, self._rows(batch), batch.seen, positions=batch.positions, inputs=batch.inputs,
+            kept=batch.kept,
+        )  # fmt: skip
         self.deepspeed.train()
         return loss
 
@@ -256,8 +270,8 @@ class Engine:
         return self.loss_rows if batch.rows is None else batch.rows
 
     def _whole_nll(self) -> Tensor:
-        """The sum of w * nll over all data ranks."""
-        return all_reduce_sum(self.nll.clone(), self.groups.data)
+        """The sum of w * nll over all context and data ranks."""
+        return all_reduce_sum(self.nll.clone(), self.groups.replicas)
 
     # ---- helpers
 
@@ -266,13 +280,13 @@ class Engine:
         engine = self.deepspeed
         if engine.gradient_accumulation_steps() != micro_batches:
             engine.set_train_batch_size(
-                engine.train_micro_batch_size_per_gpu() * self.groups.data.size * micro_batches
+                engine.train_micro_batch_size_per_gpu() * self.groups.replicas.size * micro_batches
             )
             engine.micro_steps = 0
             engine.optimizer.gradient_accumulation_steps = micro_batches
 
     def _total_weight(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
-        """Of the whole batch, on all data ranks."""
+        """Of the whole batch, on all context and data ranks."""
         if micro_batches[0].weights is None:
             samples = sum(len(batch.tokens) * batch.share for batch in micro_batches) * self.groups.data.size
             rows = samples * (self.loss_rows.stop - self.loss_rows.start)
@@ -280,7 +294,7 @@ class Engine:
         own = torch.stack(
             [batch.weights.sum() * batch.share for batch in micro_batches if batch.weights is not None]
         ).sum()
-        return all_reduce_sum(own, self.groups.data)
+        return all_reduce_sum(own, self.groups.replicas)
 
     def _gradient_norm(self) -> Tensor:
         """Of the whole gradient, while the engine is in its step; nan where that says -1 for it."""
@@ -323,7 +337,8 @@ class PipelinedEngine(Engine):
     @torch.no_grad()
     def losses(self, batch: MicroBatch) -> Tensor:
         assert batch.rows is not None
-        return self._evaluated(batch, torch.zeros(2, len(batch.rows), device=self.groups.device), _by_row)
+        total = torch.zeros(2, len(batch.rows), device=self.groups.device)
+        return self._of_all_rows(self._evaluated(batch, total, _by_row), batch)
 
     def _canonical(self, name: str) -> str:
         return self.deepspeed.module.canonical(name)

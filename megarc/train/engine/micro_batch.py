@@ -12,6 +12,7 @@ from torch import Tensor
 from megarc.attention import on_device
 from megarc.data import Batch
 from megarc.interval import Seen, pairs_of
+from megarc.train.engine.row_sharing import OwnRows, RowSharing, Shares
 
 
 class MicroBatch(NamedTuple):
@@ -28,6 +29,9 @@ class MicroBatch(NamedTuple):
         inputs: [b, n] int64, what the rows hold where some of it is hidden; None: ``tokens[:, :-1]``.
         kept: of a nested model, neurons of each group that take part; None: all.
         share: of these samples' loss. Where they go through the model several times, the shares sum to 1.
+        loss_places: with parallel.context, [k], which of the batch's loss rows on all ranks of the group these are;
+            n is then the number of this rank's rows, ``tokens[:, 1:]`` their targets.
+        loss_rows: of the batch, on all ranks of the group.
     """
 
     tokens: Tensor
@@ -40,14 +44,26 @@ class MicroBatch(NamedTuple):
     inputs: Tensor | None = None
     kept: int | None = None
     share: float = 1.0
+    loss_places: Tensor | None = None
+    loss_rows: int = 0
 
 
-def to_tensors(batch: Batch, device: torch.device, sliding: int | None = None) -> MicroBatch:
+def to_tensors(
+    batch: Batch,
+    device: torch.device,
+    sliding: int | None = None,
+    sharing: RowSharing | None = None,
+    shares: Shares | None = None,
+) -> MicroBatch:
     """``batch`` on ``device``. Where all samples have one plain window it stays a number: the fast path.
 
     Args:
         sliding: the model's sliding window, for counting pairs.
+        sharing: how a context group shares rows out: the micro-batch has this rank's rows. None: all rows.
+        shares: of ``sharing`` and ``batch``, where they are known already.
     """
+    if sharing is not None:
+        return _own_rows(batch, sharing.own(batch, shares or sharing.shares(batch), device))
 
     def move(array: object) -> Tensor:
         return torch.as_tensor(array).to(device, non_blocking=True)
@@ -63,6 +79,21 @@ def to_tensors(batch: Batch, device: torch.device, sliding: int | None = None) -
         samples=batch.samples,
         pairs=pairs_of(seen, batch.tokens.shape[1] - 1, len(batch.tokens), sliding),
         inputs=None if batch.inputs is None else move(batch.inputs).long(),
+    )
+
+
+def _own_rows(batch: Batch, own: OwnRows) -> MicroBatch:
+    return MicroBatch(
+        tokens=own.tokens,
+        seen=own.seen,
+        weights=own.weights,
+        samples=batch.samples,
+        positions=own.positions,
+        rows=own.rows,
+        pairs=own.pairs,
+        inputs=own.inputs,
+        loss_places=own.loss_places,
+        loss_rows=own.loss_rows,
     )
 
 

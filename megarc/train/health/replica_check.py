@@ -30,7 +30,7 @@ class Replicas(Observer):
 
     def start(self, engine: Engine, moment: Moment) -> None:
         self._equal_at = moment.step
-        if engine.groups.first and (engine.config.parallel.zero == 3 or engine.groups.data.size == 1):
+        if engine.groups.first and (engine.config.parallel.zero == 3 or engine.groups.replicas.size == 1):
             log.warning(
                 "health.replicas finds nothing to compare: with parallel.zero=3, or one data rank, no two "
                 "ranks hold the same weights"
@@ -41,7 +41,7 @@ class Replicas(Observer):
             return
         world = engine.groups.world
         own = (world.rank, socket.gethostname(), prints_of(engine))
-        gathered = gather_objects(own, engine.groups.data)
+        gathered = gather_objects(own, engine.groups.replicas)
         wrong = odd_ones([prints for *_, prints in gathered])
         found = [f"{_named(gathered, ranks)} in {name}" for name, ranks in sorted(wrong.items())]
         everywhere = [text for texts in gather_objects(found, world) for text in texts]

@@ -11,7 +11,7 @@ import torch
 
 from megarc.data import Ahead, Batch, Gaps, Stream, around, part_of_step
 from megarc.parallel import Groups
-from megarc.train.engine import MicroBatch, to_tensors
+from megarc.train.engine import MicroBatch, RowSharing, Shares, to_tensors
 from megarc.train.heartbeat import Heartbeat
 from megarc.train.schedule import Timeline
 
@@ -28,6 +28,7 @@ def steps(
     first: int,
     total: int,
     sliding: int | None = None,
+    sharing: RowSharing | None = None,
 ) -> Iterator[list[MicroBatch]]:
     """This rank's micro-batches of steps ``first .. total-1``, read by a thread one step ahead.
 
@@ -35,6 +36,8 @@ def steps(
         gaps: samples that are left out.
         vocabulary: of the model; an id beyond it ends the run before its step, with its place.
         sliding: the model's sliding window, for counting FLOPs.
+        sharing: how a context group shares rows out. The thread reads whole windows, since what a row sees may depend
+            on any token's document; it is 4 bytes a token. To the device goes what this rank's rows need.
         heartbeat: where this says that it waits for data, and the thread that it reads.
     """
     data, batches = groups.data, timeline.batches
@@ -54,7 +57,11 @@ def steps(
     slots = Slots(depth + 2, (micro_batch, stream.longest), groups.device)
     read_around = around(stream.read, gaps)
 
-    def read(begin: int, length: int) -> Batch:
+    def read(begin: int, length: int) -> tuple[Batch, Shares | None]:
+        batch = read_batch(begin, length)
+        return batch, None if sharing is None else sharing.shares(batch)
+
+    def read_batch(begin: int, length: int) -> Batch:
         heartbeat.pass_by("reading")
         runs = gaps.runs(begin, length)
         if len(runs) == 1:
@@ -73,7 +80,8 @@ def steps(
             heartbeat.enter("waiting for data")
             micro_batches = []
             for _ in range(count(step)):
-                batch = to_tensors(next(ahead), groups.device, sliding)
+                samples, shares = next(ahead)
+                batch = to_tensors(samples, groups.device, sliding, sharing, shares)
                 slots.sent()
                 micro_batches += [
                     batch._replace(kept=width.kept, share=width.share) for width in timeline.widths(step)

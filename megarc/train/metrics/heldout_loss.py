@@ -131,9 +131,11 @@ def _loss_of(
         batch = _some(stream, begin + start, min(size, windows - start), size)
         stream.check_ids(batch, engine.config.model.tokens)
         weights = torch.as_tensor(batch.weights)
-        total[:2] += engine.evaluate(to_tensors(batch, groups.device)._replace(kept=kept))
-        total[2] += weights.sum()
-    nll, right, weight = all_reduce_sum(total, groups.data).tolist()
+        micro_batch = to_tensors(batch, groups.device, sharing=engine.sharing)
+        total[:2] += engine.evaluate(micro_batch._replace(kept=kept))
+        if groups.context.rank == 0:  # the other context ranks have the same samples
+            total[2] += weights.sum()
+    nll, right, weight = all_reduce_sum(total, groups.replicas).tolist()
     return nll, right, weight
 
 

@@ -158,8 +158,10 @@ class Metrics(Observer):
         """The mean sample's since the last line: packed rows allow fewer pairs, and weights may be 0."""
         work, self._work = engine.work - self._work, engine.work
         counts = torch.tensor(astuple(work), dtype=torch.float64)
-        counts = all_reduce_sum(counts.to(self.groups.device), self.groups.data)
+        counts = all_reduce_sum(counts.to(self.groups.device), self.groups.replicas)
         samples, pairs, loss_rows, neurons = counts.tolist()
+        # Context ranks share a sample's pairs and loss rows, and each counts the sample.
+        samples, neurons = (count / self.groups.context.size for count in (samples, neurons))
         since, taken = self._samples, moment.samples - self._samples
 
         def mean(of: Callable[[Window], float]) -> float:

@@ -143,12 +143,17 @@ class GroupSquares:
         """A parameter's gradient of one micro-batch, on this rank."""
         if not self.armed:
             return
+        context = self.groups.context
+        if context.size > 1:
+            # Each has that of its rows, times the number of context ranks: DeepSpeed averages over them.
+            gradient = all_reduce_sum(gradient.to(torch.float32, copy=True), context) / context.size
         # What every tensor rank holds alike counts once over them all.
         share = 1.0 if record.split else 1.0 / self.groups.tensor.size
         self._norms.append((torch.linalg.vector_norm(gradient, dtype=torch.float32), share))
         if self.tied and name == _EMBEDDING:
-            rows = _rows(self._micro_batches[len(self._tied)].tokens, record)
-            self._tied.append(gradient.index_select(0, rows))
+            if context.size == 1:
+                gradient = gradient.index_select(0, _rows(self._micro_batches[len(self._tied)], record))
+            self._tied.append(gradient)
 
     def mean(self) -> Tensor:
         """The mean over all groups of samples, after a step: a scalar, the same on every rank.
@@ -161,23 +166,24 @@ class GroupSquares:
         if self._tied:
             total += 2 * self._across()
         count = len(self._micro_batches)
-        return all_reduce_sum(total, self.groups.world) * count / self.groups.data.size
+        return all_reduce_sum(total, self.groups.world) * count / self.groups.replicas.size
 
     def _across(self) -> Tensor:
         """Of an embedding that first and last stage share: the product of their two gradients.
 
         Each stage adds its own square, and ``|x + y|^2 = |x|^2 + |y|^2 + 2 x.y``. The first stage's
-        gradient is 0 but in the rows of the tokens that it read, so that those are all that is sent.
+        gradient is 0 but in the rows of the tokens that it read, so that those are all that is sent; but with
+        context ranks, which read different ones.
         """
         own = torch.cat(self._tied).float()
         first = first_to_last(own, self.groups.pipeline)
         return own.new_zeros(()) if first is None else (own * first).sum()
 
 
-def _rows(tokens: Tensor, record: Record) -> Tensor:
-    """The rows of this rank's part of the embedding that ``tokens`` [b, n + 1] read."""
+def _rows(batch: MicroBatch, record: Record) -> Tensor:
+    """The rows of this rank's part of the embedding that a micro-batch reads."""
     box = record.boxes[0]
-    read = tokens[:, :-1].unique()
+    read = (batch.tokens[:, :-1] if batch.inputs is None else batch.inputs).unique()
     return read[(read >= box.top) & (read < box.bottom)] - box.top
 
 

@@ -30,7 +30,8 @@ def task_scores(engine: Engine, tasks: Sequence[Task], window: Window) -> dict[s
     for first in range(0, len(work), size * ranks):
         own = range(first + rank * size, first + (rank + 1) * size)
         some = [work[place] if place < len(work) else work[0] for place in own]
-        losses = engine.losses(to_tensors(_batch([part for _, part in some], window), groups.device))
+        batch = _batch([part for _, part in some], window)
+        losses = engine.losses(to_tensors(batch, groups.device, sharing=engine.sharing))
         losses[1] = 1 - losses[1]
         sums = [one.double().sum(1) for one in losses.split([part.scored for _, part in some], dim=1)]
         for place, (number, _), values in zip(own, some, sums, strict=True):

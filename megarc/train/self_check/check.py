@@ -80,7 +80,8 @@ def _differences(tiny: RunConfig, groups: Groups) -> list[Difference]:
             expected = one.step(chunks, RATE, keys.optimizer.clip)
             engine.config = keys
             own = tokens.view(groups.data.size, MICRO_BATCHES, *tokens.shape[1:])[groups.data.rank]
-            result = engine.step([micro_batch(part, tiny, groups.device) for part in own.split(1)], RATE)
+            parts = [micro_batch(part, tiny, groups.device, engine.sharing) for part in own.split(1)]
+            result = engine.step(parts, RATE)
             found += [
                 *_of_norm(result.gradient_norm, expected, step, tiny.precision),
                 *differences(engine, one.states, step, tiny.precision),

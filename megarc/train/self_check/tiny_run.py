@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from megarc.config import build, to_dict
+from megarc.data import Batch
 from megarc.model import Transformer
 from megarc.parallel import Topology
 from megarc.train.config import RunConfig
-from megarc.train.engine import MicroBatch
+from megarc.train.engine import MicroBatch, RowSharing, to_tensors
 
 MICRO_BATCHES = 2  # of a step and data rank, so that accumulation takes part
 RATE = 1e-3  # small beside the weights, so that rounding in the first step stays rounding in the second
@@ -29,8 +31,9 @@ def tiny_run(config: RunConfig, topology: Topology) -> RunConfig:
     Raises:
         UserError: where the layout needs a part that the tiny model lacks.
     """
-    # Multiples of the tensor ranks, which share out heads and, with parallel.sequence, rows.
-    heads, rows = (-(-least // topology.tensor) * topology.tensor for least in (_HEADS, _ROWS))
+    # Multiples of the tensor ranks, which share out heads and, with parallel.sequence, the rows of a context rank.
+    heads = _multiple(_HEADS, topology.tensor)
+    rows = _multiple(_ROWS, topology.tensor * topology.context)
     hidden = _HEAD_DIM * heads
     execution, keys = config.execution, config.optimizer
     tree: dict[str, Any] = {
@@ -56,6 +59,10 @@ def tiny_run(config: RunConfig, topology: Topology) -> RunConfig:
     return build(RunConfig, {**tree, "deepspeed": _in_buckets(tiny)}, "the self-check")
 
 
+def _multiple(least: int, parts: int) -> int:
+    return -(-least // parts) * parts
+
+
 def clipping(tiny: RunConfig) -> RunConfig:
     """The same run, its gradients clipped far below their norm."""
     return tiny.model_copy(update={"optimizer": tiny.optimizer.model_copy(update={"clip": CLIP})})
@@ -68,11 +75,13 @@ def samples(tiny: RunConfig, step: int) -> Tensor:
     return torch.as_tensor(drawn)
 
 
-def micro_batch(tokens: Tensor, tiny: RunConfig, device: torch.device) -> MicroBatch:
-    """``tokens`` [b, rows + 1] as the engine takes them."""
-    return MicroBatch(
-        tokens.to(device), tiny.window.recent, weights=None, samples=np.arange(len(tokens), dtype=np.int64)
-    )
+def micro_batch(
+    tokens: Tensor, tiny: RunConfig, device: torch.device, sharing: RowSharing | None = None
+) -> MicroBatch:
+    """``tokens`` [b, rows + 1] as the engine takes them, all rows or those of a context rank."""
+    recent: npt.NDArray[np.int32] = np.full(len(tokens), tiny.window.recent, dtype=np.int32)
+    batch = Batch(tokens.numpy(), recent, np.arange(len(tokens), dtype=np.int64))
+    return to_tensors(batch, device, sharing=sharing)
 
 
 def _in_buckets(tiny: RunConfig) -> dict[str, Any]:

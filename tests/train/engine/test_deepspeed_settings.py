@@ -21,6 +21,12 @@ def test_derived():
     assert "bf16" not in derived
 
 
+def test_a_sample_counts_once_for_each_context_rank():
+    """DeepSpeed holds its batch to be micro-batch x accumulation x the ranks with the same weights."""
+    tree = build(RunConfig, {"batch": {"size": 16}, "parallel": {"context": 4}}, "test")
+    assert deepspeed_settings(tree, 2, 4, context=4)["train_batch_size"] == 64
+
+
 def test_an_expert_adds_keys():
     passed = settings(
         deepspeed={"zero_optimization": {"reduce_bucket_size": 1000}, "comms_logger": {"enabled": True}}
@@ -57,6 +63,26 @@ def test_a_contradiction_is_refused(extra, key):
         ({"model": {"learned_positions": 8}}, "fewer than the window's 1024 rows"),
         ({"data": {"question_weight": 0.5}}, "data.question_weight is of packed rows"),
         ({"data": {"segment_weights": {"<spare1>": 0.5}}}, "data.segment_weights is of packed rows"),
+        (
+            {"parallel": {"context": 3}, "window": {"recent": 8, "causal": 8}},
+            r"context 3 does not divide the 16 rows of the window.*make window.recent \+ window.causal 15 or 18",
+        ),
+        (
+            {
+                "parallel": {"context": 2, "tensor": 4, "sequence": True},
+                "window": {"recent": 8, "causal": 12},
+            },
+            r"context 2 x parallel.tensor 4, which parallel.sequence splits, does not divide the 20 rows.* 16 or 24",
+        ),
+        ({"parallel": {"context": 2}, "model": {"mixers": "crf"}}, "mixers crf is not supported.*row to row"),
+        ({"parallel": {"context": 2}, "execution": {"compile": True}}, "execution.compile is not supported"),
+        ({"parallel": {"context": 2}, "execution": {"fp8": True}}, "execution.fp8 is not supported"),
+        ({"parallel": {"context": 2, "offload": "optimizer"}}, "parallel.offload is not supported"),
+        ({"parallel": {"context": 2, "node": 2, "zero": 3}}, "parallel.node is not supported"),
+        (
+            {"parallel": {"context": 2, "tensor": 2, "data": 2, "world": 4}},
+            "world 4 is not parallel.tensor 2 x parallel.context 2 x parallel.pipeline 1 x parallel.data 2",
+        ),
     ],
 )
 def test_what_the_engine_cannot_do_is_refused(tree, said):

@@ -16,7 +16,7 @@ from megarc.train.checkpoint import latest
 
 STEPS = 6
 WHOLE = (2, 2, 2, 1, True)  # tensor, pipeline, data, ZeRO stage, sequence
-SWITCHES = ["full", "selective", "split-selective", "offload-1", "offload-3", "node", "every-2"]
+SWITCHES = ["context", "full", "selective", "split-selective", "offload-1", "offload-3", "node", "every-2"]
 
 TOLERANCE = {
     "fp32": dict.fromkeys(COMPARED, 1e-5),
@@ -26,8 +26,9 @@ TOLERANCE = {
 
 
 def layout(mix):
-    tensor, pipeline, _, zero, sequence = mix
+    tensor, pipeline, _, zero, sequence, *context = mix
     return {
+        "parallel__context": context[0] if context else 1,
         "parallel__tensor": tensor,
         "parallel__pipeline": pipeline,
         "parallel__sequence": sequence,
@@ -36,7 +37,7 @@ def layout(mix):
 
 
 def ranks(mix):
-    return mix[0] * mix[1] * mix[2]
+    return mix[0] * mix[1] * mix[2] * (mix[5] if len(mix) > 5 else 1)
 
 
 def assert_close(one, other, tolerance):
@@ -113,6 +114,7 @@ def runs(tmp_path_factory) -> Path:
     """One process with ZeRO 0, and the same run with each switch; one pool of ranks for each world size."""
     folder = tmp_path_factory.mktemp("runs")
     pools = {1: [pretrain(folder / "one", 0, STEPS)], 2: [], 4: []}
+    pools[2].append(pretrain(folder / "context", 2, STEPS, parallel__context=2))
     pools[2].append(pretrain(folder / "full", 3, STEPS, execution__recompute="full"))
     pools[2].append(pretrain(folder / "selective", 2, STEPS, execution__recompute="selective"))
     pools[2].append(pretrain(folder / "offload-1", 1, STEPS, parallel__offload="optimizer"))
@@ -139,15 +141,25 @@ def test_equals_one_process(runs, switch):
     assert_close(runs / "one", runs / switch, 2e-4)
 
 
+def test_context_ranks_count_the_flops_of_one_window(runs):
+    """MFU is FLOPs over time and ranks; without time and ranks nothing is left but the FLOPs a token."""
+    for name in ("speed/mfu_exact_mask", "speed/mfu_full_square"):
+        one, two = (
+            metrics(runs / run, name) / metrics(runs / run, "speed/processed_tokens_per_second")
+            for run in ("one", "context")
+        )
+        assert torch.allclose(one, 2 * two, rtol=1e-6), name
+
+
 def test_gradients_were_clipped(runs):
     assert (metrics(runs / "one", "train/gradient_norm") > 0.5).all()
 
 
 def test_goes_on_at_any_other_topology(runs, tmp_path):
-    """One run: tp 2 pp 2 dp 2, then one rank with ZeRO 3, then dp 2 with ZeRO 0, then tp 4 with ZeRO 2."""
+    """One run: tp 2 pp 2 dp 2, then one rank with ZeRO 3, then context 2 with ZeRO 0, then tp 4 with ZeRO 2."""
     folder = tmp_path / "run"
     steps = iter((2, 3, 5, STEPS))
-    for mix in ((2, 2, 2, 1, True), (1, 1, 1, 3, False), (1, 1, 2, 0, False), (4, 1, 1, 2, True)):
+    for mix in ((2, 2, 2, 1, True), (1, 1, 1, 3, False), (1, 1, 1, 0, False, 2), (4, 1, 1, 2, True)):
         run_jobs([pretrain(folder, 1, next(steps), **layout(mix))], ranks(mix), tmp_path)
     assert torch.allclose(
         metrics(runs / "one", "train/nats_per_token"), metrics(folder, "train/nats_per_token"), rtol=1e-5
@@ -167,8 +179,9 @@ def test_state_reshards_bit_for_bit(rows, runs, tmp_path):
         (4, 1, 1, 3, True),
         (1, 2, 2, 1, False),
         (2, 2, 1, 1, True),
-        (1, 1, 2, 0, False),
+        (1, 1, 1, 0, False, 2),
         (1, 1, 2, 2, False),
+        (1, 2, 1, 1, False, 2),
     ]
     for number, mix in enumerate(chain):
         precision = "bf16" if number == 4 else "fp32"  # masters and moments stay float32

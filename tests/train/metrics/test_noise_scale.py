@@ -29,11 +29,13 @@ MIXES = {
         "tp2": (1, {"parallel__tensor": 2}),
         "tp2-sequence-z3": (3, {"parallel__tensor": 2, "parallel__sequence": True}),
         "pp2": (1, {"parallel__pipeline": 2}),
+        "context2": (2, {"parallel__context": 2}),
     },
     4: {
         "tp4-shared-keys": (1, {"parallel__tensor": 4}),
         "pp2-tp2-sequence": (1, {"parallel__pipeline": 2, "parallel__tensor": 2, "parallel__sequence": True}),
         "pp2-dp2": (1, {"parallel__pipeline": 2}),
+        "pp2-context2": (1, {"parallel__pipeline": 2, "parallel__context": 2}),
     },
 }
 NAMES = [name for mixes in MIXES.values() for name in mixes]

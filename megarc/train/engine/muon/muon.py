@@ -33,8 +33,8 @@ class Muon:
     def __init__(self, keys: MuonConfig, groups: Groups, sharded: bool) -> None:
         self.keys, self.group, self.device = keys, groups.stage, groups.device
         ranks = groups.topology.stage(groups.world.rank)
-        places = [groups.topology.place(rank) for rank in ranks]
-        self._places = [Place(place["tensor"], place["data"]) for place in places]
+        topology = groups.topology
+        self._places = [Place(topology.place(rank)["tensor"], topology.replica(rank)) for rank in ranks]
         self._sharded = sharded
         self._calls: dict[int, _Call] = {}
 

@@ -23,7 +23,7 @@ _SLACK = 1.1
 
 
 class Place(NamedTuple):
-    """Where a rank of the stage stands."""
+    """Where a rank of the stage stands; context ranks count as data ranks, which hold the same weights."""
 
     tensor: int
     data: int

@@ -1,0 +1,72 @@
+"""Context parallelism: ranks share the rows of a window, and each reads the keys and values of all of them.
+
+    forward   each rank's keys and values gathered        backward  gradients summed, each rank keeps its rows'
+
+So a rank attends with its own rows to the whole window, exactly, whatever mask it has. docs/long-windows.md says why
+not a ring, and what travels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from megarc.interval import Intervals
+from megarc.parallel.groups import Group
+from megarc.parallel.tensor import gather_into, scatter_into
+
+
+@dataclass(frozen=True)
+class RankRows(Intervals):
+    """What the rows see that this rank of a context group has of a window, and where the window's other rows are.
+
+    Attributes:
+        begin, end: of these rows, ``[batch, m]``, in the window's numbers.
+        numbers: the rows' numbers in the window, ascending, ``[m]``.
+        places: where the window's row i lies among the rows of all ranks, rank after rank, ``[n]``.
+        group: the ranks that share the window; each has m = n / size rows.
+    """
+
+    numbers: Tensor
+    places: Tensor
+    group: Group
+
+    def under(self, sliding: int | None) -> RankRows:
+        """The same under a sliding window: no key that lies ``sliding`` rows or more before its row is seen."""
+        if sliding is None or sliding >= len(self.places):
+            return self
+        first = (self.numbers - sliding + 1).to(self.begin.dtype)
+        begin = torch.maximum(self.begin, first)
+        return RankRows(begin, self.end, self.numbers, self.places, self.group)
+
+    def of_window(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of this rank's rows -> of the whole window, in its order.
+
+        ``[batch, heads, m, head_dim]`` each -> ``[batch, heads, n, head_dim]``.
+        """
+        both: Tensor = _Window.apply(torch.stack((k, v)), self.places, self.group)
+        keys, values = both.unbind(0)
+        return keys, values
+
+
+class _Window(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, places: Tensor, group: Group) -> Tensor:
+        ctx.group = group
+        ctx.save_for_backward(places)
+        rows_first = own.movedim(3, 0).contiguous()  # [m, 2, batch, heads, head_dim]
+        everyone = rows_first.new_empty((len(places), *rows_first.shape[1:]))
+        gather_into(everyone, rows_first, group)
+        return everyone[places].movedim(0, 3)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (places,) = ctx.saved_tensors
+        everyone = gradient.new_empty((len(places), *gradient.shape[:3], gradient.shape[4]))
+        everyone[places] = gradient.movedim(3, 0)
+        own = everyone.new_empty((len(places) // ctx.group.size, *everyone.shape[1:]))
+        scatter_into(own, everyone, ctx.group)
+        return own.movedim(0, 3), None, None
