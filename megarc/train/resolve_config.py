@@ -59,11 +59,13 @@ def _vocabulary(config: RunConfig, stream: Stream) -> int:
         raise UserError(
             "model.vocabulary is not given and the data has no manifest that states it; set the key"
         )
-    # A model that was begun elsewhere may have more ids than its tokenizer: start_from compares the tokenizers.
-    wider = config.start_from is not None and asked is not None and there is not None and asked > there
+    # A model that was begun elsewhere may have more ids than its tokenizer: start_from compares the tokenizers. So may
+    # one whose sources do not all state their ids, as a task does and a corpus without a tokenizer does not.
+    may = config.start_from is not None or any(one.facts.vocabulary is None for one in stream.sources)
+    wider = may and asked is not None and there is not None and asked > there
     if asked is not None and there is not None and asked != there and not wider:
         raise UserError(
-            f"model.vocabulary is {asked}, but the data was packed with a tokenizer of {there} tokens; "
+            f"model.vocabulary is {asked}, but the data has {there} ids (of its tokenizer, or of a task); "
             "leave the key out, or pack the data with the tokenizer that you mean"
         )
     return asked if asked is not None else there  # type: ignore[return-value]

@@ -110,7 +110,8 @@ def count_ngrams(
 
     Args:
         folder: the tables lie there, as long as the model is in use.
-        memory: bytes that counting may hold; disk takes up to 48 bytes a token for the highest order.
+        memory: bytes that counting may hold. Disk takes up to 48 bytes a token for the highest order while its runs are
+            merged, and up to 24 for each table of a lower order.
         advance: called with how many tokens more are counted, ``work(N, orders)`` in all.
 
     Raises:

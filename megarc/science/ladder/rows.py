@@ -23,7 +23,9 @@ Tokens: TypeAlias = npt.NDArray[Any]
 _NAMES = {1: "unigram", 2: "bigram", 3: "trigram"}
 _PATTERNS = {1: "how often each token occurs", 2: "the token before"}
 _AT_ONCE = 1 << 20  # targets
-_BYTES_ON_DISK = 48  # a token, for the highest order: its sorted runs and the table that they are merged into
+_BYTES_ON_DISK = (
+    48  # a token, for the highest order alone: its sorted runs and the table that they are merged into
+)
 
 
 def uniform(vocabulary: int, bytes_per_token: float | None) -> Row:
@@ -142,6 +144,6 @@ def _check_disk(folder: Path, tokens: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < _BYTES_ON_DISK * tokens:
         raise UserError(
-            f"counting {tokens} tokens takes up to {_BYTES_ON_DISK * tokens / 1e9:.1f} GB of disk, and {folder} "
+            f"counting {tokens} tokens takes {_BYTES_ON_DISK * tokens / 1e9:.1f} GB of disk and more, and {folder} "
             f"has {free / 1e9:.1f} GB free; give --scratch FOLDER on another disk"
         )

@@ -7,7 +7,9 @@ import sys
 
 import numpy as np
 import pytest
+from support.pairs import write_pairs
 
+from megarc.config import build
 from megarc.data import SourceConfig
 from megarc.data.source import read_many
 from megarc.errors import UserError
@@ -15,6 +17,7 @@ from megarc.science import MAKERS
 from megarc.science.tasks import KINDS
 from megarc.science.tasks.k_sum import fairest_modulus, share_of_yes
 from megarc.science.tasks.turing import GOES_TO, MOVES, SYMBOLS, TRACE, WRITES, program
+from megarc.train import RunConfig, open_train
 from megarc.window import Window
 
 MANY = np.arange(3000)
@@ -232,3 +235,23 @@ GOLDEN = {
     "word_problem": [0, 0, 0, 0, 1, 0, 3, 4, 6, 7, 7, 3],
     "k_sum": [13, 8, 4, 12, 5, 9, 2, 6, 9, 5, 12, 8, 12, 17, 2, 18, 12, 17, 2, 18, 10, 18, 9, 17],
 }
+
+
+def test_beside_packed_documents_a_task_keeps_its_samples(tmp_path):
+    """Each sample has one of three R; answers keep their loss, whatever packing does to the documents."""
+    write_pairs(tmp_path / "pairs")
+    tree = {
+        "length": "9 steps",
+        "window": {"recent": 24, "causal": 16, "mix": [{"share": 0.5, "recent": 0}, {"share": 0.25, "recent": 8}]},
+        "data": {"train": [{"kind": "late_clue"}, {"path": str(tmp_path / "pairs")}], "packing": "best_fit"},
+    }  # fmt: skip
+    stream = open_train(build(RunConfig, tree, "test"), MAKERS)
+    batch = stream.read(0, 200)
+    source, number = stream._order.places(0, 200)
+    ours = np.flatnonzero(source == 0)
+    task = task_of("late_clue", {}, 40, 24)
+    assert 60 < len(ours) < 140 and (batch.tokens[ours] == task.read_many(number[ours]).tokens).all()
+    bearing = [sorted(np.flatnonzero(row) + 1) for row in batch.weights[ours]]
+    assert bearing == [list(task.answers)] * len(ours) and set(batch.weights[ours].ravel()) == {0.0, 1.0}
+    assert (batch.documents[ours] == 0).all() and set(batch.recent_end[ours].ravel()) == {0, 8, 24}
+    assert (batch.recent_end[ours] == batch.recent[ours][:, None]).all()
