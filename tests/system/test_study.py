@@ -57,8 +57,6 @@ def test_a_study_is_an_array(tmp_path):
         assert "no such corpus" in logs and "Traceback" not in logs, logs
         said = study("--report")
         assert "1 of 3 runs not finished: no-corpus-s0." in said and "R-C-s0" not in said, said
-        # The same command as at first submits what is not finished: one task.
-        assert ", 1 tasks;" in study("--submit=--hold")
     facts = json.loads((folder / "result.json").read_text())
     assert set(facts["values"]) == {"causal-s0", "R-C-s0"} and facts["missing"] == ["no-corpus-s0"]
     assert [row[0] for row in facts["rows"]] == ["causal", "[R | C]"]

@@ -14,6 +14,7 @@ A configuration is a token a cell: its symbol, and where the head stands also th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -39,8 +40,8 @@ DIRECT, TRACE, RUN = _CELLS, _CELLS + 1, _CELLS + 2
 class TuringOptions(TaskOptions):
     """The tape, the steps, and how the end is asked."""
 
-    cells: int = key(7, "of the tape, a circle", ge=3)
-    steps: int = key(5, "that the machine makes", ge=1)
+    cells: int = key(7, "of the tape, a circle", ge=3, le=4096)
+    steps: int = key(5, "that the machine makes", ge=1, le=256)
     ask: Literal["direct", "trace", "interpreter"] = key(
         "direct", "the end alone, after all configurations, or after the interpreter's output"
     )
@@ -93,9 +94,9 @@ class TuringTrace(Task):
         tapes = np.stack(np.unravel_index(np.arange(SYMBOLS**reach), (SYMBOLS,) * reach), axis=1)
         per_step = np.zeros((self._steps + 1, self.vocabulary))
         for state in range(STATES):
-            whole = run(tapes, np.full(len(tapes), reach // 2), np.full(len(tapes), state), self._steps)
-            for step in range(self._steps + 1):
-                per_step[step] += np.bincount(whole[:, step].ravel(), minlength=self.vocabulary)
+            head, states = np.full(len(tapes), reach // 2), np.full(len(tapes), state)
+            for step, cells in enumerate(configurations(tapes, head, states, self._steps)):
+                per_step[step] += np.bincount(cells.ravel(), minlength=self.vocabulary)
         per_step /= per_step.sum(1, keepdims=True)
         # Cells beyond the head's reach keep their uniform symbols.
         outside = np.zeros(self.vocabulary)
@@ -107,15 +108,18 @@ class TuringTrace(Task):
 
 def run(tape: Tokens, head: Tokens, state: Tokens, steps: int) -> Tokens:
     """Configurations [B, steps + 1, cells] as ids, from tapes [B, cells], heads [B] and states [B]."""
+    return np.stack(list(configurations(tape, head, state, steps)), axis=1)
+
+
+def configurations(tape: Tokens, head: Tokens, state: Tokens, steps: int) -> Iterator[Tokens]:
+    """The same one after the other, each [B, cells]: all of them at once can take gigabytes."""
     tape, samples, cells = tape.copy(), np.arange(len(tape)), tape.shape[1]
-    found = np.empty((len(tape), steps + 1, cells), dtype=np.int64)
-    for step in range(steps + 1):
-        read = tape[samples, head]
-        found[:, step] = tape
-        found[samples, step, head] += SYMBOLS * (1 + state)
+    for _ in range(steps + 1):
+        read, shown = tape[samples, head], tape.copy()
+        shown[samples, head] += SYMBOLS * (1 + state)
+        yield shown
         tape[samples, head] = WRITES[state, read]
         head, state = (head + MOVES[state, read]) % cells, GOES_TO[state, read]
-    return found
 
 
 def program(start: Tokens, steps: int) -> str:
