@@ -11,6 +11,7 @@ Nothing is stored and nothing is consumed: resuming is asking for another number
 from megarc.data.batches import Batch, part_of_step
 from megarc.data.build_stream import Maker, open_source, open_stream
 from megarc.data.config import (
+    BlendStageConfig,
     DataConfig,
     LocalityConfig,
     ObjectiveConfig,
@@ -33,6 +34,7 @@ __all__ = [
     "SEGMENT_KINDS",
     "Ahead",
     "Batch",
+    "BlendStageConfig",
     "BulkSource",
     "DataConfig",
     "Facts",

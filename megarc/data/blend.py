@@ -32,6 +32,50 @@ class Blend:
         source = self._source[place]
         return source, block * self.quotas[source] + self._turn[place]
 
+    def counts(self, places: int) -> Numbers:
+        """Of the first ``places`` samples, those of each source: [sources]."""
+        blocks, rest = divmod(places, BLOCK)
+        return blocks * self.quotas + np.bincount(self._source[:rest], minlength=len(self.quotas))
+
+
+class StagedBlend:
+    """Blends that follow each other; each source goes on where it was, so none repeats before its epoch is over.
+
+    Args:
+        stages: where each begins, in samples of the order (the first at 0), and its quotas.
+    """
+
+    def __init__(self, stages: Sequence[tuple[int, Sequence[int]]]) -> None:
+        self._begins: Numbers = np.asarray([begin for begin, _ in stages], dtype=np.int64)
+        self._blends = [Blend(quotas) for _, quotas in stages]
+        taken: Numbers = np.zeros(len(stages[0][1]), dtype=np.int64)
+        self._taken = [taken]  # of each source, before each stage
+        for blend, length in zip(self._blends, np.diff(self._begins).tolist(), strict=False):
+            taken = taken + blend.counts(length)
+            self._taken.append(taken)
+
+    def __call__(self, samples: npt.ArrayLike) -> tuple[Numbers, Numbers]:
+        """As ``Blend``; a source's samples are counted from the first stage on."""
+        wanted: Numbers = np.asarray(samples, dtype=np.int64)
+        stage = np.searchsorted(self._begins, wanted, side="right") - 1
+        source, turn = np.empty_like(wanted), np.empty_like(wanted)
+        for which in np.unique(stage).tolist():
+            mine = stage == which
+            drawn, turns = self._blends[which](wanted[mine] - self._begins[which])
+            source[mine], turn[mine] = drawn, turns + self._taken[which][drawn]
+        return source, turn
+
+    def counts(self, places: int) -> Numbers:
+        """Of the first ``places`` samples, those of each source: [sources]."""
+        which = int(np.searchsorted(self._begins, places, side="right")) - 1
+        return self._taken[which] + self._blends[which].counts(places - int(self._begins[which]))
+
+
+def staged_quotas(weights: Sequence[float]) -> list[int]:
+    """``quotas`` of a stage, in which sources of weight 0 are not read."""
+    some = iter(quotas([weight for weight in weights if weight != 0]))
+    return [next(some) if weight != 0 else 0 for weight in weights]
+
 
 def quotas(weights: Sequence[float]) -> list[int]:
     """``BLOCK`` split in proportion to ``weights`` [sources], by largest remainder; each gets at least 1.

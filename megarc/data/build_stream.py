@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from megarc.config import build
 from megarc.corpus import IndexedCorpus, Manifest
-from megarc.data.blend import BLOCK, quotas
+from megarc.data.blend import BLOCK, quotas, staged_quotas
 from megarc.data.config import DataConfig, RecentLossConfig, SourceConfig
 from megarc.data.local_shuffle import Locality
 from megarc.data.order import Sequential, Shuffled
@@ -38,6 +39,7 @@ def open_stream(
     makers: Mapping[str, Maker] | None = None,
     shapes: Shapes | None = None,
     hide: RecentLossConfig | None = None,
+    blends: Sequence[tuple[int, Sequence[float]]] = (),
 ) -> Stream:
     """The training samples of a phase, blended and shuffled without end, or the held-out ones, each once.
 
@@ -45,6 +47,7 @@ def open_stream(
         makers: for kinds of source beside ``corpus``.
         shapes: the windows of the samples, where they differ; None: ``window`` for all.
         hide: a loss on R, in training.
+        blends: other weights of the sources from samples on, in order: (sample, weights).
 
     Raises:
         UserError: for no source, an unknown kind, a corpus that is none or too short, one source given twice.
@@ -77,7 +80,11 @@ def open_stream(
     if which == "valid":
         shares = [size / sum(sizes) for size in sizes]
         return Stream(sources, Sequential(sizes), window, shares=shares, shapes=shapes)
-    parts = quotas(_shares(config.blend, configs, sources))
+    parts = quotas(_shares(config.blend, [one.weight for one in configs], sources))
+    stages = [
+        (math.ceil(shapes.place(sample)), staged_quotas(_shares(config.blend, weights, sources)))
+        for sample, weights in blends
+    ]
     locality = Locality(config.locality.block, config.locality.mixed) if config.locality else None
     own = {number: source.turns for number, source in enumerate(sources) if isinstance(source, OrderedSource)}
     if own and locality:
@@ -87,7 +94,7 @@ def open_stream(
     digests = [source.digest for source in sources]
     return Stream(
         sources,
-        Shuffled(sizes, digests, parts, seed=seed, phase=phase, locality=locality, own=own),
+        Shuffled(sizes, digests, parts, seed=seed, phase=phase, locality=locality, stages=stages, own=own),
         window,
         shares=[part / BLOCK for part in parts],
         short_recent=ShortRecent(config.short_recent, seed, phase) if config.short_recent else None,
@@ -95,6 +102,7 @@ def open_stream(
         shapes=shapes,
         mixed=MixedRecent(shapes.own.recent, shapes.mix, seed, phase) if shapes.mix else None,
         hidden=HiddenRecent.of(hide, sources, seed, phase) if hide else None,
+        staged=bool(stages),
     )
 
 
@@ -223,18 +231,18 @@ def _refuse_twins(sources: Sequence[Source]) -> None:
         seen[source.digest] = name
 
 
-def _shares(blend: str, configs: Sequence[SourceConfig], sources: Sequence[Source]) -> list[float]:
+def _shares(blend: str, weights: Sequence[float], sources: Sequence[Source]) -> list[float]:
     """Each source's share of the samples, not yet scaled to sum to 1 [sources]."""
     if blend == "tokens":
-        return [config.weight for config in configs]
+        return list(weights)
     if blend == "epochs":
-        return [config.weight * len(source) for config, source in zip(configs, sources, strict=True)]
+        return [weight * len(source) for weight, source in zip(weights, sources, strict=True)]
     shares = []
-    for config, source in zip(configs, sources, strict=True):
+    for weight, source in zip(weights, sources, strict=True):
         facts = source.facts
         if not facts.tokens or not facts.documents:
             raise UserError(
                 f"data.blend is 'documents', but {facts.name} does not know its documents; use 'tokens'"
             )
-        shares.append(config.weight * facts.tokens / facts.documents)
+        shares.append(weight * facts.tokens / facts.documents)
     return shares

@@ -212,6 +212,24 @@ Sources = Annotated[list[SourceConfig], BeforeValidator(_sources)]
 """A key that holds sources; the prefix of a corpus stands for ``{path: PREFIX}``, alone or in a list."""
 
 
+class BlendStageConfig(Config):
+    """The weights of the sources from some point of the run on."""
+
+    at: Duration = key(..., "where it begins: '0.8 of run', '1M tokens', '5k samples', '300 steps'")
+    weights: list[float] = key(..., "of the sources of data.train, in their order; 0: not read in this stage")
+
+    @model_validator(mode="after")
+    def _weights_are_some(self) -> BlendStageConfig:
+        if (
+            any(not weight >= 0 or weight == float("inf") for weight in self.weights)
+            or not sum(self.weights) > 0
+        ):
+            raise ValueError(
+                f"weights of a stage of the blend are {self.weights}; give 0 or more for each source, not all 0"
+            )
+        return self
+
+
 class LocalityConfig(Config):
     """A shuffle that stays near, for slow disks and network file systems."""
 
@@ -228,6 +246,9 @@ class DataConfig(Config):
         "tokens",
         "what a weight counts: a share of the predicted tokens, a share of the documents, "
         "or epochs relative to the other sources (equal weights: in proportion to size)",
+    )
+    blend_stages: list[BlendStageConfig] = key(
+        [], "other weights from some points of the run on; before the first, those of the sources"
     )
     documents: Literal["cross", "isolate"] = key(
         "cross", "whether attention crosses from one document to the next or stays inside one"
@@ -264,6 +285,16 @@ class DataConfig(Config):
         ge=0,
     )
     most_epochs: float = key(4.0, "warn where a source is repeated more often", circumstance=True, gt=0)
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> DataConfig:
+        for number, stage in enumerate(self.blend_stages):
+            if len(stage.weights) != len(self.train):
+                raise ValueError(
+                    f"data.blend_stages[{number}] has {len(stage.weights)} weights, and data.train {len(self.train)} "
+                    "sources; give one for each"
+                )
+        return self
 
     @property
     def isolates(self) -> bool:

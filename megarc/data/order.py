@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from megarc.data.blend import Blend
+from megarc.data.blend import Blend, StagedBlend
 from megarc.data.counter_random import digest_of, key_of
 from megarc.data.epochs import Epochs
 from megarc.data.local_shuffle import Locality
@@ -52,6 +52,9 @@ class Order(Protocol):
     def places(self, first: int, count: int) -> Places:
         """Of samples first .. first + count - 1."""
 
+    def counts(self, places: int) -> Numbers:
+        """Of the first ``places`` samples, those of each source: [sources]."""
+
 
 class Shuffled:
     """For training: blended, shuffled, ``ENDLESS``.
@@ -60,6 +63,7 @@ class Shuffled:
         sizes: samples of each source [sources]; 1 of a source with an order of its own.
         digests: what each source holds [sources]; no two alike.
         quotas: samples of each source in a block of the blend [sources].
+        stages: other quotas from samples of the order on: (sample, quotas), in order.
         own: orders that sources have themselves, by the source's number, made for a key.
     """
 
@@ -72,11 +76,12 @@ class Shuffled:
         seed: int,
         phase: int = 0,
         locality: Locality | None = None,
+        stages: Sequence[tuple[int, Sequence[int]]] = (),
         own: Mapping[int, Callable[[int], Turns]] | None = None,
     ) -> None:
         self._made_of = (tuple(sizes), tuple(digests), tuple(quotas), seed, locality)
-        self._own_of = own or {}
-        self._blend = Blend(quotas)
+        self._own_of, self._stages = own or {}, tuple((begin, tuple(some)) for begin, some in stages)
+        self._blend = StagedBlend([(0, quotas), *stages]) if stages else Blend(quotas)
         keys = [key_of("order", seed, phase, digest) for digest in digests]
         self._epochs = [Epochs(size, key, locality) for size, key in zip(sizes, keys, strict=True)]
         # Asked for the samples that are read alone: those of the rest of a cached block may not be there yet.
@@ -88,15 +93,29 @@ class Shuffled:
 
     @cached_property
     def digest(self) -> str:
-        """Of sizes, digests, quotas, seed and locality."""
+        """Of sizes, digests, quotas, their stages, seed and locality."""
         sizes, digests, quotas, seed, locality = self._made_of
         near = (locality.block, locality.mixed) if locality else ()
-        return digest_of("order", *sizes, *digests, *quotas, seed, *near)
+        later = [number for begin, some in self._stages for number in (begin, *some)]
+        return digest_of("order", *sizes, *digests, *quotas, seed, *near, *later)
+
+    def counts(self, places: int) -> Numbers:
+        """Of the first ``places`` samples, those of each source: [sources]."""
+        return self._blend.counts(places)
 
     def in_phase(self, phase: int) -> Shuffled:
         """The same sources and quotas, under the key of another phase."""
         sizes, digests, quotas, seed, locality = self._made_of
-        return Shuffled(sizes, digests, quotas, seed=seed, phase=phase, locality=locality, own=self._own_of)
+        return Shuffled(
+            sizes,
+            digests,
+            quotas,
+            seed=seed,
+            phase=phase,
+            locality=locality,
+            stages=self._stages,
+            own=self._own_of,
+        )
 
     def places(self, first: int, count: int) -> Places:
         """Of samples first .. first + count - 1."""
@@ -154,3 +173,7 @@ class Sequential:
         samples: Numbers = np.arange(first, first + count, dtype=np.int64)
         source: Numbers = np.searchsorted(self._ends, samples, side="right").astype(np.int64)
         return Places(source, samples - self._begins[source])
+
+    def counts(self, places: int) -> Numbers:
+        """Of the first ``places`` samples, those of each source: [sources]."""
+        return np.clip(places - self._begins, 0, self._ends - self._begins)

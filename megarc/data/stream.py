@@ -60,6 +60,7 @@ class Stream:
         shapes: the windows of the samples; None: ``window`` for all.
         mixed: draws each sample's R, for a mix.
         hidden: hides tokens of R, for a loss on them.
+        staged: whether the shares change in the run.
 
     Attributes:
         window: the one in which the model is used.
@@ -78,13 +79,14 @@ class Stream:
         shapes: Shapes | None = None,
         mixed: MixedRecent | None = None,
         hidden: HiddenRecent | None = None,
+        staged: bool = False,
     ) -> None:
         self.shapes = shapes or Shapes.one(window)
         self.window = self.shapes.own
         self.sources = list(sources)
         self._order, self._shares = order, list(shares)
         self._short_recent, self._mixed, self._hidden = short_recent, mixed, hidden
-        self._most_epochs = most_epochs
+        self._most_epochs, self._staged = most_epochs, staged
         first = [read_many(source, np.zeros(1, dtype=np.int64), self.shapes.grid) for source in self.sources]
         for source, samples in zip(self.sources, first, strict=True):
             _fits(source, samples, self.shapes.grid)
@@ -345,7 +347,9 @@ class Stream:
 
     @property
     def bytes_per_token(self) -> float | None:
-        """Bytes of text a token stands for, over the sources' shares; None: a source doesn't know."""
+        """Bytes of text a token stands for, over the sources' shares; None: a source doesn't know, or shares change."""
+        if self._staged:
+            return None
         total = 0.0
         for source, share in zip(self.sources, self._shares, strict=True):
             if source.facts.bytes_per_token is None:
@@ -353,10 +357,26 @@ class Stream:
             total += share * source.facts.bytes_per_token
         return total
 
+    def counts(self, sample: int) -> list[int]:
+        """Of the samples before ``sample``, those of each source: [sources], exact."""
+        total: Indices = np.zeros(len(self.sources), dtype=np.int64)
+        for piece in self.shapes.pieces:
+            taken = int(min(sample, self.shapes.end(piece))) - piece.sample
+            if taken > 0:
+                whole, rest = divmod(taken, piece.parts)
+                before, after = (self._order.counts(place) for place in (piece.place, piece.place + whole))
+                total += (after - before) * piece.parts
+                if rest:
+                    total[int(self._order.places(piece.place + whole, 1).source[0])] += rest
+        return [int(count) for count in total]
+
     def describe(self, samples: int) -> list[Share]:
         """What each source contributes to a run of ``samples``, with a warning where it repeats much."""
-        rows = []
+        rows: list[Share] = []
+        places = self._order.counts(int(self.shapes.place(samples)))
         for source, share in zip(self.sources, self._shares, strict=True):
+            if self._staged:
+                share = places[len(rows)] / max(places.sum(), 1)
             epochs = self.shapes.place(samples) * share / len(source)
             warning = f"repeated {epochs:.1f} times" if epochs > self._most_epochs else ""
             facts = source.facts

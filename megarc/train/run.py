@@ -118,8 +118,17 @@ def open_train(config: RunConfig, makers: Mapping[str, Maker] | None = None) -> 
     Raises:
         UserError: as ``open_stream``.
     """
-    window, shapes, hide = config.window.build(), Lengths(config).shapes, config.objective.recent
-    return open_stream(config.data, "train", window, config.seed, makers=makers, shapes=shapes, hide=hide)
+    lengths = Lengths(config)
+    return open_stream(
+        config.data,
+        "train",
+        config.window.build(),
+        config.seed,
+        makers=makers,
+        shapes=lengths.shapes,
+        hide=config.objective.recent,
+        blends=lengths.blends(config.data.blend_stages),
+    )
 
 
 def open_tasks(config: RunConfig) -> list[Task]:

@@ -15,7 +15,7 @@ from megarc.train.engine import Engine
 from megarc.train.folder import RunFolder
 from megarc.train.health import Numbers, Replay, Replicas, Running, Signals, Stragglers
 from megarc.train.loop import Averaging, Ending, GarbageCollection, Moment, Observer, steps, train
-from megarc.train.metrics import ExpertLoads, Metrics, NoiseScale, Prediction, peak_flops
+from megarc.train.metrics import ExpertLoads, Metrics, NoiseScale, Prediction, SourceCounts, peak_flops
 from megarc.train.schedule import Timeline, passes
 
 
@@ -77,10 +77,12 @@ class Trainer:
         noise = NoiseScale(every, config.batch.micro_batch, config.model.tied, self.folder, groups)
         stragglers = Stragglers(config.logging.every, config.health.slow)
         prediction = Prediction(config.logging.predicted_step)
+        counts = SourceCounts(self.stream, gaps)
         loads = ExpertLoads(self.folder, patient=config.checkpoint.on_error == "continue")
 
         def also() -> dict[str, float | None]:
-            return {**noise.values(), **prediction.values(), **stragglers.summary, **loads.values()}
+            own = {**noise.values(), **prediction.values(), **stragglers.summary, **loads.values()}
+            return {**own, **counts.values()}
 
         observers: list[Observer] = [
             numbers,
@@ -90,6 +92,7 @@ class Trainer:
             stragglers,
             prediction,
             loads,
+            counts,
             self._metrics(timeline, also),
             self.signals,
             Checkpoints(

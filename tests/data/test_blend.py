@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megarc.data.blend import BLOCK, Blend, quotas
+from megarc.data.blend import BLOCK, Blend, StagedBlend, quotas, staged_quotas
 from megarc.errors import UserError
 
 WEIGHTS = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=12)
@@ -62,3 +62,30 @@ def test_many_tiny_sources_get_one_each() -> None:
     assert sum(parts) == BLOCK
     with pytest.raises(UserError, match="Merge"):
         quotas([1.0] * (BLOCK + 1))
+
+
+STAGES = st.lists(
+    st.lists(st.sampled_from([0.0, 0.2, 1.0, 3.0]), min_size=3, max_size=3).filter(any),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(STAGES, st.lists(st.integers(1, 3000), min_size=4, max_size=4), st.integers(0, 9000))
+@settings(deadline=None, max_examples=40)
+def test_in_stages_each_source_goes_on_where_it_was(
+    stages: list[list[float]], lengths: list[int], prefix: int
+) -> None:
+    begins = np.cumsum([0, *lengths])[: len(stages)].tolist()
+    blend = StagedBlend(
+        [(begin, staged_quotas(weights)) for begin, weights in zip(begins, stages, strict=True)]
+    )
+    source, turn = blend(np.arange(12000))
+    for which in range(3):
+        np.testing.assert_array_equal(turn[source == which], np.arange((source == which).sum()))
+    np.testing.assert_array_equal(blend.counts(prefix), np.bincount(source[:prefix], minlength=3))
+    for begin, end, weights in zip(begins, [*begins[1:], 12000], stages, strict=True):
+        share = np.asarray(weights) / sum(weights)
+        got = np.bincount(source[begin:end], minlength=3)
+        assert np.abs(got - share * (end - begin)).max() <= 4
+        assert not got[share == 0].any()

@@ -60,11 +60,12 @@ def standing_from(there: Standing, config: RunConfig, stream: Stream, keys: dict
         keys: the configuration of the run that saved the checkpoint.
     """
     shapes, kept = Lengths(config).shapes, config.start_with
-    staged = len(shapes.pieces) > 1
+    blended = bool(config.data.blend_stages)
+    staged = len(shapes.pieces) > 1 or blended
     if staged and kept.step:
         raise UserError(
-            "start_from into window.stages: where its stages begin is counted from the run's own start; use "
-            "start_with.step=false, or a window without stages"
+            f"start_from into {'data.blend_stages' if blended else 'window.stages'}: where its stages begin is counted "
+            "from the run's own start; use start_with.step=false, or leave the stages out"
         )
     # Stages begin at samples of the order, so a run with stages reads an order from its start.
     same = there.order == stream.order and not staged

@@ -10,12 +10,14 @@ from megarc.train.metrics.heldout_loss import heldout_losses, together_of
 from megarc.train.metrics.metrics import Metrics
 from megarc.train.metrics.noise_scale import NoiseScale
 from megarc.train.metrics.prediction import Prediction
+from megarc.train.metrics.source_counts import SourceCounts
 
 __all__ = [
     "ExpertLoads",
     "Metrics",
     "NoiseScale",
     "Prediction",
+    "SourceCounts",
     "heldout_losses",
     "no_memory",
     "peak_flops",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 
-from megarc.data import Mixed, Shapes, WindowConfig, predicted_by, processed_by
+from megarc.data import BlendStageConfig, Mixed, Shapes, WindowConfig, predicted_by, processed_by
 from megarc.errors import UserError
 from megarc.quantity import Quantity
 from megarc.train.config import RunConfig
@@ -109,6 +110,24 @@ class Lengths:
                 )
             begun.append((sample, stage.build()))
         return self._staged(begun)
+
+    def blends(self, stages: Sequence[BlendStageConfig]) -> list[tuple[int, list[float]]]:
+        """Where each stage of the blend begins, in samples, and its weights.
+
+        Raises:
+            UserError: where a stage begins no later than the one before it.
+        """
+        begun: list[tuple[int, list[float]]] = []
+        for number, stage in enumerate(stages):
+            sample = self._begin(stage.at, self.shapes)
+            before = begun[-1][0] if begun else 0
+            if sample <= before:
+                raise UserError(
+                    f"data.blend_stages[{number}] at '{stage.at}' begins at sample {sample}, no later than the one "
+                    f"before it (sample {before}); weights from the start on are those of data.train"
+                )
+            begun.append((sample, stage.weights))
+        return begun
 
     def _unstaged(self, window: Window, mix: list[Mixed]) -> Shapes:
         if self._packs:
