@@ -1,14 +1,17 @@
 """Faults of many kinds, drawn by lot, for as long as there is time; a run must end equal, or say what is wrong.
 
     python benchmarks/chaos.py --minutes 60                      goes on where the table stands
-    python benchmarks/chaos.py --faults 6 --out /tmp/chaos.json --layouts dp2-z2
+    python benchmarks/chaos.py --until 200                       the same, up to so many faults in the table
+    python benchmarks/chaos.py --faults 6 --out chaos.json --layouts dp2-z2
 
 A run of 40 steps with a checkpoint every 3 meets `--each` faults one after the other, and is started again after each
 as a user would: ranks killed or frozen at any moment, signals, a disk that is full, a byte of a checkpoint or of a
-weight that flips, clocks that jump, ranks that are slow, another topology. Where a fault must be told, the run has to
-name it: a frozen rank, the full disk, the damaged file, the weight that flipped. In the end weights, moments, losses
-and consumed samples are those of an untouched run: bit for bit where the topology stayed, otherwise to 1e-4 in the
-losses. Each finished run is written to benchmarks/results/chaos.json, and the same command goes on behind it.
+weight that flips, clocks that jump, ranks that are slow, another topology; with root also, between ranks in network
+namespaces, a link that is cut or slow, and a run folder that becomes read-only; with SLURM a job that is requeued.
+Where a fault must be told, the run has to name it: a frozen rank, the full or read-only disk, the damaged file, the
+weight that flipped, the cut link. In the end weights, moments, losses and consumed samples are those of an untouched
+run: bit for bit where the topology stayed, otherwise to 1e-4 in the losses. Each finished run is written to
+benchmarks/results/chaos.json, and the same command goes on behind it.
 """
 
 from __future__ import annotations
@@ -21,9 +24,13 @@ import signal
 import tempfile
 import time
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from chaos_machine import Around, cannot, own_mounts, read_only
+from chaos_slurm import SAME, SLURM, SlurmRuns, without_slurm
 from faults import (
     CHANGING,
     EVERY,
@@ -39,18 +46,28 @@ from faults import (
     start,
 )
 from options import options
+from system.hosts import Hosts
 
 from megarc.errors import UserError, run_script
 from megarc.report import table
 
-KINDS = ("kill", "freeze", "signal", "full disk", "disk flip", "memory flip", "clock", "slow", "topology")
+MACHINE = ("link cut", "slow link", "read-only disk")  # these need root
+KINDS = (
+    *("kill", "freeze", "signal", "full disk", "disk flip", "memory flip", "clock", "slow", "topology"),
+    *(*MACHINE, "requeue"),
+)
+TWO = [name for name, layout in LAYOUTS.items() if layout.ranks == 2]
 SEEN = {
+    "requeue": [SLURM],
+    "link cut": TWO,
+    "slow link": TWO,
     "memory flip": ["dp2-z0", "dp2-z1", "dp2-z2"],  # elsewhere no two ranks hold the same weights
     "freeze": list(LAYOUTS)[1:],  # a rank alone is watched by nobody
     "topology": [CHANGING],
 }
 """Layouts on which a kind of fault means something; others: all."""
-WATCH = {"health__patience": 30.0, "health__replicas": "1 steps"}
+WATCH = {"health__patience": 15.0, "health__replicas": "1 steps"}
+REQUEUES = 2  # of one run: each costs two cold starts
 _TRIES = 12  # starts for one fault: it may be drawn behind the run's end
 
 
@@ -69,12 +86,14 @@ def main() -> int:
     parser = options(__doc__, "chaos.json")
     parser.add_argument("--minutes", type=float, default=60.0, help="no run is begun later (60)")
     parser.add_argument("--faults", type=int, default=1_000_000, help="end after so many")
+    parser.add_argument("--until", type=int, default=1_000_000, help="end when the table has so many")
     parser.add_argument("--each", type=int, default=5, help="faults of one run (5)")
-    parser.add_argument("--layouts", default=",".join([*list(LAYOUTS)[1:], CHANGING]), help="by comma")
+    parser.add_argument("--layouts", default=",".join([*TWO, CHANGING, SLURM]), help="by comma")
     parser.add_argument("--kinds", default=",".join(KINDS), help="by comma")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     listed = json.loads(arguments.out.read_bytes())["runs"] if arguments.out.exists() else []
+    arguments.faults = min(arguments.faults, arguments.until - faults_of(listed))
     with tempfile.TemporaryDirectory() as scratch:
         campaign(Path(scratch), arguments, listed)
     print(table(["fault", "met", "drawn behind the end"], by_kind(listed)))
@@ -83,8 +102,7 @@ def main() -> int:
         for number, one in enumerate(listed)
         if one["verdict"] != "equal"
     ]
-    faults = sum(sum(one["met"].values()) for one in listed)
-    print(f"{faults} faults, {len(listed) - len(wrong)} of {len(listed)} runs equal")
+    print(f"{faults_of(listed)} faults, {len(listed) - len(wrong)} of {len(listed)} runs equal")
     if wrong:
         raise UserError("\n       ".join(wrong))
     return 0
@@ -94,31 +112,75 @@ def campaign(scratch: Path, arguments: argparse.Namespace, listed: list[dict]) -
     """Runs one after the other; each is written down when it has ended."""
     _import_all()
     end = time.monotonic() + 60 * arguments.minutes
-    names, kinds = arguments.layouts.split(","), arguments.kinds.split(",")
+    names, kinds = possible(arguments.layouts.split(","), arguments.kinds.split(","))
     untouched: dict[str, Path] = {}
     met = 0
-    while time.monotonic() < end and met < arguments.faults:
-        number = len(listed)
-        chance = random.Random(f"{arguments.seed} {number}")
-        name = names[number % len(names)]
-        same = "one-z0" if name == CHANGING else name
-        if same not in untouched:
-            untouched[same] = scratch / f"untouched-{same}"
-            if start(LAYOUTS[same], untouched[same], None, chance):
-                raise UserError(f"the untouched run of {same} failed: {said(untouched[same])}")
-        one, folder = Played(name), scratch / f"run-{number}"
-        play(one, folder, kinds, min(arguments.each, arguments.faults - met), chance)
-        one.verdict = one.verdict or compare(untouched[same], folder, exact=name != CHANGING)
-        met += one.met.total()
-        listed.append(vars(one) | {"met": dict(one.met), "missed": dict(one.missed)})
-        command = "python benchmarks/chaos.py --minutes M"
-        arguments.out.write_text(json.dumps({"command": command, "runs": listed}, indent=1) + "\n")
-        print(f"run {number}, {name}: {one.verdict}, {dict(one.met)}", flush=True)
-        if one.verdict == "equal":
-            shutil.rmtree(folder)
+    with Machine(bool({*MACHINE} & {*kinds})) as machine:
+        while time.monotonic() < end and met < arguments.faults:
+            number = len(listed)
+            chance = random.Random(f"{arguments.seed} {number}")
+            name = names[number % len(names)]
+            same = {CHANGING: "one-z0", SLURM: SAME}.get(name, name)
+            if same not in untouched:
+                untouched[same] = scratch / f"untouched-{same}"
+                if start(LAYOUTS[same], untouched[same], None, chance):
+                    raise UserError(f"the untouched run of {same} failed: {said(untouched[same])}")
+            one, folder = Played(name), scratch / f"run-{number}"
+            faults = min(arguments.each, arguments.faults - met)
+            if name == SLURM:
+                requeued(one, folder, min(faults, REQUEUES), chance, machine)
+            else:
+                play(one, folder, kinds, faults, chance, machine)
+            one.verdict = one.verdict or compare(untouched[same], folder, exact=name != CHANGING)
+            met += one.met.total()
+            listed.append(vars(one) | {"met": dict(one.met), "missed": dict(one.missed)})
+            command = "python benchmarks/chaos.py --minutes M"
+            arguments.out.write_text(json.dumps({"command": command, "runs": listed}, indent=1) + "\n")
+            print(f"run {number}, {name}: {one.verdict}, {dict(one.met)}", flush=True)
+            if one.verdict == "equal":
+                shutil.rmtree(folder)
 
 
-def play(one: Played, folder: Path, kinds: list[str], faults: int, chance: random.Random) -> None:
+def possible(names: list[str], kinds: list[str]) -> tuple[list[str], list[str]]:
+    """Those of layouts and kinds that this machine can have; the others are named."""
+    if {*MACHINE} & {*kinds} and (why := cannot()):
+        print(f"without {', '.join(MACHINE)}: {why}")
+        kinds = [kind for kind in kinds if kind not in MACHINE]
+    if SLURM in names and ("requeue" not in kinds or (why := without_slurm())):
+        if "requeue" in kinds:
+            print(f"without requeues: {why}")
+        names, kinds = [name for name in names if name != SLURM], [one for one in kinds if one != "requeue"]
+    return names, kinds
+
+
+class Machine(ExitStack):
+    """Hosts for the ranks and a SLURM, each there from its first use on."""
+
+    def __init__(self, mounts: bool) -> None:
+        super().__init__()
+        if mounts:
+            own_mounts()
+        self.slurm = self.enter_context(SlurmRuns())
+        self._hosts: Hosts | None = None
+
+    @property
+    def hosts(self) -> Hosts:
+        if self._hosts is None:
+            self._hosts = self.enter_context(Hosts())
+        return self._hosts
+
+
+def requeued(one: Played, folder: Path, faults: int, chance: random.Random, machine: Machine) -> None:
+    """A run that SLURM puts back into its queue."""
+    one.met["requeue"], one.verdict = machine.slurm.play(folder, faults, chance)
+    one.starts = 1 + one.met["requeue"]
+    if one.verdict:
+        one.verdict += f": {said(folder)}"
+
+
+def play(
+    one: Played, folder: Path, kinds: list[str], faults: int, chance: random.Random, machine: Machine
+) -> None:
     """So many faults, then to the end; a fault that is not told as it must be is the run's verdict."""
     possible = [kind for kind in kinds if one.layout in SEEN.get(kind, [one.layout])]
     chance.shuffle(possible)
@@ -126,7 +188,7 @@ def play(one: Played, folder: Path, kinds: list[str], faults: int, chance: rando
         kind = possible[number % len(possible)]  # many kinds in each run
         for _ in range(_TRIES):
             one.starts += 1
-            hit = meet(kind, one, folder, chance)
+            hit = meet(kind, one, folder, chance, machine)
             if one.verdict:
                 return
             if hit:
@@ -139,21 +201,22 @@ def play(one: Played, folder: Path, kinds: list[str], faults: int, chance: rando
         one.verdict = f"the last start ended with {code}: {said(folder)}"
 
 
-def meet(kind: str, one: Played, folder: Path, chance: random.Random) -> bool:
+def meet(kind: str, one: Played, folder: Path, chance: random.Random, machine: Machine) -> bool:
     """One start with one fault; whether it was met. ``one.verdict`` says what should not be."""
     layout = _layout(one, chance)
     if kind == "disk flip":
         return flip_on_disk(one, layout, folder, chance)
+    if kind in MACHINE:
+        return outside(kind, one, layout, folder, chance, machine)
     fault = drawn(kind, layout, folder, chance)
     code = start(layout, folder, fault, chance)
-    state = json.loads((folder / "state.json").read_bytes()) if (folder / "state.json").exists() else {}
-    told = f"{state.get('error', '')} {said(folder)}"
+    told = told_of(folder)
     if kind in ("clock", "slow", "topology"):
         if code:
             one.verdict = f"{kind}: ended with {code}: {told}"
         return not code
     if code == 0:
-        return kind == "signal" and state.get("state") == "saved"
+        return kind == "signal" and state_of(folder).get("state") == "saved"
     words = {
         "freeze": f"rank {fault['rank']}",
         "full disk": "checkpoint",
@@ -165,20 +228,59 @@ def meet(kind: str, one: Played, folder: Path, chance: random.Random) -> bool:
     return True
 
 
+def outside(
+    kind: str, one: Played, layout: Layout, folder: Path, chance: random.Random, machine: Machine
+) -> bool:
+    """One start, during which something happens to the machine; whether it still found the run at work."""
+    step = min(STEPS - 1, stands(folder) + chance.randint(1, 2 * EVERY + 2))
+    with ExitStack() as stack:
+        if kind == "read-only disk":
+            around = Around(folder, step, stack.enter_context(read_only(folder)))
+        elif kind == "link cut":
+            cut = partial(machine.hosts.link, chance.randrange(2))
+            around = Around(folder, step, partial(cut, "down"), machine.hosts)
+            stack.callback(cut, "up")
+        else:
+            host, rate = chance.randrange(2), f"{chance.choice((4, 16))}mbit"
+            around = Around(folder, step, partial(machine.hosts.slow_down, host, rate), machine.hosts)
+            stack.callback(lambda: around.struck and machine.hosts.full_speed(host))
+        code = start(layout, folder, None, chance, around)
+    told = told_of(folder)
+    named = {"link cut": "a link", "read-only disk": "Read-only file system", "slow link": ""}[kind]
+    if bool(code) == (kind == "slow link") or (code and named not in told):
+        if code or (around.struck and kind == "read-only disk"):
+            one.verdict = f"{kind}: ended with {code}, and said: {told}"
+        return False
+    return around.struck
+
+
+def stands(folder: Path) -> int:
+    """The step of the newest checkpoint."""
+    return max((int(path.name[5:]) for path in folder.glob("checkpoints/step-*")), default=0)
+
+
+def state_of(folder: Path) -> dict:
+    file = folder / "state.json"
+    return json.loads(file.read_bytes()) if file.exists() else {}
+
+
+def told_of(folder: Path) -> str:
+    return f"{state_of(folder).get('error', '')} {said(folder)}"
+
+
 def drawn(kind: str, layout: Layout, folder: Path, chance: random.Random) -> dict | None:
     """Where and when it falls."""
     if kind == "topology":
         return None
     if kind == "kill":
         return aimed(folder, layout, chance)
-    stands = max((int(path.name[5:]) for path in folder.glob("checkpoints/step-*")), default=0)
     inside = [
         one
         for one in INSIDE
         if "parallel__pipeline" not in layout.keys or one not in ("forward", "backward", "update")
     ]
     fault = {"at": chance.choice(inside), "rank": chance.randrange(layout.ranks)}
-    fault["step"] = min(STEPS, stands + chance.randint(1, 2 * EVERY + 2))
+    fault["step"] = min(STEPS, stands(folder) + chance.randint(1, 2 * EVERY + 2))
     own = {
         "freeze": {"do": "freeze"},
         "signal": {"do": "signal", "name": chance.choice(("SIGTERM", "SIGUSR1"))},
@@ -216,6 +318,10 @@ def flip_on_disk(one: Played, layout: Layout, folder: Path, chance: random.Rando
 def _layout(one: Played, chance: random.Random) -> Layout:
     name = one.layout if one.layout != CHANGING else chance.choice(list(LAYOUTS))
     return Layout(LAYOUTS[name].ranks, {**LAYOUTS[name].keys, **WATCH})
+
+
+def faults_of(listed: list[dict]) -> int:
+    return sum(sum(one["met"].values()) for one in listed)
 
 
 def by_kind(listed: list[dict]) -> list[list]:

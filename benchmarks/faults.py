@@ -25,6 +25,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -67,6 +68,18 @@ LAYOUTS = {
     "pp2-z1": Layout(2, {"parallel__pipeline": 2}),
 }
 CHANGING = "another at each start"
+
+
+class Surroundings(Protocol):
+    """What a run stands in, and what is done to that from outside while the run goes on."""
+
+    environment: dict[str, str]
+
+    def enter(self, rank: int) -> None:
+        """In the process of a rank, before anything else."""
+
+    def look(self) -> None:
+        """In the campaign, again and again while ranks run: it may strike now."""
 
 
 @dataclass
@@ -171,7 +184,13 @@ def rewind(folder: Path) -> None:
 # ---- ranks: real processes, forked from one that has imported everything
 
 
-def start(layout: Layout, folder: Path, fault: dict | None, chance: random.Random) -> int:
+def start(
+    layout: Layout,
+    folder: Path,
+    fault: dict | None,
+    chance: random.Random,
+    around: Surroundings | None = None,
+) -> int:
     """Starts the run on its ranks and waits: 0, or the signal or code (above 1000) of the first that failed."""
     inside = fault if fault and fault["at"] != OUTSIDE else None
     environment = {
@@ -180,16 +199,19 @@ def start(layout: Layout, folder: Path, fault: dict | None, chance: random.Rando
         "MASTER_PORT": str(free_port()),
         "MEGARC_FAULTS": json.dumps([inside] if inside else []),
         "MEGARC_SAMPLES": f"{folder}-samples",
+        **(around.environment if around else {}),
     }
     output = Path(f"{folder}-output")
     ranks = {
-        _fork(layout, folder, {**environment, "RANK": str(rank)}, output): rank
+        _fork(layout, folder, {**environment, "RANK": str(rank)}, output, around): rank
         for rank in range(layout.ranks)
     }
     end = time.monotonic() + (chance.uniform(0.1, 3.0) if fault and not inside else 300.0)
     first = 0
     left = dict(ranks)
     while left:
+        if around:
+            around.look()
         if time.monotonic() > end:
             os.kill(
                 next(number for number, rank in left.items() if not fault or rank == fault["rank"]),
@@ -220,7 +242,9 @@ def _import_all() -> None:
     import_deepspeed(torch.device("cpu"))
 
 
-def _fork(layout: Layout, folder: Path, environment: dict[str, str], output: Path) -> int:
+def _fork(
+    layout: Layout, folder: Path, environment: dict[str, str], output: Path, around: Surroundings | None
+) -> int:
     number = os.fork()
     if number:
         return number
@@ -230,6 +254,8 @@ def _fork(layout: Layout, folder: Path, environment: dict[str, str], output: Pat
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
         os.environ |= environment | {"LOCAL_RANK": environment["RANK"]}
+        if around:
+            around.enter(int(environment["RANK"]))
         code = _be_a_rank(layout, folder)
     except BaseException as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
