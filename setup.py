@@ -72,6 +72,9 @@ setup(
         "fast": [
             "gigatoken==0.10.0"
         ],  # pinned: compared with SentencePiece and tokenizers at each load, but young
+        # Texts in object stores: s3://bucket/key, gs://bucket/key
+        "s3": ["s3fs>=2026.1"],
+        "gcs": ["gcsfs>=2026.1"],
         # launch/scaling.py
         "scaling": ["scipy>=1.11"],
         # PPMd, a row of launch/ladder.py

@@ -159,8 +159,8 @@ def parser() -> argparse.ArgumentParser:
         "--input",
         nargs="+",
         metavar="F",
-        help="files, folders, globs, @LIST (a file of names), - (standard input): .jsonl, .json, .txt, .md, "
-        "source code, .parquet, each also .gz, .zst, .xz, .bz2",
+        help="files, folders, globs, s3:// URLs, @LIST (a file of names), - (standard input): .jsonl, .json, .txt, "
+        ".md, source code, .parquet, each also .gz, .zst, .xz, .bz2",
     )
     what.add_argument(
         "--exclude",

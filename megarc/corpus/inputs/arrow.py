@@ -14,6 +14,7 @@ from megarc.corpus.inputs.byte_range import Block, Span
 from megarc.corpus.inputs.document_fields import Choice
 from megarc.corpus.inputs.parquet import Rows, check_columns, documents_of, pyarrow_for
 from megarc.errors import UserError
+from megarc.object_store import StoredFile
 
 if TYPE_CHECKING:
     from megarc.corpus.inputs.find_files import Input
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _ROWS = 512  # that become Python objects at once
 
 
-def batch_rows(path: Path) -> list[int]:
+def batch_rows(path: Path | StoredFile) -> list[int]:
     """Rows of each batch of a file."""
     with _opened(path, str(path)) as (_, batches):
         return [batch.num_rows for batch in batches]
@@ -52,7 +53,7 @@ def _rows(batches: Iterator[Any], span: Span, columns: list[str]) -> Iterator[Ro
 
 
 @contextmanager
-def _opened(path: Path, name: str) -> Iterator[tuple[Any, Iterator[Any]]]:
+def _opened(path: Path | StoredFile, name: str) -> Iterator[tuple[Any, Iterator[Any]]]:
     """``(schema, batches)`` of a mapped file."""
     pyarrow = pyarrow_for(name)
     try:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import orjson
 
+from megarc.object_store import StoredFile
+
 _MAGIC = {
     b"\x1f\x8b": "gz",
     b"\x28\xb5\x2f\xfd": "zst",
@@ -21,7 +23,7 @@ _HEAD_BYTES = 1 << 16
 _BOM = b"\xef\xbb\xbf"
 
 
-def compression_of(path: Path) -> str:
+def compression_of(path: Path | StoredFile) -> str:
     """``gz``, ``zst``, ``xz``, ``bz2``, or nothing, by the file's first bytes."""
     with path.open("rb") as file:
         head = file.read(6)
@@ -30,7 +32,7 @@ def compression_of(path: Path) -> str:
     return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "")
 
 
-def format_of(path: Path, compression: str) -> str | None:
+def format_of(path: Path | StoredFile, compression: str) -> str | None:
     """``jsonl``, ``json``, ``parquet`` or ``text``, by the beginning of the content; None: it is none of them."""
     head = _head(path, compression)
     if head is None:
@@ -74,7 +76,7 @@ def _is_text(head: bytes) -> bool:
     return True
 
 
-def _head(path: Path, compression: str) -> bytes | None:
+def _head(path: Path | StoredFile, compression: str) -> bytes | None:
     """The first bytes, decompressed; None where they cannot be."""
     try:
         with path.open("rb") as file:

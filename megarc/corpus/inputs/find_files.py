@@ -13,13 +13,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import orjson
 
 from megarc.corpus.inputs.detect_format import compression_of, format_of
 from megarc.errors import UserError
+from megarc.object_store import StoredFile, find_stored, is_stored
 
 FORMATS = ("jsonl", "json", "text", "parquet", "arrow", "tar")
 COMPRESSIONS = {".gz": "gz", ".zst": "zst", ".zstd": "zst", ".xz": "xz", ".bz2": "bz2"}
@@ -40,13 +41,13 @@ _HUB_FILES = frozenset(("dataset_info.json", "dataset_infos.json", "dataset_dict
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A file to read. ``path`` may differ from ``name`` (standard input); ``bytes`` as stored."""
+    """A file of this machine or of an object store; ``path`` may differ from ``name`` (standard input)."""
 
-    path: Path
+    path: Path | StoredFile
     name: str
     format: str
     compression: str
-    bytes: int
+    bytes: int  # as stored
     modified: int  # ns; a changed file makes earlier work on it void
 
     @property
@@ -60,8 +61,9 @@ def find_inputs(
 ) -> tuple[list[Input], Counter[str]]:
     """The files that ``named`` stands for, in order, and what was passed over, counted by reason.
 
-    Each name is a file, a folder (all of its files of known kinds, sorted), a glob,
-    ``@LIST`` (a file of names, one a line) or ``-`` (standard input).
+    Each name is a file, a folder (all of its files of known kinds, sorted), a glob, a URL
+    of an object store that stands for one of these (``s3://bucket/*.jsonl``), ``@LIST``
+    (a file of names, one a line) or ``-`` (standard input).
 
     Args:
         exclude: patterns; a file is passed over whose path fits one, or whose name
@@ -99,8 +101,10 @@ def in_words(passed: Counter[str]) -> str:
     return ", ".join(counts[:8]) + (f", {len(counts) - 8} more kinds" if len(counts) > 8 else "")
 
 
-def _place(path: Path) -> str:
+def _place(path: Path | StoredFile) -> str:
     """One name for a file, however it was reached: ``**`` follows links, a loop of them forty times."""
+    if isinstance(path, StoredFile):
+        return path.url
     return str(path) if str(path) == "-" else os.path.join(_real(path.parent), path.name)  # noqa: PTH118
 
 
@@ -109,11 +113,13 @@ def _real(folder: Path) -> str:
     return os.path.realpath(folder)
 
 
-def _paths(named: Iterable[str], passed: Counter[str]) -> Iterator[tuple[Path, Path | None]]:
+def _paths(named: Iterable[str], passed: Counter[str]) -> Iterator[tuple[Path | StoredFile, PurePath | None]]:
     """Each path; and, where it was found in a folder, its place below that. What is left out is counted."""
     for name in named:
         path = Path(name)
-        if name == "-" or path.is_file():
+        if is_stored(name):
+            yield from _stored(name, passed)
+        elif name == "-" or path.is_file():
             yield path, None
         elif name.startswith("@"):
             yield from _paths(_names_in(Path(name[1:])), passed)
@@ -138,6 +144,17 @@ def _paths(named: Iterable[str], passed: Counter[str]) -> Iterator[tuple[Path, P
             yield path, None
         else:
             raise UserError(f"no such file: {name}")
+
+
+def _stored(url: str, passed: Counter[str]) -> Iterator[tuple[StoredFile, PurePath | None]]:
+    """The objects that a URL stands for; below a folder hidden ones are left out, as on a disk."""
+    files, folder = find_stored(url)
+    for file in files:
+        below = None if folder is None else file.relative_to(folder)
+        if below is not None and any(part.startswith(".") for part in below.parts):
+            passed["hidden"] += 1
+        else:
+            yield file, below
 
 
 def _files_below(folder: Path, passed: Counter[str]) -> list[Path]:
@@ -167,12 +184,12 @@ def _names_in(path: Path) -> list[str]:
         raise UserError(f"cannot read the list of inputs {path}: {error}") from None
 
 
-def _fits(path: Path, below: Path | None, patterns: Sequence[str]) -> bool:
+def _fits(path: Path | StoredFile, below: PurePath | None, patterns: Sequence[str]) -> bool:
     parts = below.parts if below else (path.name,)
     return any(fnmatch(text, pattern) for pattern in patterns for text in (str(path), *parts))
 
 
-def _kind(path: Path) -> tuple[str | None, str]:
+def _kind(path: Path | StoredFile) -> tuple[str | None, str]:
     """``(format, compression)`` by name; the format None where the name doesn't tell."""
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     compression = COMPRESSIONS.get(suffixes[-1], "") if suffixes else ""
@@ -180,7 +197,7 @@ def _kind(path: Path) -> tuple[str | None, str]:
     return _BY_SUFFIX.get(suffix[0]) or ("text" if suffix[0] in _TEXT_SUFFIXES else None), compression
 
 
-def _taken_below(path: Path) -> bool:
+def _taken_below(path: Path | StoredFile) -> bool:
     """Whether a file that was found in a folder is read: one of a known name, or without a suffix but of data.
 
     Where others (``x.jsonl.bak``) are meant, they are named.
@@ -193,11 +210,11 @@ def _taken_below(path: Path) -> bool:
     return kind is not None
 
 
-def _is_card(path: Path) -> bool:
+def _is_card(path: Path | StoredFile) -> bool:
     """What a hub puts beside the data of a folder: a README that begins with keys, files that describe it."""
     if path.name in _HUB_FILES:
         return True
-    if path.name == "state.json":
+    if path.name == "state.json" and isinstance(path, Path):
         return (path.parent / "dataset_info.json").exists()
     if path.name.lower() != "readme.md":
         return False
@@ -216,9 +233,9 @@ def _refuse_splits(folder: Path) -> None:
         raise UserError(f"{folder} holds several splits of a dataset; name one of them: {names}")
 
 
-def _is_leftover(path: Path) -> bool:
+def _is_leftover(path: Path | StoredFile) -> bool:
     """Whether an arrow file lies in a folder that datasets saved, and is none of that dataset: a cached step, say."""
-    if path.suffix.lower() != ".arrow":
+    if path.suffix.lower() != ".arrow" or isinstance(path, StoredFile):
         return False
     listed = (_tree(path.parent / "state.json") or {}).get("_data_files")
     names = [file.get("filename") for file in listed if isinstance(file, dict)] if listed else []
@@ -233,7 +250,7 @@ def _tree(path: Path) -> dict[str, Any] | None:
     return tree if isinstance(tree, dict) else None
 
 
-def _input(path: Path, format: str | None) -> Input:
+def _input(path: Path | StoredFile, format: str | None) -> Input:
     """How a file is read.
 
     Raises:
@@ -257,4 +274,8 @@ def _input(path: Path, format: str | None) -> Input:
                     )
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    if isinstance(path, StoredFile) and "arrow" in (format, kind):
+        raise UserError(
+            f"{path}: arrow files are mapped from a disk; copy the folder first, or store it as parquet"
+        )
     return Input(path, str(path), format or kind or "text", compression, status.st_size, status.st_mtime_ns)

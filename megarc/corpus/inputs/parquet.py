@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from megarc.corpus.inputs.byte_range import Block, Span
 from megarc.corpus.inputs.document_fields import BadLineError, Choice
 from megarc.errors import UserError
+from megarc.object_store import StoredFile
 
 if TYPE_CHECKING:
     from megarc.corpus.inputs.find_files import Input
 
 
-def row_groups(path: Path) -> list[int]:
+def row_groups(path: Path | StoredFile) -> list[int]:
     """Rows of each row group."""
     with _opened(path, str(path)) as file:
         metadata = file.metadata
@@ -105,7 +106,8 @@ def _opened(source: Any, name: str) -> Any:
     from pyarrow import parquet
 
     try:
-        return parquet.ParquetFile(source, pre_buffer=False)
+        opened = source.open("rb") if isinstance(source, StoredFile) else source
+        return parquet.ParquetFile(opened, pre_buffer=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{name} is not a parquet file, or it is damaged: {error}") from None
 

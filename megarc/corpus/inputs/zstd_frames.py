@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from megarc.errors import UserError
+from megarc.object_store import StoredFile
 
 _MAGIC = 0xFD2FB528
 _SKIPPABLE = range(0x184D2A50, 0x184D2A60)
@@ -25,7 +26,7 @@ class Frame:
     content: int | None
 
 
-def zstd_frames(path: Path) -> list[Frame]:
+def zstd_frames(path: Path | StoredFile) -> list[Frame]:
     """The frames of a file, skippable ones left out.
 
     Raises:
@@ -45,7 +46,7 @@ def zstd_frames(path: Path) -> list[Frame]:
     return frames
 
 
-def _frame(file: BinaryIO, start: int, path: Path) -> tuple[Frame, bool]:
+def _frame(file: BinaryIO, start: int, path: Path | StoredFile) -> tuple[Frame, bool]:
     file.seek(start)
     head = file.read(18).ljust(18, b"\0")  # a header's longest form
     magic = int.from_bytes(head[:4], "little")

@@ -17,6 +17,7 @@ from megarc.corpus.packing.pack_piece import UNBALANCED
 from megarc.corpus.packing.shard import Plan, Shard, SpanFacts
 from megarc.corpus.packing.work_folder import locked, parts_folder
 from megarc.errors import UserError
+from megarc.object_store import is_stored
 from megarc.progress import progress
 
 _PART = re.compile(r"part-(\d{5})-of-(\d{5})\.shard")
@@ -150,7 +151,7 @@ def _input_facts(plan: Plan, spans: Sequence[SpanFacts]) -> list[InputFacts]:
         InputFacts(
             name=name,
             bytes=size,
-            digest=None if name == "-" else root_of(leaves[number]),
+            digest=None if name == "-" or is_stored(name) else root_of(leaves[number]),
             documents=documents[number],
             rejects=rejects[number],
         )

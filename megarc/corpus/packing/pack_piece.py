@@ -94,7 +94,11 @@ def _pack_span(job: Job, span: Span, output: _Output, tell: Tell) -> None:
         advance = min(block.characters, span.stop - span.start - reported) if file.sized else block.characters
         reported += advance
         tell(News(advance, len(tokens), block.lines, len(block.rejects)))
-    leaves = [] if file.name == "-" else leaf_digests(file.path, span.start, span.stop)
+    leaves = (
+        leaf_digests(file.path, span.start, span.stop)
+        if file.name != "-" and isinstance(file.path, Path)
+        else []
+    )
     facts = {"lines": lines, "documents": documents, "rejects": rejects, "shown": shown, "leaves": leaves}
     output.spans.append(found.model_copy(update=facts))
     tell(News(bytes=span.stop - span.start - reported if file.sized else 0))

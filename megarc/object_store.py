@@ -1,0 +1,221 @@
+"""Files of an object store (``s3://bucket/key``, ``gs://...``), read by ranges through fsspec.
+
+The only file that knows fsspec. Credentials come from where the store's own tools
+take them (environment, profile, instance); a URL never holds any, so that none
+reaches a log or a manifest. A request that fails is repeated by the store's
+library (s3fs: five times, with growing pauses); what still fails is a UserError
+that names the object.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import PurePosixPath
+from types import SimpleNamespace
+from typing import Any, BinaryIO, cast
+
+from megarc.errors import UserError
+
+_RANGE_BYTES = 4 << 20  # of one request: fewer would wait for the store, more would be thrown away by a seek
+_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
+_LOCAL = ("file", "local")
+
+
+def is_stored(name: str) -> bool:
+    """Whether ``name`` is a URL (``s3://...``), not a path of this machine."""
+    scheme, found, _ = name.partition("://")
+    return bool(found) and scheme.isalnum()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """An object, with the part of ``pathlib.Path`` that readers use."""
+
+    url: str
+    bytes: int
+    changed: int = field(compare=False)  # ns, or what else tells two versions apart
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def name(self) -> str:
+        return self._pure.name
+
+    @property
+    def suffix(self) -> str:
+        return self._pure.suffix
+
+    @property
+    def suffixes(self) -> list[str]:
+        return self._pure.suffixes
+
+    @property
+    def _pure(self) -> PurePosixPath:
+        return PurePosixPath(self.url.partition("://")[2])
+
+    def relative_to(self, folder: str) -> PurePosixPath:
+        """The place of the object below the URL ``folder``."""
+        return PurePosixPath(self.url.removeprefix(folder.rstrip("/") + "/"))
+
+    def is_file(self) -> bool:
+        return True
+
+    def stat(self) -> Any:
+        """``st_size`` in bytes and ``st_mtime_ns``, as of the time when the object was found."""
+        return SimpleNamespace(st_size=self.bytes, st_mtime_ns=self.changed)
+
+    def open(self, mode: str = "rb") -> BinaryIO:
+        """A seekable stream of the object's bytes; reads 4 MiB a request.
+
+        Raises:
+            UserError: while it is read, where the store refuses or stays away.
+        """
+        if mode != "rb":
+            raise ValueError(f"{self.url} is read only in mode rb, not {mode}")
+        return cast(BinaryIO, io.BufferedReader(_Ranges(self), _RANGE_BYTES))
+
+
+class _Ranges(io.RawIOBase):
+    """Each read is one request for a range."""
+
+    def __init__(self, file: StoredFile) -> None:
+        self._file, self._at = file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._file.bytes}[whence]
+        self._at = max(start + offset, 0)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        stop = min(self._at + len(buffer), self._file.bytes)
+        if stop <= self._at:
+            return 0
+        data = read_range(self._file.url, self._at, stop)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def read_range(url: str, start: int, stop: int) -> bytes:
+    """Bytes ``start`` to ``stop`` of an object.
+
+    Raises:
+        UserError: where the store refuses, stays away, or gives fewer bytes.
+    """
+    with _explained(url):
+        data = bytes(_filesystem(url).cat_file(url, start=start, end=stop))
+    if len(data) != stop - start:
+        raise UserError(f"{url} changed while it was read: bytes {start} to {stop} are {len(data)} bytes")
+    return data
+
+
+def find_stored(url: str) -> tuple[list[StoredFile], str | None]:
+    """The objects that a URL stands for, sorted, and the folder that they were found in.
+
+    A URL is an object, a folder (all objects below it) or a glob; only a folder is returned as such.
+
+    Raises:
+        UserError: where nothing fits, or the store refuses.
+    """
+    if "@" in url.partition("://")[2].partition("/")[0]:
+        raise UserError(
+            f"{url.partition('://')[0]}://... holds a name before an '@': credentials belong into the environment or "
+            "a profile of the store's tools, not into a URL"
+        )
+    with _explained(url):
+        store = _filesystem(url)
+        if any(sign in url for sign in "*?["):
+            found = store.glob(url, detail=True).values()
+            hidden = url.rpartition("/")[2].startswith(".")  # as a shell's glob, whose * fits none of them
+            shown = [one for one in found if hidden or not one["name"].rpartition("/")[2].startswith(".")]
+            return _files(url, shown, f"no object fits {url}"), None
+        kind = {} if url.endswith("/") else _info(store, url)
+        if kind.get("type") == "file":
+            return [_file(url, kind)], None
+        found = store.find(url, detail=True).values()
+        return _files(url, found, f"no such object or folder: {url}"), url
+
+
+def _info(store: Any, url: str) -> dict[str, Any]:
+    try:
+        return dict(store.info(url))
+    except FileNotFoundError:
+        return {}
+
+
+def _files(url: str, found: Any, otherwise: str) -> list[StoredFile]:
+    scheme = url.partition("://")[0]
+    files = [_file(f"{scheme}://{entry['name']}", entry) for entry in found if entry["type"] == "file"]
+    if not files:
+        raise UserError(otherwise)
+    return sorted(files, key=lambda file: file.url)
+
+
+def _file(url: str, entry: dict[str, Any]) -> StoredFile:
+    when = next(
+        (entry[name] for name in ("LastModified", "mtime", "updated", "modified") if entry.get(name)), 0
+    )
+    changed = int(when.timestamp() * 1e9) if hasattr(when, "timestamp") else 0
+    return StoredFile(url, int(entry["size"] or 0), changed)
+
+
+def _filesystem(url: str) -> Any:
+    return _filesystem_of(url.partition("://")[0], os.getpid())
+
+
+@lru_cache(maxsize=8)
+def _filesystem_of(scheme: str, process: int) -> Any:
+    """A new one in each process, since none survives a fork; what others write is seen at once."""
+    if scheme in _LOCAL:
+        raise UserError(f"{scheme}:// is a file of this machine: give its path")
+    try:
+        import fsspec
+
+        return fsspec.filesystem(scheme, skip_instance_cache=True, use_listings_cache=False)
+    except ImportError:
+        extra = {"s3fs": "s3", "gcsfs": "gcs"}.get(_PACKAGES.get(scheme, ""), "s3")
+        raise UserError(f"{scheme}:// needs another package: pip install 'megarc[{extra}]'") from None
+    except ValueError as error:
+        raise UserError(f"{scheme}:// is no store that fsspec knows: {error}") from None
+
+
+@contextmanager
+def _explained(url: str) -> Iterator[None]:
+    """Whatever a store's libraries raise, as one sentence."""
+    try:
+        yield
+    except (UserError, KeyboardInterrupt):
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"there is no {url} (or no such bucket): {_short(error)}") from None
+    except PermissionError as error:
+        raise UserError(
+            f"the store refuses {url}: {_short(error)}; are the credentials right and not expired?"
+        ) from None
+    except Exception as error:  # botocore, aiohttp and fsspec have families of their own
+        name = type(error).__name__
+        if "Credentials" in name or "Credentials" in str(error):
+            raise UserError(
+                f"there are no credentials for {url}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or "
+                "what the store's own tools take"
+            ) from None
+        raise UserError(f"{url} cannot be read, also when asked again: {name}: {_short(error)}") from None
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
