@@ -30,7 +30,13 @@ if TYPE_CHECKING:
     from megarc.model.initialization import initial_values, initialise
     from megarc.model.loss import Head, Loss, head_loss, scored, weighted_sum
     from megarc.model.nesting import kept_of, narrowed
-    from megarc.model.parameter_record import Record, named_state, named_values, record_of
+    from megarc.model.parameter_record import (
+        Record,
+        expert_group_name,
+        named_state,
+        named_values,
+        record_of,
+    )
     from megarc.model.parametrization import Factors, adam_factors, forward_scales, initial_std, muon_factors
     from megarc.model.pipeline import Beside, Layer, build_pipeline, layers, stage_bounds
     from megarc.model.recompute import is_costly
@@ -61,6 +67,7 @@ __all__ = [
     "build_pipeline",
     "cost_of",
     "default_dtype",
+    "expert_group_name",
     "fake_pass",
     "footprint",
     "footprint_of",

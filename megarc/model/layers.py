@@ -35,11 +35,12 @@ class ColumnLinear(Projection):
         parts: int = 1,
         *,
         biased: bool = False,
+        shared_out: bool = False,
     ) -> None:
         super().__init__()
         assert not (biased and parts > 1), "a bias of several parts is not cut yet"
         self.tensor = tensor
-        self.weight = matrix(outputs, inputs, kind, tensor, split=0, parts=parts)
+        self.weight = matrix(outputs, inputs, kind, tensor, split=0, parts=parts, shared_out=shared_out)
         self.bias = bias(outputs) if biased else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,10 +62,11 @@ class RowLinear(Projection):
         parts: int = 1,
         *,
         biased: bool = False,
+        shared_out: bool = False,
     ) -> None:
         super().__init__()
         self.tensor = tensor
-        self.weight = matrix(outputs, inputs, kind, tensor, split=1, parts=parts)
+        self.weight = matrix(outputs, inputs, kind, tensor, split=1, parts=parts, shared_out=shared_out)
         self.bias = bias(outputs) if biased else None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ class Record:
     boxes: tuple[Box, ...]
     split: bool  # over the tensor group; else every rank of it holds the same
     parts: int = 1
+    experts: int = 1  # expert ranks that share the parts out
 
     @property
     def decays(self) -> bool:
@@ -47,30 +48,49 @@ def bias(width: int) -> nn.Parameter:
 
 
 def matrix(
-    rows: int, columns: int, kind: Kind, tensor: TensorParallel, split: int | None = None, parts: int = 1
+    rows: int,
+    columns: int,
+    kind: Kind,
+    tensor: TensorParallel,
+    split: int | None = None,
+    parts: int = 1,
+    shared_out: bool = False,
 ) -> nn.Parameter:
     """An empty matrix [rows, columns], or this rank's shard of it.
 
     Args:
         split: the dimension that is split over the tensor group; None: held whole.
         parts: matrices of equal height that lie one above the other, each split alike.
+        shared_out: over expert ranks, each of which has some of the parts.
     """
-    if split is None or tensor.size == 1:
-        record = Record((rows, columns), kind, tuple(whole((rows, columns))), False, parts)
-        return _parameter((rows, columns), record)
+    ranks = tensor.expert.size if shared_out else 1
+    height, own = rows // parts, parts // ranks
+    first = tensor.expert.rank * own if shared_out else 0
+    size = 1 if split is None else tensor.size
     if split == 1:
-        width = columns // tensor.size
-        boxes = [Box(0, rows, tensor.rank * width, (tensor.rank + 1) * width)]
-        shape = (rows, width)
+        width = columns // size
+        boxes = [Box(first * height, (first + own) * height, tensor.rank * width, (tensor.rank + 1) * width)]
+    elif size > 1:
+        cut = height // size
+        tops = [part * height + tensor.rank * cut for part in range(first, first + own)]
+        boxes = [Box(top, top + cut, 0, columns) for top in tops]
     else:
-        height, part = rows // parts // tensor.size, rows // parts
-        tops = [number * part + tensor.rank * height for number in range(parts)]
-        boxes = [Box(top, top + height, 0, columns) for top in tops]
-        shape = (height * parts, columns)
-    parameter = _parameter(shape, Record((rows, columns), kind, tuple(boxes), True, parts))
-    # DeepSpeed counts parameters with this mark on every tensor rank, others once.
-    parameter.tensor_model_parallel = True
+        boxes = [Box(first * height, (first + own) * height, 0, columns)]
+    shape = (sum(box.bottom - box.top for box in boxes), boxes[0].width)
+    parameter = _parameter(shape, Record((rows, columns), kind, tuple(boxes), size > 1, parts, ranks))
+    if size > 1:
+        # DeepSpeed counts parameters with this mark on every tensor rank, others once.
+        parameter.tensor_model_parallel = True
+    if ranks > 1:
+        # It reduces gradients of these over the ranks that hold the same experts.
+        parameter.allreduce = False
+        parameter.group_name = expert_group_name(ranks)
     return parameter
+
+
+def expert_group_name(ranks: int) -> str:
+    """DeepSpeed's name of a group of so many expert ranks."""
+    return f"ep_size_{ranks}"
 
 
 def state_vector(width: int) -> Tensor:

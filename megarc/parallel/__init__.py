@@ -16,6 +16,7 @@ from megarc.parallel.collectives import (
     together,
 )
 from megarc.parallel.context import RankRows
+from megarc.parallel.exchange import Exchange
 from megarc.parallel.groups import Group, Groups, connect, disconnect
 from megarc.parallel.hostfile import Host, ask_hosts, read_hostfile
 from megarc.parallel.link_check import Link, check_links
@@ -28,6 +29,7 @@ from megarc.parallel.topology import Dimension, Topology
 __all__ = [
     "Box",
     "Dimension",
+    "Exchange",
     "Group",
     "Groups",
     "Host",

@@ -34,6 +34,7 @@ class Groups:
         data: ranks that read different samples.
         context: ranks that share the rows of a sample.
         replicated: ranks that hold the same weights, where these are more than ``data``; see ``replicas``.
+        expert, expert_data: of the data ranks, those that share experts out, and those that hold the same ones.
     """
 
     world: Group
@@ -45,6 +46,8 @@ class Groups:
     device: torch.device
     context: Group = Group(0, 1)
     replicated: Group | None = None
+    expert: Group = Group(0, 1)
+    expert_data: Group = Group(0, 1)
 
     @property
     def replicas(self) -> Group:
@@ -68,6 +71,7 @@ def connect(
     pipeline: int = 1,
     sequence: bool = False,
     context: int = 1,
+    expert: int = 1,
     timeout: timedelta = timedelta(minutes=10),
 ) -> Groups:
     """Joins the process group (gloo on CPU, NCCL on CUDA) and returns the groups.
@@ -76,6 +80,7 @@ def connect(
         meeting: where all ranks met.
         device: ``cpu``, ``cuda``, or ``auto`` for CUDA where there is one.
         tensor, pipeline, sequence, context: as in ``Topology``; the other ranks are data parallel.
+        expert: data ranks, one after the other, that share experts out.
         timeout: after which a collective that does not finish raises.
 
     Raises:
@@ -101,6 +106,8 @@ def connect(
     alone = Group(0, 1)
     shared = alone if context == 1 else _group(topology.members("context", process.rank), everyone)
     replicas = _replicas(topology, everyone, own["data"], shared)
+    data_ranks = topology.members("data", process.rank)
+    fellows, alike = _expert_ranks(data_ranks, process.rank, expert)
     return Groups(
         world=everyone,
         data=own["data"],
@@ -111,7 +118,24 @@ def connect(
         device=chosen,
         context=shared,
         replicated=replicas,
+        expert=_group(fellows, everyone) if expert > 1 else Group(0, 1),
+        expert_data=_group(alike, everyone) if expert > 1 else own["data"],
     )
+
+
+def _expert_ranks(data: list[int], rank: int, expert: int) -> tuple[list[int], list[int]]:
+    """Of the data ranks ``data`` of ``rank``: those that share experts with it, and those that hold its own.
+
+    Raises:
+        UserError: where so many do not divide the data ranks.
+    """
+    if len(data) % expert:
+        divisors = [str(one) for one in range(1, len(data) + 1) if len(data) % one == 0]
+        raise UserError(
+            f"parallel.expert {expert} does not divide the {len(data)} data ranks; use {', '.join(divisors)}"
+        )
+    place = data.index(rank)
+    return data[place // expert * expert :][:expert], data[place % expert :: expert]
 
 
 def _replicas(topology: Topology, everyone: Group, data: Group, context: Group) -> Group:

@@ -20,7 +20,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from megarc.errors import UserError
 from megarc.parallel import Dimension, Group, Groups, Topology
 from megarc.plan.fake_stage import Counting, one_block, run_stage
-from megarc.plan.memory import state_bytes
+from megarc.plan.memory import check_expert_ranks, state_bytes
 from megarc.plan.muon_traffic import muon_traffic
 from megarc.train import RunConfig, passes
 
@@ -67,6 +67,7 @@ def dry_run(config: RunConfig, world: int, rank: int) -> DryRun:
         raise UserError(
             "a dry run reads no corpora, so it does not know the vocabulary; give model.vocabulary=50257, for instance"
         )
+    check_expert_ranks(config)
     parallel = config.parallel
     if not 0 <= rank < world:
         raise UserError(f"rank {rank} of {world} ranks: it must lie between 0 and {world - 1}")

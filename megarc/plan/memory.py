@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import torch
 
+from megarc.errors import UserError
 from megarc.model import (
     ExecutionConfig,
     Footprint,
@@ -71,6 +72,7 @@ def predict(config: RunConfig, topology: Topology, rank: int = 0, held: Footprin
         config: resolved.
         held: a micro-batch's footprint, where it is known already.
     """
+    check_expert_ranks(config)
     tensor = TensorParallel(Group(0, topology.tensor), topology.sequence)
     window, micro_batch = config.window.largest(), config.batch.micro_batch
     place = topology.place(rank)
@@ -101,6 +103,18 @@ class Stage(NamedTuple):
 
     blocks: int
     parameters: int
+
+
+def check_expert_ranks(config: RunConfig) -> None:
+    """
+    Raises:
+        UserError: where experts are shared out over data ranks, which no prediction counts yet.
+    """
+    if config.parallel.expert > 1:
+        raise UserError(
+            f"parallel.expert {config.parallel.expert}: predictions and dry runs do not count experts that data ranks "
+            "share out; use parallel.expert=1 here, which needs more memory and no all-to-all"
+        )
 
 
 def stages_of(model: ModelConfig, stages: int) -> tuple[Stage, ...]:

@@ -133,6 +133,8 @@ class Recorder:
         if name in _PRODUCTS:
             left, right = (args[place] for place in _PRODUCTS[name])
             self._add(_product(left, right, moved), set(inside))
+        elif name in ("grouped_matmul", "grouped_outer"):
+            self._add(_grouped(name, args, moved), set(inside))
         elif _is_attention(function.namespace, name, args):
             self._add(_attention(name, args, kwargs, moved), set(inside))
         elif not set(outside) <= set(inside) or function._schema.is_mutable:  # else a view: nothing is moved
@@ -205,6 +207,19 @@ def _product(left: Tensor, right: Tensor, moved: int) -> Operation:
     return Operation(
         "product", batch=batch, rows=rows, columns=columns, inner=inner, width=left.element_size(),
         flops=2 * batch * rows * columns * inner, read_written=moved,
+    )  # fmt: skip
+
+
+def _grouped(name: str, args: Any, moved: int) -> Operation:
+    """Each expert's rows times its own matrix (``megarc.model.feed_forward.experts``), as many rows for each."""
+    left, right, counts = args
+    experts = counts.shape[0]
+    rows, columns, inner = len(left) / experts, right.shape[1], left.shape[1]
+    if name == "grouped_outer":
+        rows, columns, inner = left.shape[1], right.shape[1], len(left) / experts
+    return Operation(
+        "product", batch=experts, rows=rows, columns=columns, inner=inner, width=left.element_size(),
+        flops=2 * experts * rows * columns * inner, read_written=moved,
     )  # fmt: skip
 
 

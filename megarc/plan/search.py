@@ -10,7 +10,7 @@ from megarc.model import cost_of, splits
 from megarc.parallel import Topology
 from megarc.plan.device import DeviceConfig
 from megarc.plan.links import Links
-from megarc.plan.memory import Memory, predict
+from megarc.plan.memory import Memory, check_expert_ranks, predict
 from megarc.plan.step import Costs, StepTime, step_time
 from megarc.plan.work import Traces
 from megarc.train import RunConfig
@@ -106,6 +106,7 @@ class Planner:
     _costs: dict[tuple[object, ...], Costs] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_expert_ranks(self.config)
         self.traces = Traces(self.config, self.device)
 
     def plan(self, layout: Layout) -> Plan:

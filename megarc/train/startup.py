@@ -51,6 +51,7 @@ def start(process: RankEnvironment, read: Callable[[], RunConfig], patience: tim
             pipeline=layout.pipeline,
             sequence=layout.sequence,
             context=layout.context,
+            expert=layout.expert,
             # The watchdog comes first: it can say who is to blame.
             timeout=timedelta(seconds=2 * config.health.patience + 900),
         )

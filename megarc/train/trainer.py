@@ -72,8 +72,9 @@ class Trainer:
             )
 
         saved = standing.step if resumed.shared else None
-        # Passes of one micro-batch are no samples of one gradient.
-        every = 0 if passes(config) > 1 else config.batch.noise_every
+        # Passes of one micro-batch are no samples of one gradient; gradients of experts that are shared out are of rows
+        # of other ranks too.
+        every = 0 if passes(config) > 1 or config.parallel.expert > 1 else config.batch.noise_every
         noise = NoiseScale(every, config.batch.micro_batch, config.model.tied, self.folder, groups)
         stragglers = Stragglers(config.logging.every, config.health.slow)
         prediction = Prediction(config.logging.predicted_step)

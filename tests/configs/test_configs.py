@@ -9,6 +9,7 @@ from support.pairs import write_pairs
 
 from megarc.config import load, to_dict
 from megarc.model import cost_of
+from megarc.model.experts_config import ExpertsConfig
 from megarc.science.recipes import CompareConfig, arm_config, budget_of, flops_of
 from megarc.tiers import StackConfig, StackPlan
 from megarc.train import Lengths, RunConfig
@@ -89,6 +90,7 @@ def leaves(tree, prefix=""):
 
 
 DEFAULTS = dict(leaves(to_dict(RunConfig())))
+DEFAULTS |= leaves(to_dict(ExpertsConfig()), "model.experts.")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*.yaml")), ids=lambda path: path.stem)
@@ -96,9 +98,14 @@ def test_has_as_many_parameters_as_its_name_says(path):
     text = path.read_text()
     vocabulary = int(re.search(r"vocabulary of (\d+)", text)[1])
     config = load(RunConfig, path, [f"model.vocabulary={vocabulary}"])
-    parameters = cost_of(config.model, config.window.build()).parameters
-    named = float(path.stem[:-1]) * SUFFIX[path.stem[-1]]
-    assert abs(parameters / named - 1) < 0.1
+    cost = cost_of(config.model, config.window.build())
+    parameters, (whole, *active) = cost.parameters, path.stem.split("-")
+    assert abs(parameters / (float(whole[:-1]) * SUFFIX[whole[-1]]) - 1) < 0.1
+    assert bool(active) == (config.model.experts is not None)
+    if active:
+        assert abs(cost.active_parameters / (float(active[0][:-1]) * SUFFIX[active[0][-1]]) - 1) < 0.2
+        number, suffix = re.search(r"([\d.]+)([MBT]) of them active", text).groups()
+        assert float(number) * SUFFIX[suffix] == pytest.approx(cost.active_parameters, rel=0.005)
     number, suffix = re.match(r"# ([\d.]+)([MBT]) parameters", text).groups()
     assert float(number) * SUFFIX[suffix] == pytest.approx(parameters, rel=0.005)
     assert config.model.width_of_head in (32, 64, 128)

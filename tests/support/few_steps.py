@@ -124,7 +124,8 @@ def count_sent(groups):
     sent = []
 
     def counted(received, given, there, here, group=None):
-        sent.append(sum(here) - here[groups.stage.rank])
+        if group is groups.stage.handle:
+            sent.append(sum(here) - here[groups.stage.rank])
         return ALL_TO_ALL(received, given, there, here, group=group)
 
     dist.all_to_all_single = counted

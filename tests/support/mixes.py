@@ -13,6 +13,9 @@ from support.pairs import RECOMPUTED, WINDOWS, window_keys, write_pairs
 from support.ranks import run_jobs
 from support.runs import config, full_state
 
+SHARED_OUT = "_over_2"
+"""Of a variant: experts are shared out over 2 data ranks; compared with one rank that has all."""
+
 
 class Mix(NamedTuple):
     """A row: sizes, ZeRO stage, sequence parallelism, precision, and the variant of model or samples."""
@@ -36,6 +39,7 @@ class Mix(NamedTuple):
         """What it is compared with: one rank, the same model, precision and variant, nothing recomputed."""
         zero = 0 if self.precision == "fp32" else 1
         variant = self.variant.rpartition("_")[0] if self.variant in RECOMPUTED else self.variant
+        variant = variant.removesuffix(SHARED_OUT)
         return Mix(zero=zero, precision=self.precision, variant=variant, layers=self.layers)
 
     def __str__(self):
@@ -201,6 +205,9 @@ def mixes(ranks=8):
         *(Mix(2, 2, 1, sequence=True, variant=variant) for variant in ("experts", "experts_loss")),
         *(Mix(2, 1, 2, zero=3, variant=variant) for variant in ("experts", "experts_muon")),
         Mix(4, 1, 1, zero=2, variant="experts"),
+        *(Mix(data=2, zero=zero, variant="experts_over_2") for zero in (0, 1, 2)),
+        Mix(data=4, zero=2, variant="experts_loss_over_2"),
+        Mix(2, 1, 2, zero=1, variant="experts_over_2"),
         *(Mix(1, 2, 1, variant=variant) for variant in WINDOWS),
         *(Mix(data=2, zero=3, variant=variant) for variant in (*WINDOWS, *RECOMPUTED)),
         *(Mix(1, 2, 1, variant=variant) for variant in RECOMPUTED),
@@ -255,7 +262,10 @@ def run_mixes(listed, folder, steps, **changes):
 
 def job(mix, folder, steps, **changes):
     own = mix.variant in (*WINDOWS, *RECOMPUTED)
-    keys = window_keys(mix.variant, folder / "pairs") if own else (VARIANTS | OWN_ROWS)[mix.variant]
+    base = mix.variant.removesuffix(SHARED_OUT)
+    keys = window_keys(base, folder / "pairs") if own else (VARIANTS | OWN_ROWS)[base]
+    if base != mix.variant:
+        keys = {**keys, "parallel__expert": 2}
     tree = config(
         folder / str(mix), mix.zero, steps, parallel__tensor=mix.tensor, parallel__pipeline=mix.pipeline,
         parallel__sequence=mix.sequence, parallel__context=mix.context, precision=mix.precision,

@@ -107,12 +107,12 @@ def write_texts(groups: Groups, run: Path, to: Path) -> None:
         to.write_text(json.dumps(found))
 
 
-def layout_of(config: RunConfig) -> tuple[int, int, bool, int]:
+def layout_of(config: RunConfig) -> tuple[int, int, bool, int, int]:
     parallel = config.parallel
-    return parallel.tensor, parallel.pipeline, parallel.sequence, parallel.context
+    return parallel.tensor, parallel.pipeline, parallel.sequence, parallel.context, parallel.expert
 
 
-def connect_all(meeting, jobs) -> dict[tuple[int, int, bool, int], Groups]:
+def connect_all(meeting, jobs) -> dict[tuple[int, int, bool, int, int], Groups]:
     """The groups of all jobs, before any of them runs.
 
     torch names a group by its ranks and by how many groups a process has. DeepSpeed makes groups of a tied
@@ -122,7 +122,13 @@ def connect_all(meeting, jobs) -> dict[tuple[int, int, bool, int], Groups]:
     layouts = {layout_of(build(RunConfig, job["config"], "job")) for job in jobs if "config" in job}
     return {
         layout: connect(
-            meeting, "cpu", tensor=layout[0], pipeline=layout[1], sequence=layout[2], context=layout[3]
+            meeting,
+            "cpu",
+            tensor=layout[0],
+            pipeline=layout[1],
+            sequence=layout[2],
+            context=layout[3],
+            expert=layout[4],
         )
         for layout in sorted(layouts)
     }

@@ -87,8 +87,8 @@ def _moments(adam: torch.optim.Optimizer, flat: Tensor) -> dict[str, Tensor]:
 
 
 def _share(fragment: Fragment, engine: Engine) -> Fragment | None:
-    """The rank-th of equal parts of a fragment that all context and data ranks hold."""
-    replicas = engine.groups.replicas
+    """The rank-th of equal parts of a fragment that all context and data ranks hold, or all with the same experts."""
+    replicas = engine.groups.expert_data if fragment.record.experts > 1 else engine.groups.replicas
     elements = size(fragment.boxes)
     start, stop = (elements * part // replicas.size for part in (replicas.rank, replicas.rank + 1))
     if start == stop:

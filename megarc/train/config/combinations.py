@@ -58,12 +58,16 @@ def check_mixers(model: ModelConfig, execution: ExecutionConfig) -> None:
         )
 
 
-def check_experts(model: ModelConfig, execution: ExecutionConfig) -> None:
+def check_experts(
+    model: ModelConfig, execution: ExecutionConfig, parallel: ParallelConfig, optimizer: OptimizerConfig
+) -> None:
     """Experts.
 
     Raises:
         ValueError: where they do not go with how the model is computed.
     """
+    if parallel.expert > 1:
+        _expert_ranks_fit(model, parallel, optimizer)
     if model.experts is None:
         return
     if execution.fp8:
@@ -122,6 +126,39 @@ def check_context(
                 f"parallel.context {ranks} with {name} is not supported: no test compares it with one rank; use one "
                 "of them alone"
             )
+
+
+def _expert_ranks_fit(model: ModelConfig, parallel: ParallelConfig, optimizer: OptimizerConfig) -> None:
+    ranks = parallel.expert
+    if model.experts is None:
+        raise ValueError(f"parallel.expert {ranks} shares experts out, and model.experts is not given; use 1")
+    count = model.experts.count
+    if count % ranks:
+        near = [str(one) for one in (count // ranks * ranks, -(-count // ranks) * ranks) if one]
+        raise ValueError(
+            f"parallel.expert {ranks} does not divide model.experts.count {count}; use a count of "
+            f"{' or '.join(near)}, or expert ranks that divide it"
+        )
+    if parallel.zero == 3:
+        raise ValueError(
+            f"parallel.expert {ranks} with parallel.zero 3 is not supported: DeepSpeed 0.19.8 shares all weights out "
+            "over all data ranks there, and each expert is on some of them only; use parallel.zero=0, 1 or 2"
+        )
+    if parallel.pipeline > 1:
+        raise ValueError(
+            f"parallel.expert {ranks} with parallel.pipeline {parallel.pipeline} is not supported: no test compares "
+            "it with one rank; use parallel.pipeline=1"
+        )
+    if parallel.offload != "none":
+        raise ValueError(
+            f"parallel.expert {ranks} with parallel.offload {parallel.offload} is not supported: no test compares it "
+            "with one rank; use parallel.offload=none"
+        )
+    if optimizer.name != "adamw" or optimizer.library != "torch":
+        raise ValueError(
+            f"parallel.expert {ranks} needs optimizer.name=adamw and optimizer.library=torch: no test compares others "
+            f"with one rank, and they are {optimizer.name} and {optimizer.library}"
+        )
 
 
 def check_widths(model: ModelConfig, objective: ObjectiveConfig) -> None:

@@ -21,6 +21,12 @@ class ParallelConfig(Config):
         circumstance=True,
         ge=1,
     )
+    expert: int = key(
+        1,
+        "data ranks that share out the experts of model.experts; the data ranks are a multiple",
+        circumstance=True,
+        ge=1,
+    )
     zero: Literal[0, 1, 2, 3] = key(
         1, "ZeRO stage: what data and context ranks share out. 0 nothing, 1 optimizer, 2 + gradients, 3 + weights",
         circumstance=True,

@@ -112,7 +112,7 @@ class RunConfig(Config):
         combinations.check(self.model, self.window, self.data, self.parallel, self.precision)
         combinations.check_parametrization(self.model, self.optimizer)
         combinations.check_mixers(self.model, self.execution)
-        combinations.check_experts(self.model, self.execution)
+        combinations.check_experts(self.model, self.execution, self.parallel, self.optimizer)
         combinations.check_context(self.parallel, self.model, self.execution, self.window)
         combinations.check_widths(self.model, self.objective)
         combinations.check_windows(self.window, self.data, self.batch, self.objective)

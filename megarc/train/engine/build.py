@@ -19,6 +19,7 @@ from megarc.train.engine.deepspeed_grid import Grid
 from megarc.train.engine.deepspeed_import import import_deepspeed
 from megarc.train.engine.deepspeed_settings import deepspeed_settings
 from megarc.train.engine.engine import Engine, PipelinedEngine
+from megarc.train.engine.expert_groups import announce_expert_ranks
 from megarc.train.engine.factors import factors_of
 from megarc.train.engine.optimizer import optimizer_of
 from megarc.train.engine.places import pieces
@@ -49,6 +50,8 @@ def build_engine(config: RunConfig, groups: Groups, heartbeat: Heartbeat | None 
         with _partitioned(deepspeed, config, settings, grid):
             model: nn.Module = Transformer(config.model, config.execution, tensor)
         _fill(model, config, groups, str)
+        if config.model.experts is not None:
+            announce_expert_ranks(model, config.model.experts.count, groups)
         if config.parallel.zero == 3 and config.execution.compile:
             _gather_by_block(deepspeed, model)
         made = _initialize(deepspeed, model, config, settings, groups, mpu=grid)

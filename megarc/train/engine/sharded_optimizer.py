@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from megarc.model import Record, record_of
+from megarc.model import Record, expert_group_name, record_of
 from megarc.train.config import OptimizerConfig
 from megarc.train.engine.factors import Factors, OverBatch
 from megarc.train.engine.muon import Muon
@@ -44,9 +44,15 @@ class ShardedOptimizer(torch.optim.Optimizer):
     def __init__(self, model: nn.Module, keys: OptimizerConfig, muon: Muon | None = None) -> None:
         self.keys, self.muon = keys, muon
         parameters = list(model.parameters())
-        matrices = [p for p in parameters if _by_muon(record_of(p))]
+        shared_out = [p for p in parameters if record_of(p).experts > 1]
+        matrices = [p for p in parameters if _by_muon(record_of(p)) and record_of(p).experts == 1]
         others = [p for p in parameters if not _by_muon(record_of(p))]
         listed = [{"params": matrices, "by_muon": muon is not None}, {"params": others, "by_muon": False}]
+        if shared_out:
+            # DeepSpeed shares these out over the data ranks that hold the same experts.
+            assert muon is None, "the configuration was checked"
+            name = expert_group_name(record_of(shared_out[0]).experts)
+            listed.append({"params": shared_out, "by_muon": False, "moe": True, "name": name})
         super().__init__(listed, {"lr": keys.lr})
         self._spans: dict[Tensor, list[_Span]] = {}
         self._calls: dict[Tensor, int] = {}  # of Muon's buffers

@@ -60,8 +60,12 @@ class Replicas(Observer):
 
 
 def prints_of(engine: Engine) -> Prints:
-    """A number for each parameter that this rank holds: the sum of its bits as integers; any flip changes it."""
-    named = [(name, parameter.detach().view(-1)) for name, parameter, _ in engine.parameters()]
+    """A number for each parameter that every data rank holds: the sum of its bits as integers; any flip changes it."""
+    named = [
+        (name, parameter.detach().view(-1))
+        for name, parameter, record in engine.parameters()
+        if record.experts == 1
+    ]
     if not named:
         return {}
     sums = [flat.view(_INTEGERS[flat.itemsize]).sum(dtype=torch.int64) for _, flat in named]

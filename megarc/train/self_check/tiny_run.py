@@ -36,10 +36,12 @@ def tiny_run(config: RunConfig, topology: Topology) -> RunConfig:
     rows = _multiple(_ROWS, topology.tensor * topology.context)
     hidden = _HEAD_DIM * heads
     execution, keys = config.execution, config.optimizer
+    # In bf16 rounding sends rows to other experts on other layouts, so the tiny model has none.
+    routes = config.model.experts is not None and config.precision == "fp32"
     tree: dict[str, Any] = {
         "device": config.device,
         "precision": config.precision,
-        "parallel": to_dict(config.parallel),
+        "parallel": to_dict(config.parallel) | ({} if routes else {"expert": 1}),
         "deepspeed": config.deepspeed,
         "window": {"recent": rows, "causal": rows},
         "model": {
@@ -50,6 +52,7 @@ def tiny_run(config: RunConfig, topology: Topology) -> RunConfig:
             "vocabulary": _VOCABULARY,
             "vocabulary_multiple": 8 * topology.tensor,
             "tied": config.model.tied,
+            "experts": _experts(config.parallel.expert, hidden) if routes else None,
         },
         "batch": {"size": MICRO_BATCHES * topology.data, "micro": 1},
         "optimizer": {"library": keys.library, "z_loss": keys.z_loss, "clip": 0.0},
@@ -61,6 +64,11 @@ def tiny_run(config: RunConfig, topology: Topology) -> RunConfig:
 
 def _multiple(least: int, parts: int) -> int:
     return -(-least // parts) * parts
+
+
+def _experts(ranks: int, hidden: int) -> dict[str, Any]:
+    """Keys of experts that so many ranks share out; without a balance, which the one rank beside them does not have."""
+    return {"count": 2 * ranks, "active": 2, "width": hidden, "balance": "none"}
 
 
 def clipping(tiny: RunConfig) -> RunConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from megarc.model.feed_forward.experts.grouped_matmul import grouped_matmul
 from megarc.model.feed_forward.experts.router import Router
 from megarc.model.feed_forward.feed_forward import FeedForward
 from megarc.model.layers import ColumnLinear, RowLinear
-from megarc.parallel import TensorParallel
+from megarc.parallel import Exchange, TensorParallel
 from megarc.window import Window
 
 
@@ -41,15 +42,33 @@ class Experts(FeedForward):
         x = self.tensor.enter(x)
         chosen, weights, counts = self.router(x)
         dispatch = Dispatch.of(chosen)
-        gate, up = self.gate_up(dispatch.spread(x.flatten(0, 1)), counts).chunk(2, dim=-1)
-        # Weights are applied to the inner rows, of which a tensor rank has few, and not to what comes out.
+        rows = dispatch.spread(x.flatten(0, 1))
         sorted_weights = weights.flatten().index_select(0, dispatch.order)[:, None].to(x.dtype)
-        inner = F.silu(gate) * up * sorted_weights
-        y = dispatch.collect(self.down(inner, counts)).view_as(x)
+        y = dispatch.collect(self._routed(rows, sorted_weights, counts)).view_as(x)
         if self.shared_gate_up is not None and self.shared_down is not None:
             gate, up = self.shared_gate_up(x).chunk(2, dim=-1)
             y = y + self.shared_down(F.silu(gate) * up)
         return self.tensor.leave(y)
+
+    def _routed(self, rows: Tensor, weights: Tensor, counts: Tensor) -> Tensor:
+        """``rows`` [rows, hidden], ``weights`` [rows, 1], sorted by expert -> what the experts make of them."""
+        if self.tensor.expert.size == 1:
+            return self._own(rows, weights, counts)
+        exchange = Exchange(counts, self.tensor.expert)
+        # What came is sorted by rank, then by expert.
+        ranks, own = exchange.received.shape
+        experts = torch.arange(own, device=rows.device).repeat(ranks)
+        experts = experts.repeat_interleave(exchange.received.flatten())
+        by_expert = Dispatch.of(experts[:, None])
+        came = by_expert.spread(exchange.there(rows))
+        made = self._own(came, by_expert.spread(exchange.there(weights)), exchange.received.sum(0))
+        return exchange.back(by_expert.collect(made))
+
+    def _own(self, rows: Tensor, weights: Tensor, counts: Tensor) -> Tensor:
+        """The same by this rank's experts, of rows that are here."""
+        gate, up = self.gate_up(rows, counts).chunk(2, dim=-1)
+        # Weights are applied to the inner rows, of which a tensor rank has few, and not to what comes out.
+        return self.down(F.silu(gate) * up * weights, counts)
 
     @staticmethod
     def cost(config: ModelConfig, window: Window) -> PartCost:
@@ -71,8 +90,8 @@ class _GateUp(ColumnLinear):
     """[experts * 2 * width, hidden]: of each expert, gate above up."""
 
     def __init__(self, count: int, hidden: int, width: int, tensor: TensorParallel) -> None:
-        super().__init__(hidden, count * 2 * width, "hidden", tensor, parts=2 * count)
-        self.count = count
+        super().__init__(hidden, count * 2 * width, "hidden", tensor, parts=2 * count, shared_out=True)
+        self.count = count // tensor.expert.size
 
     def forward(self, x: Tensor, counts: Tensor) -> Tensor:  # type: ignore[override]
         return grouped_matmul(x, self.weight.view(self.count, -1, self.weight.shape[1]), counts)
@@ -82,8 +101,8 @@ class _Down(RowLinear):
     """[experts * hidden, width]."""
 
     def __init__(self, count: int, width: int, hidden: int, tensor: TensorParallel) -> None:
-        super().__init__(width, count * hidden, "residual", tensor, parts=count)
-        self.count = count
+        super().__init__(width, count * hidden, "residual", tensor, parts=count, shared_out=True)
+        self.count = count // tensor.expert.size
 
     def forward(self, x: Tensor, counts: Tensor) -> Tensor:  # type: ignore[override]
         return grouped_matmul(x, self.weight.view(self.count, -1, self.weight.shape[1]), counts)
