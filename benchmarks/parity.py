@@ -121,6 +121,7 @@ def write(rows: list[Row], mark: str) -> None:
         "| experts, packed_experts | feed-forwards are experts, balanced by a bias; with packed rows |\n"
         "| experts_loss | sigmoid scores, balanced by a loss, with documents; the first layer is dense |\n"
         "| experts_muon, experts_completep | experts under Muon and under CompleteP |\n"
+        "| ..._over_2 | experts are shared out over two data ranks (parallel.expert) |\n"
         "| muon_nested | one width is drawn for a step, and Muon makes the rows of its updates equal |\n"
         "| mixers, mixers_documents | the layers are ssm, crf, ssm_attention, attention; also with documents |\n"
         "| packed | questions and answers share rows, each with its own R; tokens of questions have half the weight |\n"
