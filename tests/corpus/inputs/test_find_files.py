@@ -61,10 +61,10 @@ def test_a_file_is_read_as_what_it_holds(tmp_path, name, content, expected):
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("w.tar", tar()),
-        ("w.tar.gz", gzip.compress(tar())),
+        ("w.cpio", tar()),
+        ("w.cpio.gz", gzip.compress(tar())),
         ("w.tgz", gzip.compress(tar())),
-        ("rows.arrow", b"ARROW1\0\0" + bytes(range(256))),
+        ("rows.orc", b"ORC\0\0" + bytes(range(256))),
         ("text.dat", "a text\n".encode("utf-16")),
         ("one.dat", b'{\n  "text": "an object over several lines"\n}\n'),
         ("latin.dat", "caf\xe9 ".encode("latin-1") * 40),
@@ -87,7 +87,7 @@ def test_folders_follow_links_once_and_count_what_they_leave_out(tmp_path):
         data / "README.md": b"---\nlicense: mit\n---\n# A data set\n",
         data / "dataset_info.json": b"{}",
         data / "state.json": b"{}",
-        data / "rows.arrow": b"ARROW1",
+        data / "rows.orc": b"ORC",
         data / "old.jsonl.bak": LINES,
         data / "part-00000": LINES,
         data / "LICENSE": b"do what you want\n",
@@ -107,7 +107,7 @@ def test_folders_follow_links_once_and_count_what_they_leave_out(tmp_path):
         "part-00000",
     ]
     assert passed == {
-        "dataset cards": 3, "of kind .arrow": 1, "of kind .bak": 1, "of kind LICENSE": 1,
+        "dataset cards": 3, "of kind .orc": 1, "of kind .bak": 1, "of kind LICENSE": 1,
         "hidden": 1, "folders linked twice": 1, "broken links": 1,
     }  # fmt: skip
 
