@@ -40,7 +40,7 @@ def main() -> int:
     arguments = parser().parse_args()
     from megarc.corpus import IndexedCorpus
     from megarc.science.ladder import uniform
-    from megarc.train import load_model
+    from megarc.train import load_model, same_tokenizer
 
     corpus, heldout = IndexedCorpus(arguments.corpus), IndexedCorpus(arguments.heldout)
     facts = same_tokenizer_of(corpus, heldout)
@@ -48,10 +48,14 @@ def main() -> int:
     models = {str(path): load_model(path, arguments.device) for path in arguments.run}
     windows = {name: window_of(saved) for name, saved in models.items()}
     targets = targets_of(heldout, list(windows.values()), arguments)
+    # Counting can take minutes: what is wrong with the models and the tokenizer is said before.
+    for saved in models.values():
+        same_tokenizer(saved, facts, str(heldout.prefix))
+    text = text_of(heldout, targets, facts, arguments)
     per_token = bytes_per_token(heldout)
     rows = [uniform(vocabulary, per_token)]
     rows += ngram_rows(corpus, heldout, targets, vocabulary, arguments)
-    rows += compressor_rows(corpus, heldout, targets, facts, windows, arguments)
+    rows += compressor_rows(corpus, heldout, targets, text, windows, arguments)
     rows += [model_row(name, saved, windows[name], heldout, targets) for name, saved in models.items()]
     rows.sort(key=lambda row: -row.nats_per_token)
     print(f"{len(targets)} targets of {arguments.heldout}, +- one standard error; vocabulary {vocabulary}")
@@ -147,7 +151,7 @@ def compressor_rows(
     corpus: IndexedCorpus,
     heldout: IndexedCorpus,
     targets: range,
-    facts: TokenizerFacts | None,
+    text: bytes | None,
     windows: dict[str, Window],
     arguments: argparse.Namespace,
 ) -> list[Row]:
@@ -159,7 +163,6 @@ def compressor_rows(
     ids = heldout.tokens[targets.start : targets.stop].tobytes()
     width, per_token, count = heldout.dtype.itemsize, bytes_per_token(heldout), len(targets)
     form = f"u{8 * width} ids" if heldout.dtype.kind == "u" else f"i{8 * width} ids"
-    text = text_of(heldout, targets, facts, arguments)
     jobs: list[tuple[Any, bytes, str, int]] = []
     for one in compressors():
         jobs += [(one, ids, form, 0), (one, ids, f"{form}, {context} tokens each", context * width)]
@@ -209,9 +212,7 @@ def model_row(name: str, saved: SavedModel, window: Window, heldout: IndexedCorp
     from megarc.inference import evaluate
     from megarc.progress import progress
     from megarc.science.ladder import Row
-    from megarc.train import same_tokenizer
 
-    same_tokenizer(saved, heldout.manifest and heldout.manifest.tokenizer, str(heldout.prefix))
     documents = heldout.documents_of if saved.config.data.isolates else None
     with progress(name, len(targets), unit="tokens") as bar:
         score = evaluate(

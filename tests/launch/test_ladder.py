@@ -96,6 +96,12 @@ def test_bad_input_is_answered_in_a_sentence(small_run, corpora, tmp_path):
     write_manifest(other, manifest.model_copy(update={"tokenizer": tokenizer}))
     with pytest.raises(UserError, match="packed with different tokenizers"):
         page("launch/ladder.py", "--corpus", other, "--heldout", corpora)
+    # Before anything is counted, for which this folder would be refused.
+    words = ("--corpus", other, "--heldout", other, "--scratch", tmp_path / "few.bin" / "x")
+    with pytest.raises(UserError, match="is of another tokenizer than the text which the model of"):
+        page("launch/ladder.py", *words, "--run", small_run)
+    with pytest.raises(UserError, match=r"is not the tokenizer that .* was packed with"):
+        page("launch/ladder.py", *words, "--tokenizer", "bytes")
     with pytest.raises(UserError, match=r"--scratch: .* cannot be made"):
         page(
             "launch/ladder.py",
