@@ -32,7 +32,7 @@ def cannot() -> str:
 
 @dataclass
 class Around:
-    """Strikes once, as soon as the run in ``folder`` has done ``step`` steps."""
+    """Strikes once, as soon as the run in ``folder`` trains and has done ``step`` steps."""
 
     folder: Path
     step: int
@@ -42,6 +42,7 @@ class Around:
     environment: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._before = _written(self.folder / "state.json")
         if self.hosts is not None:
             self.environment = {"MASTER_ADDR": f"{NETWORK}.1", "GLOO_SOCKET_IFNAME": "eth0"}
 
@@ -53,9 +54,15 @@ class Around:
                 _call("setns", space.fileno(), _NEW_NETWORK)
 
     def look(self) -> None:
-        if not self.struck and steps_done(self.folder) >= self.step:
+        if self.struck or _written(self.folder / "state.json") == self._before:
+            return  # lines of metrics are those of an earlier start
+        if steps_done(self.folder) >= self.step:
             self.struck = True
             self.strike()
+
+
+def _written(file: Path) -> int:
+    return file.stat().st_mtime_ns if file.exists() else 0
 
 
 def steps_done(folder: Path) -> int:

@@ -1,4 +1,4 @@
-"""Copies the configurations, job.sh and the hostfile's example into a folder of yours."""
+"""Copies the configurations, job.sh, elastic.sh and the hostfile's example into a folder of yours."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ A file that is already there and differs is an error, and nothing is copied; --f
 def main() -> None:
     arguments = parser().parse_args()
     root = resources()
-    wanted = {Path("launch/job.sh"): root / "launch" / "job.sh", Path("hostfile.example"): _hostfile(root)}
+    wanted = {Path("launch", name): root / "launch" / name for name in ("job.sh", "elastic.sh")}
+    wanted[Path("hostfile.example")] = _hostfile(root)
     wanted |= {file.relative_to(root): file for file in sorted((root / "configs").rglob("*.yaml"))}
     copies = {arguments.folder / name: source for name, source in wanted.items()}
     if not arguments.force:

@@ -7,6 +7,7 @@
 #   MEGARC_PYTHON="apptainer exec --nv megarc.sif python" sbatch launch/job.sh --config FILE
 #   MEGARC_SWEEP=sweep.txt sbatch --array 1-3 launch/job.sh --config FILE     # task i takes line i of the file too
 #
+# For a number of nodes that may change from start to start (--nodes 2-4): launch/elastic.sh.
 # Options of sbatch win over the lines below. It works from any folder: paths are those of where sbatch is called.
 # The job goes on by itself: five minutes before its time is up (or when it is preempted) all ranks save, and it is
 # put in the queue again, until the run is finished.
@@ -74,7 +75,10 @@ echo "job $SLURM_JOB_ID, try $((${SLURM_RESTART_COUNT:-0} + 1)), on $SLURM_JOB_N
 
 # srun starts every rank itself: a launcher in between would lose signals and exit codes. When one rank dies the
 # others are ended. USR1 comes at once where --time is 5 minutes or less, and would end a rank that does not listen yet.
-srun --kill-on-bad-exit=1 bash -c 'trap "" USR1; exec "$@"' bash "${pretrain[@]}"
+# launch/elastic.sh says how many ranks a node has; otherwise SLURM knows.
+ranks=()
+[[ -n ${SLURM_NTASKS:-} ]] || ranks=(--ntasks-per-node="${MEGARC_RANKS_PER_NODE:-1}")
+srun --kill-on-bad-exit=1 ${ranks[@]+"${ranks[@]}"} bash -c 'trap "" USR1; exec "$@"' bash "${pretrain[@]}"
 code=$?
 
 # How it ended is read from the run folder, not guessed from a code that may be any rank's.

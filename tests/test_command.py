@@ -54,7 +54,8 @@ def test_init_copies_and_never_overwrites_unasked(tmp_path):
     megarc("init", tmp_path)
     changed = tmp_path / "configs/runs/tiny.yaml"
     assert changed.read_bytes() == (ROOT / "configs/runs/tiny.yaml").read_bytes()
-    assert (tmp_path / "launch/job.sh").stat().st_mode & 0o111 and (tmp_path / "hostfile.example").exists()
+    assert all((tmp_path / "launch" / name).stat().st_mode & 0o111 for name in ("job.sh", "elastic.sh"))
+    assert (tmp_path / "hostfile.example").exists()
     megarc("init", tmp_path)  # nothing differs
     changed.write_text("mine")
     assert "tiny.yaml would be replaced" in megarc("init", tmp_path, code=2)

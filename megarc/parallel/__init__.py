@@ -23,11 +23,13 @@ from megarc.parallel.link_check import Link, check_links
 from megarc.parallel.rank_check import Present, roll_call
 from megarc.parallel.rendezvous import Meeting, describe_hosts, describe_ranks, meet
 from megarc.parallel.shard_boxes import Box, Overlap, cut, overlaps, size, whole
+from megarc.parallel.side_channel import Channel, SideChannel, swap_words
 from megarc.parallel.tensor import TensorParallel
 from megarc.parallel.topology import Dimension, Topology
 
 __all__ = [
     "Box",
+    "Channel",
     "Dimension",
     "Exchange",
     "Group",
@@ -38,6 +40,7 @@ __all__ = [
     "Overlap",
     "Present",
     "RankRows",
+    "SideChannel",
     "TensorParallel",
     "Topology",
     "agree",
@@ -58,6 +61,7 @@ __all__ = [
     "read_hostfile",
     "roll_call",
     "size",
+    "swap_words",
     "together",
     "whole",
 ]

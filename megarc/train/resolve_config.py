@@ -76,7 +76,8 @@ def _micro_batch(config: RunConfig, ranks: int) -> int:
     for size in sizes:
         if size % ranks:
             raise UserError(
-                f"batch.size is {size}, which {ranks} data ranks do not divide; use {_near(size, ranks)}"
+                f"batch.size is {size}, which {ranks} data ranks do not divide; use {_near(size, ranks)}, or "
+                f"{_ranks(sizes, 1, ranks)} data ranks"
             )
     common = math.gcd(*sizes) // ranks
     micro = common if config.batch.micro is None else config.batch.micro
@@ -84,9 +85,17 @@ def _micro_batch(config: RunConfig, ranks: int) -> int:
         size = next(size for size in sizes if size // ranks % micro)
         raise UserError(
             f"batch.size {size} over {ranks} data ranks is {size // ranks} a rank, which batch.micro {micro} "
-            f"does not divide; use a divisor of {common}"
+            f"does not divide; use a divisor of {common}, or {_ranks(sizes, micro, ranks)} data ranks"
         )
     return micro
+
+
+def _ranks(sizes: list[int], micro: int, ranks: int) -> str:
+    """The numbers of data ranks next to ``ranks`` that share out every batch in whole micro-batches."""
+    parts = math.gcd(*sizes) // micro
+    fit = [number for number in range(1, parts + 1) if parts % number == 0]
+    below, above = [one for one in fit if one < ranks], [one for one in fit if one > ranks]
+    return " or ".join(map(str, below[-1:] + above[:1])) or "other"
 
 
 def _near(size: int, ranks: int) -> str:

@@ -14,7 +14,7 @@ from megarc.errors import UserError
 from megarc.model import cost_of
 from megarc.parallel import Groups, agree, broadcast_object, together
 from megarc.progress import human
-from megarc.train.checkpoint import Due, Level, Standing, resume
+from megarc.train.checkpoint import Due, Level, Peers, Standing, resume
 from megarc.train.config import CheckpointConfig, RunConfig
 from megarc.train.dry_step import Explain, dry_step, memory_errors_explained
 from megarc.train.engine import build_engine, dtype_of
@@ -64,6 +64,8 @@ def pretrain(
         _enter(stack, folder, config, groups, stream, heartbeat)
         stack.enter_context(_watched(folder, config, groups, heartbeat, timeline.total))
         stack.enter_context(memory_errors_explained(config, groups, heartbeat, folder, explain))
+        levels = _levels(config.checkpoint, timeline, folder, groups)
+        peers = _peers(config.checkpoint, levels, groups)
         heartbeat.enter("self-check")
         self_check(config, groups, folder.path)
         heartbeat.enter("building")
@@ -71,14 +73,13 @@ def pretrain(
         stack.callback(engine.close)
         arm(engine)
         heartbeat.enter("loading")
-        levels = _levels(config.checkpoint, timeline, folder, groups)
-        resumed = resume(engine, [due.level for due in levels], stream)
+        resumed = resume(engine, [due.level for due in levels], stream, peers)
         stream = stream.in_phase(resumed.standing.phase)
         timeline = Timeline.of(config, resumed.standing)
         _announce(config, groups, stream, timeline, resumed.standing)
         if config.health.dry_step and resumed.standing.step < timeline.total:
             dry_step(engine, stream)
-        trainer = Trainer(config, engine, stream, heldout, tasks, folder, levels, signals, list(watch))
+        trainer = Trainer(config, engine, stream, heldout, tasks, folder, levels, signals, list(watch), peers)
         ending = trainer.fit(resumed)
         if groups.first:
             log.info(how_it_ended(ending, config, timeline.last))
@@ -93,6 +94,11 @@ def _levels(keys: CheckpointConfig, timeline: Timeline, folder: RunFolder, group
         run = broadcast_object(folder.run if groups.first else "", groups.world)
         levels.append(Due(Level.local(keys.local, folder.path, run, groups), timeline.local_checkpoint))
     return levels
+
+
+def _peers(keys: CheckpointConfig, levels: list[Due], groups: Groups) -> Peers | None:
+    """The hosts to which local checkpoints are copied, where that is asked for."""
+    return Peers.of(levels[1].level, keys.peers, groups) if keys.peers and len(levels) > 1 else None
 
 
 def _opened(

@@ -9,7 +9,7 @@ from functools import partial
 from megarc.config import to_dict
 from megarc.data import Gaps, Stream, Task
 from megarc.model import cost_of
-from megarc.train.checkpoint import Checkpoints, Due, Resumed, Saver, Standing, go_back
+from megarc.train.checkpoint import Checkpoints, Due, Peers, Resumed, Saver, Standing, go_back
 from megarc.train.config import RunConfig
 from megarc.train.engine import Engine
 from megarc.train.folder import RunFolder
@@ -32,10 +32,11 @@ class Trainer:
     levels: list[Due]
     signals: Signals
     watch: list[Observer]
+    peers: Peers | None = None
 
     def fit(self, resumed: Resumed) -> Ending:
         """Trains on from there; as often as it is sent back, from an earlier checkpoint."""
-        saver = Saver(self.engine.groups, background=self.config.checkpoint.background)
+        saver = Saver(self.engine.groups, background=self.config.checkpoint.background, peers=self.peers)
         while True:
             standing = resumed.standing
             gaps = Gaps.of(standing.skipped, standing.begin)
@@ -47,7 +48,7 @@ class Trainer:
                 return ending
             assert numbers.bad is not None
             levels = [due.level for due in self.levels]
-            back = go_back(self.engine, levels, numbers.bad, gaps, timeline.batches)
+            back = go_back(self.engine, levels, numbers.bad, gaps, timeline.batches, self.peers)
             resumed = Resumed(back, shared=True)
 
     def _train(

@@ -16,6 +16,7 @@ A job is one of
     {"do": "write", "config": {...}, "run": R, "to": F}      texts by tensor ranks, of the model in R; ids to F
     {"do": "limit file size", "bytes": N}                    stands for a disk that is full
     {"do": "forget", "folder": F}                            a user removes a folder
+    {"do": "flip", "folder": F, "glob": G}                   a bit of the last file of that pattern there changes
     {"do": "disk again"}                                     and for one with room
     {"do": "limit memory", "bytes": N}                       what this process may still take
 """
@@ -64,8 +65,9 @@ def main() -> None:
         if job["do"] == "disk again":
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
             continue
-        if job["do"] == "forget":
-            shutil.rmtree(job["folder"])
+        if job["do"] in ("forget", "flip"):
+            if meeting.process.rank == 0:  # the others wait for it in the next job
+                spoil(job)
             continue
         if job["do"] == "limit memory":
             limit = psutil.Process().memory_info().vms + job["bytes"]
@@ -105,6 +107,16 @@ def write_texts(groups: Groups, run: Path, to: Path) -> None:
         found += [text.ids for text in texts]
     if groups.first:
         to.write_text(json.dumps(found))
+
+
+def spoil(job) -> None:
+    if job["do"] == "forget":
+        shutil.rmtree(job["folder"])
+        return
+    victim = sorted(Path(job["folder"]).glob(job["glob"]))[-1]
+    content = bytearray(victim.read_bytes())
+    content[-5] ^= 1
+    victim.write_bytes(content)
 
 
 def layout_of(config: RunConfig) -> tuple[int, int, bool, int, int]:

@@ -59,7 +59,7 @@ class Hosts:
         _do("ip", "-n", switch, "link", "add", "br0", "type", "bridge")
         _do("ip", "-n", switch, "link", "set", "br0", "up")
         names = "".join(f"{NETWORK}.{i + 1} {name}\n" for i, name in enumerate(self.names))
-        for number, name in enumerate(self.names, start=1):
+        for number in range(1, len(self.names) + 1):
             space, cable = f"{self.tag}-{number}", f"{self.tag}v{number}"
             _do("ip", "netns", "add", space)
             _do("ip", "-n", space, "link", "set", "lo", "up")
@@ -82,22 +82,37 @@ class Hosts:
             _do("ip", "-n", space, "addr", "add", f"{NETWORK}.{number}/24", "dev", "eth0")
             _do("ip", "-n", space, "link", "set", "eth0", "up")
             (self.folder / f"hosts-{number}").write_text(f"127.0.0.1 localhost\n{names}{NETWORK}.99 gone\n")
-            script = self.folder / f"init-{number}.sh"
-            script.write_text(INIT.format(number=number, folder=self.folder, sshd=find("sshd")))
-            log = (self.folder / f"{name}.log").open("w")
-            self.inits.append(
-                subprocess.Popen(
-                    [find("nsenter"), f"--net=/run/netns/{space}", find("unshare"), "--uts", "--pid", "--fork",
-                     "--kill-child", "--mount", "--mount-proc", "bash", "-e", str(script)],
-                    stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-                )
-            )  # fmt: skip
+            self.inits.append(self._boot(number))
+        self._wait_until_up()
+        return self
+
+    def _boot(self, number):
+        """The first process of a host, counted from 1."""
+        script, name = self.folder / f"init-{number}.sh", self.names[number - 1]
+        script.write_text(INIT.format(number=number, folder=self.folder, sshd=find("sshd")))
+        return subprocess.Popen(
+            [find("nsenter"), f"--net=/run/netns/{self.tag}-{number}", find("unshare"), "--uts", "--pid", "--fork",
+             "--kill-child", "--mount", "--mount-proc", "bash", "-e", str(script)],
+            stdout=(self.folder / f"{name}.log").open("w"), stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+
+    def _wait_until_up(self):
         end = time.monotonic() + 20
         while not all((self.folder / f"up-{number + 1}").exists() for number in range(len(self.names))):
             assert time.monotonic() < end, [log.read_text() for log in self.folder.glob("*.log")]
             time.sleep(0.1)
         time.sleep(0.3)
-        return self
+
+    def lose(self, host):
+        """All its processes end at once, and what it had mounted is gone."""
+        os.killpg(self.inits[host].pid, signal.SIGKILL)  # the PID namespace dies with its first process
+        self.inits[host].wait()
+        (self.folder / f"up-{host + 1}").unlink()
+
+    def replace(self, host):
+        """A fresh host of the same name in place of one that was lost."""
+        self.inits[host] = self._boot(host + 1)
+        self._wait_until_up()
 
     def __exit__(self, *_):
         for init in self.inits:

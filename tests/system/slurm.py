@@ -1,4 +1,4 @@
-"""A SLURM of two nodes on this machine: its own munged, slurmctld and slurmd, in a folder, ended by pid."""
+"""A SLURM of four nodes on this machine: its own munged, slurmctld and slurmd, in a folder, ended by pid."""
 
 import os
 import pwd
@@ -12,6 +12,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
+NODES = ("n1", "n2", "n3", "n4")
 COMMANDS = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
 
 CONFIGURATION = """
@@ -49,8 +52,8 @@ Waittime=0
 SlurmctldTimeout=30
 SlurmdTimeout=30
 TmpFS=/tmp
-NodeName=n[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first}-{last}] CPUs=16 RealMemory=8000
-PartitionName=debug Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
+NodeName=n[1-4] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first}-{last}] CPUs=16 RealMemory=8000
+PartitionName=debug Nodes=n[1-4] Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 """
 
 
@@ -73,9 +76,9 @@ class Slurm:
         # munged wants every folder above its socket open to all, which a test's own folder is not.
         self.folder = folder = Path(tempfile.mkdtemp(prefix="slurm-"))
         folder.chmod(0o755)
-        self.daemons = []
-        port = 20_000 + os.getpid() % 5_000 * 2
-        for part in ("munge", "state", "spool/n1", "spool/n2"):
+        self.daemons, self.nodes = [], {}
+        port = 20_000 + os.getpid() % 5_000 * len(NODES)
+        for part in ("munge", "state", *(f"spool/{node}" for node in NODES)):
             (folder / part).mkdir(parents=True)
         (folder / "munge").chmod(0o755)
         (folder / "slurm.conf").write_text(
@@ -85,7 +88,7 @@ class Slurm:
                 folder=folder,
                 port=port,
                 first=port + 20_000,
-                last=port + 20_001,
+                last=port + 20_000 + len(NODES) - 1,
             )
         )
         key = folder / "munge" / "key"
@@ -100,9 +103,10 @@ class Slurm:
         self._until(lambda: (munge / "socket").exists(), "munged")
         configuration = self.folder / "slurm.conf"
         self._start("slurmctld", "-D", "-i", "-f", configuration)
-        for node in ("n1", "n2"):
-            self._start("slurmd", "-D", "-N", node, "-f", configuration)
-        self._until(lambda: self.run("sinfo", "-h", "-o", "%D %t", check=False) == "2 idle", "both nodes")
+        for node in NODES:
+            self.start_node(node)
+        idle = f"{len(NODES)} idle"
+        self._until(lambda: self.run("sinfo", "-h", "-o", "%D %t", check=False) == idle, "all nodes")
         return self
 
     def __exit__(self, *_):
@@ -164,6 +168,28 @@ class Slurm:
     def facts(self, job):
         shown = self.run("scontrol", "-o", "show", "job", job).splitlines()[0]
         return dict(word.split("=", 1) for word in shown.split() if "=" in word)
+
+    def start_node(self, node):
+        self._start("slurmd", "-D", "-N", node, "-f", self.folder / "slurm.conf")
+        self.nodes[node] = self.daemons[-1]
+
+    def lose_node(self, node):
+        """Its daemon and all that runs on it end at once; the controller hears that it is down."""
+        gone = self.nodes.pop(node)
+        family = [psutil.Process(gone.pid), *self._steps(node)]
+        below = [one for step in family for one in step.children(recursive=True)]
+        for process in [*family, *below]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=lost")
+
+    def _steps(self, node):
+        """The processes that watch over a node's tasks: they outlive its daemon."""
+        log = str(self.folder / f"slurmd.{node}.log")
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.name() == "slurmstepd" and log in [file.path for file in process.open_files()]:
+                    yield process
 
     def _start(self, command, *words):
         log = (self.folder / f"{command}.out").open("a")

@@ -11,6 +11,7 @@ from megarc.train.checkpoint.layout import Checkpoint, finished, latest, open_ch
 from megarc.train.checkpoint.load import full_masters, load, newest_local
 from megarc.train.checkpoint.merging import decay_weights, merged
 from megarc.train.checkpoint.observer import Checkpoints, Due
+from megarc.train.checkpoint.peers import Peers
 from megarc.train.checkpoint.resume import Resumed, go_back, resume
 from megarc.train.checkpoint.save import Saver
 from megarc.train.checkpoint.storage_level import Level
@@ -33,6 +34,7 @@ __all__ = [
     "Checkpoints",
     "Due",
     "Level",
+    "Peers",
     "Resumed",
     "SavedModel",
     "Saver",

@@ -20,8 +20,10 @@ from megarc.train.checkpoint.layout import (
     finished,
     instead_of,
     open_checkpoint,
+    step_folder,
     step_of,
 )
+from megarc.train.checkpoint.peers import Peers
 from megarc.train.checkpoint.storage_level import Level
 from megarc.train.engine import Engine
 from megarc.train.engine.average import NAME as AVERAGE
@@ -69,24 +71,41 @@ def load(
     return checkpoint.standing
 
 
-def newest_local(level: Level, engine: Engine, above: int) -> Checkpoint | None:
-    """The newest checkpoint beyond step ``above`` of which every host has what its ranks need now, undamaged."""
+def newest_local(level: Level, engine: Engine, above: int, peers: Peers | None = None) -> Checkpoint | None:
+    """The newest checkpoint beyond step ``above`` of which every host has what its ranks need now, undamaged.
+
+    Args:
+        peers: where there are copies on other hosts, a host that lacks its own is sent one first.
+    """
     world = engine.groups.world
-    members = level.members
-    own = {step_of(folder): folder for folder in finished(level.folder)}
-    common = set.intersection(*(set(steps) for steps in gather_objects(list(own), world)))
+    own = [step_of(folder) for folder in finished(level.folder)]
+    inventory = peers.inventory() if peers is not None else []
+    common = set.intersection(*(set(steps) for steps in gather_objects(own, world)))
+    if peers is not None:
+        common |= peers.steps(inventory)
     for step in sorted(common, reverse=True):
         if step <= above:
             break
-        try:
-            found = open_checkpoint(own[step])
-            damaged = found.verify(members.index(world.rank), len(members))
-            usable = damaged is None and _covers(found, engine)
-        except UserError:
-            usable = False
-        if all(gather_objects(usable, world)):
+        found = _usable(level, step, engine)
+        usable = gather_objects(found is not None, world)
+        if peers is not None and not all(usable):
+            peers.bring(step, [not one for one in usable], inventory)
+            found = _usable(level, step, engine)
+            usable = gather_objects(found is not None, world)
+        if all(usable):
             return found
     return None
+
+
+def _usable(level: Level, step: int, engine: Engine) -> Checkpoint | None:
+    """This host's checkpoint of a step, if its files are undamaged and hold what this rank needs."""
+    rank, members = engine.groups.world.rank, level.members
+    try:
+        found = open_checkpoint(step_folder(level.folder, step))
+        damaged = found.verify(members.index(rank), len(members))
+        return found if damaged is None and _covers(found, engine) else None
+    except UserError:
+        return None
 
 
 def _verify(checkpoint: Checkpoint, world: Group) -> None:

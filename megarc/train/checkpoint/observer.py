@@ -83,7 +83,7 @@ class Checkpoints(Observer):
     def stop(self, engine: Engine, moment: Moment, ending: Ending) -> None:
         shared = self.levels[0].level
         if ending is Ending.BACK:
-            self._allowing_for_errors(self.saver.wait)
+            self._allowing_for_errors(self.saver.finish)
             return
         engine.heartbeat.enter("saving")
         try:
@@ -95,7 +95,7 @@ class Checkpoints(Observer):
             self._saved = None
         if self._saved != moment.step:
             self.saver.save(engine, self.standing_of(moment), self._facts(), shared)
-            self.saver.wait()
+        self.saver.finish()
         self._tell(engine, ending.value, moment)
 
     def _facts(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from megarc.errors import UserError, reported_once
 from megarc.parallel import broadcast_object, gather_objects
 from megarc.train.checkpoint.layout import Checkpoint, latest
 from megarc.train.checkpoint.load import load, newest_local
+from megarc.train.checkpoint.peers import Peers
 from megarc.train.checkpoint.start_from import begin_from
 from megarc.train.checkpoint.storage_level import Level
 from megarc.train.checkpoint.trained_model import run_config
@@ -33,8 +34,10 @@ class Resumed:
     shared: bool
 
 
-def resume(engine: Engine, levels: list[Level], stream: Stream) -> Resumed:
+def resume(engine: Engine, levels: list[Level], stream: Stream, peers: Peers | None = None) -> Resumed:
     """Loads the newest whole checkpoint; where there is none, the run stands at its start.
+
+    Of the checkpoints of one step, a host's own comes first, then its copy on another host, then the shared one.
 
     Raises:
         UserError: where it is damaged, or of other data or another model.
@@ -42,7 +45,7 @@ def resume(engine: Engine, levels: list[Level], stream: Stream) -> Resumed:
     shared, *local = levels
     newest = _on_rank_0(engine, shared, None)
     for level in local:
-        found = newest_local(level, engine, above=newest.standing.step if newest else 0)
+        found = newest_local(level, engine, newest.standing.step if newest else 0, peers)
         if found is not None:
             _check_same_data(found, stream)
             if engine.groups.first:
@@ -84,7 +87,12 @@ def _say_jump(found: Checkpoint, config: RunConfig) -> None:
 
 
 def go_back(
-    engine: Engine, levels: list[Level], bad: BadSteps, gaps: Gaps, batches: BatchSchedule
+    engine: Engine,
+    levels: list[Level],
+    bad: BadSteps,
+    gaps: Gaps,
+    batches: BatchSchedule,
+    peers: Peers | None = None,
 ) -> Standing:
     """Loads the last checkpoint before the bad steps; their samples are left out from now on.
 
@@ -107,6 +115,8 @@ def go_back(
     for level in levels:
         if level.publisher(engine.groups.world.rank):
             level.remove_beyond(standing.step)
+    if peers is not None:
+        peers.remove_beyond(standing.step)
     gather_objects(None, engine.groups.world)  # nobody saves before that is done
     left_out = gaps.and_also(first, count)
     if engine.groups.first:

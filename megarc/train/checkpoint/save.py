@@ -15,6 +15,7 @@ from megarc.errors import UserError, reported_once
 from megarc.parallel import Groups, gather_objects
 from megarc.train.checkpoint import layout
 from megarc.train.checkpoint.fragments import Fragment, buffers, written
+from megarc.train.checkpoint.peers import Peers
 from megarc.train.checkpoint.storage_level import Level, make_room
 from megarc.train.checkpoint.write import State, Writing, write
 from megarc.train.engine import Engine
@@ -23,11 +24,14 @@ from megarc.train.engine import Engine
 class Saver:
     """Writes checkpoints of one run, one at a time.
 
-    ``save``, ``wait`` and ``busy`` are called by all ranks together.
+    ``save``, ``wait``, ``finish`` and ``busy`` are called by all ranks together.
+
+    Args:
+        peers: copy the checkpoints of their level to other hosts.
     """
 
-    def __init__(self, groups: Groups, *, background: bool = True) -> None:
-        self.groups, self.background = groups, background
+    def __init__(self, groups: Groups, *, background: bool = True, peers: Peers | None = None) -> None:
+        self.groups, self.background, self.peers = groups, background, peers
         self._writing: Writing | None = None
         self._copies: dict[str, Tensor] = {}
 
@@ -51,8 +55,10 @@ class Saver:
         )
         self._writing = writing
         writing.thread.start()
+        if self.peers is not None and level is self.peers.level:
+            self.peers.copy(writing)
         if not self.background:
-            self.wait()
+            self.finish()
 
     @property
     def failed(self) -> bool:
@@ -78,6 +84,16 @@ class Saver:
         writing.thread.join()
         self._raise_together(writing)
         self._writing = None
+
+    def finish(self) -> None:
+        """Waits for the save under way and for copies that are on their way to other hosts.
+
+        Raises:
+            UserError: as ``wait``.
+        """
+        self.wait()
+        if self.peers is not None:
+            self.peers.wait()
 
     def _raise_together(self, writing: Writing) -> None:
         error = writing.error

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from pydantic import model_validator
+
 from megarc.config import Config, Duration, key
 from megarc.quantity import Quantity
 
@@ -40,3 +42,19 @@ class CheckpointConfig(Config):
     local_every: Duration = key(
         Quantity(0.05, "run"), "between checkpoints on the hosts' own disks", circumstance=True
     )
+    peers: int = key(
+        0,
+        "other hosts to whose disks each host's local checkpoint is copied in the background; a lost host is then "
+        "replaced without going back to the shared checkpoint. 0: none",
+        circumstance=True,
+        ge=0,
+    )
+
+    @model_validator(mode="after")
+    def _peers_have_what_to_copy(self) -> CheckpointConfig:
+        if self.peers and self.local is None:
+            raise ValueError(
+                f"checkpoint.peers {self.peers} copies the checkpoints of each host's own disk, and checkpoint.local "
+                "is not given; name a folder there (checkpoint.local='$TMPDIR/megarc'), or use checkpoint.peers=0"
+            )
+        return self
