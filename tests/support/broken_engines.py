@@ -9,6 +9,8 @@ from deepspeed.runtime.engine import DeepSpeedEngine
 from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
 from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
 
+from megarc.train.engine.muon import Muon
+
 
 @contextmanager
 def broken(how):
@@ -76,6 +78,16 @@ def noise():
     return DeepSpeedZeroOptimizer, "average_tensor", noisy
 
 
+def halved_muon():
+    """Of Muon's updates, half comes back from the ranks that computed them."""
+    scatter = Muon._scatter
+
+    def half(self, sharing, full, mine):
+        return scatter(self, sharing, {matrix: 0.5 * update for matrix, update in full.items()}, mine)
+
+    return Muon, "_scatter", half
+
+
 WAYS = {
     "noise": noise,
     "dropped bucket": dropped_bucket,
@@ -84,4 +96,5 @@ WAYS = {
     "skipped all-reduce": skipped_reduce,
     "skipped all-reduce, bf16": skipped_reduce,
     "wrong norm": wrong_norm,
+    "halved Muon": halved_muon,
 }

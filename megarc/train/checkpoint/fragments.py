@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -51,22 +51,31 @@ def make_state(engine: Engine) -> None:
     held(engine)
 
 
-def written(engine: Engine) -> list[Fragment]:
-    """What this rank writes, so that over all ranks each element stands exactly once."""
-    fragments = [part for part in held(engine) if _ours_to_write(part, engine)]
-    if engine.config.parallel.zero > 0:
-        return fragments
-    return [part for fragment in fragments if (part := _share(fragment, engine)) is not None]
+def written(engine: Engine, among: Collection[int]) -> list[Fragment]:
+    """What this rank writes, so that each element that any of ``among`` holds stands exactly once.
 
-
-def _ours_to_write(fragment: Fragment, engine: Engine) -> bool:
-    """Of what several ranks hold alike, the first writes: tensor ranks, a tied embedding's stages."""
-    groups = engine.groups
-    if STATE in fragment.state and groups.data.rank > 0 and engine.config.parallel.zero > 0:
-        return False  # with ZeRO 0 each data rank writes a share, of parameters too
-    if fragment.name == "embedding.weight" and groups.pipeline.rank > 0:
-        return False
-    return fragment.record.split or groups.tensor.rank == 0
+    Args:
+        among: the ranks that write into one folder: all, or, where each host has a folder, those of this host, which
+            must find there all that they need.
+    """
+    rank, topology = engine.groups.world.rank, engine.groups.topology
+    stages, tensor = topology.members("pipeline", rank), topology.members("tensor", rank)
+    replicas = [one for one in topology.same_weights(rank) if one in among]
+    data, experts = topology.members("data", rank), engine.groups.expert.size
+    same_experts = [one for one in data[engine.groups.data.rank % experts :: experts] if one in among]
+    # Of what several ranks hold alike, the first writes: a tied embedding's stages, tensor ranks.
+    first_stage = stages[0] == rank or stages[0] not in among
+    first_tensor = next(one for one in tensor if one in among) == rank
+    fragments = [
+        part
+        for part in held(engine)
+        if (first_stage or part.name != "embedding.weight") and (first_tensor or part.record.split)
+    ]
+    if engine.config.parallel.zero > 0:  # ZeRO shares out all but the state of buffers
+        return [part for part in fragments if STATE not in part.state or replicas[0] == rank]
+    alike = [same_experts if part.record.experts > 1 else replicas for part in fragments]
+    shares = map(lambda part, ranks: _share(part, ranks.index(rank), len(ranks)), fragments, alike)
+    return [part for part in shares if part is not None]
 
 
 def set_steps(engine: Engine, steps: int) -> None:
@@ -86,11 +95,10 @@ def _moments(adam: torch.optim.Optimizer, flat: Tensor) -> dict[str, Tensor]:
     return {name: state[name] for name in (*MOMENTS, AVERAGE) if name in state}
 
 
-def _share(fragment: Fragment, engine: Engine) -> Fragment | None:
-    """The rank-th of equal parts of a fragment that all context and data ranks hold, or all with the same experts."""
-    replicas = engine.groups.expert_data if fragment.record.experts > 1 else engine.groups.replicas
+def _share(fragment: Fragment, number: int, count: int) -> Fragment | None:
+    """The part of this number, of ``count`` equal ones, of a fragment that others hold alike."""
     elements = size(fragment.boxes)
-    start, stop = (elements * part // replicas.size for part in (replicas.rank, replicas.rank + 1))
+    start, stop = (elements * part // count for part in (number, number + 1))
     if start == stop:
         return None
     state = {key: value[start:stop] for key, value in fragment.state.items()}

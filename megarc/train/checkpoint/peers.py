@@ -143,12 +143,11 @@ class Peers:
                 continue
             # Its own disk first: hosts may stand in another order than before.
             order = [number, *(other for other in range(len(self.hosts)) if other != number)]
-            own = str(layout.step_folder(self.level.folder, step))
             offers = [
                 (holder, folder)
                 for holder in order
                 for folder in inventory[holder].get(step, {}).get(members, [])
-                if (holder, folder) != (number, own)
+                if holder != number or Path(folder).parents[1].name == _FOLDER  # what it lacks is its own
             ]
             for holder, folder in offers:
                 if self._fetched(number, holder, Path(folder)):

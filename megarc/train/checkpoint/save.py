@@ -33,7 +33,7 @@ class Saver:
     def __init__(self, groups: Groups, *, background: bool = True, peers: Peers | None = None) -> None:
         self.groups, self.background, self.peers = groups, background, peers
         self._writing: Writing | None = None
-        self._copies: dict[str, Tensor] = {}
+        self._copies: dict[tuple[str, int], Tensor] = {}
 
     def save(self, engine: Engine, standing: layout.Standing, facts: dict[str, Any], level: Level) -> None:
         """Copies the state and starts to write it to ``step-...`` of a level.
@@ -43,12 +43,10 @@ class Saver:
         """
         self.wait()
         folder = self._fresh_folder(level, standing.step)
-        fragments = written(engine)
-        for name, tensor in buffers(fragments):
-            self._copy(name, tensor)
-        state = State(
-            self.groups.world.rank, self._copies, [_entry(part) for part in fragments], standing, facts
-        )
+        fragments = written(engine, level.members)
+        tensors = {name: self._copied(name, tensor) for name, tensor in buffers(fragments)}
+        entries = [_entry(part) for part in fragments]
+        state = State(self.groups.world.rank, tensors, entries, standing, facts)
         writing = Writing(folder, level)
         writing.thread = threading.Thread(
             target=write, args=(writing, state, engine.heartbeat.pass_by), name="checkpoint", daemon=True
@@ -131,11 +129,15 @@ class Saver:
                 raise UserError(f"the checkpoint folder {folder} cannot be made: {errors[0]}")
         return folder
 
-    def _copy(self, name: str, tensor: Tensor) -> None:
-        """Into a buffer that is kept from save to save; pinned where it comes from a GPU."""
-        if name not in self._copies:
-            self._copies[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
-        self._copies[name].copy_(tensor.detach())
+    def _copied(self, name: str, tensor: Tensor) -> Tensor:
+        """In a buffer that is kept from save to save; pinned where it comes from a GPU.
+
+        Of what several ranks hold alike, levels may give this rank parts of different sizes.
+        """
+        key = (name, tensor.numel())
+        if key not in self._copies:
+            self._copies[key] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+        return self._copies[key].copy_(tensor.detach())
 
 
 def _entry(part: Fragment) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from megarc.config import Config, Duration, key
 
@@ -59,6 +59,12 @@ class HealthConfig(Config):
         "start, and a difference does not end the run; off: never",
         circumstance=True,
     )
+
+    @field_validator("self_check", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: object) -> object:
+        """YAML reads ``off`` as false."""
+        return "off" if value is False else value
 
     @model_validator(mode="after")
     def _is_possible(self) -> HealthConfig:

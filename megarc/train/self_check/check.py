@@ -19,7 +19,15 @@ from megarc.train.engine import build_engine
 from megarc.train.self_check import passed
 from megarc.train.self_check.comparison import TOLERANCE, Difference, differences
 from megarc.train.self_check.one_rank import OneRank
-from megarc.train.self_check.tiny_run import MICRO_BATCHES, RATE, clipping, micro_batch, samples, tiny_run
+from megarc.train.self_check.tiny_run import (
+    MICRO_BATCHES,
+    RATE,
+    clipping,
+    micro_batch,
+    samples,
+    tiny_run,
+    uncovered,
+)
 
 log = logging.getLogger("megarc")
 
@@ -54,7 +62,8 @@ def self_check(config: RunConfig, groups: Groups, folder: Path) -> None:
     if not found:
         if groups.first:
             passed.remember(name, folder, facts)
-            log.info(f"self-check: two steps equal to one rank's ({time.monotonic() - begun:.1f} s)")
+            without = f"; it does not cover {', '.join(left)}" if (left := uncovered(config)) else ""
+            log.info(f"self-check: two steps equal to one rank's ({time.monotonic() - begun:.1f} s){without}")
         return
     report = _report(found, config, groups)
     if mode == "warn":

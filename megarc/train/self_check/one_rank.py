@@ -1,4 +1,4 @@
-"""The same two steps on one rank in plain torch: no DeepSpeed, no other rank, no code of our optimizer."""
+"""The same two steps on one rank in plain torch: no DeepSpeed, no other rank, of our optimizer Newton-Schulz alone."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from megarc.model import Transformer, initial_values, record_of
 from megarc.parallel import whole
 from megarc.train.config import RunConfig
 from megarc.train.engine import MicroBatch, dtype_of
+from megarc.train.engine.muon.muon import scale_of
+from megarc.train.engine.muon.newton_schulz import orthogonalised, with_equal_rows
+from megarc.train.engine.muon.sharing import Matrix, matrices_of
 
 _EPSILON = 1e-6  # beside the norm, as torch's clip_grad_norm_ has it
 
@@ -22,6 +25,7 @@ class State:
 
     initial: Tensor
     decays: bool
+    matrices: list[Matrix]  # that Muon updates; none: AdamW does
     parts: dict[str, Tensor] = field(default_factory=dict)  # master, exp_avg, exp_avg_sq
 
 
@@ -37,7 +41,8 @@ class OneRank:
             record = record_of(parameter)
             values = initial_values(name, record, tiny.model, tiny.seed, whole(record.shape)).to(device)
             master = values.view(-1, parameter.shape[-1])
-            state = State(master.clone(), record.decays)
+            by_muon = tiny.optimizer.name == "muon" and record.kind in ("hidden", "residual")
+            state = State(master.clone(), record.decays, matrices_of(name, record) if by_muon else [])
             state.parts = {"master": master} | {
                 moment: torch.zeros_like(master) for moment in ("exp_avg", "exp_avg_sq")
             }
@@ -50,7 +55,8 @@ class OneRank:
         divisor = ((norm + _EPSILON) / clip).clamp(min=1.0) if clip else torch.ones_like(norm)
         self._steps += 1
         for name, gradient in gradients.items():
-            self._adam(self.states[name], gradient / divisor, rate)
+            update = self._muon if self.states[name].matrices else self._adam
+            update(self.states[name], gradient / divisor, rate)
         return norm
 
     def _gradients(self, batches: list[MicroBatch]) -> dict[str, Tensor]:
@@ -70,6 +76,19 @@ class OneRank:
             for name, gradient in zip(parameters, gradients, strict=True):
                 sums[name] += gradient.view(sums[name].shape).float()
         return sums
+
+    def _muon(self, state: State, gradient: Tensor, rate: float) -> None:
+        """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), each matrix of a parameter by itself."""
+        keys, momentum = self._tiny.optimizer.muon, state.parts["exp_avg"]
+        momentum.lerp_(gradient, 1 - keys.momentum)
+        ahead = gradient.lerp(momentum, keys.momentum) if keys.nesterov else momentum
+        state.parts["master"].mul_(1 - rate * self._tiny.optimizer.weight_decay * state.decays)
+        for matrix in state.matrices:
+            rows = slice(matrix.part.top, matrix.part.bottom)
+            update = orthogonalised(ahead[rows].unsqueeze(0), keys.iterations, torch.float32)
+            update = with_equal_rows(update) if keys.equal_rows else update
+            scale = scale_of(keys, matrix.rows, matrix.columns)
+            state.parts["master"][rows].sub_(update.squeeze(0), alpha=rate * scale)
 
     def _adam(self, state: State, gradient: Tensor, rate: float) -> None:
         """AdamW (Loshchilov and Hutter 2019, 1711.05101, algorithm 2)."""

@@ -26,7 +26,7 @@ def tiny_run(config: RunConfig, topology: Topology) -> RunConfig:
     """``config`` with a tiny model, window and batch that every layout can split.
 
     Whatever decides how gradients are reduced and clipped stays: layout, ZeRO stage, offloading, precision,
-    recomputation, AdamW's library and what is passed to DeepSpeed.
+    recomputation, AdamW's library, Muon and what is passed to DeepSpeed.
 
     Raises:
         UserError: where the layout needs a part that the tiny model lacks.
@@ -55,7 +55,7 @@ def tiny_run(config: RunConfig, topology: Topology) -> RunConfig:
             "experts": _experts(config.parallel.expert, hidden) if routes else None,
         },
         "batch": {"size": MICRO_BATCHES * topology.data, "micro": 1},
-        "optimizer": {"library": keys.library, "z_loss": keys.z_loss, "clip": 0.0},
+        "optimizer": {"library": keys.library, "z_loss": keys.z_loss, "clip": 0.0, **_muon(config)},
         "execution": {"recompute": execution.recompute, "recompute_every": execution.recompute_every},
     }
     tiny = build(RunConfig, tree, "the self-check")
@@ -69,6 +69,24 @@ def _multiple(least: int, parts: int) -> int:
 def _experts(ranks: int, hidden: int) -> dict[str, Any]:
     """Keys of experts that so many ranks share out; without a balance, which the one rank beside them does not have."""
     return {"count": 2 * ranks, "active": 2, "width": hidden, "balance": "none"}
+
+
+def uncovered(config: RunConfig) -> list[str]:
+    """What the run has and the tiny one lacks, so that the check says nothing of it."""
+    parts = {
+        # Newton-Schulz raises what rounding in bf16 leaves of a gradient's small singular values.
+        "Muon's update in bf16": config.optimizer.name == "muon" and not _muon(config),
+        "fp8 products": config.execution.fp8,
+        "compiled blocks": config.execution.compile,
+    }
+    return [name for name, there in parts.items() if there]
+
+
+def _muon(config: RunConfig) -> dict[str, Any]:
+    keys = config.optimizer
+    if keys.name != "muon" or config.precision != "fp32":
+        return {}
+    return {"name": "muon", "muon": {**to_dict(keys.muon), "precision": "fp32"}}
 
 
 def clipping(tiny: RunConfig) -> RunConfig:

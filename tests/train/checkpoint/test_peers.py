@@ -74,7 +74,7 @@ def output(tmp_path_factory):
 @pytest.mark.parametrize("number", range(len(LAYOUTS)), ids=list(LAYOUTS))
 def test_a_lost_host_goes_on_from_the_copy_on_the_other(output, number):
     place, said = output
-    assert "resumes from step 4 " in said[number], said[number]
+    assert "resumes from step 3 " in said[number], said[number]  # step 4 was saved in the shared folder
     folder = place / list(LAYOUTS)[number]
     expected, found = full_state(folder / "clean"), full_state(folder / "run")
     assert expected.keys() == found.keys()
@@ -82,12 +82,12 @@ def test_a_lost_host_goes_on_from_the_copy_on_the_other(output, number):
 
 
 def test_damage_on_the_own_disk_is_mended_by_the_copy(output):
-    assert "resumes from step 4 " in output[1][len(LAYOUTS)]
+    assert "resumes from step 3 " in output[1][len(LAYOUTS)]
 
 
 def test_a_damaged_copy_is_never_used(output):
     said = output[1][len(LAYOUTS) + 1]
-    assert "resumes from step 4 " in said, said  # of 5, whose copy is damaged
+    assert "resumes from step 3 " in said, said  # of 4, the copy is damaged
     state = output[0] / "own"
     expected = full_state(state / "clean")
     assert all(torch.equal(values, expected[part]) for part, values in full_state(state / "run").items())

@@ -6,7 +6,7 @@ import pytest
 from support.ranks import run_jobs
 from support.runs import config, pretrain
 
-from megarc.config import build
+from megarc.config import build, load
 from megarc.model import splits
 from megarc.parallel import Topology
 from megarc.train import RunConfig
@@ -46,6 +46,8 @@ def jobs(folder):
         job("tensor", 1, "fp32", keys={"parallel__tensor": 2, "parallel__sequence": True}),
         job("pipeline", 1, "fp32", keys={"parallel__pipeline": 2}),
         job("muon", 2, "fp32", keys={"optimizer__name": "muon"}),
+        job("muon, bf16", 2, "bf16", keys={"optimizer__name": "muon"}),
+        job("muon, halved", 2, "fp32", keys={"optimizer__name": "muon"}, **{"break": "halved Muon"}),
         job("node", 3, "bf16", keys={"parallel__node": 2}),
     ]
 
@@ -84,6 +86,23 @@ def test_a_right_engine_is_checked_once(starts):
 def test_other_layouts_are_checked_too(starts, name):
     (text,) = said(starts, name)
     assert "self-check: two steps equal to one rank's" in text and "Ending.FINISHED" in text
+
+
+def test_off_needs_no_quotes(tmp_path):
+    """YAML reads it as false, which was refused."""
+    (tmp_path / "run.yaml").write_text("health: {self_check: off}")
+    assert load(RunConfig, tmp_path / "run.yaml", []).health.self_check == "off"
+    assert load(RunConfig, None, ["health.self_check=off"]).health.self_check == "off"
+
+
+def test_what_the_check_does_not_cover_is_said(starts):
+    assert "it does not cover Muon's update in bf16" in said(starts, "muon, bf16")[0]
+    assert "does not cover" not in said(starts, "muon")[0]
+
+
+def test_muons_own_update_takes_part(starts):
+    text = said(starts, "muon, halved")[0]
+    assert "the self-check failed" in text and "the weight of blocks." in text
 
 
 @pytest.mark.parametrize("tensor", [1, 2, 3, 5, 6, 8, 12])
