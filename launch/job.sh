@@ -76,9 +76,8 @@ echo "job $SLURM_JOB_ID, try $((${SLURM_RESTART_COUNT:-0} + 1)), on $SLURM_JOB_N
 # srun starts every rank itself: a launcher in between would lose signals and exit codes. When one rank dies the
 # others are ended. USR1 comes at once where --time is 5 minutes or less, and would end a rank that does not listen yet.
 # launch/elastic.sh says how many ranks a node has; otherwise SLURM knows.
-ranks=()
-[[ -n ${SLURM_NTASKS:-} ]] || ranks=(--ntasks-per-node="${MEGARC_RANKS_PER_NODE:-1}")
-srun --kill-on-bad-exit=1 ${ranks[@]+"${ranks[@]}"} bash -c 'trap "" USR1; exec "$@"' bash "${pretrain[@]}"
+srun --kill-on-bad-exit=1 ${MEGARC_RANKS_PER_NODE:+--ntasks-per-node="$MEGARC_RANKS_PER_NODE"} \
+    bash -c 'trap "" USR1; exec "$@"' bash "${pretrain[@]}"
 code=$?
 
 # How it ended is read from the run folder, not guessed from a code that may be any rank's.
