@@ -12,7 +12,9 @@ from megarc.train import RunConfig, resolve
 
 def micro_of(ranks, *words):
     config = load(RunConfig, None, ["model.vocabulary=64", *words])
-    return resolve(config, SimpleNamespace(vocabulary=None, sources=[]), Topology(1, ranks, 1, False)).batch.micro
+    return resolve(
+        config, SimpleNamespace(vocabulary=None, sources=[]), Topology(1, ranks, 1, False)
+    ).batch.micro
 
 
 @pytest.mark.parametrize(("ranks", "micro"), [(1, 12), (2, 6), (3, 4), (4, 3), (6, 2)])
