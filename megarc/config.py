@@ -389,6 +389,9 @@ _KINDS = {
 """In YAML's words, where pydantic speaks of JSON's."""
 
 
+_FEW_KEYS = 12
+
+
 def _is_text(value: str) -> bool:
     try:
         value.encode()
@@ -404,7 +407,9 @@ def _explain(kind: type[Config], problem: Any, place: str) -> str:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         # The right leaf in another group is as likely as a slip of the finger.
         near = near or [path for path in known if path.split(".")[-1] == name.split(".")[-1]][:1]
-        hint = f"; did you mean '{near[0]}'?" if near else "; see --keys for all keys"
+        few = len(known) <= _FEW_KEYS  # such as a source's options, which --keys does not list
+        every = f"; the keys are {', '.join(known)}" if few else "; see --keys for all keys"
+        hint = f"; did you mean '{near[0]}'?" if near else every
         word, colon, value = name.split(".")[-1].partition(":")
         if colon:
             hint = f"; a space belongs after the colon: {{{word}: {value}}}"

@@ -156,6 +156,7 @@ def test_a_sample_depends_on_options_and_number_only(kind, options, rows):
     [
         ("copying", {"direction": "sideways"}, "options of copying: 'direction'"),
         ("copying", {"strng": 3}, "strng.*did you mean 'string'"),
+        ("recall", {"help": 1}, "unknown key 'help'; the keys are seed, pairs, questions, keys, values"),
         ("k_sum", {"modulus": 10}, "modulus is 10; it must be odd"),
         ("k_sum", {"terms": 4}, "options of k_sum: 'terms'"),
         ("k_sum", {"modulus": 1_000_001, "terms": 3}, "options of k_sum: 'modulus'"),  # would count for hours
