@@ -8,6 +8,7 @@ from typing import Any
 
 from megarc.errors import UserError
 from megarc.model import ModelConfig
+from megarc.model.experts_config import ExpertsConfig
 
 
 def words(text: str) -> frozenset[str]:
@@ -26,6 +27,22 @@ _OLMO_NORMS = {
 
 
 @dataclass(frozen=True, slots=True)
+class ExpertNames:
+    """A family's names of the router, and of the gate, up and down matrix of expert ``{}``."""
+
+    router: str
+    gate: str
+    up: str
+    down: str
+
+
+_QWEN_EXPERTS = ExpertNames("mlp.gate", *(f"mlp.experts.{{}}.{one}_proj" for one in ("gate", "up", "down")))
+_MIXTRAL_EXPERTS = ExpertNames(
+    "block_sparse_moe.gate", *(f"block_sparse_moe.experts.{{}}.{one}" for one in ("w1", "w3", "w2"))
+)
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """One class of transformers.
 
@@ -36,6 +53,7 @@ class Family:
         fixed_bias: the biases that it always has; None: its key ``attention_bias`` says none or all.
         defaults: what transformers (5.24) takes where config.json does not say it.
         keys: what else its config.json may say.
+        experts: names of its experts, where it has some.
     """
 
     model_type: str
@@ -45,6 +63,7 @@ class Family:
     fixed_bias: str | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     keys: tuple[str, ...] = ()
+    experts: ExpertNames | None = None
 
     @property
     def architecture(self) -> str:
@@ -52,6 +71,7 @@ class Family:
         return f"{self.name}ForCausalLM"
 
 
+_ROUTER = ("num_experts_per_tok", "num_local_experts", "router_aux_loss_coef", "output_router_logits")
 _SLIDING = ("use_sliding_window", "sliding_window", "max_window_layers", "layer_types")
 
 FAMILIES = {
@@ -78,6 +98,18 @@ FAMILIES = {
             defaults={"num_key_value_heads": 4, "attention_bias": False, "tie_word_embeddings": True},
             keys=(*_SLIDING, "no_rope_layers", "no_rope_layer_interval"),
         ),
+        Family(
+            "qwen3_moe", "Qwen3Moe", {"qk_norm": True}, experts=_QWEN_EXPERTS,
+            defaults={"num_key_value_heads": 4, "attention_bias": False, "num_experts_per_tok": 8,
+                      "decoder_sparse_step": 1},
+            keys=(*_SLIDING, *_ROUTER, "num_experts", "moe_intermediate_size", "norm_topk_prob",
+                  "decoder_sparse_step", "mlp_only_layers"),
+        ),
+        Family(
+            "mixtral", "Mixtral", {}, fixed_bias="none", experts=_MIXTRAL_EXPERTS,
+            defaults={"num_key_value_heads": 8, "num_local_experts": 8, "num_experts_per_tok": 2},
+            keys=(*_ROUTER, "sliding_window", "router_jitter_noise"),
+        ),
     )
 }  # fmt: skip
 
@@ -98,6 +130,8 @@ def family_of(config: ModelConfig) -> Family:
             "layers with feed-forwards of different widths have no place in Hugging Face's layout; export with "
             "--layout megarc, or with one --width for all layers"
         )
+    if config.experts is not None:
+        return FAMILIES[_family_of_experts(config, config.experts)]
     norms = (config.norm_place, config.qk_norm, config.qk_norm_over)
     found = {
         ("before", False, "head"): "llama",
@@ -122,9 +156,39 @@ def family_of(config: ModelConfig) -> Family:
     return FAMILIES[found]
 
 
+def _family_of_experts(config: ModelConfig, experts: ExpertsConfig) -> str:
+    """Of the two that have experts, the one with such layers.
+
+    Raises:
+        UserError: where neither has.
+    """
+    if experts.balance == "bias":
+        raise UserError(
+            "model.experts.balance bias has no place in Hugging Face's layouts of Mixtral and Qwen 3: rows would go to "
+            "other experts without it; export with --layout megarc, or train with balance loss or none"
+        )
+    wrong = {
+        "scores": experts.scores != "softmax", "shared": experts.shared > 0, "scale": experts.scale != 1.0,
+    }  # fmt: skip
+    plain = config.norm_place == "before" and config.rope_skip_every is None and not any(wrong.values())
+    if plain and config.qk_norm and config.qk_norm_over == "head" and config.attention_bias != "qkv":
+        return "qwen3_moe"
+    everywhere = all(experts.at(layer) for layer in range(config.layers))
+    if plain and not config.qk_norm and config.attention_bias == "none" and experts.normalised and everywhere:
+        return "mixtral"
+    named = ", ".join(
+        f"experts.{name}={getattr(experts, name)}" for name, is_wrong in wrong.items() if is_wrong
+    )
+    raise UserError(
+        f"no class of transformers that megarc knows has these experts{f' ({named})' * bool(named)}: qwen3_moe has "
+        "qk_norm over each head, mixtral neither qk_norm nor biases nor dense layers, and both softmax scores and no "
+        "shared experts; export with --layout megarc"
+    )
+
+
 _EXPRESSED = words(
     """
-    layers hidden heads kv_heads head_dim ffn vocabulary vocabulary_multiple tied qk_norm qk_norm_over
+    layers hidden heads kv_heads head_dim ffn experts vocabulary vocabulary_multiple tied qk_norm qk_norm_over
     attention_bias norm_place rope_base rope_scaling rope_skip_every learned_positions norm_epsilon
     initial_std
     """

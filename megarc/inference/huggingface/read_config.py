@@ -39,6 +39,7 @@ _KINDS: Mapping[str, type] = {
     "architectures": list,
     "layer_types": list,
     "no_rope_layers": list,
+    "mlp_only_layers": list,
     "rope_parameters": dict,
     "rope_scaling": dict,
 }
@@ -180,8 +181,33 @@ class _Reader:
             "attention_bias": bias,
             "rope_skip_every": self._skips(),
             **({"initial_std": std} if isinstance(std, float) and std > 0 else {}),
+            "experts": self._experts(),
             **self.family.own,
             **self._rope(),
+        }
+
+    def _experts(self) -> dict[str, Any] | None:
+        """Of a family that has some; without a balance, which the files do not hold."""
+        if self.family.experts is None:
+            return None
+        found: dict[str, Any] = {"active": self.number("num_experts_per_tok"), "balance": "none"}
+        if self.family.model_type == "mixtral":
+            return {
+                **found,
+                "count": self.number("num_local_experts"),
+                "width": self.number("intermediate_size"),
+            }
+        dense = self.facts.get("mlp_only_layers") or []
+        if dense != list(range(len(dense))):
+            raise self.wrong("mlp_only_layers", "megarc's dense layers are the first ones")
+        count = "num_experts" if "num_experts" in self.facts else "num_local_experts"
+        return {
+            **found,
+            "count": self.number(count, 128),
+            "width": self.number("moe_intermediate_size", 768),
+            "normalised": bool(self.facts.get("norm_topk_prob", False)),
+            "every": self.number("decoder_sparse_step"),
+            "dense_first": len(dense),
         }
 
     def _skips(self) -> int | None:

@@ -44,11 +44,30 @@ def pieces_of(family: Family, config: ModelConfig) -> Pieces:
             return
         _, layer, rest = name.split(".", 2)
         part, _, kind = rest.rpartition(".")  # attention.query, weight or bias
+        if config.experts is not None and config.experts.at(int(layer)) and part.startswith("feed_forward."):
+            for one, piece in _of_experts(family, config.experts.count, part, values):
+                yield f"model.layers.{layer}.{one}.{kind}", piece
+            return
         names = inside[part]
         for one, piece in zip(names, values.chunk(len(names)), strict=True):
             yield f"model.layers.{layer}.{one}.{kind}", piece
 
     return theirs
+
+
+def _of_experts(family: Family, count: int, part: str, values: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Names within a layer, and values, of the router or of one of the matrices of all experts."""
+    assert family.experts is not None
+    names = {
+        "feed_forward.gate_up": (family.experts.gate, family.experts.up),
+        "feed_forward.down": (family.experts.down,),
+    }
+    if part == "feed_forward.router":
+        yield family.experts.router, values
+        return
+    for expert, own in enumerate(values.chunk(count)):
+        for name, piece in zip(names[part], own.chunk(len(names[part])), strict=True):
+            yield name.format(expert), piece
 
 
 def zeros_of(family: Family, config: ModelConfig) -> list[tuple[str, tuple[int, ...]]]:

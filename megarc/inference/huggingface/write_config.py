@@ -71,6 +71,21 @@ def _only(family: Family, config: ModelConfig) -> dict[str, Any]:
         found["sliding_window"] = None
     if "use_sliding_window" in family.keys:
         found["use_sliding_window"] = False
+    if config.experts is not None:
+        experts = config.experts
+        found |= {"num_local_experts": experts.count, "num_experts_per_tok": experts.active}
+        found |= {"router_aux_loss_coef": experts.loss_weight if experts.balance == "loss" else 0.0}
+        if family.model_type == "mixtral":
+            found["intermediate_size"] = config.width_of_expert
+        else:
+            del found["num_local_experts"]
+            found |= {
+                "num_experts": experts.count,
+                "moe_intermediate_size": config.width_of_expert,
+                "norm_topk_prob": experts.normalised,
+                "decoder_sparse_step": experts.every,
+                "mlp_only_layers": list(range(experts.dense_first)),
+            }
     if "no_rope_layers" in family.keys:
         every = config.rope_skip_every
         assert every is not None

@@ -41,6 +41,12 @@ FAMILIES = {
     "mistral": ("Mistral", {"sliding_window": None, "head_dim": 16}),
     "olmo 2": ("Olmo2", {"attention_bias": True, "rms_norm_eps": 1e-3}),
     "smollm 3": ("SmolLM3", {}),
+    "qwen 3, experts": (
+        "Qwen3Moe",
+        {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 12, "decoder_sparse_step": 2,
+         "norm_topk_prob": True, "mlp_only_layers": [0, 1], "head_dim": 16},
+    ),
+    "mixtral": ("Mixtral", {"num_local_experts": 5, "num_experts_per_tok": 3}),
 }  # fmt: skip
 
 

@@ -27,6 +27,12 @@ FAMILIES = {
     "Qwen2": {"attention_bias": "qkv", "rope_scaling": {"kind": "linear", "factor": 2.0}},
     "Qwen3": {"qk_norm": True, "tied": True, "attention_bias": "qkv", "rope_scaling": SCALING},
     "Mistral": {"hidden": 30, "head_dim": 8},
+    "Qwen3Moe": {
+        "qk_norm": True,
+        "layers": 4,
+        "experts": {"count": 6, "active": 2, "width": 12, "every": 2, "dense_first": 1, "balance": "loss"},
+    },
+    "Mixtral": {"experts": {"count": 5, "active": 3, "width": 12, "balance": "none"}},
     "Olmo2": {"qk_norm": True, "qk_norm_over": "all", "norm_place": "after"},
     "SmolLM3": {"rope_skip_every": 2, "attention_bias": "qkv"},
     "Llama, nested and scaled": {
@@ -278,3 +284,17 @@ def test_what_no_class_is_is_refused(tmp_path, changes):
     with pytest.raises(UserError, match="no class of transformers"):
         built(changes, folder=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("experts", "words"),
+    [
+        ({"balance": "bias"}, "balance bias has no place"),
+        ({"balance": "none", "shared": 1}, "experts.shared=1"),
+        ({"balance": "none", "scores": "sigmoid"}, "experts.scores=sigmoid"),
+        ({"balance": "none", "every": 2}, "nor dense layers"),
+    ],
+)
+def test_experts_that_no_class_has_are_refused(tmp_path, experts, words):
+    with pytest.raises(UserError, match=words):
+        built({"experts": experts}, folder=tmp_path / "no")
