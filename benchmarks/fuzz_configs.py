@@ -1,10 +1,12 @@
 """Reads 10,000 wrong configurations: each must end in a run that could start, or in words that help.
 
     python benchmarks/fuzz_configs.py                     10,000 mutants; 3 minutes of one core
+    python benchmarks/fuzz_configs.py --go-on             from where an earlier one was stopped
     python benchmarks/fuzz_configs.py --show 50           50 messages drawn by lot, to be read by a person
 
 A mutant differs from a small run's file in some keys (values of another type, out of range, in other units, YAML's
-rarer forms), in a key's name, in its text, or by overrides on the command line; every key of the tree takes part. It
+rarer forms), in a key's name, in its text, or by overrides on the command line; every key of the tree takes part, as
+the classes of the configuration declare it, those of the first source of a list too. It
 goes as far as a start goes before anything is built: reading, the timeline, the data's order, ranks, DeepSpeed's
 settings. A traceback, 20 seconds without an end, or 4 GiB of memory is a failure; so is a message that names no key (or
 line), or does not say what would be right. Written to benchmarks/results/fuzz_configs.json.
@@ -20,9 +22,11 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fuzz_values import Mutant, Tree
 from options import options
@@ -39,6 +43,7 @@ from megarc.train.engine.deepspeed_settings import deepspeed_settings
 from megarc.train.schedule import Timeline
 
 HANG_SECONDS, MEMORY = 20, 4 << 30
+_KEPT_EVERY = 250
 BASE = {
     "folder": "runs/fuzz",
     "length": "100 steps",
@@ -65,19 +70,18 @@ def main() -> int:
     parser = options(__doc__, "fuzz_configs.json")
     parser.add_argument("--mutants", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--go-on", action="store_true", help="add to a result that is not whole yet")
     parser.add_argument("--show", type=int, default=0, metavar="N", help="print N messages drawn by lot")
     arguments = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (memory() + MEMORY, resource.RLIM_INFINITY))
-    started = time.monotonic()
-    outcomes, failures, messages = campaign(arguments.mutants, arguments.seed)
-    result = {
-        "command": f"python benchmarks/fuzz_configs.py --mutants {arguments.mutants} --seed {arguments.seed}",
-        "mutants": arguments.mutants,
-        "seconds": round(time.monotonic() - started),
-        "outcomes": {kind: dict(some) for kind, some in sorted(outcomes.items())},
-        "failures": failures,
-    }
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    command = f"python benchmarks/fuzz_configs.py --mutants {arguments.mutants} --seed {arguments.seed}"
+    found = Found()
+    if arguments.go_on and arguments.out.exists():
+        earlier = json.loads(arguments.out.read_bytes())
+        if earlier["command"] == command:
+            found = Found.of(earlier)
+    campaign(arguments.mutants, arguments.seed, found, lambda: found.write(arguments.out, command))
+    outcomes, failures, messages = found.outcomes, found.failures, found.messages
     chance = random.Random(arguments.seed)
     for text in chance.sample(messages, min(arguments.show, len(messages))):
         print(f"- {text}")
@@ -93,25 +97,52 @@ def main() -> int:
     return 0
 
 
-def campaign(mutants: int, seed: int) -> tuple[dict[str, Counter[str]], list[str], list[str]]:
-    """Outcomes by the kind of mutant, what failed, and all messages."""
+@dataclass
+class Found:
+    """Outcomes of the first ``mutants`` by their kind, what failed, and the messages of this start."""
+
+    mutants: int = 0
+    seconds: float = 0.0
+    outcomes: dict[str, Counter[str]] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, result: dict[str, Any]) -> Found:
+        outcomes = {kind: Counter(some) for kind, some in result["outcomes"].items()}
+        return cls(result["mutants"], result["seconds"], outcomes, result["failures"])
+
+    def write(self, out: Path, command: str) -> None:
+        result = {
+            "command": command,
+            "mutants": self.mutants,
+            "seconds": round(self.seconds),
+            "outcomes": {kind: dict(some) for kind, some in sorted(self.outcomes.items())},
+            "failures": self.failures,
+        }
+        out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def campaign(mutants: int, seed: int, found: Found, keep: Callable[[], None]) -> None:
+    """Adds to what was found until there are so many mutants; ``keep`` is called from time to time, and at the end."""
     tree = Tree(RunConfig, BASE)
-    outcomes: dict[str, Counter[str]] = {}
-    failures: list[str] = []
-    messages: list[str] = []
-    with tempfile.TemporaryDirectory() as scratch, progress("mutants", mutants) as bar:
+    begun = time.monotonic() - found.seconds
+    with tempfile.TemporaryDirectory() as scratch, progress("mutants", mutants - found.mutants) as bar:
         path = Path(scratch) / "run.yaml"
-        for number in range(mutants):
+        for number in range(found.mutants, mutants):
             mutant = tree.mutant(random.Random(f"{seed} {number}"))
             path.write_bytes(mutant.text)
             outcome, message = one(path, mutant, tree.keys)
-            outcomes.setdefault(mutant.kind, Counter())[outcome] += 1
+            found.outcomes.setdefault(mutant.kind, Counter())[outcome] += 1
             if message:
-                messages.append(message)
+                found.messages.append(message)
             if outcome not in ("could start", "refused"):
-                failures.append(f"number {number}, {mutant.kind}, {mutant.keys}: {outcome}: {message}")
-            bar.advance(1, bad=len(failures))
-    return outcomes, failures, messages
+                found.failures.append(f"number {number}, {mutant.kind}, {mutant.keys}: {outcome}: {message}")
+            bar.advance(1, bad=len(found.failures))
+            found.mutants, found.seconds = number + 1, time.monotonic() - begun
+            if found.mutants % _KEPT_EVERY == 0:
+                keep()
+    keep()
 
 
 def one(path: Path, mutant: Mutant, keys: list[str]) -> tuple[str, str]:
@@ -131,8 +162,14 @@ def begin(config: RunConfig) -> None:
     """All that a start does before it builds anything."""
     timeline = Timeline.of(config)
     layout = config.parallel
-    ranks = layout.expected or layout.tensor * layout.pipeline * 2
-    topology = Topology.fit(ranks, tensor=layout.tensor, pipeline=layout.pipeline, sequence=layout.sequence)
+    ranks = layout.expected or layout.tensor * layout.pipeline * layout.context * layout.expert * 2
+    topology = Topology.fit(
+        ranks,
+        tensor=layout.tensor,
+        pipeline=layout.pipeline,
+        sequence=layout.sequence,
+        context=layout.context,
+    )
     stream = open_train(config, MAKERS)
     if config.data.valid:
         open_heldout(config, MAKERS)
@@ -140,7 +177,7 @@ def begin(config: RunConfig) -> None:
     cost_of(config.model, config.window.build())
     timeline.batches.samples_before(timeline.total)
     micro = config.batch.micro_batch
-    deepspeed_settings(config, micro, config.batch.size // (topology.data * micro))
+    deepspeed_settings(config, micro, config.batch.size // (topology.data * micro), context=topology.context)
 
 
 def judged(text: str, mutant: Mutant, keys: list[str]) -> str:

@@ -107,9 +107,12 @@ class Tree:
         for number, name in enumerate(raw):
             node, (*groups, last) = tree, name.split(".")
             for group in groups:
-                if not isinstance(node.get(group), dict):
-                    node[group] = {}
-                node = node[group]
+                inner = node.get(group)
+                if isinstance(inner, list) and inner and isinstance(inner[0], dict):
+                    inner = inner[0]  # a key of the first of several sources
+                elif not isinstance(inner, dict):
+                    inner = node[group] = {}
+                node = inner
             node[last] = f"VALUE-{number}-"
         text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
         for number, value in enumerate(raw.values()):
@@ -171,4 +174,6 @@ def _plausible(annotation: Any, chance: random.Random) -> str:
 
 
 def _copied(tree: Any) -> Any:
+    if isinstance(tree, list):
+        return [_copied(value) for value in tree]
     return {name: _copied(value) for name, value in tree.items()} if isinstance(tree, dict) else tree

@@ -140,7 +140,8 @@ def open_source(
         )
     if config.kind != "text" and (config.text is not None or config.tokenizer is not None):
         raise UserError(
-            f"{place}: text and tokenizer belong to a source of kind text, and its kind is {config.kind}"
+            f"{place}: text and tokenizer belong to a source of kind text, and its kind is {config.kind}; "
+            "leave them out, or use kind: text"
         )
     try:
         source = maker(config, window)

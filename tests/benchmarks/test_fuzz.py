@@ -1,5 +1,6 @@
 """The campaigns of wrong configurations and of hostile files, in short."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -12,9 +13,27 @@ import fuzz_files
 
 
 def test_wrong_configurations_end_in_words_that_help():
-    outcomes, failures, messages = fuzz_configs.campaign(250, seed=27)
-    assert not failures
-    assert sum(some["could start"] for some in outcomes.values()) > 10 and len(messages) > 100
+    found = fuzz_configs.Found()
+    fuzz_configs.campaign(250, 27, found, keep=lambda: None)
+    assert not found.failures
+    assert sum(some["could start"] for some in found.outcomes.values()) > 10 and len(found.messages) > 100
+
+
+def test_a_campaign_goes_on_where_it_was_stopped(tmp_path):
+    whole, parts = fuzz_configs.Found(), fuzz_configs.Found()
+    fuzz_configs.campaign(60, 3, whole, keep=lambda: None)
+    fuzz_configs.campaign(25, 3, parts, keep=lambda: parts.write(tmp_path / "found.json", "some"))
+    parts = fuzz_configs.Found.of(json.loads((tmp_path / "found.json").read_bytes()))
+    fuzz_configs.campaign(60, 3, parts, keep=lambda: None)
+    assert (parts.mutants, parts.outcomes) == (60, whole.outcomes)
+
+
+def test_keys_of_the_first_source_of_a_list_take_part():
+    tree = fuzz_configs.Tree(fuzz_configs.RunConfig, fuzz_configs.BASE)
+    text = tree._text({"data.train.weight": "-1"})
+    assert "- kind: pointer_chase\n    weight: -1\n" in text and fuzz_configs.BASE["data"]["train"][
+        0
+    ].keys() == {"kind"}
 
 
 def test_what_helps_is_told_from_what_does_not():
