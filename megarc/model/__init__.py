@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from megarc.model.fp8 import no_fp8
     from megarc.model.initialization import initial_values, initialise
     from megarc.model.loss import Head, Loss, head_loss, scored, weighted_sum
+    from megarc.model.mixers import check_recurrence_kernels
     from megarc.model.nesting import kept_of, narrowed
     from megarc.model.parameter_record import (
         Record,
@@ -65,6 +66,7 @@ __all__ = [
     "as_standard",
     "block_parameters",
     "build_pipeline",
+    "check_recurrence_kernels",
     "cost_of",
     "default_dtype",
     "expert_group_name",

@@ -34,6 +34,7 @@ class Block(nn.Module):
         width, epsilon = config.hidden, config.norm_epsilon
         self.attention_norm = Norm(width, epsilon, tensor, partial=tensor.sequence)
         self.attention = mixer_of(config.of_layer(layer))(config, engine, layer, tensor)
+        self.attention.scan = runner.scan
         self.feed_forward_norm = Norm(width, epsilon, tensor, partial=tensor.sequence)
         own = config.of_layer(layer)
         self.feed_forward = feed_forward_of(own)(own, tensor)

@@ -347,6 +347,12 @@ class ExecutionConfig(Config):
     fp8: bool = key(
         False, "the blocks' matrix products in fp8, a scale a row (Ada, Hopper or later)", circumstance=True
     )
+    recurrence: Literal["torch", "fla"] = key(
+        "torch",
+        "what runs the recurrences of the mixers ssm and ssm_attention: torch, or flash-linear-attention's kernels "
+        "on CUDA",
+        circumstance=True,
+    )
     recompute: Recompute = key(
         "none",
         "selective: keep matrix products and attention, compute the rest of a block again; full: keep its input",

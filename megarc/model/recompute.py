@@ -12,6 +12,8 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from megarc.model import fp8
 from megarc.model.compiling import Compiled
 from megarc.model.config import ExecutionConfig, Recompute
+from megarc.model.mixers import fla_scan
+from megarc.model.mixers.scan import Scan, scan
 
 Body = Callable[..., Tensor]
 """A block's ``(x, seen, cache, positions, kept)`` -> x."""
@@ -52,6 +54,7 @@ class Runner:
     def __init__(self, execution: ExecutionConfig) -> None:
         self.recompute, self.every = execution.recompute, execution.recompute_every
         self.linear = fp8.linear if execution.fp8 else F.linear
+        self.scan: Scan = fla_scan.scan if execution.recurrence == "fla" else scan
         self._ways: dict[Recompute, Callable[..., Tensor]] = dict(_WAYS)
         if execution.compile:
             # One for all blocks, which differ in their weights alone. What is computed again is

@@ -11,7 +11,7 @@ from megarc.attention import resolve as choose_attention
 from megarc.config import digest_of
 from megarc.data import Maker, Stream, Task, open_stream, read_task
 from megarc.errors import UserError
-from megarc.model import cost_of
+from megarc.model import check_recurrence_kernels, cost_of
 from megarc.parallel import Groups, agree, broadcast_object, together
 from megarc.progress import human
 from megarc.train.checkpoint import Due, Level, Peers, Standing, resume
@@ -236,6 +236,8 @@ def _announce(
             config.execution.attention, groups.device, dtype_of(config), config.model.width_of_head,
             fewer_rows=config.parallel.context > 1,
         )  # fmt: skip
+    if config.execution.recurrence == "fla" and {"ssm", "ssm_attention"} & set(config.model.mixers):
+        check_recurrence_kernels(groups.device)
     for line in stream.describe(samples - standing.begin):
         log.info(line)
     if config.data.packs:

@@ -27,13 +27,33 @@ WINDOWS = {
         "window": {"recent": 0, "causal": 40, "stride": 16},
         "objective": {"recent": {**_LOSS["recent"], "rows": "context"}},
     },
+    "mixers_packed": {
+        "data": _PACKED,
+        "window": _STAGES,
+        "objective": _LOSS,
+        "model__mixers": "ssm crf ssm_attention attention",
+    },
+    "mixers_mix": {
+        "window": _MIXED,
+        "objective": _LOSS,
+        "model__mixers": "ssm crf ssm_attention attention",
+        "model__parametrization": "completep",
+        "model__base_hidden": 8,
+        "model__base_layers": 1,
+        "model__base_head_dim": 2,
+    },
 }
 """Documents packed into rows; windows that change after the first step, or by sample; a loss on R, or on hidden
 tokens of a causal model."""
 
 RECOMPUTED = {
     f"{variant}_{what}": {**WINDOWS[variant], "execution__recompute": what}
-    for variant, what in (("packed_stages", "full"), ("packed_mix", "selective"), ("mix", "full"))
+    for variant, what in (
+        ("packed_stages", "full"),
+        ("packed_mix", "selective"),
+        ("mix", "full"),
+        ("mixers_packed", "selective"),
+    )
 }
 """The same with recomputed activations; compared with one rank that keeps them."""
 

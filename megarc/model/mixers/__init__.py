@@ -8,11 +8,12 @@ implements ``Mixer``, a line in ``_MIXERS`` and a name in ``MixerName``; nothing
 from megarc.model.config import MixerName, ModelConfig
 from megarc.model.mixers.attention import Attention
 from megarc.model.mixers.crf import RandomField
+from megarc.model.mixers.fla_scan import check as check_recurrence_kernels
 from megarc.model.mixers.mixer import Mixer
 from megarc.model.mixers.ssm import StateSpace
 from megarc.model.mixers.ssm_attention import RecentStateSpace
 
-__all__ = ["Attention", "Mixer", "mixer_of"]
+__all__ = ["Attention", "Mixer", "check_recurrence_kernels", "mixer_of"]
 
 
 _MIXERS: dict[MixerName, type[Mixer]] = {

@@ -11,6 +11,7 @@ from megarc.attention import Cached, LayerCache
 from megarc.interval import Seen
 from megarc.model.block_part import Part
 from megarc.model.config import ModelConfig
+from megarc.model.mixers.scan import Scan, scan
 from megarc.parallel import TensorParallel
 
 
@@ -23,6 +24,7 @@ class Mixer(Part):
         tensor: this rank's place in the tensor group.
 
     Attributes:
+        scan: what runs a linear recurrence; the block says with what.
         picks: whether ``forward`` takes ``read``: rows, ``cache.last``, of which alone the result is wanted.
     """
 
@@ -31,6 +33,7 @@ class Mixer(Part):
     @abstractmethod
     def __init__(self, config: ModelConfig, engine: str, layer: int, tensor: TensorParallel) -> None:
         super().__init__()
+        self.scan: Scan = scan
 
     @abstractmethod
     def forward(

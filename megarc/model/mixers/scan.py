@@ -10,11 +10,15 @@ of chunks. All exponents are 0 or less, so nothing overflows, whatever decays.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK = 64
+Scan = Callable[..., tuple[Tensor, Tensor]]
+"""What ``scan`` is, or another that computes the same."""
 
 
 def scan(

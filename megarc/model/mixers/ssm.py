@@ -15,7 +15,7 @@ from megarc.model.mixers.attention import Attention, KeyValue
 from megarc.model.mixers.directions import Documents, directions
 from megarc.model.mixers.gated_output import GatedOutput
 from megarc.model.mixers.mixer import Mixer
-from megarc.model.mixers.scan import scan
+from megarc.model.mixers.scan import Scan
 from megarc.parallel import TensorParallel
 from megarc.window import Window
 
@@ -62,9 +62,10 @@ class StateSpace(Mixer):
         forward, backward = decays(forward, self.rates), decays(backward, self.rates)
         before = None if cache is None else cache.recall(self.layer)
         if before is None:
-            mixed, states = both_ways(q, k, v, forward, backward, start.sigmoid(), directions(seen, rows))
+            where = directions(seen, rows)
+            mixed, states = both_ways(self.scan, q, k, v, forward, backward, start.sigmoid(), where)
         else:
-            mixed, states = continued(q, k, v, forward, start.sigmoid(), before)
+            mixed, states = continued(self.scan, q, k, v, forward, start.sigmoid(), before)
         if cache is not None:
             cache.remember(self.layer, states, rows)
         return self.output(mixed.to(x.dtype), x)
@@ -95,17 +96,25 @@ class StateSpace(Mixer):
 
 
 def both_ways(
-    q: Tensor, k: Tensor, v: Tensor, forward: Tensor, backward: Tensor, start: Tensor, where: int | Documents
+    scan: Scan,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    forward: Tensor,
+    backward: Tensor,
+    start: Tensor,
+    where: int | Documents,
 ) -> tuple[Tensor, list[Tensor]]:
     """What rows read that nothing precedes, and the states behind them: S at the last row, T at the first.
 
     Args:
+        scan: what runs a recurrence.
         q: [batch, heads, rows, d]; k and v alike.
         forward: log a, [batch, heads, rows]; ``backward`` log b; ``start`` g.
         where: as ``directions`` gives it. With documents the states are of no use.
     """
     if isinstance(where, Documents):
-        return _of_documents(q, k, v, forward, backward, start, where)
+        return _of_documents(scan, q, k, v, forward, backward, start, where)
     mixed, ahead = scan(q, k, v, forward)
     if not where:
         return mixed, [ahead, torch.zeros_like(ahead)]
@@ -116,7 +125,7 @@ def both_ways(
 
 
 def continued(
-    q: Tensor, k: Tensor, v: Tensor, forward: Tensor, start: Tensor, before: list[Tensor]
+    scan: Scan, q: Tensor, k: Tensor, v: Tensor, forward: Tensor, start: Tensor, before: list[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
     """The same of rows of C that follow the states ``before``."""
     ahead, behind = before
@@ -125,7 +134,14 @@ def continued(
 
 
 def _of_documents(
-    q: Tensor, k: Tensor, v: Tensor, forward: Tensor, backward: Tensor, start: Tensor, where: Documents
+    scan: Scan,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    forward: Tensor,
+    backward: Tensor,
+    start: Tensor,
+    where: Documents,
 ) -> tuple[Tensor, list[Tensor]]:
     mixed, ahead = scan(q, k, v, forward, where.first)
     inside = where.inside[:, None, :, None].to(q.dtype)  # [batch, 1, rows, 1]

@@ -74,7 +74,7 @@ class RecentStateSpace(Attention):
         forward, backward = decays(forward, self.rates), decays(backward, self.rates)
         k, v = each_head(k, self.heads).to(wide), each_head(v, self.heads).to(wide)
         q = q.to(wide) * self.head_dim**-0.5
-        read, _ = both_ways(q, k, v, forward, backward, torch.zeros_like(forward), where)
+        read, _ = both_ways(self.scan, q, k, v, forward, backward, torch.zeros_like(forward), where)
         return self.recent_norm(read.to(x.dtype))
 
     @staticmethod

@@ -13,10 +13,11 @@ from megarc.train.checkpoint import held
 from megarc.train.engine import Engine
 from megarc.train.self_check.one_rank import State
 
-TOLERANCE = {"fp32": {"gradient": 1e-4, "weight": 1e-2}, "bf16": {"gradient": 0.1, "weight": 0.4}}
-"""Of the root mean square of a whole parameter. On right engines of 2 ranks 4e-7 and 2e-5 were seen in fp32, .013 and
-.18 in bf16: Adam moves a weight by its gradient's sign, however small that is. A gradient that one of two ranks lacks
-differs by .5 and more."""
+TOLERANCE = {"fp32": {"gradient": 1e-4, "weight": 1e-2}, "bf16": {"gradient": 0.1, "weight": 0.7}}
+"""Of the root mean square of a whole parameter. On right engines of 2 ranks 5e-6 and 8e-5 were seen in fp32, .017 and
+.33 in bf16: Adam moves a weight by its gradient's sign, however small that is, and one of a norm's 32 weights that
+moves the other way is .35. A weight that does not move differs by 1, and a gradient that one of two ranks lacks by .5
+and more."""
 
 _FACTOR_CLEAR = 0.1  # a difference is a factor where that explains all but this part of it
 

@@ -38,6 +38,8 @@ def tiny_run(config: RunConfig, topology: Topology) -> RunConfig:
     execution, keys = config.execution, config.optimizer
     # In bf16 rounding sends rows to other experts on other layouts, so the tiny model has none.
     routes = config.model.experts is not None and config.precision == "fp32"
+    mixers = list(dict.fromkeys(config.model.mixers))
+    layers = max(2, topology.pipeline)
     tree: dict[str, Any] = {
         "device": config.device,
         "precision": config.precision,
@@ -45,7 +47,8 @@ def tiny_run(config: RunConfig, topology: Topology) -> RunConfig:
         "deepspeed": config.deepspeed,
         "window": {"recent": rows, "causal": rows},
         "model": {
-            "layers": max(2, topology.pipeline),
+            "layers": -(-layers // len(mixers)) * len(mixers),
+            "mixers": mixers,
             "hidden": hidden,
             "heads": heads,
             "ffn": 2 * hidden,

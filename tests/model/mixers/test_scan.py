@@ -7,6 +7,7 @@ from support.mixers import intervals_of, row_by_row
 from megarc.interval import Intervals
 from megarc.model.mixers import scan as chunked
 from megarc.model.mixers.directions import directions
+from megarc.model.mixers.scan import scan
 from megarc.model.mixers.ssm import both_ways, continued
 
 
@@ -83,16 +84,16 @@ def test_both_ways_a_row_reads_what_the_mask_allows(recent):
     given = [x.detach() for x in (q, k, v, forward, backward, start)]
     zeros = torch.zeros(2, rows, dtype=torch.int32)
     expected = by_pairs(*given, zeros, zeros + recent)
-    found, states = both_ways(*given, directions(recent, rows))
+    found, states = both_ways(scan, *given, directions(recent, rows))
     torch.testing.assert_close(found, expected)
     # The same window as an interval for each row, and with rows of C that come later.
     documents = directions(intervals_of([[(rows, recent)]] * 2), rows)
-    torch.testing.assert_close(both_ways(*given, documents)[0], expected)
+    torch.testing.assert_close(both_ways(scan, *given, documents)[0], expected)
     cut = max(recent, 6)
     if cut < rows:
-        _, states = both_ways(*(x[:, :, :cut] for x in given), directions(recent, cut))
+        _, states = both_ways(scan, *(x[:, :, :cut] for x in given), directions(recent, cut))
         q, k, v, forward, _, start = (x[:, :, cut:] for x in given)
-        torch.testing.assert_close(continued(q, k, v, forward, start, states)[0], expected[:, :, cut:])
+        torch.testing.assert_close(continued(scan, q, k, v, forward, start, states)[0], expected[:, :, cut:])
 
 
 def test_documents_with_an_r_each():
@@ -102,7 +103,7 @@ def test_documents_with_an_r_each():
     assert isinstance(seen, Intervals)
     begin = seen.begin
     recent_end = seen.end.gather(1, begin.long())
-    found, _ = both_ways(*given, directions(seen, 13))
+    found, _ = both_ways(scan, *given, directions(seen, 13))
     torch.testing.assert_close(found, by_pairs(*given, begin, recent_end))
 
 

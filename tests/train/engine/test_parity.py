@@ -62,8 +62,11 @@ def test_a_row_of_the_parity_table(rows, mix):
     found = differences(rows, mix)
     assert set(found) == set(COMPARED)
     allowed = TOLERANCE[mix.precision]
-    if mix.variant.startswith("mixers"):  # sums over all rows of R, in another order on another CPU
-        allowed = {**allowed, "gradients": max(3e-5, allowed["gradients"])}
+    if mix.variant.startswith("mixers") and mix.precision == "fp32":
+        allowed = {**allowed, "gradients": 3e-5}  # sums over all rows of R, in another order on another CPU
+    elif mix.variant.startswith("mixers"):
+        # Some gradients are small: in bf16 one rank's own is .15 from its gradient in fp32, and attention's is .14.
+        allowed = {name: 2 * value for name, value in allowed.items()}
     for name, value in found.items():
         assert value <= allowed[name], (name, value)
 
@@ -173,6 +176,8 @@ def test_state_reshards_bit_for_bit(rows, runs, tmp_path):
         "adamw": runs / "whole" / "checkpoints",
         "muon": rows / str(Mix(2, 1, 2, zero=3, variant="muon")) / "checkpoints",
         "experts": rows / str(Mix(2, 2, 1, sequence=True, variant="experts")) / "checkpoints",
+        "mixers": rows / str(Mix(2, 2, 1, sequence=True, variant="mixers", layers=4)) / "checkpoints",
+        "mixers_muon": rows / str(Mix(data=2, zero=3, variant="mixers_muon", layers=4)) / "checkpoints",
     }
     there = {name: latest(folder).folder for name, folder in started.items()}
     chain = [
@@ -188,7 +193,7 @@ def test_state_reshards_bit_for_bit(rows, runs, tmp_path):
         jobs = []
         for name, source in there.items():
             target = tmp_path / name / str(number) / "checkpoints"
-            own = (VARIANTS | OWN_ROWS).get(name, {})
+            own = (VARIANTS | OWN_ROWS).get(name, {}) | ({"model__layers": 4} if "mixers" in name else {})
             if name == "experts" and mix[1:3] == (1, 2):
                 own = {**own, "parallel__expert": 2}
             tree = config(tmp_path / "x", 1, STEPS, **layout(mix), precision=precision, **own)

@@ -21,6 +21,8 @@ BROKEN = {  # how: ZeRO stage, precision, what the report says
     "wrong norm": (2, "bf16", "the norm of the whole gradient after step 1 differs"),
 }
 
+MIXERS = {"model__mixers": "ssm crf ssm_attention attention", "model__layers": 4}
+
 
 @pytest.fixture(scope="module")
 def starts(tmp_path_factory):
@@ -49,6 +51,7 @@ def jobs(folder):
         job("muon, bf16", 2, "bf16", keys={"optimizer__name": "muon"}),
         job("muon, halved", 2, "fp32", keys={"optimizer__name": "muon"}, **{"break": "halved Muon"}),
         job("node", 3, "bf16", keys={"parallel__node": 2}),
+        job("mixers", 1, "bf16", keys={"parallel__tensor": 2, "parallel__sequence": True, **MIXERS}),
     ]
 
 
@@ -82,7 +85,7 @@ def test_a_right_engine_is_checked_once(starts):
     assert record["ranks"] == 2 and record["precision"] == "bf16" and record["parallel"]["zero"] == 3
 
 
-@pytest.mark.parametrize("name", ["tensor", "pipeline", "muon", "node"])
+@pytest.mark.parametrize("name", ["tensor", "pipeline", "muon", "node", "mixers"])
 def test_other_layouts_are_checked_too(starts, name):
     (text,) = said(starts, name)
     assert "self-check: two steps equal to one rank's" in text and "Ending.FINISHED" in text
