@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 
 from short_runs import BYTES, alone, done, keep, study
 from stale import mark_of
@@ -49,7 +49,7 @@ def train_all(seconds: float) -> None:
     from megarc.science.short_training import short_training
 
     begun = time.monotonic()
-    wanted = [(task, name, times, seed) for seed in SEEDS for task in TASKS for name, times in arms()]
+    wanted = [(task, name, times, seed) for task in TASKS for seed in SEEDS for name, times in arms()]
     missing = [one for one in wanted if named(*one) not in done(RESULTS)]
     if not missing:
         return
@@ -126,23 +126,31 @@ def run_of(task: str, name: str, times: int, seed: int, ffn: int, steps: int):
 
 
 def report() -> None:
+    """A table for each task; what stands behind ± is a standard error over the seeds."""
     known = done(RESULTS)
     for task, (recent, causal, *_) in TASKS.items():
         rows = []
         for name, times in arms():
-            found = [known[one] for seed in SEEDS if (one := named(task, name, times, seed)) in known]
+            found = {seed: known[one] for seed in SEEDS if (one := named(task, name, times, seed)) in known}
             if not found:
                 continue
-            losses = [one["heldout"] for one in found]
-            spread = f" ± {(max(losses) - min(losses)) / 2:.3f}" if len(losses) > 1 else ""
-            cpu = fmean(one["cpu_seconds"] for one in found)
+            losses = {seed: one["heldout"] for seed, one in found.items()}
+            short = {seed: known.get(named(task, "attention", 1, seed), {}).get("heldout") for seed in found}
+            ahead = [loss - short[seed] for seed, loss in losses.items() if short[seed] is not None]
+            first, cpu = next(iter(found.values())), fmean(one["cpu_seconds"] for one in found.values())
             rows.append(
-                [name, times * recent, causal, found[0]["parameters"], found[0]["steps"], len(found),
-                 f"{fmean(losses):.3f}{spread}", f"{cpu:.0f}"]
+                [name, times * recent, causal, first["parameters"], first["steps"], len(found),
+                 mean(list(losses.values())), mean(ahead, "+") if ahead else "", f"{cpu:.0f}"]
             )  # fmt: skip
         print(f"{task}\n\n{mark_of('benchmarks/mixers.py')}\n")
-        columns = ["mixers", "R", "C", "parameters", "steps", "seeds", "held-out, nats", "CPU-s"]
+        columns = ["mixers", "R", "C", "parameters", "steps", "seeds", "held-out, nats"]
+        columns += ["less attention's with the short R", "CPU-s"]
         print(table(columns, rows, markdown=True), "\n")
+
+
+def mean(values: list[float], sign: str = "") -> str:
+    error = f" ± {stdev(values) / len(values) ** 0.5:.3f}" if len(values) > 1 else ""
+    return f"{fmean(values):{sign}.3f}{error}"
 
 
 if __name__ == "__main__":

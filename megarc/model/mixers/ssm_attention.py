@@ -65,6 +65,10 @@ class RecentStateSpace(Attention):
         if where:
             recent = self._recent(x[:, :where], q[:, :, :where], k[:, :, :where], v[:, :, :where], where)
             attended = torch.cat([recent, attended], 2)
+        elif cache is None:
+            # Samples without R use all weights as well, for nothing: under ZeRO 3 every rank calls the same modules.
+            recent = self._recent(x[:, :1], q[:, :, :1], k[:, :, :1], v[:, :, :1], 1)
+            attended = torch.cat([attended[:, :, :1] + 0.0 * recent, attended[:, :, 1:]], 2)
         return self.written(attended)
 
     def _recent(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, where: int | Documents) -> Tensor:

@@ -138,3 +138,23 @@ def test_bf16_over_many_rows_is_finite(mixers):
     model, tokens = build(mixers, dtype=torch.bfloat16), tokens_for(2049, batch=1)
     model(tokens, slice(1948, 2048), 1948).objective.backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("mixers", KINDS)
+def test_the_same_modules_run_whatever_samples_see(mixers):
+    """ZeRO 3 gathers weights as modules are called. Two ranks, of which one had samples without R, waited for ever."""
+    model, tokens = build(mixers), tokens_for(12)  # the last one is a target
+    orders = []
+    for seen in (0, 1, 4, intervals_of([[(5, 3), (6, 0)], [(11, 0)]])):
+        called: list[str] = []
+        hooks = [
+            part.register_forward_pre_hook(lambda *_, name=name, called=called: called.append(name))
+            for name, part in model.named_modules()
+        ]
+        model.zero_grad()
+        model(tokens, slice(5, 11), seen).objective.backward()
+        assert [name for name, one in model.named_parameters() if one.grad is None] == []
+        orders.append(called)
+        for hook in hooks:
+            hook.remove()
+    assert all(order == orders[0] for order in orders)
