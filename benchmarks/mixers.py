@@ -33,6 +33,7 @@ PATTERNS = {
 }
 TASKS = {"text": (64, 64, 8, 600), "recall": (16, 16, 32, 3000)}
 """Rows of the short R and of C, samples and steps of the arm attention with the short R."""
+BYTE_TOKENS = 273  # bytes, the end of a document, and what the tokenizer keeps for special tokens
 
 
 def main() -> int:
@@ -114,7 +115,7 @@ def run_of(task: str, name: str, times: int, seed: int, ffn: int, steps: int):
             "heads": 4,
             "ffn": ffn,
             "mixers": PATTERNS[name],
-            "vocabulary": 257 if task == "text" else 2 * pairs,
+            "vocabulary": BYTE_TOKENS if task == "text" else 2 * pairs,
         },
         "data": BYTES if task == "text" else {"train": asked[:1], "valid": asked[1:]},
         "batch": {"size": size, "micro": size, "noise_every": 0},

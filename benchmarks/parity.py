@@ -138,7 +138,7 @@ def write(rows: list[Row], mark: str) -> None:
         "| ..._full, ..._selective | activations are recomputed; compared with one rank that keeps them |\n\n"
         f"The largest differences of all fp32 rows are: {worst(rows, 'fp32')}.\n"
         f"The largest differences of all bf16 rows are: {worst(rows, 'bf16')}.\n"
-        "The test allows 1e-5 in fp32, and 3e-5 for gradients of mixers, whose sums of many rows round more.\n"
+        "The test allows 1e-5 in fp32, and 3e-5 for gradients and weights of mixers, whose sums of many rows round more.\n"
         "In bf16 it allows 1e-3 for losses, 5e-3 for norms, .08 for gradients and .04 for weights, and twice that for\n"
         "mixers ([mixers.md](mixers.md) says why). A gradient that is lost differs by 1.\n\n"
         f"{mark}\n\n" + table(COLUMNS, rows, markdown=True) + "\n"

@@ -63,7 +63,8 @@ def test_a_row_of_the_parity_table(rows, mix):
     assert set(found) == set(COMPARED)
     allowed = TOLERANCE[mix.precision]
     if mix.variant.startswith("mixers") and mix.precision == "fp32":
-        allowed = {**allowed, "gradients": 3e-5}  # sums over all rows of R, in another order on another CPU
+        # Sums over all rows of R, in another order on another CPU; Adam hands the difference on to weights.
+        allowed = {**allowed, "gradients": 3e-5, "weights": 3e-5}
     elif mix.variant.startswith("mixers"):
         # Some gradients are small: in bf16 one rank's own is .15 from its gradient in fp32, and attention's is .14.
         allowed = {name: 2 * value for name, value in allowed.items()}
