@@ -75,6 +75,10 @@ setup(
         # Texts in object stores: s3://bucket/key, gs://bucket/key
         "s3": ["s3fs>=2026.1"],
         "gcs": ["gcsfs>=2026.1"],
+        # logging.trackers
+        "wandb": ["wandb>=0.17"],
+        "mlflow": ["mlflow-skinny>=3", "sqlalchemy>=2", "alembic>=1.13"],
+        "trackio": ["trackio>=0.20"],
         # launch/scaling.py
         "scaling": ["scipy>=1.11"],
         # PPMd, a row of launch/ladder.py

@@ -22,7 +22,9 @@ def how_it_ended(ending: Ending, config: RunConfig, total: int) -> str:
     if ending is Ending.SAVED:
         return f"stopped and saved at {step}: {newest}; next: the same command resumes from there"
     held_out = config.data.valid or config.data.train
-    corpus = next((source.path for source in held_out if source.path is not None), "CORPUS")
+    corpus = next(
+        (source.path for source in held_out if source.path is not None and source.kind != "text"), "CORPUS"
+    )
     command = f"python launch/evaluate.py --run {config.folder} --corpus {corpus}"
     return f"finished at {step}: {newest}; next: {command}"
 

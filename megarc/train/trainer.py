@@ -15,7 +15,17 @@ from megarc.train.engine import Engine
 from megarc.train.folder import RunFolder
 from megarc.train.health import Numbers, Replay, Replicas, Running, Signals, Stragglers
 from megarc.train.loop import Averaging, Ending, GarbageCollection, Moment, Observer, steps, train
-from megarc.train.metrics import ExpertLoads, Metrics, NoiseScale, Prediction, SourceCounts, peak_flops
+from megarc.train.metrics import (
+    ExpertLoads,
+    Metrics,
+    NoiseScale,
+    Prediction,
+    SourceCounts,
+    Tracked,
+    Trackers,
+    flat,
+    peak_flops,
+)
 from megarc.train.schedule import Timeline, passes
 
 
@@ -96,6 +106,7 @@ class Trainer:
             loads,
             counts,
             self._metrics(timeline, also),
+            Trackers(config.logging.trackers, self._tracked, self.folder.metrics, first=groups.first),
             self.signals,
             Checkpoints(
                 to_dict(config),
@@ -132,6 +143,15 @@ class Trainer:
             tasks=self.tasks,
             bytes_a_token=self.stream.bytes_per_token,
             extra=also,
+        )
+
+    def _tracked(self) -> Tracked:
+        return Tracked(
+            project=self.config.logging.project,
+            name=self.folder.path.name,
+            identity=self.folder.run or self.folder.path.name,
+            config=flat(to_dict(self.config)),
+            folder=self.folder.path / "trackers",
         )
 
     def _against_damage(self, timeline: Timeline) -> list[Observer]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from megarc.config import Config, key
 
 
@@ -10,6 +12,11 @@ class LoggingConfig(Config):
 
     every: int = key(10, "steps between lines of metrics", circumstance=True, ge=1)
     tensorboard: bool = key(True, "write tensorboard/ too", circumstance=True)
+    trackers: list[Literal["csv", "wandb", "mlflow", "trackio"]] = key(
+        [], "programs that get the metrics too: metrics.csv, Weights & Biases (offline), MLflow, trackio",
+        circumstance=True,
+    )  # fmt: skip
+    project: str = key("megarc", "the run's project in a tracker", circumstance=True, min_length=1)
     peak_flops: float | None = key(
         None, "FLOP/s of one device, for MFU; null: known GPUs by name, a CPU by a short matrix product",
         circumstance=True, gt=0,

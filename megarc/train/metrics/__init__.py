@@ -11,6 +11,7 @@ from megarc.train.metrics.metrics import Metrics
 from megarc.train.metrics.noise_scale import NoiseScale
 from megarc.train.metrics.prediction import Prediction
 from megarc.train.metrics.source_counts import SourceCounts
+from megarc.train.metrics.trackers import Tracked, Trackers, flat
 
 __all__ = [
     "ExpertLoads",
@@ -18,6 +19,9 @@ __all__ = [
     "NoiseScale",
     "Prediction",
     "SourceCounts",
+    "Tracked",
+    "Trackers",
+    "flat",
     "heldout_losses",
     "no_memory",
     "peak_flops",
