@@ -67,8 +67,8 @@ def who_is_right(arms: Sequence[Arm], found: Found) -> None:
         """
 R holds a function f. C asks for f(s) and for f(f(f(s))). Both models have the same size, data and steps; only
 the mask differs. With [R | C], the rows of R see the rows after them, so that they can compute f(f(s)) before
-C asks for it. A causal mask makes this slower to learn, but not impossible: docs/journal.md shows longer runs
-and other initial values."""
+C asks for it. A causal mask makes this slower to learn, but not impossible: from larger initial values
+(model.initial_std=0.1) both models learn the task, and [R | C] stays ahead by .017 nats an answer (docs/recipes.md)."""
     )
 
 
@@ -159,10 +159,10 @@ def pictures(chase: Sequence[Arm], text: Sequence[Arm], found: Found, folder: Pa
 def which_to_use() -> None:
     """Two sentences; docs/recipes.md has the comparisons that they rest on."""
     print(
-        """Use [R | C] where an answer depends on a given text that has to be worked out first, as in result 1: the
-question is R, the answer is C. Use a causal model that predicts every row for running text, as in result 2.
-docs/recipes.md compares both with tuned rates, at equal FLOPs, over several seeds, and says how to compare them on
-your own corpus."""
+        """Use [R | C] where an answer follows from several steps through a given text, as in result 1: the given
+text is R, the answer is C. Use a causal model that predicts every row for running text, as in result 2, and for
+short pairs. docs/when-to-use.md rests on comparisons with tuned rates, at equal FLOPs, over several seeds.
+megarc compare makes the same comparison on your own corpus."""
     )
 
 
