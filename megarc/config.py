@@ -381,6 +381,7 @@ def _unwritable(tree: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str
 
 _KINDS = {
     "list_type": "it should be a list, in brackets",
+    "tuple_type": "it should be a list, in brackets",
     "dict_type": "it should be a group of keys, {key: value}",
     "model_type": "it should be a group of keys, {key: value}",
     "model_attributes_type": "it should be a group of keys, {key: value}",

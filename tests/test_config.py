@@ -186,3 +186,13 @@ def test_bytes_that_are_no_utf_8_are_named_by_their_line(tmp_path):
 def test_a_key_inside_of_a_list_is_given_with_its_list():
     with pytest.raises(UserError, match="'many' is a list, not a group of keys; give it whole: many="):
         load(Tree, None, ["name=a", "many=[1]", "many.first=2"])
+
+
+def test_a_pair_is_a_list_in_yamls_words():
+    """It was "a valid array", which is JSON's word."""
+
+    class Pair(Config):
+        part: tuple[float, float] = key((0.0, 1.0), "from, to")
+
+    with pytest.raises(UserError, match="'part': it should be a list, in brackets"):
+        load(Pair, None, ["part=3"])

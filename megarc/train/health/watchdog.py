@@ -88,7 +88,9 @@ class _Watch:
                 os._exit(EXIT_HUNG)
 
     def _stuck(self) -> bool:
-        at_start = _MORE_SECONDS_AT_START if self.heartbeat.step == 0 else 0.0
+        # A start that finds its run finished takes no step.
+        starting = self.heartbeat.step == 0 and self.heartbeat.phase not in ("ending", "saving")
+        at_start = _MORE_SECONDS_AT_START if starting else 0.0
         return time.monotonic() - self.heartbeat.since > self.patience + at_start
 
     def _speak(self) -> None:

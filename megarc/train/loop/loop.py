@@ -43,6 +43,7 @@ def train(
         if ending:
             break
     ending = ending or Ending.FINISHED
+    engine.heartbeat.enter("ending")
     for observer in observers:
         observer.stop(engine, moment, ending)
     return ending

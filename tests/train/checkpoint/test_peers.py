@@ -50,7 +50,7 @@ def output(tmp_path_factory):
     place = tmp_path_factory.mktemp("peers")
     jobs = [job for name, (zero, more) in LAYOUTS.items() for job in jobs_of(place / name, zero, more)]
     # The newest of a host is damaged on its own disk, and whole on the other's.
-    own, run = place / "own", place / "own" / "run"
+    own, run, other = place / "own", place / "own" / "run", place / "other" / "run"
     start = pretrain(run, 1, 4, **keys(own))
     jobs += [
         start,
@@ -62,10 +62,11 @@ def output(tmp_path_factory):
         {"do": "forget", "folder": f"{own}/disk-1"},
         {"do": "flip", "folder": f"{own}/disk-0", "glob": NEWEST.format("peers/rank-00001/")},
         {**pretrain(run, 1, 6, **keys(own)), "announce": True},
-        # Another ZeRO stage needs other parts than the copies hold: there is no shared one, so it begins again.
-        {"do": "forget", "folder": str(run / "checkpoints")},
-        {**pretrain(run, 3, 6, **keys(own)), "announce": True},
         pretrain(own / "clean", 1, 6),
+        # Another ZeRO stage needs other parts than the copies hold: there is no shared one, so it begins again.
+        pretrain(other, 1, 3, **keys(place / "other")),
+        {"do": "forget", "folder": str(other / "checkpoints")},
+        {**pretrain(other, 3, 3, **keys(place / "other")), "announce": True},
         {**pretrain(run, 1, 6, **(keys(own) | {"checkpoint__peers": 2})), "announce": True, "may_fail": True},
     ]  # fmt: skip
     return place, run_jobs(jobs, 2, place).split("-- start run\n")[1:]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -14,9 +15,13 @@ from support import processes
 from support.runs import pretrain
 
 from megarc.config import build, to_yaml
+from megarc.parallel import Group
 from megarc.rank_environment import free_port
 from megarc.train import RunConfig
 from megarc.train.health.hang_report import Sight, culprits, report
+from megarc.train.health.watchdog import _Watch
+from megarc.train.heartbeat import Heartbeat
+from megarc.train.loop import Ending, Moment, Observer, train
 
 ROOT = Path(__file__).resolve().parents[3]
 PATIENCE = 4
@@ -45,6 +50,28 @@ def test_who_is_to_blame(sights, blamed, word):
     text = report(sights, 4)
     assert "step 5" in text and "4 s (health.patience)" in text
     assert all(f"line of {rank}" in text for rank in blamed if sights[rank])
+
+
+@pytest.mark.parametrize(("phase", "stuck"), [("building", False), ("ending", True), ("saving", True)])
+def test_the_end_of_a_start_without_steps_has_no_more_time_than_a_step(tmp_path, phase, stuck):
+    """A run that was finished already was started again, and its link was cut: it waited for ten more minutes."""
+    heartbeat = Heartbeat()
+    heartbeat.enter(phase)
+    heartbeat.since -= PATIENCE + 1
+    assert _Watch(heartbeat, tmp_path, Group(0, 2), PATIENCE, print)._stuck() is stuck
+
+
+def test_the_loop_says_that_it_ends():
+    phases = []
+
+    class Watching(Observer):
+        def stop(self, engine, moment, ending):
+            phases.append(engine.heartbeat.phase)
+
+    engine = SimpleNamespace(heartbeat=Heartbeat(), groups=SimpleNamespace(world=Group(0, 1)))
+    begin = Moment(40, 40, 320, 0)
+    assert train(engine, iter(()), SimpleNamespace(settling=[]), [Watching()], begin) is Ending.FINISHED
+    assert phases == ["ending"]
 
 
 def prepared(tmp_path, faults):
