@@ -25,7 +25,7 @@ LENGTHS, CAUSAL = (512, 2048, 8192, 32768, 65536), 512
 MIXERS = ("attention", "ssm", "ssm_attention", "crf")
 LAST_OF_ATTENTION = 8192
 KEYS = {"layers": 1, "hidden": 128, "heads": 4, "vocabulary": 256}
-PLOT = RESULTS / "mixers-cost.png"
+PLOT = RESULTS.parents[1] / "docs" / "pictures" / "mixers-cost.png"
 
 
 def main() -> int:
