@@ -137,11 +137,13 @@ def tell_fate(folder: RunFolder, since: float) -> int:
 
 
 def draw(folder: RunFolder) -> None:
-    """The run's loss curves, where people would rather look than read."""
-    from megarc.report import loss_curves
+    """The run's loss curves, and how busy its experts are, where people would rather look than read."""
+    from megarc.report import expert_loads, loss_curves
 
     try:
         loss_curves({folder.path.name: folder.metrics}, folder.plots / "loss.png")
+        if folder.experts.exists():
+            expert_loads(folder.experts, folder.plots / "experts.png")
     except UserError as error:  # a run without a step has no loss; it ended well all the same
         print(f"no plot: {error}", file=sys.stderr)
 

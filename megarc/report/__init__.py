@@ -11,6 +11,7 @@ from megarc.lazy_exports import open_when_used
 if TYPE_CHECKING:
     from megarc.report.batch_plots import StepsPicture, branches, micro_batches, steps_to_loss
     from megarc.report.coordinate_plot import coordinate_picture
+    from megarc.report.expert_plot import expert_loads
     from megarc.report.ladder_plot import ladder
     from megarc.report.mask_plot import mask_picture
     from megarc.report.planning import layouts, time_to_train
@@ -28,6 +29,7 @@ __all__ = [
     "StepsPicture",
     "branches",
     "coordinate_picture",
+    "expert_loads",
     "gain_by_distance",
     "ladder",
     "layouts",

@@ -10,6 +10,7 @@ from support.runs import full_state, metrics, pretrain
 from megarc.config import build
 from megarc.errors import UserError
 from megarc.inference import Sampling, Writing, write
+from megarc.report import expert_loads
 from megarc.train import RunConfig, load_model
 
 EXPERTS = {
@@ -83,6 +84,14 @@ def test_metrics_of_experts(runs):
         assert len(metrics(runs / "once", f"experts/{name}")) == 4
     assert (metrics(runs / "once", "experts/busiest") >= 1).all()
     assert (metrics(runs / "once", "experts/dropped") == 0).all()
+
+
+def test_a_picture_of_experts(runs, tmp_path):
+    expert_loads(runs / "once" / "experts.jsonl", tmp_path / "experts.png")
+    assert (tmp_path / "experts.png").stat().st_size > 5000
+    (tmp_path / "none.jsonl").write_text("")
+    with pytest.raises(UserError, match="no rows of experts"):
+        expert_loads(tmp_path / "none.jsonl", tmp_path / "none.png")
 
 
 def test_generation_and_logits_of_a_saved_run(runs):
