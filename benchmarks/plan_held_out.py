@@ -1,6 +1,7 @@
 """How far predicted speeds are from published ones that the fitted numbers have never seen.
 
     python benchmarks/plan_held_out.py       writes docs/plan.md's table of held-out errors; 35 CPU-seconds
+    python benchmarks/plan_held_out.py --fit    prints each generation's shares, fitted to all of its rows
 
 The shares of the peaks (``ReachedConfig``, at most four a generation of devices) are fitted anew for each source of
 rows, to the rows of the other sources, and of Blackwell, which has one source, for each row to the others. Always the
@@ -42,6 +43,7 @@ GRID = {
     "fp8": [0.40 + 0.03 * step for step in range(9)],
 }
 START = {"product": 0.6, "attention": 0.4, "memory": 0.85, "fp8": 0.55}
+_ALL = 0.5  # weight of a row that is not asked for, in the fit to all rows
 Shares = dict[str, float]
 
 
@@ -83,8 +85,17 @@ class Case:
 
 
 def main() -> int:
-    arguments = options(__doc__, "plan_held_out.json").parse_args()
+    parser = options(__doc__, "plan_held_out.json")
+    parser.add_argument(
+        "--fit", action="store_true", help="print shares fitted to all rows, and write nothing"
+    )
+    arguments = parser.parse_args()
     cases = [Case(row) for row in ROWS]
+    if arguments.fit:
+        for generation in dict.fromkeys(case.generation for case in cases):
+            own = [case for case in cases if case.generation == generation]
+            print(generation, {name: f"{value:.3f}" for name, value in fitted(own, _ALL).items()})
+        return 0
     found: list[dict[str, Any]] = []
     for generation in dict.fromkeys(case.generation for case in cases):
         own = [case for case in cases if case.generation == generation]
@@ -110,20 +121,23 @@ def line(case: Case, shares: Shares) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def fitted(cases: list[Case]) -> Shares:
-    """Shares of least mean absolute error."""
+def fitted(cases: list[Case], unasked: float = 1.0) -> Shares:
+    """Shares of least mean absolute error; a row that is not asked for weighs ``unasked``."""
     shares = dict(START)
     for _ in range(2):
         for name, values in GRID.items():
             if name == "fp8" and not any(case.device.fp8 for case in cases):
                 continue
-            losses = {value: loss(cases, shares | {name: value}) for value in values}
+            losses = {value: loss(cases, shares | {name: value}, unasked) for value in values}
             shares[name] = min(losses, key=lambda value: losses[value])
     return shares
 
 
-def loss(cases: list[Case], shares: Shares) -> float:
-    return sum(abs(case.error(shares)) for case in cases) / len(cases)
+def loss(cases: list[Case], shares: Shares, unasked: float) -> float:
+    weights = [1.0 if case.row.asked else unasked for case in cases]
+    return sum(weight * abs(case.error(shares)) for case, weight in zip(cases, weights, strict=True)) / sum(
+        weights
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """Predicted seconds of a step against measured ones on this machine's CPU, 1 and 2 ranks of one thread each.
 
-    python benchmarks/plan_here.py           three turns of calibration and steps; writes docs/plan.md's table
+    python benchmarks/plan_here.py             three turns, 6 minutes on quiet cores; writes docs/plan.md's table
     python benchmarks/plan_here.py --turns 5
+    python benchmarks/plan_here.py --toy       one turn of a tiny model: whether it runs; writes no page
 
-Calibration and steps take turns, and of each the fastest counts, so that a moment at which others use the machine harms
-neither. One rank counts its own CPU time; two ranks wait for each other, so the wall time of their fastest step counts:
-use it on quiet cores. Each turn is kept in benchmarks/results/plan_here.json at once; a run that was stopped goes on.
+A turn calibrates, then takes steps on one rank and on two. Each turn's steps are compared with what its own calibration
+predicts, so that a moment at which others use the machine slows both. The table has the medians over turns, and the
+least and largest error. One rank counts its own CPU time; two ranks wait for each other, so wall time counts: use it
+on quiet cores. Each turn is kept in benchmarks/results/plan_here.json at once; a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -35,7 +38,7 @@ from megarc.rank_environment import read_rank_environment
 from megarc.report import table
 from megarc.train import MicroBatch, RunConfig, build_engine, start, to_tensors
 
-_STEPS = 6
+_STEPS = 8
 _SMALL = {"layers": 4, "hidden": 256, "heads": 4, "vocabulary": 2048}
 CASES: dict[str, dict[str, Any]] = {
     "4 blocks of 256, 128 rows": {
@@ -47,38 +50,55 @@ CASES: dict[str, dict[str, Any]] = {
         "model": {"layers": 6, "hidden": 320, "heads": 5, "vocabulary": 4096},
         "window": {"recent": 128, "causal": 128, "stride": 128}, "batch": {"size": 4, "micro": 2}},
 }  # fmt: skip
-RANKS = dict.fromkeys(CASES, (1, 2))
+TOY: dict[str, dict[str, Any]] = {
+    "2 blocks of 64, 32 rows": {
+        "model": {"layers": 2, "hidden": 64, "heads": 2, "vocabulary": 512},
+        "window": {"recent": 16, "causal": 16, "stride": 16}, "batch": {"size": 4, "micro": 2}},
+}  # fmt: skip
+RANKS = (1, 2)
 
 
 def main() -> int:
     parser = options(__doc__, "plan_here.json")
     parser.add_argument("--turns", type=int, default=3, help="of calibration and steps (3)")
-    parser.add_argument("--steps-of", metavar="CASE", help="what each rank that this script starts does")
+    parser.add_argument("--toy", action="store_true", help="one turn of a tiny model")
+    parser.add_argument(
+        "--take-steps", action="store_true", help="what each rank that this script starts does"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    if arguments.steps_of is not None:
-        print(json.dumps(steps(arguments.steps_of)), flush=True)
+    cases = TOY if arguments.toy else CASES
+    if arguments.take_steps:
+        print(json.dumps(steps(cases)), flush=True)
         return 0
-    for turn in range(arguments.turns):
-        if f"turn {turn}" not in done(arguments.out):
-            found: dict[str, Any] = {"device": to_dict(calibrate(torch.device("cpu")))}
-            found |= {f"{name} x {ranks}": measured(name, ranks) for name in CASES for ranks in RANKS[name]}
-            keep(arguments.out, f"turn {turn}", found)
-    turns = [done(arguments.out)[f"turn {turn}"] for turn in range(arguments.turns)]
-    device = build(DeviceConfig, fastest([one["device"] for one in turns]), "calibration")
-    rows = [row(name, ranks, device, turns) for name in CASES for ranks in RANKS[name]]
-    text = table(["model, window", "ranks", "s predicted", "s measured", "error"], rows, markdown=True)
+    if arguments.toy:
+        turns = [turn(["--toy"])]
+    else:
+        for number in range(arguments.turns):
+            if f"turn {number}" not in done(arguments.out):
+                keep(arguments.out, f"turn {number}", turn([]))
+        turns = [done(arguments.out)[f"turn {number}"] for number in range(arguments.turns)]
+    rows = [row(name, keys, ranks, turns) for name, keys in cases.items() for ranks in RANKS]
+    heads = ["model, window", "ranks", "s predicted", "s measured", "error", "least and largest"]
+    text = table(heads, rows, markdown=True)
     print(text)
-    write("here", f"{mark_of('benchmarks/plan_here.py')}\n\n{text}")
+    if not arguments.toy:
+        write("here", f"{mark_of('benchmarks/plan_here.py')}\n\n{text}")
     return 0
 
 
-def measured(name: str, ranks: int) -> dict[str, Any]:
+def turn(more: list[str]) -> dict[str, Any]:
+    """A calibration, and what rank 0 of one and of two ranks measured."""
+    found: dict[str, Any] = {"device": to_dict(calibrate(torch.device("cpu")))}
+    return found | {str(ranks): measured(ranks, more) for ranks in RANKS}
+
+
+def measured(ranks: int, more: list[str]) -> dict[str, Any]:
     """Of new processes: ``steps`` of rank 0."""
     script = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), __file__]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     ran = subprocess.run(
-        [sys.executable, *script, "--steps-of", name], env=environment, capture_output=True, text=True
+        [sys.executable, *script, "--take-steps", *more], env=environment, capture_output=True, text=True
     )
     if ran.returncode:
         raise RuntimeError(ran.stderr)
@@ -86,28 +106,30 @@ def measured(name: str, ranks: int) -> dict[str, Any]:
     return next(line for line in lines if line["rank"] == 0)
 
 
-def steps(name: str) -> dict[str, Any]:
-    """Seconds of the fastest step of this rank, wall and CPU."""
+def steps(cases: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Seconds of each step of this rank, wall and CPU, by case; the first of each is not counted."""
     logging.getLogger("megarc").setLevel(logging.ERROR)
-    config = configuration(name)
-    groups = start(read_rank_environment(), lambda: config, timedelta(minutes=2)).groups
-    engine = build_engine(config, groups)
-    count = config.batch.size // groups.data.size // config.batch.micro_batch
-    batches = [random_tokens(config, groups.device) for _ in range(count)]
-    wall, cpu = [], []
-    for _ in range(_STEPS + 1):
-        begun = time.perf_counter(), time.process_time()
-        float(engine.step(batches, 1e-4).loss)
-        wall.append(time.perf_counter() - begun[0])
-        cpu.append(time.process_time() - begun[1])
-    rank = groups.data.rank
-    engine.close()
+    configs = {name: configuration(name, keys) for name, keys in cases.items()}
+    groups = start(read_rank_environment(), lambda: next(iter(configs.values())), timedelta(minutes=2)).groups
+    found: dict[str, Any] = {"rank": groups.data.rank}
+    for name, config in configs.items():
+        engine = build_engine(config, groups)
+        count = config.batch.size // groups.data.size // config.batch.micro_batch
+        batches = [random_tokens(config, groups.device) for _ in range(count)]
+        wall, cpu = [], []
+        for _ in range(_STEPS + 1):
+            begun = time.perf_counter(), time.process_time()
+            float(engine.step(batches, 1e-4).loss)
+            wall.append(time.perf_counter() - begun[0])
+            cpu.append(time.process_time() - begun[1])
+        engine.close()
+        found[name] = {"wall": wall[1:], "cpu": cpu[1:]}
     disconnect()
-    return {"rank": rank, "wall": min(wall[1:]), "cpu": min(cpu[1:])}
+    return found
 
 
-def configuration(name: str) -> RunConfig:
-    return build(RunConfig, {**CASES[name], "parallel": {"zero": 0}, "device": "cpu"}, name)
+def configuration(name: str, keys: dict[str, Any]) -> RunConfig:
+    return build(RunConfig, {**keys, "parallel": {"zero": 0}, "device": "cpu"}, name)
 
 
 def random_tokens(config: RunConfig, device: torch.device) -> MicroBatch:
@@ -118,37 +140,20 @@ def random_tokens(config: RunConfig, device: torch.device) -> MicroBatch:
     return to_tensors(Batch(tokens, np.full(samples, window.recent), np.arange(samples)), device)
 
 
-def fastest(devices: list[dict[str, Any]]) -> dict[str, Any]:
-    """The best of several calibrations: each of its rates may have met a busy moment."""
-    best = devices[0]
-    for other in devices[1:]:
-        a, b = best["measured"], other["measured"]
-        for name, value in a.items():
-            if isinstance(value, list):
-                a[name] = [
-                    [size, max(rate, more)] for (size, rate), (_, more) in zip(value, b[name], strict=True)
-                ]
-            elif name == "crowded":
-                a[name] = [min(pair) for pair in zip(value, b.get(name, value), strict=True)]
-            elif name != "step":
-                a[name] = max(value, b[name])
-        best["operator_seconds"] = min(best["operator_seconds"], other["operator_seconds"])
-        if other["inside"]["bandwidth"] > best["inside"]["bandwidth"]:
-            best["inside"] = other["inside"]
-    return best
-
-
-def row(name: str, ranks: int, device: DeviceConfig, turns: list[dict[str, Any]]) -> list[str]:
-    runs = [turn[f"{name} x {ranks}"] for turn in turns]
-    seconds = min(run["cpu" if ranks == 1 else "wall"] for run in runs)
-    config = configuration(name)
-    planner = Planner(config, device)
+def row(name: str, keys: dict[str, Any], ranks: int, turns: list[dict[str, Any]]) -> list[str]:
+    """Medians over the turns, each of which is predicted from its own calibration."""
+    config = configuration(name, keys)
     layout = Layout(
         data=ranks, zero=0, micro_batch=config.batch.micro_batch, recompute=config.execution.recompute
     )
-    predicted = planner.plan(layout).step.seconds
-    error = f"{100 * (predicted / seconds - 1):+.1f} %"
-    return [name, str(ranks), f"{predicted:.4f}", f"{seconds:.4f}", error]
+    clock = "cpu" if ranks == 1 else "wall"
+    seconds = [statistics.median(one[str(ranks)][name][clock]) for one in turns]
+    devices = [build(DeviceConfig, one["device"], "calibration") for one in turns]
+    predicted = [Planner(config, device).plan(layout).step.seconds for device in devices]
+    errors = [100 * (told / seen - 1) for told, seen in zip(predicted, seconds, strict=True)]
+    middle = [f"{statistics.median(values):.4f}" for values in (predicted, seconds)]
+    spread = f"{min(errors):+.1f}, {max(errors):+.1f} %"
+    return [name, str(ranks), *middle, f"{statistics.median(errors):+.1f} %", spread]
 
 
 if __name__ == "__main__":

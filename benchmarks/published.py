@@ -2,7 +2,8 @@
 
 Their GPT-like models have a feed-forward of two matrices 4h wide; ours has three of 8/3 h, as many parameters and
 FLOPs. Full recomputation is ours; torchtitan's "selective" computes every second product again, which is ours of
-every second block. Sources:
+every second block. llm-foundry and torchtitan ran FlashAttention 2, which is ``split_flash`` here; Bridge's Transformer
+Engine runs cuDNN's attention, which ``auto`` stands for. Sources:
 
 - Narayanan et al. 2021 (2104.04473), table 1: TFLOP/s with recomputation counted, by their formula; attention with
   its scores in memory, which here is ``execution.attention=reference``; micro-batches are not given there.
@@ -84,7 +85,8 @@ def _foundry(name: str, sequence: int, gpus: int, device: str, micro: int, accum
         "vocabulary": 50368,
         "learned_positions": sequence,
     }
-    keys = _keys(model, sequence, gpus * micro * accumulated, micro, "full" if again else "none")
+    keys = _keys(model, sequence, gpus * micro * accumulated, micro, "full" if again else "none",
+                 execution={"attention": "split_flash"})  # fmt: skip
     return Row("llm-foundry", f"MPT {name}, {sequence}", device, gpus, speed, keys, asked)
 
 
@@ -92,8 +94,9 @@ def _llama(source: str, name: str, device: str, gpus: int, micro: int, accumulat
            every: int | None = None, fp8: bool = True, zero: int = 3, tensor: int = 1, pipeline: int = 1,
            compile: bool = True, asked: bool = False, note: str = "") -> Row:  # fmt: skip
     size = gpus // (tensor * pipeline) * micro * accumulated
+    engine = "split_flash" if source == "torchtitan" else "auto"
     keys = _keys(_LLAMA[name], 8192, size, micro, "none" if every is None else "full", every or 1,
-                 execution={"fp8": fp8, "compile": compile},
+                 execution={"fp8": fp8, "compile": compile, "attention": engine},
                  parallel={"zero": zero, "tensor": tensor, "pipeline": pipeline})  # fmt: skip
     kind = "fp8" if fp8 else "bf16"
     return Row(source, f"Llama 3 {name}, 8192, {kind}{note}", device, gpus, speed, keys, asked)

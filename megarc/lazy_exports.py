@@ -20,13 +20,13 @@ def open_when_used(name: str, file: str) -> None:
 
 
 class _Room(ModuleType):
-    _origins: dict[str, str]
+    _origins: dict[str, tuple[str, str]]
 
     def __getattr__(self, name: str) -> Any:
         origin = self.__dict__["_origins"].get(name)
         if origin is None:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(origin), name)
+        value = getattr(importlib.import_module(origin[0]), origin[1])
         self.__dict__[name] = value
         return value
 
@@ -37,11 +37,11 @@ class _Room(ModuleType):
             super().__setattr__(name, value)
 
 
-def _imported_for_checkers(file: Path) -> dict[str, str]:
-    """Each name, and the module that it is imported from."""
+def _imported_for_checkers(file: Path) -> dict[str, tuple[str, str]]:
+    """Each name, the module that it is imported from, and its name there."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     return {
-        alias.name: statement.module
+        alias.asname or alias.name: (statement.module, alias.name)
         for block in tree.body
         if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"
         for statement in block.body

@@ -8,27 +8,34 @@ Nothing is stored and nothing is consumed: resuming is asking for another number
                   sources in an order: source.py, order.py
 """
 
-from megarc.data.batches import Batch, part_of_step
-from megarc.data.build_stream import Maker, open_source, open_stream
-from megarc.data.config import (
-    BlendStageConfig,
-    DataConfig,
-    LocalityConfig,
-    ObjectiveConfig,
-    RecentLossConfig,
-    SourceConfig,
-    WindowConfig,
-)
-from megarc.data.prefetch import Ahead
-from megarc.data.skipped_ranges import Gaps, around
-from megarc.data.source import BulkSource, Facts, LocatedSource, Sample, Samples, Source
-from megarc.data.stream import Share, Stream
-from megarc.data.tasks import Pair, Part, Task, parts, read_task, split_ids
-from megarc.data.transcripts import KINDS as SEGMENT_KINDS
-from megarc.data.transcripts import Segments as SegmentsOf
-from megarc.data.transcripts import weights_of
-from megarc.data.window_shapes import Mixed, Shapes, predicted_by, processed_by
-from megarc.data.windows import StridedCorpus
+from typing import TYPE_CHECKING
+
+from megarc.lazy_exports import open_when_used
+
+if TYPE_CHECKING:
+    from megarc.data.batches import Batch, part_of_step
+    from megarc.data.build_stream import Maker, open_source, open_stream
+    from megarc.data.config import (
+        BlendStageConfig,
+        DataConfig,
+        LocalityConfig,
+        ObjectiveConfig,
+        RecentLossConfig,
+        SourceConfig,
+        WindowConfig,
+    )
+    from megarc.data.prefetch import Ahead
+    from megarc.data.skipped_ranges import Gaps, around
+    from megarc.data.source import BulkSource, Facts, LocatedSource, Sample, Samples, Source
+    from megarc.data.stream import Share, Stream
+    from megarc.data.tasks import Pair, Part, Task, parts, read_task, split_ids
+    from megarc.data.transcripts import KINDS as SEGMENT_KINDS
+    from megarc.data.transcripts import Segments as SegmentsOf
+    from megarc.data.transcripts import weights_of
+    from megarc.data.window_shapes import Mixed, Shapes, predicted_by, processed_by
+    from megarc.data.windows import StridedCorpus
+
+open_when_used(__name__, __file__)
 
 __all__ = [
     "SEGMENT_KINDS",

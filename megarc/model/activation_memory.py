@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from megarc.model.config import ExecutionConfig, ModelConfig, Recompute
-from megarc.model.plain_sizes import import_symbolic_sizes_on_demand
+from megarc.model.plain_sizes import plain_sizes
 from megarc.model.transformer import Transformer
 from megarc.parallel import TensorParallel
 from megarc.window import Window
@@ -107,7 +107,6 @@ def fake_pass(
     watch: Watch | None = None,
 ) -> FakePass:
     """One micro-batch through a model of ``config.layers`` blocks; ``watch`` sees what is computed and sent."""
-    import_symbolic_sizes_on_demand()
     pretending, place_of_tensors = _without_values(device, config)
     with pretending:
         with default_dtype(dtype), place_of_tensors:
@@ -141,7 +140,7 @@ def _without_values(
     """
     cut = any(config.mixer(layer) == "ssm_attention" for layer in range(config.layers))
     if device.type == "cpu" and not cut:
-        return nullcontext(), torch.device("meta")
+        return plain_sizes(), torch.device("meta")
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     return FakeTensorMode(), device

@@ -1,9 +1,10 @@
 """torch's symbolic sizes, and sympy with them, are imported when a size is symbolic: .7 CPU-seconds.
 
 Shapes without values ask ``torch.fx.experimental.symbolic_shapes`` about each size, mostly whether a comparison holds,
-and whether it is a number of sympy's. Where no size is symbolic, the answers are plain. So modules stand in for the
-real ones and answer for plain numbers. Asked for more, or about something else, they import the real ones, which take
-their places.
+and whether it is a number of sympy's. Where no size is symbolic, the answers are plain. So, while a pass runs, modules
+stand in for the real ones and answer for plain numbers. Asked for more, or about something else, they import the real
+ones, which take their places. They are gone when the pass has ended: torch's compiler, which comes later, must find
+the real ones.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import functools
 import importlib
 import operator
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -23,15 +25,28 @@ FUNCTIONS = "torch.utils._sympy.functions"
 _PLAIN = (int, float, bool, str, type(None))
 
 
-def import_symbolic_sizes_on_demand() -> None:
-    """Puts the stand-ins where the real modules are not yet imported."""
-    if NAME not in sys.modules and "sympy" not in sys.modules:
-        import torch.fx.experimental as package
+@contextmanager
+def plain_sizes() -> Iterator[None]:
+    """Stand-ins where the real modules are not yet imported; afterwards, as if they had never been."""
+    if NAME in sys.modules or "sympy" in sys.modules:
+        yield
+        return
+    import torch.fx.experimental as package
 
-        sys.modules[NAME] = sizes = Sizes(NAME)
-        package.symbolic_shapes = sizes
-        sys.modules["sympy"] = Sympy("sympy")
-        sys.modules[FUNCTIONS] = Functions(FUNCTIONS)
+    stand_ins: dict[str, StandIn] = {
+        NAME: Sizes(NAME), "sympy": Sympy("sympy"), FUNCTIONS: Functions(FUNCTIONS)
+    }  # fmt: skip
+    sys.modules.update(stand_ins)
+    package.symbolic_shapes = stand_ins[NAME]
+    try:
+        yield
+    finally:
+        for name, stand_in in stand_ins.items():
+            if sys.modules.get(name) is stand_in:
+                del sys.modules[name]
+        # Where it was asked for more, the real one has taken its place.
+        if package.__dict__.get("symbolic_shapes") is stand_ins[NAME]:
+            del package.symbolic_shapes
 
 
 class StandIn(ModuleType):
@@ -46,11 +61,14 @@ class StandIn(ModuleType):
         return getattr(self.load(), name)
 
     def load(self) -> ModuleType:
-        for name in ("sympy", self.__name__):  # sympy first: the others keep what they import
-            if isinstance(sys.modules.get(name), StandIn):
-                stand_in = sys.modules.pop(name)
-                # Who imported the stand-in has it still, and finds the real one's names in it.
-                stand_in.__dict__.update(importlib.import_module(name).__dict__)
+        """The real one. All others come with it: what is imported from now on must not meet a stand-in."""
+        present = [sys.modules[name] for name in (NAME, "sympy", FUNCTIONS) if name in sys.modules]
+        stand_ins = [module for module in present if isinstance(module, StandIn)]
+        for stand_in in stand_ins:
+            del sys.modules[stand_in.__name__]
+        for stand_in in stand_ins:
+            # Who imported the stand-in has it still, and finds the real one's names in it.
+            stand_in.__dict__.update(importlib.import_module(stand_in.__name__).__dict__)
         return importlib.import_module(self.__name__)
 
 

@@ -5,10 +5,12 @@ Each is the best of several short runs. On a CPU the process's own time counts, 
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -25,8 +27,8 @@ from megarc.window import Window
 _ROUNDS = 7
 _SIZES = (32, 64, 128, 256, 512, 1024)  # of square products
 _ROWS = (64, 256, 1024)
-_MOVED = (1 << 12, 1 << 16, 1 << 19, 1 << 22)  # elements of an operator
-_SENT = (1 << 10, 1 << 20)  # elements of an all-reduce
+_MOVED = (1 << 12, 1 << 16, 1 << 19, 1 << 22)  # elements of an operator; the last are more than caches hold
+_SENT = (1 << 10, 1 << 22)  # elements of an all-reduce
 
 
 def calibrate(device: torch.device, dtype: torch.dtype = torch.float32) -> DeviceConfig:
@@ -37,10 +39,10 @@ def calibrate(device: torch.device, dtype: torch.dtype = torch.float32) -> Devic
     forward, backward = _attention(device, dtype)
     functions = (1 << 18) / max(1e-9, _function(device) - _moved(device, 1 << 18))
     operator = _operator(device, products, memory)
-    link, crowded = _two_ranks(device.type)
+    link, (product, near, far) = _two_ranks(device.type)
     measured = MeasuredConfig(
         products=products, memory=memory, attention=forward, attention_backward=backward,
-        functions=functions, optimizer=_adamw(device), crowded=crowded,
+        functions=functions, optimizer=_adamw(device), crowded=(product, far), crowded_in_cache=near,
     )  # fmt: skip
     best = max(rate for _, rate in products)
     return DeviceConfig(
@@ -58,8 +60,13 @@ def as_file(device: DeviceConfig) -> str:
     return f"# Measured by launch/plan.py --calibrate, {time.strftime('%Y-%m-%d')}.\n" + to_yaml(device)
 
 
-def best_seconds(device: torch.device, work: Callable[[], object], rounds: int = _ROUNDS) -> float:
-    """Of one call, the least of several; a call that is too short for the clock is repeated."""
+def best_seconds(
+    device: torch.device,
+    work: Callable[[], object],
+    rounds: int = _ROUNDS,
+    pick: Callable[[Iterable[float]], float] = min,
+) -> float:
+    """Of one call, the least of several, or what ``pick`` takes; a call too short for the clock is repeated."""
     clock = time.perf_counter if device.type == "cuda" else time.process_time
 
     def timed(times: int) -> float:
@@ -73,17 +80,17 @@ def best_seconds(device: torch.device, work: Callable[[], object], rounds: int =
     times = 1
     while (took := timed(times)) < 4e-3 and times < 1 << 14:
         times = max(2 * times, min(1 << 14, int(times * 5e-3 / max(took, 1e-6))))
-    return min(timed(times) for _ in range(rounds)) / times
+    return pick(timed(times) for _ in range(rounds)) / times
 
 
-def _product(device: torch.device, dtype: torch.dtype, n: int) -> float:
+def _product(device: torch.device, dtype: torch.dtype, n: int, **how: Any) -> float:
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
-    return best_seconds(device, lambda: torch.mm(a, b.t()))
+    return best_seconds(device, lambda: torch.mm(a, b.t()), **how)
 
 
-def _moved(device: torch.device, n: int) -> float:
+def _moved(device: torch.device, n: int, **how: Any) -> float:
     a, b = (torch.randn(n, device=device) for _ in range(2))
-    return best_seconds(device, lambda: a * b)
+    return best_seconds(device, lambda: a * b, **how)
 
 
 def _function(device: torch.device) -> float:
@@ -161,13 +168,13 @@ def _memory_gib(device: torch.device) -> float:
     return psutil.virtual_memory().total / 2**30
 
 
-def _two_ranks(kind: str) -> tuple[LinkConfig, tuple[float, float]]:
+def _two_ranks(kind: str) -> tuple[LinkConfig, tuple[float, ...]]:
     """The link between two processes of this machine, and how much longer work takes beside the other's.
 
     Where there are no two devices, the data sheet's link.
     """
     if kind == "cuda" and torch.cuda.device_count() < 2:
-        return KNOWN["h100-80g"].inside, (1.0, 1.0)
+        return KNOWN["h100-80g"].inside, (1.0, 1.0, 1.0)
     with tempfile.TemporaryDirectory() as folder:
         processes.spawn(_reduce, (folder, kind), nprocs=2)
         short, long, *crowded = (float(word) for word in (Path(folder) / "seconds").read_text().split())
@@ -175,7 +182,7 @@ def _two_ranks(kind: str) -> tuple[LinkConfig, tuple[float, float]]:
     moved = [4 * size for size in _SENT]
     bandwidth = (moved[1] - moved[0]) / max(1e-9, long - short)
     link = LinkConfig(bandwidth=bandwidth, latency=max(0.0, (short - moved[0] / bandwidth) / 2))
-    return link, (crowded[0], crowded[1])
+    return link, tuple(crowded)
 
 
 def _reduce(rank: int, folder: str, kind: str) -> None:
@@ -195,19 +202,26 @@ def _reduce(rank: int, folder: str, kind: str) -> None:
                 torch.cuda.synchronize()
             best = min(best, time.perf_counter() - begun)
         found.append(best)
-    found += _beside_the_other(rank, device) if kind == "cpu" else [1.0, 1.0]
+    found += _beside_the_other(rank, device) if kind == "cpu" else [1.0, 1.0, 1.0]
     if rank == 0:
         (Path(folder) / "seconds").write_text(" ".join(str(value) for value in found))
     dist.destroy_process_group()
 
 
 def _beside_the_other(rank: int, device: torch.device) -> list[float]:
-    """Times that a product and a memory-bound operator take as long as alone, where the other rank does the same."""
+    """Times that a product, and a memory-bound operator inside and outside of caches, take as long as alone.
+
+    Rank 0 measures. The other does the same work for longer, so that rank 0 is never alone.
+    """
     times = []
-    for work in (lambda: _product(device, torch.float32, 512), lambda: _moved(device, 1 << 22)):
-        alone = work() if rank == 0 else 0.0
+    for work in (
+        lambda rounds: _product(device, torch.float32, 512, rounds=rounds, pick=statistics.median),
+        lambda rounds: _moved(device, _MOVED[-2], rounds=rounds, pick=statistics.median),
+        lambda rounds: _moved(device, _MOVED[-1], rounds=rounds, pick=statistics.median),
+    ):
+        alone = work(2 * _ROUNDS) if rank == 0 else 0.0
         dist.barrier()
-        beside = work()
+        beside = work(2 * _ROUNDS if rank == 0 else 4 * _ROUNDS)
         dist.barrier()
         times.append(max(1.0, beside / alone) if alone else 1.0)
     return times

@@ -29,6 +29,11 @@ class ReachedConfig(Config):
 
     product: float = key(0.75, "of the FLOP/s, by a large matrix product", gt=0, le=1)
     attention: float = key(0.5, "of the FLOP/s, by attention over many rows", gt=0, le=1)
+    cudnn: float = key(
+        1.0,
+        "times as fast as that, attention by cuDNN's kernels or later ones: by published rates, not fitted",
+        ge=1,
+    )
     memory: float = key(0.8, "of the memory's bandwidth", gt=0, le=1)
     fp8: float = key(0.6, "of the fp8 FLOP/s, by a large product with its scales", gt=0, le=1)
 
@@ -48,6 +53,7 @@ class MeasuredConfig(Config):
         (1.0, 1.0),
         "times as long as alone that a product, a memory-bound operator takes beside a second rank's",
     )
+    crowded_in_cache: float = key(1.0, "the same, of a memory-bound operator whose bytes fit caches", ge=1)
     step: float = key(0.0, "seconds that each step takes beside its work", ge=0)
 
 
@@ -78,7 +84,8 @@ class DeviceConfig(Config):
     def crowded(self) -> DeviceConfig:
         """The device where other ranks work beside: a CPU's cores share caches, memory and, as threads, units."""
         product, memory = self.measured.crowded
-        if product == memory == 1:
+        near = self.measured.crowded_in_cache
+        if product == memory == near == 1:
             return self
 
         def slower(table: list[tuple[float, float]], times: float) -> list[tuple[float, float]]:
@@ -89,7 +96,8 @@ class DeviceConfig(Config):
             update={
                 "products": slower(one.products, product), "attention": slower(one.attention, product),
                 "attention_backward": slower(one.attention_backward, product),
-                "memory": slower(one.memory, memory), "functions": one.functions and one.functions / product,
+                "memory": [*slower(one.memory[:-1], near), *slower(one.memory[-1:], memory)],
+                "functions": one.functions and one.functions / product,
                 "optimizer": one.optimizer and one.optimizer / memory,
             }
         )  # fmt: skip
@@ -114,13 +122,16 @@ class DeviceConfig(Config):
         tile = 2 * _TILE * inner / (peak * share / self.units) + self.tile_seconds
         return max(waves * tile, moved / self.memory_rate, self.operator_seconds)
 
-    def attention_seconds(self, flops: float, rows: float, backward: bool, width: float) -> float:
-        """Of attention over windows of so many rows."""
+    def attention_seconds(
+        self, flops: float, rows: float, backward: bool, width: float, engine: str = "auto"
+    ) -> float:
+        """Of attention over windows of so many rows, by an engine of ``megarc.attention``."""
         table = self.measured.attention_backward if backward else self.measured.attention
         if table:
             return self.operator_seconds + flops / interpolated(table, rows)
         peak = self.bf16 if width < 4 else self.fp32
-        return flops / (peak * self.reached.attention * rows / (rows + _SHORT)) + self.operator_seconds
+        share = self.reached.attention * (1.0 if engine in _BEFORE_CUDNN else self.reached.cudnn)
+        return flops / (peak * share * rows / (rows + _SHORT)) + self.operator_seconds
 
     def memory_seconds(self, moved: float, functions: float = 0.0, operators: float = 1) -> float:
         """Of an operator that reads and writes so many bytes and evaluates so many functions."""
@@ -137,6 +148,8 @@ class DeviceConfig(Config):
         return self.bandwidth * self.reached.memory
 
 
+_BEFORE_CUDNN = ("split_flash", "triton", "flex", "reference")
+"""Engines of attention that cuDNN's kernels are faster than; ``auto`` takes cuDNN's where the device has them."""
 _SHORT = 384
 """Rows at which attention reaches half of its rate: fitted to FlashAttention 2 and 3's published forward rates on an
 H100 at 1k to 8k rows (2407.08608, figure 5), which it follows within 6 %."""

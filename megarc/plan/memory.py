@@ -12,6 +12,9 @@ weight, b the elements of ZeRO's bucket.
     3               wP       4P       8P       4P + wb, and whole    -
                                                what is small
 
+Over several data ranks, stage 3 keeps a parameter gathered from the forward to the backward pass, where fewer elements
+than ``stage3_max_reuse_distance`` (1e9) are used between the two: those of the last 5e8 elements of the model.
+
 Activations: ``megarc.model.activation_memory``. The update copies gradients once more.
 """
 
@@ -37,8 +40,10 @@ from megarc.model import (
 )
 from megarc.parallel import Group, TensorParallel, Topology
 from megarc.train import RunConfig, bucket, dtype_of, passes
+from megarc.window import Window
 
-_PERSISTENT = 100_000  # DeepSpeed's stage3_param_persistence_threshold
+_PERSISTENT, _REUSED = 100_000, 1_000_000_000
+"""DeepSpeed's stage3_param_persistence_threshold and stage3_max_reuse_distance, where the run does not give them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,8 @@ class Memory:
     Attributes:
         buffers: of the engine, between steps.
         gradients: held when the update begins, beside ``buffers``.
-        activations: of the micro-batches in flight, held when the first backward begins.
+        activations: of the micro-batches in flight, held when the first backward begins; with ZeRO 3, gathered
+            parameters too.
         step: the most that a step takes at once beside all that stays.
     """
 
@@ -65,16 +71,23 @@ class Memory:
         return self.weights + self.masters + self.moments + self.buffers + self.step
 
 
-def predict(config: RunConfig, topology: Topology, rank: int = 0, held: Footprint | None = None) -> Memory:
+def predict(
+    config: RunConfig,
+    topology: Topology,
+    rank: int = 0,
+    held: Footprint | None = None,
+    window: Window | None = None,
+) -> Memory:
     """Of rank ``rank``; eager code: compiled, the activations are about half.
 
     Args:
         config: resolved.
         held: a micro-batch's footprint, where it is known already.
+        window: of the step; None: the largest of the run.
     """
     check_expert_ranks(config)
     tensor = TensorParallel(Group(0, topology.tensor), topology.sequence)
-    window, micro_batch = config.window.largest(), config.batch.micro_batch
+    window, micro_batch = window or config.window.largest(), config.batch.micro_batch
     place = topology.place(rank)
     stage = stages_of(config.model, topology.pipeline)[place["pipeline"]]
     n = stage.parameters / topology.tensor
@@ -84,6 +97,7 @@ def predict(config: RunConfig, topology: Topology, rank: int = 0, held: Footprin
     one = held or footprint(
         config.model, config.execution, window, micro_batch, dtype_of(config), _device(config), tensor
     )
+    gathered = _gathered(config, n) if config.parallel.zero == 3 and topology.data > 1 else 0.0
     micro_batches = config.batch.size // (topology.data * micro_batch) * passes(config)
     flying = min(topology.pipeline - place["pipeline"], micro_batches)
     kept = one.kept * blocks * flying
@@ -93,8 +107,8 @@ def predict(config: RunConfig, topology: Topology, rank: int = 0, held: Footprin
         moments=state.moments,
         buffers=state.buffers,
         gradients=state.gradients,
-        activations=kept + one.beside,
-        step=max(state.during + kept + one.top, state.update),
+        activations=kept + one.beside + gathered,
+        step=max(state.during + kept + one.top + gathered, state.update),
     )
 
 
@@ -198,25 +212,42 @@ def _state_of_adamw(config: RunConfig, n: float, p: float, data: int) -> _State:
     if zero == 2:
         update = 8 * p + (0 if wide or not summed else 4 * b)
         return _State(w * n, 4 * p, 8 * p, 0, 4 * p, w * b + own, update)
-    buffers = 4 * p + w * b + w * _small(config.model.model_dump_json())
+    buffers = 4 * p + w * b + w * _always_gathered(config)
     return _State(w * p, 4 * p, 8 * p, buffers, 0, 0, 8 * p)
 
 
+def _gathered(config: RunConfig, n: float) -> float:
+    """Bytes of the parameters that ZeRO 3 holds whole when the backward pass begins, beside those it always does."""
+    reused = _of_stage_3(config, "max_reuse_distance", _REUSED)
+    return (2 if config.precision == "bf16" else 4) * min(max(0.0, n - _always_gathered(config)), reused / 2)
+
+
+def _always_gathered(config: RunConfig) -> int:
+    """Elements of the matrices and gains so small that ZeRO 3 never lets them go."""
+    threshold = _of_stage_3(config, "param_persistence_threshold", _PERSISTENT)
+    return _small(config.model.model_dump_json(), threshold)
+
+
+def _of_stage_3(config: RunConfig, name: str, default: int) -> int:
+    """A setting that the run passes on to DeepSpeed."""
+    return int(config.deepspeed.get("zero_optimization", {}).get(f"stage3_{name}", default))
+
+
 @lru_cache(maxsize=32)
-def _small(keys: str) -> int:
-    """Elements of the matrices and gains so small that ZeRO 3 leaves them gathered."""
+def _small(keys: str, threshold: int) -> int:
+    """Elements of the parameters of at most ``threshold``, of a model of these keys."""
     model = ModelConfig.model_validate_json(keys)
     names = [model.kind(layer) for layer in range(model.layers)]
     with torch.device("meta"):
         kinds = {name: Transformer(one) for name, one in model.kinds().items()}
-        blocks = {name: _few_elements(built.blocks[0]) for name, built in kinds.items()}
-        rest = _few_elements(kinds[names[0]]) - blocks[names[0]]
+        blocks = {name: _few_elements(built.blocks[0], threshold) for name, built in kinds.items()}
+        rest = _few_elements(kinds[names[0]], threshold) - blocks[names[0]]
     return rest + sum(blocks[name] for name in names)
 
 
-def _few_elements(module: torch.nn.Module) -> int:
+def _few_elements(module: torch.nn.Module, threshold: int) -> int:
     sizes = (parameter.numel() for parameter in module.parameters())
-    return sum(size for size in sizes if size <= _PERSISTENT)
+    return sum(size for size in sizes if size <= threshold)
 
 
 def _device(config: RunConfig) -> torch.device:

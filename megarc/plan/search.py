@@ -123,7 +123,8 @@ class Planner:
             (predict(config, topology, rank, work.footprint) for rank in ranks), key=lambda one: one.peak
         )
         total = _on_device(memory, layout.offload) / 2**30 + self.device.reserved_gib
-        cost, size = cost_of(config.model, window := config.window.build()), config.batch.size
+        # Of the window whose step this is.
+        cost, size = cost_of(config.model, window := config.window.largest()), config.batch.size
         peak = self.device.bf16 if config.precision == "bf16" else self.device.fp32
         rate = size / step.seconds
         whole = peak * topology.world

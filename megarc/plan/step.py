@@ -19,7 +19,7 @@ from megarc.plan.memory import stages_of
 from megarc.plan.muon_time import Shape, muon_exchanged, muon_matrices, muon_seconds
 from megarc.plan.operations import Operation
 from megarc.plan.shares import Shares
-from megarc.plan.work import BlockWork, Work
+from megarc.plan.work import Work
 from megarc.train import RunConfig, passes
 
 PARTS = {
@@ -78,12 +78,13 @@ class Costs(NamedTuple):
     @classmethod
     def of(cls, config: RunConfig, device: DeviceConfig, work: Work, tensor: Link) -> Costs:
         embedding, head = (
-            _summed([one for one in work.bare if (one.part == "embedding") == wanted], device, tensor, False)
+            _summed([one for one in work.bare if (one.part == "embedding") == wanted], device, tensor)
             for wanted in (True, False)
         )
+        ways = (device, tensor, config.execution.fp8, config.execution.attention)
         block = Seconds()
         for count, each in work.blocks:
-            seconds = _block_seconds(each, device, tensor, config.execution.fp8)
+            seconds = _summed(each.one, *ways).plus(_summed(each.none, *ways), -1.0)
             block = block.plus(seconds, count / config.model.layers)
         return cls(embedding, head, block, muon_matrices(config))
 
@@ -124,14 +125,16 @@ def step_time(config: RunConfig, topology: Topology, device: DeviceConfig, costs
     return StepTime(parts, count, terms)
 
 
-def operation_seconds(one: Operation, device: DeviceConfig, tensor: Link, fp8: bool) -> float:
-    """Of one operation of the trace."""
+def operation_seconds(
+    one: Operation, device: DeviceConfig, tensor: Link, fp8: bool, engine: str = "auto"
+) -> float:
+    """Of one operation of the trace, attention by ``engine``."""
     if one.kind == "product":
         return device.product_seconds(
             one.batch, one.rows, one.columns, one.inner, one.width, one.read_written, fp8
         )
     if one.kind == "attention":
-        return device.attention_seconds(one.flops, one.rows, one.backward, one.width)
+        return device.attention_seconds(one.flops, one.rows, one.backward, one.width, engine)
     if one.kind == "memory":
         operators = one.operators if device.kind == "cpu" else 1
         return device.memory_seconds(one.read_written, one.functions, operators)
@@ -149,15 +152,13 @@ def _slowest_stage(config: RunConfig, topology: Topology, costs: Costs) -> tuple
     return max(found, key=lambda one: sum(one[0]))
 
 
-def _block_seconds(block: BlockWork, device: DeviceConfig, tensor: Link, fp8: bool) -> Seconds:
-    return _summed(block.one, device, tensor, fp8).plus(_summed(block.none, device, tensor, fp8), -1.0)
-
-
-def _summed(operations: list[Operation], device: DeviceConfig, tensor: Link, fp8: bool) -> Seconds:
+def _summed(
+    operations: list[Operation], device: DeviceConfig, tensor: Link, fp8: bool = False, engine: str = "auto"
+) -> Seconds:
     found = {"product": 0.0, "attention": 0.0, "memory": 0.0, "tensor": 0.0}
     for one in operations:
         kind = one.kind if one.kind in found else "tensor"
-        found[kind] += operation_seconds(one, device, tensor, fp8)
+        found[kind] += operation_seconds(one, device, tensor, fp8, engine)
     return Seconds(*found.values())
 
 

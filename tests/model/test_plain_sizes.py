@@ -1,15 +1,17 @@
-"""Symbolic sizes and sympy are not imported for shapes that are numbers; the stand-ins answer as the real ones do."""
+"""Symbolic sizes and sympy are not imported for shapes that are numbers; the stand-ins answer as the real ones do, and
+are gone when the pass has ended."""
 
 import subprocess
 import sys
 
 SCRIPT = """
 import sys
+from contextlib import ExitStack
 
 import torch
 
 from megarc.model import ExecutionConfig, ModelConfig, footprint
-from megarc.model.plain_sizes import ANSWERS, NAME
+from megarc.model.plain_sizes import ANSWERS, FUNCTIONS, NAME, plain_sizes
 from megarc.parallel import Group, TensorParallel
 from megarc.window import Window
 
@@ -18,6 +20,11 @@ for recompute in ("none", "selective", "full"):
     place = TensorParallel(Group(0, 2), True)
     way = ExecutionConfig(recompute=recompute)
     assert footprint(shape, way, Window(16, 16, 16), 2, torch.bfloat16, torch.device("cpu"), place).kept
+left = {NAME, "sympy", FUNCTIONS} & set(sys.modules)
+assert not left and not hasattr(torch.fx.experimental, "symbolic_shapes"), f"what a pass leaves behind: {left}"
+
+scope = ExitStack()
+scope.enter_context(plain_sizes())
 stand_in = sys.modules[NAME]
 assert type(stand_in).__name__ == "Sizes" and "sympy.core" not in sys.modules, "what shapes of numbers need not"
 shaped = torch.empty(2, 3, device="meta")
@@ -32,6 +39,7 @@ sympy = sys.modules["sympy"]
 assert stand_in.ShapeEnv, "a name that only the real module has"
 assert sympy.Basic is sys.modules["sympy"].Basic and sympy is not sys.modules["sympy"], "as kept by who imported it"
 real = sys.modules[NAME]
+assert sys.modules[FUNCTIONS].Max is not max, "the real ones come together"
 assert real is not stand_in and "sympy.core" in sys.modules
 for name, answers in told.items():
     for each, answer in zip(given.get(name, [(True,), (False,)]), answers, strict=True):
@@ -40,6 +48,10 @@ for name, answers in told.items():
 environment = real.ShapeEnv()
 symbol = environment.create_unbacked_symint()
 assert stand_in.has_free_unbacked_symbols(symbol) is True, "what is symbolic goes to the real module"
+scope.close()
+assert sys.modules[NAME] is real is torch.fx.experimental.symbolic_shapes, "the real ones stay"
+twice = torch.compile(lambda x: (x * x.shape[0]).sum(), dynamic=True, backend="aot_eager")
+assert [twice(torch.ones(rows)).item() for rows in (3, 5)] == [9, 25]
 print("whole")
 """
 

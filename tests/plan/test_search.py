@@ -45,6 +45,23 @@ def test_links_follow_the_place_of_ranks():
     assert wide.data.bandwidth == pytest.approx(min(450e9, 8 * 50e9) * 0.8)  # eight adapters a node
 
 
+def test_attention_is_as_fast_as_its_engine():
+    """Hopper's cuDNN kernels against FlashAttention 2; an Ampere has none that are faster."""
+    hopper, ampere = DEVICE, find_device("a100-80g")
+
+    def ratio(device):
+        flash, auto = (device.attention_seconds(1e15, 8192, False, 2, way) for way in ("split_flash", "auto"))
+        return flash / auto
+
+    assert ratio(hopper) == pytest.approx(1.6, rel=1e-3) and ratio(ampere) == 1
+    slow, fast = (
+        Planner(config(execution={"attention": way}), hopper).plan(parse_layout("micro=2", config(), 2)[0])
+        for way in ("split_flash", "auto")
+    )
+    assert slow.step.parts["attention"] > fast.step.parts["attention"]  # in so small a model, by little
+    assert slow.step.parts["products"] == fast.step.parts["products"]
+
+
 def test_all_layouts_divide_and_the_best_is_first(planner):
     plans = planner.all(4)
     assert {plan.layout.tensor for plan in plans} == {1, 2}  # heads are 2
