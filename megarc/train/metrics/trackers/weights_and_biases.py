@@ -33,7 +33,7 @@ class WeightsAndBiases:
         self._state = run.folder / "wandb.json"
         self._run = wandb.init(
             project=run.project, name=run.name, id=run.identity, resume="allow", dir=str(run.folder),
-            config=dict(run.config), mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
+            config=dict(run.config), mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type,unused-ignore]
             settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
         )  # fmt: skip
         self._run.define_metric("*", step_metric="step")
