@@ -6,6 +6,7 @@ import argparse
 import logging
 import math
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -198,7 +199,7 @@ def words(campaign: Campaign) -> str:
 
     found = verdict(campaign)
     if found is None:
-        return "There is no verdict yet: a causal arm and another one need their whole grid."
+        return f"There is no verdict yet. {_what_the_grid_lacks(campaign)}"
     base, best, difference = found
     side = "below" if difference.mean >= 0 else "above"
     figure = f"{abs(difference.mean):.4f} nats a target {side} the best causal arm, {base}, at equal FLOPs"
@@ -213,6 +214,14 @@ def words(campaign: Campaign) -> str:
         else:
             said = f"Neither is clearly ahead: {best} lies {figure}. Causal is the simpler choice."
     return " ".join([said, *_whether_it_is_the_mask(campaign, best, ahead=difference.mean > 0)])
+
+
+def _what_the_grid_lacks(campaign: Campaign) -> str:
+    done = {result.key for result in campaign.results}
+    left = Counter(one.arm for one in campaign.grid() if one not in done)
+    if not left:
+        return "The runs of all causal arms, or of all others, ended without a loss."
+    return f"Runs of the grid that are missing: {', '.join(f'{arm} {count}' for arm, count in left.items())}."
 
 
 def _whether_it_is_the_mask(campaign: Campaign, best: str, *, ahead: bool) -> list[str]:

@@ -141,6 +141,15 @@ def test_a_campaign_goes_on_and_tells_the_best_of_each_arm(tmp_path):
     assert tries_table(campaign).count("\n") == 9 and "below causal" in finals_table(campaign)
 
 
+def test_a_comparison_without_a_verdict_says_what_is_missing(tmp_path):
+    from compare import words
+
+    keys = comparison(folder=str(tmp_path), arms=["causal", "rc"], rates=[0.5, 1.0])
+    campaign = Campaign(keys, MAKERS, lambda run: None)
+    campaign.file.write_bytes(orjson.dumps(asdict(result("rc", 0, 2.0))) + b"\n")
+    assert words(campaign).endswith("Runs of the grid that are missing: causal 2, rc 1.")
+
+
 @pytest.mark.parametrize(
     ("arms", "gained", "said"),
     [
