@@ -124,6 +124,8 @@ def test_a_pattern_is_a_list_and_wrong_ones_are_refused():
             ModelConfig(layers=8, mixers=wrong, **KEYS)
     with pytest.raises(ValueError, match="crf_states"):
         ModelConfig(layers=8, mixers="crf", crf_states=65, **KEYS)
+    with pytest.raises(ValueError, match="crf_transitions"):
+        ModelConfig(layers=8, mixers="crf", crf_transitions=9, **KEYS)
 
 
 def test_hugging_face_has_no_place_for_it():
