@@ -132,6 +132,7 @@ def write(rows: list[Row], mark: str) -> None:
         "| packed | questions and answers share rows, each with its own R; tokens of questions have half the weight |\n"
         "| stages, mix | windows change from the first step to the second, or by sample; there is a loss on R |\n"
         "| packed_stages, packed_mix | both; packed_stages has a loss on R |\n"
+        "| packed_task | a theory task beside packed rows; each sample has one of three R |\n"
         "| sliding, packed_sliding | rows see no key further back than a sliding window |\n"
         "| hidden_context | a causal model predicts hidden tokens of its context |\n"
         "| ..., context k | k ranks share the rows of each window |\n"

@@ -65,7 +65,10 @@ def make_annotated(config, window):
 
 
 def take_steps(config: RunConfig, groups: Groups, count: int, folder: Path) -> None:
-    """``count`` steps; to ``folder`` numbers.json, and checkpoints/ with masters and moments."""
+    """``count`` steps; to ``folder`` numbers.json, right.json, and checkpoints/ with masters and moments.
+
+    right.json holds the right guesses of each held-out source.
+    """
     kinds = {**MAKERS, "annotated": make_annotated}
     train, heldout = open_train(config, kinds), open_heldout(config, kinds)
     config = resolve(config, train, groups.topology)
@@ -90,14 +93,17 @@ def take_steps(config: RunConfig, groups: Groups, count: int, folder: Path) -> N
         done.append(engine.step(micro_batches, rate(number)))
         averaging.after_step(engine, Moment(number + 1, count, batches.samples_before(number + 1)), done[-1])
     heldout = heldout.held_out(batches.samples_before(count) - 1)  # with the last step's window
+    scores = heldout_losses(engine, heldout, config.validation.windows)
+    right = [one.right for one in scores]
     numbers = {
         "loss": [float(one.loss) for one in done],
         "gradient norm": [float(one.gradient_norm) for one in done],
-        "held-out": heldout_of(engine, heldout, config),
+        "held-out": [one.nll / one.tokens for one in scores],
     }
     if engine.average is not None:
         with engine.average.in_place():
-            numbers["held-out"] += heldout_of(engine, heldout, config)
+            averaged = heldout_losses(engine, heldout, config.validation.windows)
+            numbers["held-out"] += [one.nll / one.tokens for one in averaged]
     target = folder / "checkpoints"
     target.mkdir(parents=True, exist_ok=True)
     if engine.experts is not None or groups.pipeline.size > 1:
@@ -113,10 +119,7 @@ def take_steps(config: RunConfig, groups: Groups, count: int, folder: Path) -> N
     (folder / f"sent-{groups.world.rank}.json").write_text(json.dumps(sent))
     if groups.first:
         (folder / "numbers.json").write_text(json.dumps(numbers))
-
-
-def heldout_of(engine, stream, config):
-    return [one.nll / one.tokens for one in heldout_losses(engine, stream, config.validation.windows)]
+        (folder / "right.json").write_text(json.dumps(right))
 
 
 def count_sent(groups):

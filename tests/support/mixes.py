@@ -220,7 +220,10 @@ def mixes(ranks=8):
         ),
         Mix(2, 2, 1, sequence=True, variant="packed_sliding"),
         *(Mix(data=2, zero=zero, variant="packed_stages") for zero in (0, 1, 2)),
-        *(Mix(2, 2, 1, sequence=True, variant=variant) for variant in ("packed_stages", "mix")),
+        *(
+            Mix(2, 2, 1, sequence=True, variant=variant)
+            for variant in ("packed_stages", "packed_task", "mix")
+        ),
         *(Mix(data=2, zero=2, precision="bf16", variant=variant) for variant in ("packed_stages", "mix")),
         *SHARED_WINDOWS,
         Mix(data=2, zero=2, precision="bf16", variant="mixers", layers=4),

@@ -14,6 +14,7 @@ _STAGES = {"stages": [{"at": "0 steps", **_CAUSAL}, {"at": "1 steps", **_STAGE}]
 _MIXED = {"recent": 24, "causal": 16, "mix": [{"share": 0.5, "recent": 0}, {"share": 0.25, "recent": 8}]}
 _LOSS = {"recent": {"share": 0.5, "mask": 0.3, "token": 39}}
 _PACKED = {"packing": "best_fit", "question_weight": 0.5}
+_TASK = {"kind": "late_clue"}
 
 WINDOWS = {
     "packed": {"data": _PACKED},
@@ -22,6 +23,7 @@ WINDOWS = {
     "stages": {"window": _STAGES, "objective": _LOSS},
     "mix": {"window": _MIXED, "objective": _LOSS},
     "packed_experts": {"data": _PACKED, "model__experts": {"count": 4, "active": 2, "bias_rate": 0.1}},
+    "packed_task": {"data": {**_PACKED, "train": [_TASK], "valid": [_TASK]}, "window": _MIXED},
     "packed_sliding": {"data": _PACKED, "model__sliding_window": 5},
     "hidden_context": {
         "window": {"recent": 0, "causal": 40, "stride": 16},
@@ -44,7 +46,7 @@ WINDOWS = {
     },
 }
 """Documents packed into rows; windows that change after the first step, or by sample; a loss on R, or on hidden
-tokens of a causal model."""
+tokens of a causal model. Sources that stand here come before the corpus."""
 
 RECOMPUTED = {
     f"{variant}_{what}": {**WINDOWS[variant], "execution__recompute": what}
@@ -70,7 +72,9 @@ def write_pairs(prefix):
 
 def window_keys(variant, prefix):
     """Keys of a run on that corpus."""
-    keys, source = (WINDOWS | RECOMPUTED)[variant], [{"path": str(prefix)}]
-    data = {"train": source, "valid": source, **keys.get("data", {})}
+    keys = (WINDOWS | RECOMPUTED)[variant]
+    data = dict(keys.get("data", {}))
+    for which in ("train", "valid"):
+        data[which] = [*data.get(which, []), {"path": str(prefix)}]
     # With the usual initial values, gradients of queries are so small that rounding shows.
     return {**keys, "data": data, "model__vocabulary": 40, "model__initial_std": 0.2}

@@ -82,6 +82,17 @@ def test_rows_go_to_the_same_experts_on_every_layout(rows, mix):
     assert ours == theirs and ours
 
 
+def test_right_guesses_are_counted_alike_in_every_layout(rows):
+    """In fp32; so heldout/accuracy is the same wherever the ids of a row lie on several ranks."""
+    layouts = [mix for mix in mixes() if mix.precision == "fp32" and mix.ranks > 1]
+    found = {mix: json.loads((rows / str(mix) / "right.json").read_text()) for mix in mixes()}
+    assert sum(sum(found[mix]) for mix in layouts if mix.tensor > 1) > 0, (
+        "nothing was right, so nothing is shown"
+    )
+    for mix in layouts:
+        assert found[mix] == pytest.approx(found[mix.one]), mix  # weights may be fractions
+
+
 MUON = [mix for mix in mixes() if mix.variant == "muon" and mix.ranks > 1]
 
 
