@@ -104,19 +104,25 @@ def tell(config: RunConfig, device: DeviceConfig, plans: list[Plan], arguments: 
     fitting = [plan for plan in plans if plan.fits]
     shown = (fitting or plans) if arguments.all else (fitting or plans)[:_SHOWN]
     money = ["money"] if arguments.price is not None else []
-    heads = ["tensor", "pipeline", "data", "zero", "micro", "recompute", "offload", "GiB", "s a step", "MFU exact",
-             "MFU square", "predicted tok/s", "processed tok/s", "days", "GPU-hours", *money]  # fmt: skip
+    shared = any(plan.layout.context > 1 for plan in shown)
+    heads = ["tensor", *(["context"] if shared else []), "pipeline", "data", "zero", "micro", "recompute", "offload",
+             "GiB", "s a step", "MFU exact", "MFU square", "predicted tok/s", "processed tok/s", "days", "GPU-hours",
+             *money]  # fmt: skip
     rows = []
     for plan in shown:
         layout, run = plan.layout, outlook(config, plan, arguments.price)
         rows.append([
-            layout.tensor, layout.pipeline, layout.data, layout.zero, layout.micro_batch, layout.recompute,
-            layout.offload, f"{plan.memory_gib:.1f}", f"{plan.step.seconds:.4g}", f"{100 * plan.mfu_exact_mask:.1f} %",
-            f"{100 * plan.mfu_full_square:.1f} %", f"{plan.predicted_tokens_per_second:.4g}",
-            f"{plan.processed_tokens_per_second:.4g}", f"{run.days:.4g}", f"{run.gpu_hours:.4g}",
-            *([f"{run.money:.4g}"] if run.money is not None else []),
+            layout.tensor, *([layout.context] if shared else []), layout.pipeline, layout.data, layout.zero,
+            layout.micro_batch, layout.recompute, layout.offload, f"{plan.memory_gib:.1f}", f"{plan.step.seconds:.4g}",
+            f"{100 * plan.mfu_exact_mask:.1f} %", f"{100 * plan.mfu_full_square:.1f} %",
+            f"{plan.predicted_tokens_per_second:.4g}", f"{plan.processed_tokens_per_second:.4g}", f"{run.days:.4g}",
+            f"{run.gpu_hours:.4g}", *([f"{run.money:.4g}"] if run.money is not None else []),
         ])  # fmt: skip
-    print(f"{arguments.gpus} x {device.name}, {device.memory_gib:.0f} GiB each; context 1, expert 1")
+    print(
+        f"{arguments.gpus} x {device.name}, {device.memory_gib:.0f} GiB each"
+        + ("" if shared else "; context 1")
+        + ", expert 1"
+    )
     print(table(heads, rows))
     if len(shown) < len(plans):
         print(f"{len(fitting)} of {len(plans)} layouts fit; --all shows all that do, --json every one")

@@ -18,10 +18,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from megarc.interval import Seen
 from megarc.model.config import ExecutionConfig, ModelConfig, Recompute
 from megarc.model.plain_sizes import plain_sizes
 from megarc.model.transformer import Transformer
-from megarc.parallel import TensorParallel
+from megarc.parallel import Group, RankRows, TensorParallel
 from megarc.window import Window
 
 
@@ -64,10 +65,12 @@ def footprint(
     dtype: torch.dtype,
     device: torch.device,
     tensor: TensorParallel | None = None,
+    context: int = 1,
 ) -> Footprint:
-    """Of ``micro_batch`` samples, eager: compiled code keeps less, about half of it where nothing is recomputed."""
+    """Of ``micro_batch`` samples, of whose rows a rank has one of ``context`` equal shares; eager: compiled code keeps
+    less, about half of it where nothing is recomputed."""
     shape = (window, micro_batch, dtype, device, tensor)
-    return footprint_of(config, execution, lambda model, way: fake_pass(model, way, *shape))
+    return footprint_of(config, execution, lambda model, way: fake_pass(model, way, *shape, context=context))
 
 
 def footprint_of(config: ModelConfig, execution: ExecutionConfig, run: Run) -> Footprint:
@@ -105,14 +108,26 @@ def fake_pass(
     device: torch.device,
     tensor: TensorParallel | None = None,
     watch: Watch | None = None,
+    context: int = 1,
 ) -> FakePass:
-    """One micro-batch through a model of ``config.layers`` blocks; ``watch`` sees what is computed and sent."""
+    """One micro-batch through a model of ``config.layers`` blocks; ``watch`` sees what is computed and sent.
+
+    Of ``context`` ranks that share the window's rows it is one with an even share of the loss rows.
+    """
     pretending, place_of_tensors = _without_values(device, config)
     with pretending:
         with default_dtype(dtype), place_of_tensors:
             place = None if tensor is None else _Silent(tensor, watch)
             model = Transformer(config, execution, place)
-            tokens = torch.zeros(micro_batch, window.tokens, dtype=torch.long)
+            own, loss = window.rows // context, -(-window.stride // context)
+            tokens = torch.zeros(micro_batch, own + 1, dtype=torch.long)
+            seen: Seen = window.recent
+            positions = None
+            if context > 1:
+                numbers, ends = torch.arange(own), torch.zeros(micro_batch, own, dtype=torch.int32)
+                places = torch.arange(window.rows)
+                seen = _SilentRows(ends, ends, numbers, places, Group(0, context), watch)
+                positions = numbers.expand(micro_batch, -1)
         allocated = Allocated(model.parameters(), watch)
         ended: list[int] = []
 
@@ -121,11 +136,11 @@ def fake_pass(
 
         model.embedding.register_forward_hook(note)
         with allocated:
-            loss = model(tokens, window.loss_rows, window.recent)
+            found = model(tokens, slice(own - loss, own), seen, positions)
             after_forward, forward_peak = allocated.now, allocated.peak
             if watch is not None:
                 watch.backward()
-            loss.objective.backward()
+            found.objective.backward()
     return FakePass(after_forward, forward_peak, ended[0])
 
 
@@ -156,7 +171,8 @@ class Watch(Protocol):
         """An operator, with fake tensors, and what it made."""
 
     def sent(self, kind: str, elements: Tensor) -> None:
-        """A collective over the tensor group, ``reduce``, ``gather`` or ``scatter``, of that whole tensor."""
+        """A collective over the tensor group, ``reduce``, ``gather`` or ``scatter``, of that whole tensor; or over
+        the context group, ``gather_rows`` or ``scatter_rows``."""
 
 
 class Allocated(TorchDispatchMode):
@@ -251,6 +267,21 @@ class _Silent(TensorParallel):
         if self.watch is not None:
             self.watch.sent(kind, x)
         return x
+
+
+@dataclass(frozen=True)
+class _SilentRows(RankRows):
+    """Rows of a context rank that tells others nothing."""
+
+    watch: Watch | None = None
+
+    def gather(self, everyone: Tensor, own: Tensor) -> None:
+        if self.watch is not None:
+            self.watch.sent("gather_rows", everyone)
+
+    def scatter(self, own: Tensor, everyone: Tensor) -> None:
+        if self.watch is not None:
+            self.watch.sent("scatter_rows", everyone)
 
 
 def _same(x: Tensor) -> Tensor:

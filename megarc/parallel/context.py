@@ -8,7 +8,7 @@ not a ring, and what travels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -39,34 +39,40 @@ class RankRows(Intervals):
         if sliding is None or sliding >= len(self.places):
             return self
         first = (self.numbers - sliding + 1).to(self.begin.dtype)
-        begin = torch.maximum(self.begin, first)
-        return RankRows(begin, self.end, self.numbers, self.places, self.group)
+        return replace(self, begin=torch.maximum(self.begin, first))
 
     def of_window(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of this rank's rows -> of the whole window, in its order.
 
         ``[batch, heads, m, head_dim]`` each -> ``[batch, heads, n, head_dim]``.
         """
-        both: Tensor = _Window.apply(torch.stack((k, v)), self.places, self.group)
+        both: Tensor = _Window.apply(torch.stack((k, v)), self)
         keys, values = both.unbind(0)
         return keys, values
+
+    def gather(self, everyone: Tensor, own: Tensor) -> None:
+        """Fills ``everyone`` with each rank's ``own``, one behind the other."""
+        gather_into(everyone, own, self.group)
+
+    def scatter(self, own: Tensor, everyone: Tensor) -> None:
+        """Fills ``own`` with this rank's part of the sum of all ranks' ``everyone``."""
+        scatter_into(own, everyone, self.group)
 
 
 class _Window(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, own: Tensor, places: Tensor, group: Group) -> Tensor:
-        ctx.group = group
-        ctx.save_for_backward(places)
+    def forward(ctx: Any, own: Tensor, rows: RankRows) -> Tensor:
+        ctx.rows = rows
         rows_first = own.movedim(3, 0).contiguous()  # [m, 2, batch, heads, head_dim]
-        everyone = rows_first.new_empty((len(places), *rows_first.shape[1:]))
-        gather_into(everyone, rows_first, group)
-        return everyone[places].movedim(0, 3)
+        everyone = rows_first.new_empty((len(rows.places), *rows_first.shape[1:]))
+        rows.gather(everyone, rows_first)
+        return everyone[rows.places].movedim(0, 3)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (places,) = ctx.saved_tensors
-        everyone = gradient.new_empty((len(places), *gradient.shape[:3], gradient.shape[4]))
-        everyone[places] = gradient.movedim(3, 0)
-        own = everyone.new_empty((len(places) // ctx.group.size, *everyone.shape[1:]))
-        scatter_into(own, everyone, ctx.group)
-        return own.movedim(0, 3), None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        rows = ctx.rows
+        everyone = gradient.new_empty((len(rows.places), *gradient.shape[:3], gradient.shape[4]))
+        everyone[rows.places] = gradient.movedim(3, 0)
+        own = everyone.new_empty((len(rows.numbers), *everyone.shape[1:]))
+        rows.scatter(own, everyone)
+        return own.movedim(0, 3), None

@@ -7,7 +7,7 @@ from dataclasses import replace
 from megarc.errors import UserError
 from megarc.model import splits
 from megarc.plan.search import Layout
-from megarc.train import RunConfig
+from megarc.train import RunConfig, check_context
 
 _SIZES = ("tensor", "context", "pipeline", "interleave", "expert", "data", "zero", "micro_batch")
 _ALSO = {"micro": "micro_batch", "recomputation": "recompute", "micro-batch": "micro_batch", "tp": "tensor",
@@ -18,7 +18,6 @@ _CHOICES = {
     "sequence": ("true", "false"),
 }
 _NOT_YET = {
-    "context": "context parallelism (the rows of a window over several ranks)",
     "expert": "expert parallelism",
     "interleave": "interleaved pipelines (several parts of the model on a stage)",
 }
@@ -35,20 +34,21 @@ def parse_layout(text: str, config: RunConfig, gpus: int) -> tuple[Layout, bool]
         if given.get(name, 1) != 1:
             raise UserError(f"--topology: {name}={given[name]}: the engine has no {what} yet; use {name}=1")
     tensor, pipeline = int(given.get("tensor", 1)), int(given.get("pipeline", 1))
-    if gpus % (tensor * pipeline):
-        raise UserError(
-            f"--topology: tensor {tensor} x pipeline {pipeline} does not divide --gpus {gpus}; "
-            f"use a multiple of {tensor * pipeline} GPUs"
-        )
-    data = gpus // (tensor * pipeline)
+    context = int(given.get("context", 1))
+    sample = tensor * context * pipeline
+    shape = f"tensor {tensor} x {f'context {context} x ' if context > 1 else ''}pipeline {pipeline}"
+    if gpus % sample:
+        raise UserError(f"--topology: {shape} does not divide --gpus {gpus}; use a multiple of {sample} GPUs")
+    data = gpus // sample
     if given.get("data", data) != data:
-        raise UserError(f"--topology: data={given['data']}, but {gpus} GPUs over tensor {tensor} x pipeline "
-                        f"{pipeline} leave {data}; leave data out")  # fmt: skip
+        raise UserError(
+            f"--topology: data={given['data']}, but {gpus} GPUs over {shape} leave {data}; leave data out"
+        )
     rows = [window.rows for window in config.window.all()]
-    can = tensor > 1 and all(count % tensor == 0 for count in rows)
+    can = tensor > 1 and all(count % (context * tensor) == 0 for count in rows)
     zero = int(given.get("zero", 1 if pipeline > 1 else config.parallel.zero))
     layout = Layout(
-        tensor=tensor, pipeline=pipeline, data=data, zero=zero,
+        tensor=tensor, context=context, pipeline=pipeline, data=data, zero=zero,
         sequence=can if "sequence" not in given else given["sequence"] == "true" and tensor > 1,
         recompute=str(given.get("recompute", config.execution.recompute)),
         offload=str(given.get("offload", config.parallel.offload)),
@@ -108,6 +108,10 @@ def _check(layout: Layout, config: RunConfig) -> None:
         raise UserError(
             f"--topology: offload={layout.offload} needs zero={'3' if layout.offload == 'all' else '1'}"
         )
+    try:
+        check_context(layout.config(config).parallel, config.model, config.execution, config.window)
+    except ValueError as problem:
+        raise UserError(f"--topology: {problem}") from None
     if config.batch.size % layout.data:
         below = config.batch.size // layout.data * layout.data
         sizes = f"{below} or {below + layout.data}" if below else str(layout.data)

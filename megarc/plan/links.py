@@ -51,21 +51,26 @@ class Link(NamedTuple):
 
 
 class Links(NamedTuple):
-    """Those of one rank's groups."""
+    """Those of one rank's groups. ``data`` is of all ranks that hold the same weights, context and data ranks."""
 
     tensor: Link
     data: Link
     pipeline: Link
     stage: Link
-    """All tensor and data ranks of a stage, that exchange pairwise: each by its own adapter, where they span nodes."""
+    """All tensor, context and data ranks of a stage, that exchange pairwise: each by its own adapter, where they span
+    nodes."""
+
+    context: Link
 
     @classmethod
     def of(cls, topology: Topology, device: DeviceConfig) -> Links:
         """Ranks stand as ``Topology`` has them, nodes filled one after the other."""
         tensor = _link(device, topology.tensor, 1)
-        data = _link(device, topology.data, topology.tensor)
-        pipeline = _link(device, topology.pipeline, topology.tensor * topology.data)
-        return cls(tensor, data, pipeline, _pairwise(device, topology.tensor * topology.data))
+        data = _link(device, topology.replicas, topology.tensor)
+        of_stage = topology.tensor * topology.replicas
+        pipeline = _link(device, topology.pipeline, of_stage)
+        context = _link(device, topology.context, topology.tensor)
+        return cls(tensor, data, pipeline, _pairwise(device, of_stage), context)
 
 
 def _pairwise(device: DeviceConfig, ranks: int) -> Link:

@@ -1,7 +1,7 @@
 """What one rank of a run will hold, before it starts: closed forms for the state, the layers for the rest.
 
 State by ZeRO (Rajbhandari et al. 2020, 1910.02054), as DeepSpeed 0.19.8 keeps
-it: N elements of this rank, P = N / data ranks of them its own, w bytes a
+it: N elements of this rank, P = N / (context x data ranks) of them its own, w bytes a
 weight, b the elements of ZeRO's bucket.
 
     stage           weights  masters  moments  buffers that stay      gradients
@@ -93,11 +93,12 @@ def predict(
     n = stage.parameters / topology.tensor
     blocks = stage.blocks / config.model.layers
     matrices = _matrices(config.model.model_dump_json()) * blocks / topology.tensor
-    state = _state(config, n, n / topology.data, topology.data, matrices)
+    state = _state(config, n, topology, matrices)
     one = held or footprint(
-        config.model, config.execution, window, micro_batch, dtype_of(config), _device(config), tensor
-    )
-    gathered = _gathered(config, n) if config.parallel.zero == 3 and topology.data > 1 else 0.0
+        config.model, config.execution, window, micro_batch, dtype_of(config), _device(config), tensor,
+        topology.context,
+    )  # fmt: skip
+    gathered = _gathered(config, n) if config.parallel.zero == 3 and topology.replicas > 1 else 0.0
     micro_batches = config.batch.size // (topology.data * micro_batch) * passes(config)
     flying = min(topology.pipeline - place["pipeline"], micro_batches)
     kept = one.kept * blocks * flying
@@ -170,16 +171,17 @@ def state_bytes(config: RunConfig, parameters: float, matrices: float) -> float:
     return 4 * (parameters + second + (parameters if config.average.on else 0))
 
 
-def _state(config: RunConfig, n: float, p: float, data: int, matrices: float) -> _State:
+def _state(config: RunConfig, n: float, topology: Topology, matrices: float) -> _State:
     """The table above, in bytes, with Muon's and an average's part."""
-    adam = _state_of_adamw(config, n, p, data)
-    own = data if config.parallel.zero else 1
+    replicas = topology.replicas
+    adam = _state_of_adamw(config, n, n / replicas, topology.data)
+    own = replicas if config.parallel.zero else 1
     moments = state_bytes(config, n, matrices) / own
     if config.optimizer.name == "adamw":
         return adam._replace(moments=moments)
     # The gradients divided, the momentum after the step and ahead of it; then what is ahead, the packed parts, and of
     # the owned matrices, which are an even share, those that came, whole, stacked, and two of the iteration.
-    held, owned = matrices / own, matrices / data
+    held, owned = matrices / own, matrices / replicas
     return adam._replace(moments=moments, update=adam.update + 4 * max(3 * held, 2 * held + 5 * owned))
 
 

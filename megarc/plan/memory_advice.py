@@ -34,7 +34,13 @@ def explain(config: RunConfig, world: int, rank: int) -> str:
 
 def _topology(config: RunConfig, world: int) -> Topology:
     layout = config.parallel
-    return Topology.fit(world, tensor=layout.tensor, pipeline=layout.pipeline, sequence=layout.sequence)
+    return Topology.fit(
+        world,
+        tensor=layout.tensor,
+        pipeline=layout.pipeline,
+        sequence=layout.sequence,
+        context=layout.context,
+    )
 
 
 def _smaller(config: RunConfig) -> list[tuple[str, RunConfig]]:

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from megarc.model import Allocated
 from megarc.window import pairs
 
-Kind = Literal["product", "attention", "memory", "reduce", "gather", "scatter"]
+Kind = Literal["product", "attention", "memory", "reduce", "gather", "scatter", "gather_rows", "scatter_rows"]
 Part = Literal["embedding", "rest"]
 
 _FREE = ("prim", "profiler", "c10d")  # namespaces that compute nothing
@@ -109,7 +109,13 @@ class _Seen(NamedTuple):
 
 @dataclass
 class Recorder:
-    """A ``megarc.model.activation_memory.Watch``: keeps what a fake pass computes and sends."""
+    """A ``megarc.model.activation_memory.Watch``: keeps what a fake pass computes and sends.
+
+    Attributes:
+        pairs: (query, key) pairs of a sample that a context rank computes, where it has some of the rows.
+    """
+
+    pairs: float = 0.0
 
     _items: list[Operation | _Seen] = field(default_factory=list)
     _uses: list[set[int]] = field(default_factory=list)  # storages that each item reads
@@ -136,7 +142,7 @@ class Recorder:
         elif name in ("grouped_matmul", "grouped_outer"):
             self._add(_grouped(name, args, moved), set(inside))
         elif _is_attention(function.namespace, name, args):
-            self._add(_attention(name, args, kwargs, moved), set(inside))
+            self._add(_attention(name, args, kwargs, moved, self.pairs), set(inside))
         elif not set(outside) <= set(inside) or function._schema.is_mutable:  # else a view: nothing is moved
             costly = sum(tensor.numel() for tensor in made) if name in _COSTLY_VALUES else 0
             part: Part = "embedding" if name.startswith("embedding") else "rest"
@@ -231,16 +237,20 @@ def _is_attention(namespace: str, name: str, args: Any) -> bool:
     )
 
 
-def _attention(name: str, args: Any, kwargs: Any, moved: int) -> Operation:
-    """An engine of ours has (q, k, v, scale, recent, ..), backward with the gradient before and out, lse behind v."""
+def _attention(name: str, args: Any, kwargs: Any, moved: int, of_some: float) -> Operation:
+    """An engine of ours has (q, k, v, scale, recent, ..), backward with the gradient before and out, lse behind v.
+
+    Where rows are fewer than keys, a sample has the pairs ``of_some``.
+    """
     backward = "backward" in name
-    q = args[1] if backward else args[0]
+    q, k = args[1:3] if backward else args[:2]
     batch, heads, rows, head_dim = q.shape
     recent = next((one for one in args if isinstance(one, int) and not isinstance(one, bool)), None)
     if recent is None:  # torch's own
         causal = kwargs.get("is_causal", any(one is True for one in args))
         recent = 0 if causal else rows
-    flops = 4 * head_dim * batch * heads * pairs(rows, recent)
+    allowed = of_some if k.shape[2] > rows else pairs(rows, recent)
+    flops = 4 * head_dim * batch * heads * allowed
     return Operation(
         "attention", rows=rows, width=q.element_size(), flops=flops * (BACKWARD_PAIRS if backward else 1),
         read_written=moved,

@@ -49,6 +49,7 @@ def _planned(plan: Plan) -> dict[str, Any]:
         "batch.micro": layout.micro_batch,
         "execution.recompute": layout.recompute,
         "parallel.tensor": layout.tensor,
+        "parallel.context": layout.context if layout.context > 1 else None,
         "parallel.pipeline": layout.pipeline,
         "parallel.sequence": layout.sequence,
         "parallel.zero": layout.zero,

@@ -13,14 +13,14 @@ from megarc.plan.links import Links
 from megarc.plan.memory import Memory, check_expert_ranks, predict
 from megarc.plan.step import Costs, StepTime, step_time
 from megarc.plan.work import Traces
-from megarc.train import RunConfig
+from megarc.train import RunConfig, check_context
 
 _LARGEST_MICRO = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a run is laid out. ``context`` and ``expert`` are 1: the engine has neither yet."""
+    """How a run is laid out. ``expert`` is 1: the planner does not lay experts out yet."""
 
     tensor: int = 1
     context: int = 1
@@ -35,13 +35,14 @@ class Layout:
 
     @property
     def topology(self) -> Topology:
-        return Topology(self.tensor, self.data, self.pipeline, self.sequence)
+        return Topology(self.tensor, self.data, self.pipeline, self.sequence, self.context)
 
     def config(self, config: RunConfig) -> RunConfig:
         """``config``, laid out so."""
         parallel = config.parallel.model_copy(
             update={
-                "tensor": self.tensor, "pipeline": self.pipeline, "sequence": self.sequence, "zero": self.zero,
+                "tensor": self.tensor, "context": self.context, "pipeline": self.pipeline,
+                "sequence": self.sequence, "zero": self.zero,
                 "offload": self.offload, "data": None, "world": self.topology.world,
                 "node": config.parallel.node if self.zero == 3 else None,
             }
@@ -51,7 +52,8 @@ class Layout:
         return config.model_copy(update={"parallel": parallel, "batch": batch, "execution": execution})
 
     def __str__(self) -> str:
-        sizes = [f"{name}={getattr(self, name)}" for name in ("tensor", "pipeline", "data", "zero")]
+        names = ("tensor", *(["context"] if self.context > 1 else []), "pipeline", "data", "zero")
+        sizes = [f"{name}={getattr(self, name)}" for name in names]
         sizes += [f"micro={self.micro_batch}", f"recompute={self.recompute}"]
         return ",".join(sizes + ([f"offload={self.offload}"] if self.offload != "none" else []))
 
@@ -112,11 +114,12 @@ class Planner:
     def plan(self, layout: Layout) -> Plan:
         """Of one layout, which must fit the model, the batch and the devices."""
         config, topology = layout.config(self.config), layout.topology
-        way = (layout.tensor, layout.sequence, layout.recompute, layout.micro_batch)
+        way = (layout.tensor, layout.sequence, layout.recompute, layout.micro_batch, layout.context)
         work = self.traces.work(*way)
         device, several = (self.device.crowded(), True) if topology.world > 1 else (self.device, False)
         if (way, several) not in self._costs:
-            self._costs[way, several] = Costs.of(config, device, work, Links.of(topology, device).tensor)
+            links = Links.of(topology, device)
+            self._costs[way, several] = Costs.of(config, device, work, links.tensor, links.context)
         step = step_time(config, topology, device, self._costs[way, several])
         ranks = {0, topology.world - 1}
         memory = max(
@@ -137,15 +140,20 @@ class Planner:
     def all(self, gpus: int, offload: bool = True) -> list[Plan]:
         """Every layout on so many devices, best first: those that fit by their step, then the others by memory.
 
-        With ``offload`` the host's memory is tried where nothing fits without.
+        Context ranks are tried where nothing fits without them; with ``offload`` the host's memory, where nothing
+        fits then.
 
         Raises:
             UserError: where no layout divides the devices, the model and the batch.
         """
         layouts = list(self._layouts(gpus))
-        if not layouts:
-            raise UserError(self._nothing_divides(gpus))
         plans = [self.plan(layout) for layout in layouts]
+        if not any(plan.fits for plan in plans):
+            plans += [
+                self.plan(layout) for size in self.context_sizes(gpus) for layout in self._layouts(gpus, size)
+            ]
+        if not plans:
+            raise UserError(self._nothing_divides(gpus))
         if offload and not any(plan.fits for plan in plans):
             plans += [self.plan(other) for layout in layouts for other in _offloaded(layout)]
         return sorted(plans, key=lambda one: (not one.fits, one.step.seconds if one.fits else one.memory_gib))
@@ -161,21 +169,35 @@ class Planner:
         found = [size for size in (1, 2, 4, 8, 16, 32, 64) if share % size == 0]
         return found if share > _LARGEST_MICRO or share in found else [*found, share]
 
-    def _layouts(self, gpus: int) -> Iterator[Layout]:
+    def context_sizes(self, gpus: int) -> list[int]:
+        """Numbers of context ranks to be tried: powers of two that divide every window's rows."""
+        with_context = self.config.parallel.model_copy(update={"context": 2, "node": None, "offload": "none"})
+        try:
+            check_context(with_context, self.config.model, self.config.execution, self.config.window)
+        except ValueError:
+            return []
+        sizes = [1 << power for power in range(1, gpus.bit_length()) if gpus % (1 << power) == 0]
+        return [size for size in sizes if all(window.rows % size == 0 for window in self.config.window.all())]
+
+    def _layouts(self, gpus: int, context: int = 1) -> Iterator[Layout]:
         config = self.config
         zeros = (1, 2, 3) if config.precision == "bf16" else (0, 1, 2, 3)
         for tensor in self.tensor_sizes(gpus):
-            sequence = tensor > 1 and all(window.rows % tensor == 0 for window in config.window.all())
-            for pipeline in _divisors(gpus // tensor, config.model.layers):
-                data = gpus // (tensor * pipeline)
+            if gpus % (tensor * context):
+                continue
+            sequence = tensor > 1 and all(
+                window.rows % (context * tensor) == 0 for window in config.window.all()
+            )
+            for pipeline in _divisors(gpus // (tensor * context), config.model.layers):
+                data = gpus // (tensor * context * pipeline)
                 if config.batch.size % data:
                     continue
                 for zero in zeros if pipeline == 1 else (1,):
-                    if data == 1 and zero > 1:
+                    if data * context == 1 and zero > 1:
                         continue  # the same as 1
                     for micro in self.micro_batches(data):
                         for recompute in ("none", "selective", "full"):
-                            yield Layout(tensor, 1, pipeline, 1, data, sequence, zero, micro, recompute)
+                            yield Layout(tensor, context, pipeline, 1, data, sequence, zero, micro, recompute)
 
     def tensor_sizes(self, gpus: int) -> list[int]:
         """Those that divide the model and stay inside a node."""
@@ -220,7 +242,7 @@ def _on_device(memory: Memory, offload: str) -> float:
 
 
 def _offloaded(layout: Layout) -> list[Layout]:
-    if layout.pipeline > 1 or layout.zero == 0:
+    if layout.pipeline > 1 or layout.zero == 0 or layout.context > 1:
         return []
     found = [replace(layout, offload="optimizer")]
     return [*found, replace(layout, offload="all")] if layout.zero == 3 else found

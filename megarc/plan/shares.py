@@ -54,7 +54,7 @@ class Shares:
         parameters = cost_of(config.model, config.window.build()).parameters
         n = parameters / (topology.tensor * topology.pipeline)
         zero, several = parallel.zero, config.batch.size > topology.data * config.batch.micro_batch
-        own = n / topology.data if zero else n
+        own = n / topology.replicas if zero else n
         w = width * n
         beside: list[Sent] = []
         if zero == 2:
@@ -70,7 +70,7 @@ class Shares:
         # Stages 2 and 3 add up their own share alone.
         summed = _SUM * (own if zero >= 2 else n) if several or (zero == 1 and wide) else 0.0
         update = (_ADAM if wide else _ADAM - 6) * own
-        copied = _COPIES * (n if zero in (1, 2) else own) if zero else _BUCKETS * n * (topology.data > 1)
+        copied = _COPIES * (n if zero in (1, 2) else own) if zero else _BUCKETS * n * (topology.replicas > 1)
         copied += _AVERAGE * own if config.average.on else 0
         on_host = parallel.offload != "none"
         # Gradients go to the host and weights come back; offloaded, weights come twice a micro-batch as well.
@@ -78,7 +78,7 @@ class Shares:
         if parallel.offload == "all":
             host += 2 * width * own * config.batch.size / (topology.data * config.batch.micro_batch)
         return cls(
-            n, own, beside if topology.data > 1 else [], after if topology.data > 1 else [],
+            n, own, beside if topology.replicas > 1 else [], after if topology.replicas > 1 else [],
             0.0 if on_host else update, copied, summed, host, update if on_host else 0.0,
             f"N = {n / 1e6:.1f}M elements, {words}",
         )  # fmt: skip

@@ -27,6 +27,7 @@ PARTS = {
     "attention": "attention",
     "memory": "norms, activations, loss: by bytes",
     "tensor": "collectives of tensor ranks",
+    "context": "keys and values over context ranks",
     "stages": "sends between stages",
     "bubble": "pipeline bubble",
     "data": "gradients and weights over data ranks, not hidden",
@@ -48,6 +49,7 @@ class Seconds(NamedTuple):
     attention: float = 0.0
     memory: float = 0.0
     tensor: float = 0.0
+    context: float = 0.0
 
     def plus(self, other: Seconds, times: float = 1.0) -> Seconds:
         return Seconds(*(a + times * b for a, b in zip(self, other, strict=True)))
@@ -76,12 +78,15 @@ class Costs(NamedTuple):
     matrices: list[Shape]
 
     @classmethod
-    def of(cls, config: RunConfig, device: DeviceConfig, work: Work, tensor: Link) -> Costs:
+    def of(
+        cls, config: RunConfig, device: DeviceConfig, work: Work, tensor: Link, context: Link | None = None
+    ) -> Costs:
+        between = (tensor, context or Link(1.0, 0.0, 1))
         embedding, head = (
-            _summed([one for one in work.bare if (one.part == "embedding") == wanted], device, tensor)
+            _summed([one for one in work.bare if (one.part == "embedding") == wanted], device, between)
             for wanted in (True, False)
         )
-        ways = (device, tensor, config.execution.fp8, config.execution.attention)
+        ways = (device, between, config.execution.fp8, config.execution.attention)
         block = Seconds()
         for count, each in work.blocks:
             seconds = _summed(each.one, *ways).plus(_summed(each.none, *ways), -1.0)
@@ -114,10 +119,16 @@ def step_time(config: RunConfig, topology: Topology, device: DeviceConfig, costs
     terms = [
         f"{count} micro-batches of {micro_batch} on the slowest of {topology.pipeline} stages ({blocks} blocks)",
         f"a micro-batch there: {_ms(sum(stage))} = products {_ms(stage.products)} + attention {_ms(stage.attention)} "
-        f"+ by bytes {_ms(stage.memory)} + tensor collectives {_ms(stage.tensor)}; sends {_ms(sends)}",
+        f"+ by bytes {_ms(stage.memory)} + tensor collectives {_ms(stage.tensor)}"
+        + (
+            f" + keys and values over {topology.context} context ranks {_ms(stage.context)}"
+            if stage.context
+            else ""
+        )
+        + f"; sends {_ms(sends)}",
         f"bubble = (p - 1) x a micro-batch = {topology.pipeline - 1} x {_ms(a_micro_batch)} = {_ms(bubble)}",
-        f"data ranks: {topology.data} over {links.data.bandwidth / 1e9:.0f} GB/s, {shares.explained}; not hidden "
-        f"{_ms(data)}",
+        f"{'context x data' if topology.context > 1 else 'data'} ranks: {topology.replicas} over "
+        f"{links.data.bandwidth / 1e9:.0f} GB/s, {shares.explained}; not hidden {_ms(data)}",
         f"update: {shares.own / 1e6:.1f}M elements of this rank = {_ms(update)}; "
         f"gradients of micro-batches summed {_ms(summing)}"
         + (f"; Muon's iterations {_ms(iterations)}, exchange {_ms(exchange)}" if iterations else ""),
@@ -126,9 +137,14 @@ def step_time(config: RunConfig, topology: Topology, device: DeviceConfig, costs
 
 
 def operation_seconds(
-    one: Operation, device: DeviceConfig, tensor: Link, fp8: bool, engine: str = "auto"
+    one: Operation,
+    device: DeviceConfig,
+    tensor: Link,
+    fp8: bool,
+    engine: str = "auto",
+    context: Link | None = None,
 ) -> float:
-    """Of one operation of the trace, attention by ``engine``."""
+    """Of one operation of the trace, attention by ``engine``; ``context``: the link over which rows are gathered."""
     if one.kind == "product":
         return device.product_seconds(
             one.batch, one.rows, one.columns, one.inner, one.width, one.read_written, fp8
@@ -138,6 +154,9 @@ def operation_seconds(
     if one.kind == "memory":
         operators = one.operators if device.kind == "cpu" else 1
         return device.memory_seconds(one.read_written, one.functions, operators)
+    if one.kind == "gather_rows" or one.kind == "scatter_rows":
+        assert context is not None
+        return context.seconds("gather", one.read_written)
     return tensor.seconds(one.kind, one.read_written)
 
 
@@ -153,12 +172,17 @@ def _slowest_stage(config: RunConfig, topology: Topology, costs: Costs) -> tuple
 
 
 def _summed(
-    operations: list[Operation], device: DeviceConfig, tensor: Link, fp8: bool = False, engine: str = "auto"
+    operations: list[Operation],
+    device: DeviceConfig,
+    between: tuple[Link, Link],
+    fp8: bool = False,
+    engine: str = "auto",
 ) -> Seconds:
-    found = {"product": 0.0, "attention": 0.0, "memory": 0.0, "tensor": 0.0}
+    """Of operations; ``between``: the links of the tensor and of the context group."""
+    found = {"product": 0.0, "attention": 0.0, "memory": 0.0, "tensor": 0.0, "context": 0.0}
     for one in operations:
-        kind = one.kind if one.kind in found else "tensor"
-        found[kind] += operation_seconds(one, device, tensor, fp8, engine)
+        kind = one.kind if one.kind in found else ("context" if one.kind.endswith("_rows") else "tensor")
+        found[kind] += operation_seconds(one, device, between[0], fp8, engine, between[1])
     return Seconds(*found.values())
 
 
@@ -167,7 +191,7 @@ def _sends(config: RunConfig, topology: Topology, links: Links) -> float:
     if topology.pipeline == 1:
         return 0.0
     width = 2 if config.precision == "bf16" else 4
-    rows = config.window.largest().rows // (topology.tensor if topology.sequence else 1)
+    rows = config.window.largest().rows // topology.context // (topology.tensor if topology.sequence else 1)
     moved = config.batch.micro_batch * rows * config.model.hidden * width
     return 2 * (1 if topology.pipeline == 2 else 2) * links.pipeline.send(moved)
 

@@ -48,6 +48,13 @@ class BlockWork(NamedTuple):
     none: list[Operation]
 
 
+class Place(NamedTuple):
+    """Of a rank: among its tensor ranks, and how many share the rows of a window."""
+
+    tensor: TensorParallel
+    context: int
+
+
 class _Traced(NamedTuple):
     held: FakePass
     operations: list[Operation]
@@ -66,15 +73,15 @@ class Traces:
     _known: dict[tuple[object, ...], _Traced] = field(default_factory=dict)
     _works: dict[tuple[object, ...], Work] = field(default_factory=dict)
 
-    def work(self, tensor: int, sequence: bool, recompute: str, micro_batch: int) -> Work:
-        """Of a rank of so many tensor ranks."""
-        way = (tensor, sequence, recompute, micro_batch)
+    def work(self, tensor: int, sequence: bool, recompute: str, micro_batch: int, context: int = 1) -> Work:
+        """Of a rank of so many tensor ranks, and context ranks."""
+        way = (tensor, sequence, recompute, micro_batch, context)
         if way not in self._works:
             self._works[way] = self._work(*way)
         return self._works[way]
 
-    def _work(self, tensor: int, sequence: bool, recompute: str, micro_batch: int) -> Work:
-        config, place = self.config, TensorParallel(Group(0, tensor), sequence)
+    def _work(self, tensor: int, sequence: bool, recompute: str, micro_batch: int, context: int) -> Work:
+        config, place = self.config, Place(TensorParallel(Group(0, tensor), sequence), context)
         execution = self._execution(tensor, recompute)
         window = config.window.largest()
         bare = self._bare(execution, window, micro_batch, place)
@@ -97,16 +104,15 @@ class Traces:
         held = footprint_of(config.model, execution, run)
         return Work(bare.operations, blocks, held)
 
-    def _bare(
-        self, execution: ExecutionConfig, window: Window, micro_batch: int, place: TensorParallel
-    ) -> _Traced:
+    def _bare(self, execution: ExecutionConfig, window: Window, micro_batch: int, place: Place) -> _Traced:
         """Without any block: its memory with the head's chunks, its operations as if there were one chunk."""
         model = self.config.model
         if self.device.kind == "cpu":
             return self._trace(model, execution, 0, window, micro_batch, place)
         assert execution.head_rows is not None
         # From the size on at which chunks are full, memory grows by equal steps.
-        full = max(1, min(micro_batch - 1, -(-execution.head_rows // window.stride)))
+        own = -(-window.stride // place.context)  # loss rows of a sample
+        full = max(1, min(micro_batch - 1, -(-execution.head_rows // own)))
         counts = (full, full + 1) if micro_batch > 1 else (1, 1)
         first, second = (self._trace(model, execution, 0, window, count, place).held for count in counts)
         held = FakePass(*(a + (b - a) * (micro_batch - full) for a, b in zip(first, second, strict=True)))
@@ -140,7 +146,7 @@ class Traces:
         execution: ExecutionConfig,
         window: Window,
         micro_batch: int,
-        place: TensorParallel,
+        place: Place,
     ) -> BlockWork:
         if self.device.kind == "cpu":
             one, none = (
@@ -163,7 +169,7 @@ class Traces:
         execution: ExecutionConfig,
         window: Window,
         micro_batch: int,
-        place: TensorParallel,
+        place: Place,
         bare: FakePass,
     ) -> FakePass:
         if self.device.kind == "cpu":
@@ -188,7 +194,7 @@ class Traces:
         layers: int,
         window: Window,
         micro_batch: int,
-        place: TensorParallel,
+        place: Place,
     ) -> _Traced:
         if layers == 0:
             execution = execution.model_copy(update={"recompute": "none"})
@@ -201,15 +207,16 @@ class Traces:
             layers,
             window,
             micro_batch,
-            place.size,
-            place.sequence,
+            place.tensor.size,
+            place.tensor.sequence,
+            place.context,
         )
         if name not in self._known:
-            recorder = Recorder()
+            recorder = Recorder(window.pairs(model.sliding_window) / place.context)
             shape = model.model_copy(update={"layers": layers, "ffn": model.width_of_ffn})
             held = fake_pass(
                 shape, eager, window, micro_batch, dtype_of(self.config),
-                torch.device("cpu"), place, recorder,
+                torch.device("cpu"), place.tensor, recorder, place.context,
             )  # fmt: skip
             self._known[name] = _Traced(held, recorder.operations(self.config.execution.compile))
         return self._known[name]

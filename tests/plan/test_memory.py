@@ -91,6 +91,9 @@ def test_shared_out_over_ranks():
     split = predict(tree(parallel={"tensor": 2, "sequence": True}), Topology.fit(2, tensor=2, sequence=True))
     assert split.weights == one.weights / 2
     assert split.activations < 0.6 * one.activations
+    shared = predict(tree(parallel={"context": 2}), Topology.fit(2, context=2))
+    assert shared.weights == one.weights and shared.moments == one.moments / 2
+    assert shared.activations < 0.75 * one.activations
     first, last = (
         predict(tree(parallel={"pipeline": 2}), Topology.fit(2, pipeline=2), rank) for rank in range(2)
     )

@@ -154,6 +154,51 @@ def test_ranks_beside_each_other_are_as_slow_as_measured():
     assert two["products"] == pytest.approx(1.5 * one["products"] / 2)  # half as many micro-batches each
 
 
+def test_context_ranks_share_a_windows_work():
+    """Half the pairs, half the rows' products, and keys and values of all rows, forward and backward, over the link."""
+    run = config(window={"recent": 512, "causal": 512}, batch={"size": 1}, precision="fp32")
+    planner = Planner(run, DEVICE)
+    one, two = (
+        planner.plan(parse_layout(words, run, gpus)[0])
+        for words, gpus in (("zero=0", 1), ("context=2,zero=0", 2))
+    )
+    assert (two.layout.context, two.layout.data, two.layout.topology.world) == (2, 1, 2)
+    assert str(two.layout) == "tensor=1,context=2,pipeline=1,data=1,zero=0,micro=1,recompute=none"
+
+    def flops(layout):
+        work = planner.traces.work(1, False, "none", 1, layout.context)
+        kinds = {"attention": 0.0, "product": 0.0}
+        for count, block in work.blocks:
+            for one in block.one:
+                kinds[one.kind] = kinds.get(one.kind, 0.0) + count * one.flops
+        return kinds
+
+    whole, half = flops(one.layout), flops(two.layout)
+    assert half["attention"] == pytest.approx(whole["attention"] / 2)
+    assert half["product"] == pytest.approx(whole["product"] / 2)
+    layers, keys = (
+        2,
+        2 * 1024 * 256 * 4,
+    )  # bytes of the window's keys and values in a layer: heads are 2 of 128
+    link = Links.of(two.layout.topology, DEVICE).context
+    assert two.step.parts["context"] == pytest.approx(layers * 2 * link.seconds("gather", keys))
+    assert two.memory.activations < 0.8 * one.memory.activations
+    assert two.layout.config(run).parallel.context == 2
+
+
+def test_context_is_tried_where_nothing_fits_without():
+    """One sample a step leaves one data rank, and one layer one stage: two GPUs can only share the rows."""
+    model = {"layers": 1, "hidden": 256, "heads": 1, "vocabulary": 1000}
+    run = config(model=model, window={"recent": 1 << 13, "causal": 1 << 13}, batch={"size": 1})
+    small = DEVICE.model_copy(update={"memory_gib": 0.165, "reserved_gib": 0.0})
+    plans = Planner(run, small).all(2, offload=False)
+    assert {plan.layout.context for plan in plans} == {2}
+    assert plans[0].fits and not plans[-1].fits
+    unlike = config(model={**model, "mixers": "crf"}, window={"recent": 8, "causal": 8}, batch={"size": 1})
+    with pytest.raises(UserError, match="not a multiple of the data ranks of any layout of 2 GPUs"):
+        Planner(unlike, small).all(2)
+
+
 def test_what_fits_nowhere_says_what_would():
     small = DEVICE.model_copy(update={"memory_gib": 1.505})
     plans = Planner(config(), small).all(2)
@@ -175,7 +220,8 @@ def test_more_gpus_than_the_critical_batch_allows_buy_less(planner):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("context=2", "no context parallelism"),
+        ("context=3", "does not divide --gpus 8"),
+        ("context=2,offload=optimizer", "parallel.offload is not supported"),
         ("expert=4", "no expert parallelism"),
         ("interleave=2", "no interleaved pipelines"),
         ("tensor=3", "does not divide --gpus 8"),

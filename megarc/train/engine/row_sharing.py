@@ -110,9 +110,7 @@ class RowSharing:
         window_row = own[row]
         in_batch = np.flatnonzero(shares.bears)
         inputs = batch.tokens[:, :-1] if batch.inputs is None else batch.inputs
-        positions = (
-            np.broadcast_to(own, (samples, count)) if batch.positions is None else batch.positions[:, own]
-        )
+        positions = np.tile(own, (samples, 1)) if batch.positions is None else batch.positions[:, own]
         tokens = np.zeros((samples, count + 1), dtype=np.int64)
         tokens[:, 1:] = batch.tokens[:, own + 1]
         return OwnRows(
@@ -134,7 +132,7 @@ class RowSharing:
             return seen.map(lambda array: array[:, own])
         shape = (len(batch.tokens), len(own))
         end = np.maximum(own + 1, seen).astype(np.int32)
-        return Intervals(np.zeros(shape, dtype=np.int32), np.broadcast_to(end, shape))
+        return Intervals(np.zeros(shape, dtype=np.int32), np.tile(end, (len(batch.tokens), 1)))
 
 
 def loss_work_of(model: ModelConfig) -> int:
