@@ -70,7 +70,7 @@ class _Arriving:
             self.folder.mkdir(parents=True)
             free, needed = shutil.disk_usage(self.folder).free, sum(sizes.values()) + _SPARE
             if free < needed:
-                self.problem = f"{place} has {free >> 20} MiB free, and {needed >> 20} MiB are needed"
+                self.problem = f"{place} has {free / 2**20:.1f} MiB free, and {needed / 2**20:.1f} are needed"
         except OSError as error:
             self.problem = str(cannot_write(self.folder, error))
 

@@ -107,7 +107,7 @@ def test_a_disk_without_room_says_so_before_anything_is_sent(disks, monkeypatch)
     full = shutil._ntuple_diskusage(1 << 30, 1 << 30, 1 << 19)
     monkeypatch.setattr(shutil, "disk_usage", lambda place: full)
     *_, (arrived, why) = ring([folder, None], [disk / "peers" for disk in disks[:2]])
-    assert arrived is None and f"{disks[1] / 'peers'} has 0 MiB free, and 1 MiB are needed" in why
+    assert arrived is None and f"{disks[1] / 'peers'} has 0.5 MiB free, and 1.0 are needed" in why
     assert not list((disks[1] / "peers").iterdir())
 
 
