@@ -57,7 +57,7 @@ def pretrain(
     config, stream, heldout, timeline = together(lambda: _opened(config, groups, makers or {}), groups.world)
     tasks = together(lambda: open_tasks(config), groups.world)
     agree({"configuration": digest_of(config), "data": ", ".join(stream.digests)}, groups.world)
-    folder = RunFolder(config.folder)
+    folder = RunFolder(config.folder, hook=config.logging.notify)
     signals, heartbeat = Signals(), Heartbeat()
     with ExitStack() as stack:
         stack.enter_context(signals.caught())

@@ -20,13 +20,15 @@ from megarc.train.metrics import (
     Metrics,
     NoiseScale,
     Prediction,
+    Profile,
+    Profiled,
     SourceCounts,
     Tracked,
     Trackers,
     flat,
     peak_flops,
 )
-from megarc.train.schedule import Timeline, passes
+from megarc.train.schedule import Lengths, Timeline, passes
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class Trainer:
                 return ending
             assert numbers.bad is not None
             levels = [due.level for due in self.levels]
+            if self.engine.groups.first:
+                self.folder.tell("back", step=numbers.bad.last, reason=numbers.bad.why)
             back = go_back(self.engine, levels, numbers.bad, gaps, timeline.batches, self.peers)
             resumed = Resumed(back, shared=True)
 
@@ -118,6 +122,7 @@ class Trainer:
                 saved,
             ),
             GarbageCollection(),
+            Profile(self._profiled(), self.folder.path / "profile", groups.world.rank),
             *self.watch,
         ]
         begin = Moment(standing.step, timeline.last, standing.samples, standing.without_update)
@@ -137,6 +142,7 @@ class Trainer:
             partial(cost_of, config.model),
             peak=config.logging.peak_flops or peak_flops(device, config.precision),
             tensorboard=config.logging.tensorboard,
+            console=config.logging.console,
             patient=config.checkpoint.on_error == "continue",
             heldout=self.heldout,
             heldout_windows=config.validation.windows,
@@ -144,6 +150,12 @@ class Trainer:
             bytes_a_token=self.stream.bytes_per_token,
             extra=also,
         )
+
+    def _profiled(self) -> Profiled | None:
+        keys = self.config.profile
+        if keys is None:
+            return None
+        return Profiled(Lengths(self.config).steps(keys.at), keys.steps, keys.ranks, keys.memory)
 
     def _tracked(self) -> Tracked:
         return Tracked(

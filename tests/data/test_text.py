@@ -244,3 +244,16 @@ def test_held_out_text_and_a_fixed_number_of_windows_are_counted_exactly(folder,
     assert len(whole) == WINDOW.count(tokens) == whole.sizes[0]
     some = opened(folder, tmp_path, source={"windows": 50})
     assert len(some.sources[0]) == 50 and Path(tmp_path).exists()
+
+
+def test_text_of_an_object_store_is_read_by_its_url(folder, tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    store = fsspec.filesystem("memory")
+    store.pipe("/texts/a.jsonl", (folder / "in" / "a.jsonl").read_bytes())
+    try:
+        stored = opened(Path("memory://texts"), tmp_path, which="valid", path="a.jsonl")
+        local = opened(folder, tmp_path, which="valid", path="in/a.jsonl")
+        assert len(stored) == len(local)
+        np.testing.assert_array_equal(all_of(stored, range(len(stored))), all_of(local, range(len(local))))
+    finally:
+        store.rm("/texts", recursive=True)

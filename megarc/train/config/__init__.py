@@ -12,6 +12,7 @@ from megarc.train.config.health import HealthConfig
 from megarc.train.config.logging import LoggingConfig
 from megarc.train.config.optimizer import MuonConfig, OptimizerConfig
 from megarc.train.config.parallel import ParallelConfig
+from megarc.train.config.profile import ProfileConfig
 from megarc.train.config.run import RunConfig
 from megarc.train.config.schedule import ScheduleConfig
 from megarc.train.config.start import StartConfig
@@ -27,6 +28,7 @@ __all__ = [
     "MuonConfig",
     "OptimizerConfig",
     "ParallelConfig",
+    "ProfileConfig",
     "RunConfig",
     "ScheduleConfig",
     "StageConfig",

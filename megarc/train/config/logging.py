@@ -16,6 +16,17 @@ class LoggingConfig(Config):
         [], "programs that get the metrics too: metrics.csv, Weights & Biases (offline), MLflow, trackio",
         circumstance=True,
     )  # fmt: skip
+    console: Literal["lines", "table", "json"] = key(
+        "lines",
+        "metrics on the console: lines of words, rows of a table, or the lines of metrics.jsonl",
+        circumstance=True,
+    )
+    notify: list[str] = key(
+        [],
+        "a program and its arguments, started with JSON on standard input when the run has finished, saved, failed or "
+        "gone back",
+        circumstance=True,
+    )
     project: str = key("megarc", "the run's project in a tracker", circumstance=True, min_length=1)
     peak_flops: float | None = key(
         None, "FLOP/s of one device, for MFU; null: known GPUs by name, a CPU by a short matrix product",

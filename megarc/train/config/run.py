@@ -19,6 +19,7 @@ from megarc.train.config.health import HealthConfig
 from megarc.train.config.logging import LoggingConfig
 from megarc.train.config.optimizer import OptimizerConfig
 from megarc.train.config.parallel import ParallelConfig
+from megarc.train.config.profile import ProfileConfig
 from megarc.train.config.schedule import ScheduleConfig
 from megarc.train.config.start import StartConfig
 from megarc.train.config.validation import ValidationConfig
@@ -71,6 +72,9 @@ class RunConfig(Config):
     health: HealthConfig = key(HealthConfig, "bad numbers, hangs, damaged memory, slow ranks")
     validation: ValidationConfig = key(ValidationConfig, "held-out loss")
     logging: LoggingConfig = key(LoggingConfig, "what the run reports")
+    profile: ProfileConfig | None = key(
+        None, "steps that are profiled into the run folder; null: none", circumstance=True
+    )
     deepspeed: dict[str, Any] = key({}, "passed to DeepSpeed unchanged, for experts", circumstance=True)
 
     @model_validator(mode="after")

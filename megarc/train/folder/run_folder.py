@@ -22,6 +22,7 @@ from megarc.config import differences, identity, load, to_kept_yaml
 from megarc.errors import UserError, shortened
 from megarc.train.config import RunConfig
 from megarc.train.folder.append_only import LogFile
+from megarc.train.folder.notify import notify
 
 _TIME = "%Y-%m-%d %H:%M:%S"
 _SHOWN_DIFFERENCES = 12
@@ -30,10 +31,14 @@ _DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG
 
 
 class RunFolder:
-    """The paths of a run, and the small files that tell about it."""
+    """The paths of a run, and the small files that tell about it.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        hook: a program and its arguments that is told when the run ends or goes back.
+    """
+
+    def __init__(self, path: Path, hook: Sequence[str] = ()) -> None:
+        self.path, self.hook = path, hook
 
     @property
     def config(self) -> Path:
@@ -180,6 +185,12 @@ class RunFolder:
         content = {"state": state, "time": time.strftime(_TIME), **facts}
         with written_atomically(self.state) as file:
             file.write(orjson.dumps(content, option=orjson.OPT_INDENT_2))
+        if state != "running":
+            self.tell(state, **facts)
+
+    def tell(self, event: str, **facts: Any) -> None:
+        """What ``hook`` is told, beside the run's folder."""
+        notify(self.hook, event, {"run": str(self.path.absolute()), "host": platform.node(), **facts})
 
     def fate(self, since: float = 0.0) -> str:
         """How the run stands, by state.json, in words that begin with the state.

@@ -10,6 +10,7 @@ from megarc.train.metrics.heldout_loss import heldout_losses, together_of
 from megarc.train.metrics.metrics import Metrics
 from megarc.train.metrics.noise_scale import NoiseScale
 from megarc.train.metrics.prediction import Prediction
+from megarc.train.metrics.profile import Profile, Profiled
 from megarc.train.metrics.source_counts import SourceCounts
 from megarc.train.metrics.trackers import Tracked, Trackers, flat
 
@@ -18,6 +19,8 @@ __all__ = [
     "Metrics",
     "NoiseScale",
     "Prediction",
+    "Profile",
+    "Profiled",
     "SourceCounts",
     "Tracked",
     "Trackers",

@@ -23,6 +23,7 @@ from megarc.progress import Bar, describe_time_left, human, progress
 from megarc.train.engine import Engine, Work
 from megarc.train.folder import Lines, RunFolder
 from megarc.train.loop import Done, Ending, Moment, Observer
+from megarc.train.metrics.console_rows import ConsoleRows
 from megarc.train.metrics.device_limits import peak_memory
 from megarc.train.metrics.heldout_loss import heldout_losses, losses_by_width, together_of
 from megarc.train.metrics.task_scores import task_scores
@@ -47,6 +48,7 @@ class Metrics(Observer):
         *,
         peak: float | None,
         tensorboard: bool,
+        console: str,
         patient: bool,
         heldout: Stream | None,
         heldout_windows: int,
@@ -57,12 +59,14 @@ class Metrics(Observer):
         """
         Args:
             cost: of the model on a window.
+            console: lines, table or json.
             peak: FLOP/s of one device, where it is known.
             patient: whether the run goes on where a line cannot be written.
             extra: what others measured since the last line.
         """
         self.folder, self.groups, self.timeline, self.cost, self.peak = folder, groups, timeline, cost, peak
         self.tensorboard, self.patient = tensorboard, patient
+        self._console, self._table = console, ConsoleRows()
         self.heldout, self.heldout_windows = heldout, heldout_windows
         self.tasks = tasks
         self.bytes_a_token, self.extra = bytes_a_token, extra
@@ -88,7 +92,7 @@ class Metrics(Observer):
             self.file = Lines(self.folder.metrics, patient=self.patient)
             self._first_step = moment.step + 1
         total, name = self.timeline.samples, self.folder.path.name
-        quiet = not self._terminal or not self.groups.first
+        quiet = not self._terminal or not self.groups.first or self._console != "lines"
         self._bar_context = progress(name, total, done=moment.samples, unit="samples", quiet=quiet)
         self.bar = self._bar_context.__enter__()
         self._samples = self._shown = moment.samples
@@ -219,7 +223,10 @@ class Metrics(Observer):
         }
         self.bar.advance(0, step=f"{moment.step}/{moment.total}", **facts)
         # A bar shows the same.
-        self._say(moment, {**facts, "left": describe_time_left(self.bar.estimate)}, aloud=not self._terminal)
+        left = {"left": describe_time_left(self.bar.estimate)}
+        if self._console == "table" and self.groups.first:
+            self._table.show({"step": f"{moment.step}/{moment.total}", **facts, **left})
+        self._say(moment, {**facts, **left}, aloud=self._console == "lines" and not self._terminal)
         self._clock = time.perf_counter()
 
     def _share_of_peak(self, flops: float) -> float | None:
@@ -244,7 +251,9 @@ class Metrics(Observer):
         """A line for people in log.txt and, ``aloud``, on the console."""
         if self.groups.first:
             text = ", ".join(f"{name} {value}" for name, value in facts.items())
-            (log.info if aloud else self.folder.note)(f"step {moment.step} of {moment.total}: {text}")
+            (log.info if aloud and self._console != "json" else self.folder.note)(
+                f"step {moment.step} of {moment.total}: {text}"
+            )
 
     def _in_units(self, name: str, nats: float) -> dict[str, float]:
         """A loss in nats and bits a token and, where the text's bytes are known, bits a byte."""
@@ -265,7 +274,10 @@ class Metrics(Observer):
             "processed_tokens": self.timeline.processed_tokens(moment.samples),
             "time": time.time(),
         }
-        self.file.add(orjson.dumps({**counts, **values}))
+        line = orjson.dumps({**counts, **values})
+        self.file.add(line)
+        if self._console == "json":
+            print(line.decode(), file=sys.stderr, flush=True)
         self._open_board()
         if self.board is not None:
             for name, value in values.items():

@@ -1,0 +1,56 @@
+"""A profile shows the steps that were asked for, with every operator under the phase in which it ran."""
+
+import gzip
+import json
+from types import SimpleNamespace
+
+import torch
+
+from megarc.train.heartbeat import Heartbeat
+from megarc.train.loop import Moment
+from megarc.train.metrics import Profile, Profiled
+
+
+def run(folder, wanted, rank=0, first=0, total=8):
+    """Steps of two products, one of them in "backward", watched by a profile."""
+    heartbeat = Heartbeat()
+    engine = SimpleNamespace(heartbeat=heartbeat, groups=SimpleNamespace(device=torch.device("cpu")))
+    profile = Profile(wanted, folder, rank)
+    profile.start(engine, Moment(first, total, 0))
+    a = torch.ones(8, 8)
+    for step in range(first, total):
+        profile.before_step(engine, Moment(step, total, 0), [])
+        heartbeat.enter("forward")
+        a @ a
+        heartbeat.enter("backward")
+        (a + 1).sin()
+        heartbeat.enter("observing")
+        profile.after_step(engine, Moment(step + 1, total, 0), None)
+    assert not heartbeat.listeners
+    return sorted(path.name for path in folder.glob("*"))
+
+
+def test_trace_and_table_show_the_steps_by_phase(tmp_path):
+    names = run(tmp_path, Profiled(3, 2, [0], memory=True))
+    assert names == ["rank-00000-step-000000004.trace.json.gz", "rank-00000-step-000000004.txt"]
+    table = (tmp_path / names[1]).read_text()
+    parts = {part.split(":")[0]: part for part in table.split("\n\n")}
+    assert "aten::sin" in parts["backward"] and "aten::mm" not in parts["backward"]
+    assert "aten::mm" in parts["forward"] and "aten::sin" not in parts["forward"]
+    row = next(line for line in parts["backward"].splitlines() if line.endswith("aten::sin"))
+    assert float(row.split()[2]) == 1.0  # a call a step
+    with gzip.open(tmp_path / names[0]) as file:
+        events = [event["name"] for event in json.load(file)["traceEvents"] if event.get("ph") == "X"]
+    assert events.count("phase: forward") == 2 and events.count("aten::sin") == 2
+
+
+def test_other_ranks_and_jobs_behind_it_write_nothing(tmp_path):
+    assert run(tmp_path, Profiled(3, 2, [1], memory=False)) == []
+    assert run(tmp_path, None) == []
+    assert run(tmp_path, Profiled(1, 2, [0], memory=False), first=4) == []
+
+
+def test_a_run_that_ends_before_it_is_over_writes_what_there_is(tmp_path):
+    assert run(tmp_path, Profiled(7, 5, [0], memory=False))
+    table = next(tmp_path.glob("*.txt")).read_text()
+    assert "aten::sin" in table
