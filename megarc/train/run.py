@@ -220,7 +220,10 @@ def _announce(
     total, size = timeline.total, batches.size(standing.step)
     samples = batches.samples_before(total)
     cost = cost_of(config.model, shapes.own)
-    sizes = f"{human(cost.parameters)} parameters ({human(cost.embedding_parameters)} of them embeddings)"
+    active = f"{human(cost.active_parameters)} of them active, " if cost.unused_parameters else ""
+    sizes = (
+        f"{human(cost.parameters)} parameters ({active}{human(cost.embedding_parameters)} of them embeddings)"
+    )
     predicted = human(timeline.predicted_tokens(samples))
     processed = human(timeline.processed_tokens(samples))
     begin = batches.samples_before(standing.step)

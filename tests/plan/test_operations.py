@@ -3,8 +3,10 @@
 import pytest
 
 from megarc.config import build
+from megarc.errors import UserError
 from megarc.model import cost_of
 from megarc.plan.device import find_device
+from megarc.plan.search import Planner
 from megarc.plan.work import Traces
 from megarc.train import RunConfig
 
@@ -36,6 +38,20 @@ def test_products_and_attention_are_the_models_cost(recompute):
     # Attention with exactly the allowed pairs: five products backward instead of two forward.
     assert flops(work, "attention") == 2 * (1 + again + 2.5) * cost.attention_flops
     assert flops(work, "product", backward=False) == 2 * (cost.matrix_flops + 3 * cost.head_flops)
+
+
+@pytest.mark.parametrize("recompute", ["none", "selective"])
+def test_products_of_experts_are_those_that_rows_use(recompute):
+    experts = {"count": 4, "active": 2, "shared": 1, "width": 24, "dense_first": 1}
+    config, traced = traces(model={**MODEL, "experts": experts})
+    work, cost = traced.work(1, False, recompute, 2), cost_of(config.model, config.window.build())
+    assert len(work.blocks) == 2  # the dense layer, and two with experts
+    assert flops(work, "product") == pytest.approx(2 * 3 * (cost.matrix_flops + cost.head_flops), rel=1e-6)
+
+
+def test_experts_on_other_data_ranks_are_not_predicted():
+    with pytest.raises(UserError, match=r"parallel\.expert 2: predictions and dry runs"):
+        Planner(traces(model={**MODEL, "experts": {}}, parallel={"expert": 2})[0], find_device("h100-80g"))
 
 
 @pytest.mark.parametrize("recompute", ["none", "full"])

@@ -38,6 +38,7 @@ def runs(tmp_path_factory):
         job("full", execution__recompute="full"),
         job("selective", zero=3, execution__recompute="selective"),
         job("micro", batch__micro=1, batch__size=8),
+        job("over", zero=1, parallel__expert=2, health={"self_check": "always"}),
         job("loss", LOSS),
         job("loss_micro", LOSS, batch__micro=1, batch__size=8, execution__recompute="full"),
     ]
@@ -105,6 +106,31 @@ def test_generation_and_logits_of_a_saved_run(runs):
     assert logits[0].argmax(-1).tolist() == text.ids[24:]
     found = {name: one for name, one in saved.model.named_buffers() if name.endswith("balance")}
     assert torch.equal(found[BIAS.removesuffix("/state")], full_state(runs / "once")[BIAS][0])
+
+
+def test_experts_on_two_data_ranks(runs):
+    """The self-check of the start has compared a tiny model with experts on both ranks with one rank."""
+    assert counts(runs / "over") == counts(runs / "once")
+    ours, theirs = (full_state(runs / name) for name in ("over", "once"))
+    assert all(torch.allclose(values, theirs[name], rtol=1e-4, atol=1e-6) for name, values in ours.items())
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"parallel": {"expert": 2}}, "model.experts is not given"),
+        ({"model": {"experts": {"count": 6}}, "parallel": {"expert": 4}}, "use a count of 4 or 8"),
+        ({"model": {"experts": {}}, "parallel": {"expert": 2, "zero": 3}}, "use parallel.zero=0, 1 or 2"),
+        ({"model": {"experts": {}}, "parallel": {"expert": 2, "pipeline": 2}}, "use parallel.pipeline=1"),
+        (
+            {"model": {"experts": {}}, "parallel": {"expert": 2}, "optimizer": {"name": "muon"}},
+            "needs optimizer.name",
+        ),
+    ],
+)
+def test_experts_that_ranks_cannot_share_out(keys, words):
+    with pytest.raises(UserError, match=words):
+        build(RunConfig, keys, "test")
 
 
 @pytest.mark.parametrize("name", ["fp8", "compile"])
