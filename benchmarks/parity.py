@@ -134,6 +134,7 @@ def write(rows: list[Row], mark: str) -> None:
         "| packed_stages, packed_mix | both; packed_stages has a loss on R |\n"
         "| packed_task | a theory task beside packed rows; each sample has one of three R |\n"
         "| sliding, packed_sliding | rows see no key further back than a sliding window |\n"
+        "| packed_sliding_stages | packed_stages, a sliding window, weights by segment, an average of weights |\n"
         "| hidden_context | a causal model predicts hidden tokens of its context |\n"
         "| ..., context k | k ranks share the rows of each window |\n"
         "| ..._full, ..._selective | activations are recomputed; compared with one rank that keeps them |\n\n"

@@ -218,7 +218,10 @@ def mixes(ranks=8):
             for variant in (*WINDOWS, *RECOMPUTED)
             for pipeline, zero in ((1, 3), (2, 1))
         ),
-        Mix(2, 2, 1, sequence=True, variant="packed_sliding"),
+        *(
+            Mix(2, 2, 1, sequence=True, variant=variant)
+            for variant in ("packed_sliding", "packed_sliding_stages")
+        ),
         *(Mix(data=2, zero=zero, variant="packed_stages") for zero in (0, 1, 2)),
         *(
             Mix(2, 2, 1, sequence=True, variant=variant)

@@ -25,6 +25,13 @@ WINDOWS = {
     "packed_experts": {"data": _PACKED, "model__experts": {"count": 4, "active": 2, "bias_rate": 0.1}},
     "packed_task": {"data": {**_PACKED, "train": [_TASK], "valid": [_TASK]}, "window": _MIXED},
     "packed_sliding": {"data": _PACKED, "model__sliding_window": 5},
+    "packed_sliding_stages": {
+        "data": {**_PACKED, "segment_weights": {"3": 0.25, "30": 2.0}},
+        "window": _STAGES,
+        "objective": _LOSS,
+        "model__sliding_window": 5,
+        "average__decay": 0.5,
+    },
     "hidden_context": {
         "window": {"recent": 0, "causal": 40, "stride": 16},
         "objective": {"recent": {**_LOSS["recent"], "rows": "context"}},
