@@ -11,7 +11,6 @@ from megarc.train import RunConfig
 
 LAYOUTS = {
     "z0": (0, {}),
-    "z1": (1, {}),
     "z2": (2, {}),
     "z3": (3, {}),
     "tensor": (1, {"parallel__tensor": 2, "parallel__sequence": True}),
