@@ -23,6 +23,7 @@ from megarc.attention.autograd_operator import operator
 from megarc.attention.mask import Mask
 
 NAME = "cudnn_frontend"
+FEWER_ROWS = True  # by our own kernel
 
 Layout = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
 """Sizes, strides and dtype of a tensor."""

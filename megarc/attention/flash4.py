@@ -19,6 +19,7 @@ from megarc.attention.autograd_operator import unit_stride
 from megarc.attention.mask import Mask
 
 NAME = "flash4"
+FEWER_ROWS = True  # by our own kernel
 
 
 def refuse(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:

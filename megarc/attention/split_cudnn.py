@@ -16,6 +16,7 @@ from megarc.attention.autograd_operator import operator
 from megarc.attention.mask import Mask
 
 NAME = "split_cudnn"
+FEWER_ROWS = True  # by our own kernel
 
 _cudnn = torch.ops.aten._scaled_dot_product_cudnn_attention
 _cudnn_backward = torch.ops.aten._scaled_dot_product_cudnn_attention_backward

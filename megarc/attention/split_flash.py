@@ -15,6 +15,7 @@ from megarc.attention.autograd_operator import operator
 from megarc.attention.mask import Mask
 
 NAME = "split_flash"
+FEWER_ROWS = True  # by our own kernel
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_backward

@@ -22,6 +22,7 @@ from megarc.attention.mask import Mask, Reach, keys_of_rows, rows_of_keys
 from megarc.errors import UserError
 
 NAME = "triton"
+FEWER_ROWS = True
 LARGEST_HEAD_DIM = 128
 
 
@@ -101,9 +102,9 @@ def backward(call: Inputs, mask: Mask, outputs: Outputs, tiles: Plan | None = No
         (grad, q, k, v, out, lse, delta, grad_q), (grad, q, k, v, out, grad_q), (heads, heads // kv_heads),
     )  # fmt: skip
     cut = tiles.backward_keys
-    spans = None if mask.begin is None else row_spans(mask, cut.keys, cut.rows)
+    spans = None if mask.begin is None else row_spans(mask, k.shape[2], cut.keys, cut.rows)
     _launch(
-        triton_kernels.backward_keys, (_ceil(rows, cut.keys), batch * kv_heads), cut, call, mask, spans,
+        triton_kernels.backward_keys, (_ceil(k.shape[2], cut.keys), batch * kv_heads), cut, call, mask, spans,
         (grad, q, k, v, lse, delta, grad_k, grad_v), (grad, q, k, v, grad_k, grad_v),
         (kv_heads, heads // kv_heads),
     )  # fmt: skip
@@ -154,7 +155,7 @@ def _launch(
     begin, end = (tensor.contiguous() for tensor in intervals or (unused, unused))
     kernel[grid](
         *tensors, begin, end, unused if spans is None else spans,
-        *strides, *counts, call.rows, mask.recent, call.scale,
+        *strides, *counts, call.rows, call.k.shape[2], mask.recent, call.scale,
         ROWS=tiles.rows, KEYS=tiles.keys, DIM=head_dim, WIDTH=width(head_dim),
         INTERVALS=spans is not None, WIDE=interpreted(), num_warps=tiles.warps, num_stages=tiles.stages,
     )  # fmt: skip
@@ -171,10 +172,10 @@ def key_spans(mask: Mask, rows: int, keys: int) -> Tensor:
     return _spans(keys_of_rows(mask.begin, mask.end, rows), keys)
 
 
-def row_spans(mask: Mask, keys: int, rows: int) -> Tensor:
-    """The walk of each tile of ``keys`` keys over tiles of ``rows`` rows: int32 ``[batch, tiles, 4]``."""
+def row_spans(mask: Mask, count: int, keys: int, rows: int) -> Tensor:
+    """The walk of each tile of ``keys`` of ``count`` keys over tiles of ``rows`` rows: int32 ``[batch, tiles, 4]``."""
     assert mask.begin is not None and mask.end is not None
-    return _spans(rows_of_keys(mask.begin, mask.end, keys), rows)
+    return _spans(rows_of_keys(mask.begin, mask.end, count, keys), rows)
 
 
 def _spans(reach: Reach, size: int) -> Tensor:

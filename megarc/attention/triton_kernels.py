@@ -49,7 +49,7 @@ LN2 = tl.constexpr(0.6931471805599453)
 def forward(
     q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr, begin_ptr, end_ptr, spans_ptr,
     q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, out_b, out_h, out_n,
-    heads, group, rows, recent, scale,
+    heads, group, rows, keys, recent, scale,
     ROWS: tl.constexpr, KEYS: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
     INTERVALS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
@@ -70,15 +70,15 @@ def forward(
     if INTERVALS:
         acc, peak, total = walk_forward(
             acc, peak, total, q, k_ptr, v_ptr, k_n, v_n, at, low, full_low, begin, end,
-            rows, recent, scale, KEYS, DIM, WIDTH, True, INTERVALS, WIDE,
+            keys, recent, scale, KEYS, DIM, WIDTH, True, INTERVALS, WIDE,
         )  # fmt: skip
     acc, peak, total = walk_forward(
         acc, peak, total, q, k_ptr, v_ptr, k_n, v_n, at, full_low, full_high, begin, end,
-        rows, recent, scale, KEYS, DIM, WIDTH, False, INTERVALS, WIDE,
+        keys, recent, scale, KEYS, DIM, WIDTH, False, INTERVALS, WIDE,
     )  # fmt: skip
     acc, peak, total = walk_forward(
         acc, peak, total, q, k_ptr, v_ptr, k_n, v_n, at, full_high, stop, begin, end,
-        rows, recent, scale, KEYS, DIM, WIDTH, True, INTERVALS, WIDE,
+        keys, recent, scale, KEYS, DIM, WIDTH, True, INTERVALS, WIDE,
     )  # fmt: skip
     out = acc / total[:, None]
     out_at = out_ptr + batch * out_b + head * out_h + (at[:, None] * out_n + d[None, :])
@@ -93,7 +93,7 @@ def backward_rows(
     begin_ptr, end_ptr, spans_ptr,
     grad_b, grad_h, grad_n, q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n,
     out_b, out_h, out_n, grad_q_b, grad_q_h, grad_q_n,
-    heads, group, rows, recent, scale,
+    heads, group, rows, keys, recent, scale,
     ROWS: tl.constexpr, KEYS: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
     INTERVALS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
@@ -121,15 +121,15 @@ def backward_rows(
     if INTERVALS:
         acc = walk_keys(
             acc, q, grad, lse, delta, k_ptr, v_ptr, k_n, v_n, at, low, full_low, begin, end,
-            rows, recent, scale, KEYS, DIM, WIDTH, True, INTERVALS, WIDE,
+            keys, recent, scale, KEYS, DIM, WIDTH, True, INTERVALS, WIDE,
         )  # fmt: skip
     acc = walk_keys(
         acc, q, grad, lse, delta, k_ptr, v_ptr, k_n, v_n, at, full_low, full_high, begin, end,
-        rows, recent, scale, KEYS, DIM, WIDTH, False, INTERVALS, WIDE,
+        keys, recent, scale, KEYS, DIM, WIDTH, False, INTERVALS, WIDE,
     )  # fmt: skip
     acc = walk_keys(
         acc, q, grad, lse, delta, k_ptr, v_ptr, k_n, v_n, at, full_high, stop, begin, end,
-        rows, recent, scale, KEYS, DIM, WIDTH, True, INTERVALS, WIDE,
+        keys, recent, scale, KEYS, DIM, WIDTH, True, INTERVALS, WIDE,
     )  # fmt: skip
     to = grad_q_ptr + batch * grad_q_b + head * grad_q_h + (at[:, None] * grad_q_n + d[None, :])
     tl.store(to, (acc * scale).to(grad_q_ptr.dtype.element_ty), mask=inside)
@@ -141,7 +141,7 @@ def backward_keys(
     begin_ptr, end_ptr, spans_ptr,
     grad_b, grad_h, grad_n, q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n,
     grad_k_b, grad_k_h, grad_k_n, grad_v_b, grad_v_h, grad_v_n,
-    kv_heads, group, rows, recent, scale,
+    kv_heads, group, rows, keys, recent, scale,
     ROWS: tl.constexpr, KEYS: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
     INTERVALS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
@@ -150,7 +150,7 @@ def backward_keys(
     tile = tl.program_id(0)
     batch = (tl.program_id(1) // kv_heads).to(tl.int64)
     kv_head = tl.program_id(1) % kv_heads
-    first, at, d, inside = tile_at(tile * KEYS, rows, KEYS, DIM, WIDTH)
+    first, at, d, inside = tile_at(tile * KEYS, keys, KEYS, DIM, WIDTH)
     k = tl.load(
         k_ptr + batch * k_b + kv_head * k_h + (at[:, None] * k_n + d[None, :]), mask=inside, other=0.0
     )
@@ -158,7 +158,7 @@ def backward_keys(
         v_ptr + batch * v_b + kv_head * v_h + (at[:, None] * v_n + d[None, :]), mask=inside, other=0.0
     )
     low, full_low, full_high, stop = rows_met(
-        first, rows, recent, spans_ptr, batch, tile, ROWS, KEYS, INTERVALS
+        first, rows, keys, recent, spans_ptr, batch, tile, ROWS, KEYS, INTERVALS
     )
 
     grad_k = tl.zeros([KEYS, WIDTH], tl.float32)

@@ -45,12 +45,12 @@ def keys_met(
 
 @triton.jit
 def rows_met(
-    first, rows, recent, spans_ptr, batch, tile,
+    first, rows, keys, recent, spans_ptr, batch, tile,
     ROWS: tl.constexpr, KEYS: tl.constexpr, INTERVALS: tl.constexpr,
 ):  # fmt: skip
     """A tile of keys meets rows full_low .. full_high-1 without a mask, low .. stop-1 else with one."""
     if INTERVALS:
-        return spans(spans_ptr, batch, tile, rows, KEYS)
+        return spans(spans_ptr, batch, tile, keys, KEYS)
     # A key of R is seen by every row, one of C from its own row on.
     low = tl.where(first < recent, 0, first // ROWS * ROWS)
     last = tl.minimum(first + KEYS, rows) - 1
@@ -58,8 +58,8 @@ def rows_met(
 
 
 @triton.jit
-def spans(spans_ptr, batch, tile, rows, SIZE: tl.constexpr):
-    at = spans_ptr + (batch * tl.cdiv(rows, SIZE) + tile) * 4
+def spans(spans_ptr, batch, tile, count, SIZE: tl.constexpr):
+    at = spans_ptr + (batch * tl.cdiv(count, SIZE) + tile) * 4
     return tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
 
 
@@ -98,14 +98,14 @@ def dot(a, b, WIDE: tl.constexpr):
 @triton.jit
 def walk_forward(
     acc, peak, total, q, k_ptr, v_ptr, k_n, v_n, at, start, stop, begin, end,
-    rows, recent, scale,
+    keys, recent, scale,
     KEYS: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
     MASKED: tl.constexpr, INTERVALS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     d = tl.arange(0, WIDTH)
     for first in range(start, stop, KEYS):
         key = first + tl.arange(0, KEYS)
-        there = (key[:, None] < rows) & (d[None, :] < DIM)
+        there = (key[:, None] < keys) & (d[None, :] < DIM)
         k = tl.load(k_ptr + (key[:, None] * k_n + d[None, :]), mask=there, other=0.0)
         scores = dot(q, tl.trans(k), WIDE) * (scale * LOG2E)
         if MASKED:
@@ -126,14 +126,14 @@ def walk_forward(
 @triton.jit
 def walk_keys(
     acc, q, grad, lse, delta, k_ptr, v_ptr, k_n, v_n, at, start, stop, begin, end,
-    rows, recent, scale,
+    keys, recent, scale,
     KEYS: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
     MASKED: tl.constexpr, INTERVALS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     d = tl.arange(0, WIDTH)
     for first in range(start, stop, KEYS):
         key = first + tl.arange(0, KEYS)
-        there = (key[:, None] < rows) & (d[None, :] < DIM)
+        there = (key[:, None] < keys) & (d[None, :] < DIM)
         k = tl.load(k_ptr + (key[:, None] * k_n + d[None, :]), mask=there, other=0.0)
         v = tl.load(v_ptr + (key[:, None] * v_n + d[None, :]), mask=there, other=0.0)
         weights = tl.exp2(dot(q, tl.trans(k), WIDE) * (scale * LOG2E) - lse[:, None])

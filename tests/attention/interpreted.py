@@ -54,6 +54,31 @@ def small_tiles():
     return max(difference(case, PLANS[place % 2]) for place, case in enumerate(cases))
 
 
+def some_rows():
+    """Two halves of a window's rows, not in one piece, as ranks of parallel.context have them."""
+    found = []
+    for place, case in enumerate(
+        (
+            Case(70, (20, 5), head_dim=16),
+            Case(96, 0, documents=((11, 4), (48, 30), (37, 20)), sliding=18, head_dim=16),
+        )
+    ):
+        (*inputs, grad), seen = case.inputs(torch.float32, "cpu")
+        q, k, v = inputs
+        numbers = torch.arange(case.rows)
+        early = (numbers < case.rows // 4) | (numbers >= 3 * case.rows // 4)
+        for own in (numbers[early], numbers[~early]):
+            mask = Mask.of(seen.map(lambda array, own=own: array[:, own].contiguous()))
+            call, upstream, plan = Inputs(q[:, :, own], k, v, 0.3), grad[:, :, own], PLANS[place]
+            out, lse = triton_fused.forward(call, mask, plan.forward)
+            here = [out, *triton_fused.backward(call, mask, Outputs(upstream, out, lse), plan)]
+            leaves = [tensor.double().requires_grad_() for tensor in (call.q, k, v)]
+            exact = attend(Inputs(*leaves, 0.3), mask)
+            there = [exact, *torch.autograd.grad(exact, leaves, upstream.double())]
+            found += [float((a - b.detach()).abs().max()) for a, b in zip(here, there, strict=True)]
+    return max(found)
+
+
 def deterministic():
     """The same bits twice."""
     first, second = (run(Case(53, 20, heads=4, kv_heads=2, head_dim=16), PLANS[0])[2] for _ in range(2))
@@ -74,4 +99,13 @@ def merged():
 
 
 if __name__ == "__main__":
-    print(json.dumps({"small_tiles": small_tiles(), "deterministic": deterministic(), "merged": merged()}))
+    print(
+        json.dumps(
+            {
+                "small_tiles": small_tiles(),
+                "some_rows": some_rows(),
+                "deterministic": deterministic(),
+                "merged": merged(),
+            }
+        )
+    )

@@ -112,7 +112,7 @@ def test_what_tiles_meet(case, size):
     rows = mask.shape[1]
     for reach, pairs in (
         (keys_of_rows(seen.begin, seen.end, size), mask),
-        (rows_of_keys(seen.begin, seen.end, size), mask.mT),
+        (rows_of_keys(seen.begin, seen.end, rows, size), mask.mT),
     ):
         for sample in range(len(mask)):
             for tile, first in enumerate(range(0, rows, size)):

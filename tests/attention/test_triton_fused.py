@@ -28,6 +28,7 @@ def test_small_tiles_bits_and_merge_in_the_interpreter():
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["small_tiles"] < 1e-5
+    assert found["some_rows"] < 1e-5
     assert found["deterministic"]
     assert found["merged"] < 1e-6
 
