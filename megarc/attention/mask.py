@@ -104,7 +104,7 @@ def keys_of_rows(begin: Tensor, end: Tensor, size: int) -> Reach:
 
 
 def rows_of_keys(begin: Tensor, end: Tensor, keys: int, size: int) -> Reach:
-    """The rows that see tiles of ``size`` keys, of ``keys``. Key j is seen by the rows q with begin[q] <= j < end[q]."""
+    """The rows that see tiles of ``size`` keys, of ``keys``. Key j: seen by the rows q with begin[q] <= j < end[q]."""
     corners = torch.stack(_corners(keys, size, begin.device)).to(begin.dtype)
     wanted = corners.flatten().expand(len(begin), -1).contiguous()
     # the first row that sees each corner key, and the row behind the last that does: [batch, 2, tiles]
