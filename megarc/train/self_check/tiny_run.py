@@ -78,7 +78,8 @@ def uncovered(config: RunConfig) -> list[str]:
     """What the run has and the tiny one lacks, so that the check says nothing of it."""
     parts = {
         # Newton-Schulz raises what rounding in bf16 leaves of a gradient's small singular values.
-        "Muon's update (only in fp32 without experts)": config.optimizer.name == "muon" and not _muon(config),
+        "Muon's update (only in fp32, on attention without experts)": config.optimizer.name == "muon"
+        and not _muon(config),
         "fp8 products": config.execution.fp8,
         "compiled blocks": config.execution.compile,
     }
@@ -87,7 +88,8 @@ def uncovered(config: RunConfig) -> list[str]:
 
 def _muon(config: RunConfig) -> dict[str, Any]:
     keys = config.optimizer
-    if keys.name != "muon" or config.precision != "fp32" or config.model.experts is not None:
+    other = config.model.experts is not None or set(config.model.mixers) - {"attention"}
+    if keys.name != "muon" or config.precision != "fp32" or other:
         return {}
     return {"name": "muon", "muon": {**to_dict(keys.muon), "precision": "fp32"}}
 
