@@ -5,7 +5,9 @@ from __future__ import annotations
 import bz2
 import io
 import lzma
+import tarfile
 import zlib
+from itertools import islice
 from pathlib import Path
 
 import orjson
@@ -20,6 +22,7 @@ _MAGIC = {
 }
 _ZSTD_SKIPPABLE = b"\x2a\x4d\x18"  # after a byte from 0x50 to 0x5f: how parallel zstd begins
 _HEAD_BYTES = 1 << 16
+_MEMBERS, _TEXT_FIELDS = 16, frozenset(("txt", "text", "json"))  # of a tar
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -98,3 +101,13 @@ def _head(path: Path | StoredFile, compression: str) -> bytes | None:
         if type(error).__name__ == "ZstdError":
             return None
         raise
+
+
+def holds_samples(path: Path | StoredFile) -> bool:
+    """Whether a tar begins as one of webdataset's with text: among its first files one is of a field txt or json."""
+    try:
+        with path.open("rb") as stored, tarfile.open(fileobj=stored, mode="r|*") as tar:
+            names = [member.name for member in islice(tar, _MEMBERS) if member.isfile()]
+    except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError):
+        return False
+    return any(name.rpartition("/")[2].partition(".")[2].lower() in _TEXT_FIELDS for name in names)

@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from megarc.corpus.inputs.detect_format import compression_of, format_of
+from megarc.corpus.inputs.detect_format import compression_of, format_of, holds_samples
 from megarc.errors import UserError
 from megarc.object_store import StoredFile, find_stored, is_stored
 
@@ -207,6 +207,8 @@ def _taken_below(path: Path | StoredFile) -> bool:
         return format_of(path, compression) is not None
     if kind is None and not path.suffix:
         return format_of(path, compression_of(path)) in ("jsonl", "parquet")
+    if kind == "tar":  # a source archive among a project's files is none
+        return compression == "zst" or holds_samples(path)
     return kind is not None
 
 

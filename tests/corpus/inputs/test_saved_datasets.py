@@ -121,3 +121,13 @@ def test_a_damaged_tar_says_so(tmp_path, cut_at):
         path.write_bytes(b"no tar at all" * 100)
     with pytest.raises(UserError, match=r"w\.tar is not a tar file, or it is damaged"):
         read(tmp_path, path)
+
+
+def test_an_archive_among_the_files_of_a_folder_is_passed_over(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("kept")
+    tar_of(tmp_path / "in" / "source.tar", [("p/setup.py", b"x"), ("p/x.tar.gz", b"y")])
+    (tmp_path / "in" / "broken.tar").write_bytes(b"no tar" * 300)
+    tar_of(tmp_path / "in" / "w.tar", [("0.jpg", b"x"), ("0.txt", b"sample")])
+    assert read(tmp_path, tmp_path / "in") == [b"kept", b"sample"]
+    assert find_inputs([str(tmp_path / "in")])[1]["of kind .tar"] == 2
