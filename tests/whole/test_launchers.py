@@ -149,7 +149,7 @@ def test_a_users_mistake_is_told_without_a_traceback(command, said):
 def test_mistakes_with_data(text, keys, trained, tmp_path):
     small = [*PRETRAIN, *keys, f"folder={tmp_path}/run"]
     assert "make the window shorter" in python(*small, "window.recent=400000", code=2)
-    assert "tokenizer of 600 tokens" in python(*small, "model.vocabulary=900", code=2)
+    assert "the data has 600 ids" in python(*small, "model.vocabulary=900", code=2)
     assert "seed: 0 there, 1 now" in python(*PRETRAIN, *keys, f"folder={trained}", "seed=1", code=2)
     for end in (".bin", ".idx", ".json"):
         (tmp_path / f"cut{end}").write_bytes((text / f"train{end}").read_bytes())

@@ -18,7 +18,6 @@ import numpy as np
 import orjson
 
 from megarc.corpus.tokenizer.base import RESERVED, Tokenizer, join
-from megarc.corpus.tokenizer.sentencepiece import SentencePieceTokenizer
 from megarc.corpus.tokenizer.unicode_stability import is_stable, tells_kinds, unstable
 from megarc.errors import UserError
 from megarc.process_memory import give_back, resident_megabytes
@@ -132,7 +131,10 @@ def _engine(tokenizer: Tokenizer) -> Callable[[], Encode]:
         from gigatoken import Tokenizer as Engine
 
         content, normalize = tokenizer.source or b"", None
-        if isinstance(tokenizer, SentencePieceTokenizer):
+        if tokenizer.kind == "sentencepiece":
+            from megarc.corpus.tokenizer.sentencepiece import SentencePieceTokenizer
+
+            assert isinstance(tokenizer, SentencePieceTokenizer)
             content, normalizes = _sentencepiece_json(content)
             normalize = tokenizer.normalize if normalizes else None
         Engine.from_json(content)
