@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from megarc.config import overlaid
 from megarc.data import Maker
 from megarc.errors import UserError
-from megarc.model import Transformer
+from megarc.model import ModelConfig, Transformer
 from megarc.parallel import Groups
 from megarc.science.short_training import short_training
 from megarc.train import RunConfig
@@ -44,7 +44,7 @@ def shapes_of(
 ) -> list[RunConfig]:
     """``config`` at each width (at the first depth), then at each depth (at the first width), whose base is the first.
 
-    Heads keep their width, and the feed-forward its ratio to ``hidden``.
+    Heads keep their width, and the feed-forward (experts too) its ratio to ``hidden``.
 
     Raises:
         UserError: where a width is not a multiple of the head's.
@@ -60,10 +60,17 @@ def shapes_of(
         overlaid(config, {"model": {
             "hidden": width, "layers": depth, "heads": width // head, "kv_heads": None, "head_dim": head,
             "ffn": round(width * ratio), "parametrization": parametrization,
-            "base_hidden": widths[0], "base_layers": depths[0],
+            "base_hidden": widths[0], "base_layers": depths[0], **_experts(config.model, width),
         }}, "coordinate check")
         for width, depth in pairs
     ]  # fmt: skip
+
+
+def _experts(model: ModelConfig, hidden: int) -> dict[str, Any]:
+    """Where experts have a width of their own, the keys that keep its ratio."""
+    if model.experts is None or model.experts.width is None:
+        return {}
+    return {"experts": {"width": round(model.experts.width * hidden / model.hidden)}}
 
 
 def coordinates(

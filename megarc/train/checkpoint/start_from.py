@@ -149,6 +149,23 @@ def _check_scales(found: Checkpoint, config: RunConfig) -> None:
                 "same weights would be another model; give model.parametrization, base_hidden, base_layers, heads and "
                 "(with crf) initial_std as that run has them"
             )
+    _check_expert_weights(found, there, config.model)
+
+
+def _check_expert_weights(found: Checkpoint, there: ModelConfig, here: ModelConfig) -> None:
+    """What a router's products mean. ``active`` may change, as a sliding window may."""
+    if there.experts is None or here.experts is None:
+        return  # the weights themselves differ
+    changed = [
+        f"{name} {before} there and {after} here"
+        for name in ("scores", "normalised", "scale")
+        if (before := getattr(there.experts, name)) != (after := getattr(here.experts, name))
+    ]
+    if changed:
+        raise UserError(
+            f"start_from {found.folder}: model.experts has {', '.join(changed)}. The same weights would be another "
+            "model; give these keys as that run has them"
+        )
 
 
 def _table_unit(model: ModelConfig) -> float | None:

@@ -80,6 +80,7 @@ def uncovered(config: RunConfig) -> list[str]:
         # Newton-Schulz raises what rounding in bf16 leaves of a gradient's small singular values.
         "Muon's update (only in fp32, on attention without experts)": config.optimizer.name == "muon"
         and not _muon(config),
+        "experts (only in fp32)": config.model.experts is not None and config.precision != "fp32",
         "fp8 products": config.execution.fp8,
         "compiled blocks": config.execution.compile,
     }

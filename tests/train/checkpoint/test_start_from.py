@@ -279,3 +279,23 @@ def test_tables_of_crf_are_read_by_the_initial_std(text):
     ):
         _check_scales(saved, keys(text, model={"mixers": "crf", "initial_std": 0.1}))
     _check_scales(saved, keys(text, model={"mixers": "crf"}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scores": "sigmoid"}, "scores softmax there and sigmoid here"),
+        (
+            {"normalised": False, "scale": 2.0},
+            "normalised True there and False here, scale 1.0 there and 2.0 here",
+        ),
+        ({"active": 1, "balance": "loss"}, None),
+    ],
+)
+def test_the_same_experts_under_other_weights_are_refused(text, changes, message):
+    saved = SimpleNamespace(
+        folder="there", manifest={"config": to_dict(keys(text, model={"experts": {"count": 4}}))}
+    )
+    run = keys(text, model={"experts": {"count": 4, **changes}})
+    with pytest.raises(UserError, match=message) if message else nullcontext():
+        _check_scales(saved, run)

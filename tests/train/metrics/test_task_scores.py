@@ -50,11 +50,13 @@ def test_scores_are_those_of_the_saved_model(run, tasks):
 
 
 def test_every_layout_of_ranks_gives_the_same(run, tasks, tmp_path):
-    """Data ranks under ZeRO 3, tensor ranks with sequence parallel, pipeline stages; and tensor ranks that write."""
+    """Data ranks under ZeRO 3, tensor ranks with sequence parallel, pipeline stages, context ranks; and tensor ranks
+    that write."""
     layouts = {
         "zero3": {"zero": 3},
         "tensor": {"tensor": 2, "sequence": True, "zero": 1},
         "pipeline": {"pipeline": 2, "zero": 1},
+        "context": {"context": 2, "zero": 1},
     }
     jobs = []
     for name, parallel in layouts.items():

@@ -10,7 +10,7 @@ from megarc.config import build, load
 from megarc.model import splits
 from megarc.parallel import Topology
 from megarc.train import RunConfig
-from megarc.train.self_check.tiny_run import tiny_run
+from megarc.train.self_check.tiny_run import tiny_run, uncovered
 
 BROKEN = {  # how: ZeRO stage, precision, what the report says
     "dropped bucket": (2, "fp32", "the gradient of "),
@@ -102,6 +102,12 @@ def test_off_needs_no_quotes(tmp_path):
 def test_what_the_check_does_not_cover_is_said(starts):
     assert "it does not cover Muon's update" in said(starts, "muon, bf16")[0]
     assert "does not cover" not in said(starts, "muon")[0]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_experts_in_bf16_are_not_covered(tmp_path, precision):
+    run = build(RunConfig, config(tmp_path, 1, 2, precision=precision, model__experts={"count": 4}), "test")
+    assert uncovered(run) == ["experts (only in fp32)"] * (precision == "bf16")
 
 
 def test_muons_own_update_takes_part(starts):
