@@ -24,7 +24,8 @@ EXAMPLES = """examples:
   python launch/scaling.py --points my.csv --json fit.json --resamples 1000
 
 --points takes comma-separated values with the columns parameters, loss, and tokens or flops. For a run, N is the number
-of its parameters, D the tokens that it predicted, C its FLOPs by the exact mask, and the loss its last held-out loss.
+of its parameters (of all experts), D the tokens that it predicted, C its FLOPs by the exact mask, and the loss its last
+held-out loss.
 Runs that have not finished are named and left out, because their learning rate has not decayed. If tokenizers differ,
 the loss is in bits/byte. Intervals contain 95 % of --resamples fits to points drawn with replacement. See
 docs/scaling.md."""
@@ -72,17 +73,25 @@ def run_points(paths: list[Path], without_embeddings: bool) -> tuple[list[Point]
     unit, words = common_unit(runs)
     if words:
         print("the runs have different tokenizers: the loss is in bits/byte")
-    points = []
+    points, kinds = [], {}
     for run in runs:
         loss, state = run.final(f"heldout/{unit}"), state_of(run)
         if loss is None or not state.startswith("finished"):
             why = state if loss is not None else "it has no held-out loss, or it is not finite at the end"
             print(f"{run.name} is left out: {why}")
             continue
+        experts = run.config.model.experts
+        kinds[(experts.count, experts.active, experts.shared) if experts else None] = run.name
         cost = cost_of(run.config.model, run.config.window.build())
         size = cost.parameters - (cost.embedding_parameters if without_embeddings else 0)
         last = run.last
         points.append(Point(run.name, size, last["predicted_tokens"], run.flops(last["samples"]), loss))
+    if len(kinds) > 1:
+        one, other = list(kinds.values())[:2]
+        raise UserError(
+            f"{one} and {other} have other numbers of experts (count, active, shared), or one has none: a row meets "
+            "another share of their parameters, so one law of N and D does not hold for both; fit them alone"
+        )
     return points, unit.replace("_per_", " / ")
 
 

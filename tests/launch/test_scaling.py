@@ -76,3 +76,15 @@ def test_nothing_to_fit_is_answered(runs):
         page("launch/scaling.py")
     with pytest.raises(UserError, match="2 points for the five numbers"):
         page("launch/scaling.py", "--run", *runs[:2])
+
+
+def test_dense_models_and_experts_have_no_common_law(runs, tmp_path):
+    """Their N are counted alike, and a row meets another share of them."""
+    sparse = shutil.copytree(runs[2], tmp_path / "sparse")
+    config = (sparse / "config.yaml").read_text()
+    assert "  experts: null\n" in config
+    (sparse / "config.yaml").write_text(
+        config.replace("  experts: null\n", "  experts: {count: 4, active: 2}\n")
+    )
+    with pytest.raises(UserError, match="have other numbers of experts"):
+        page("launch/scaling.py", "--run", *runs[:2], sparse)
