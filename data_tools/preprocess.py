@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 # numpy's linear algebra, which packing never calls, would start a thread a core; each spins for a while.
@@ -13,6 +14,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import _needs  # noqa: F401  (ends where the packages are not there)
 
 from megarc.command import examples
+from megarc.command_line import whole_number
 from megarc.corpus import PackRequest, PackSettings, join_parts, pack, pack_and_join
 from megarc.corpus.indexed.manifest import Manifest
 from megarc.corpus.inputs.find_files import FORMATS
@@ -219,7 +221,13 @@ def parser() -> argparse.ArgumentParser:
         help="that token, or its id; otherwise the eos_token of tokenizer_config.json or special_tokens_map.json "
         "beside the tokenizer, or the tokenizer's own",
     )
-    out.add_argument("--shuffle-seed", type=int, default=0, metavar="N", help="documents' random order (0)")
+    out.add_argument(
+        "--shuffle-seed",
+        type=partial(whole_number, least=0),
+        default=0,
+        metavar="N",
+        help="documents' random order (0)",
+    )
     out.add_argument("--no-shuffle", action="store_true", help="documents in the inputs' order")
     out.add_argument("--split", metavar="98,1,1", help="P_train, P_valid, P_test by document")
     out.add_argument("--split-seed", type=int, default=0, metavar="N", help="another seed, another split (0)")

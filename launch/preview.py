@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from megarc.paths import user_path
 if TYPE_CHECKING:
     from megarc.data import Stream
     from megarc.report.preview import Decode
-    from megarc.train import RunConfig
+    from megarc.train import RunConfig, Standing
 
 EXAMPLES = """examples:
   python launch/preview.py --config configs/runs/tiny.yaml                  what a new run begins with
@@ -31,8 +32,8 @@ def main() -> int:
     from megarc.atomic_write import written_atomically
     from megarc.report.preview import as_html, as_text, shown
 
-    config, first = begin(arguments)
-    stream = opened(config, valid=arguments.valid)
+    config = keys(arguments)
+    stream, first = standing(opened(config, valid=arguments.valid), arguments, config)
     count = min(arguments.samples, len(stream) - first)
     if count < 1:
         raise UserError(f"--from {first}: the stream has samples 0 to {len(stream) - 1}")
@@ -48,25 +49,41 @@ def main() -> int:
     return 0
 
 
-def begin(arguments: argparse.Namespace) -> tuple[RunConfig, int]:
-    """The keys, and the sample of the order that is shown first."""
+def keys(arguments: argparse.Namespace) -> RunConfig:
+    """Those of the run."""
     from megarc.config import load
-    from megarc.data import Gaps
-    from megarc.train import RunConfig, RunFolder, find_checkpoint
+    from megarc.train import RunConfig, RunFolder
 
     if (arguments.run is None) == (arguments.config is None):
         raise UserError("give either --config FILE or --run FOLDER; see --help for examples")
-    if arguments.run is None:
-        return load(RunConfig, arguments.config, arguments.overrides), arguments.first or 0
-    config = load(RunConfig, RunFolder(arguments.run).config, arguments.overrides)
-    if arguments.first is not None or arguments.valid:
-        return config, arguments.first or 0
-    try:
-        standing = find_checkpoint(arguments.run).standing
-    except UserError:  # it has not saved yet
-        return config, 0
-    gaps = Gaps.of(standing.skipped, standing.begin)
-    return config, gaps.runs(standing.samples, 1)[0][0]
+    file = arguments.config if arguments.run is None else RunFolder(arguments.run).config
+    return load(RunConfig, file, arguments.overrides)
+
+
+def standing(stream: Stream, arguments: argparse.Namespace, config: RunConfig) -> tuple[Stream, int]:
+    """The stream in the phase of the run, and the sample of its order that is shown first."""
+    from megarc.data import Gaps
+
+    found = None if arguments.valid else position(stream, arguments, config)
+    if found is None:
+        return stream, arguments.first or 0
+    stream = stream.in_phase(found.phase)
+    if arguments.first is not None:
+        return stream, arguments.first
+    return stream, Gaps.of(found.skipped, found.begin).runs(found.samples, 1)[0][0]
+
+
+def position(stream: Stream, arguments: argparse.Namespace, config: RunConfig) -> Standing | None:
+    """Where the run stands by its newest checkpoint, or by the one that it starts from; None: at its start."""
+    from megarc.train import find_checkpoint, standing_from
+
+    if arguments.run is not None:
+        with suppress(UserError):  # it has not saved yet
+            return find_checkpoint(arguments.run).standing
+    if config.start_from is None:
+        return None
+    there = find_checkpoint(config.start_from)
+    return standing_from(there.standing, config, stream, there.manifest["config"])
 
 
 def opened(config: RunConfig, *, valid: bool) -> Stream:

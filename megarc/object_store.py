@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,9 @@ from megarc.errors import UserError
 _RANGE_BYTES = 4 << 20  # of one request: fewer would wait for the store, more would be thrown away by a seek
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 _LOCAL = ("file", "local")
+_NAMED = re.compile(
+    r"\w+://[^/]*@|(s3|gs|gcs)://(?!arn:)[^/:]+:.*@"
+)  # key:secret@, where a secret may have a slash
 
 
 def is_stored(name: str) -> bool:
@@ -132,7 +136,7 @@ def find_stored(url: str) -> tuple[list[StoredFile], str | None]:
     Raises:
         UserError: where nothing fits, or the store refuses.
     """
-    if "@" in url.partition("://")[2].partition("/")[0]:
+    if _NAMED.match(url):
         raise UserError(
             f"{url.partition('://')[0]}://... holds a name before an '@': credentials belong into the environment or "
             "a profile of the store's tools, not into a URL"

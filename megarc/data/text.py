@@ -11,7 +11,7 @@ packing is, on ranks or on workers. So there is no state to save: resuming is as
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -34,9 +34,13 @@ class TextConfig(Config):
 
     end_of_document: bool = key(True, "each document ends with a token of its own")
     eod_token: str | None = key(None, "that token, or its id; null: as the tokenizer's files say")
-    shuffle_seed: int | None = key(0, "of the order of sections and documents; null: the files' order")
+    shuffle_seed: int | None = key(
+        0, "of the order of sections and documents; null: the files' order", ge=0, lt=2**64
+    )
     exclude: list[str] = key([], "patterns of files to leave out")
-    format: str | None = key(None, "how to read every file: jsonl, json, text, parquet, arrow, tar")
+    format: Literal["jsonl", "json", "text", "parquet", "arrow", "tar"] | None = key(
+        None, "how to read every file; null: as its name says"
+    )
     max_bad: float = key(0.001, "the share of lines that may be bad", ge=0, le=1)
     section: int = key(
         4 << 20,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from megarc.train.checkpoint import (
         Checkpoint,
         SavedModel,
+        Standing,
         decay_weights,
         end_of_document,
         ended_by,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         padding_ids,
         run_config,
         same_tokenizer,
+        standing_from,
         tokenizer_file,
         write_imported,
     )
@@ -68,6 +70,7 @@ __all__ = [
     "RunFolder",
     "SavedModel",
     "Sharing",
+    "Standing",
     "Start",
     "StepResult",
     "Timeline",
@@ -98,6 +101,7 @@ __all__ = [
     "resolve",
     "run_config",
     "same_tokenizer",
+    "standing_from",
     "start",
     "to_tensors",
     "tokenizer_file",

@@ -122,7 +122,7 @@ class Trainer:
                 saved,
             ),
             GarbageCollection(),
-            Profile(self._profiled(), self.folder.path / "profile", groups.world.rank),
+            Profile(self._profiled(), self.folder.path / "profile", groups.world.rank, groups.world.size),
             *self.watch,
         ]
         begin = Moment(standing.step, timeline.last, standing.samples, standing.without_update)

@@ -222,12 +222,36 @@ def test_what_cannot_be_read_is_said_at_the_start(folder, tmp_path):
         "needs a tokenizer": {"source": {"tokenizer": None}},
         "data.packing is best_fit": {"packing": "best_fit"},
         "options of a source of kind text": {"options": {"sections": 3}},
+        "shuffle_seed.*greater than or equal to 0": {"options": {"shuffle_seed": -1}},
+        "format.*'jsonl', 'json'": {"options": {"format": "csv"}},
         "data.locality": {"locality": {"block": 8, "mixed": 2}},
         "belong to a source of kind text": {"source": {"kind": "corpus", "options": {}}},
     }
     for number, (words, keys) in enumerate(cases.items()):
         with pytest.raises(UserError, match=words):
             opened(folder, tmp_path / f"cache{number}", **keys)
+
+
+def test_a_disk_that_takes_neither_text_nor_the_reason_is_named(folder, tmp_path, capfd):
+    """The packer's own words are on standard error then, once, and it is not taken for one that was killed."""
+    name = opened(folder, tmp_path / "other").sources[0].text.folder.path.name
+    for file in ("00000000-0000-last.shard", "failed.json"):
+        (tmp_path / "cache" / name / f"{file}.partial").mkdir(
+            parents=True
+        )  # nothing is written under these names
+    with pytest.raises(UserError, match=r"why cannot be written to .* is the disk of data\.cache full"):
+        opened(folder, tmp_path / "cache", workers=1)
+    said = capfd.readouterr().err
+    assert said.count("error: could not write") == 1 and "last.shard" in said and "Traceback" not in said
+
+
+def test_a_cache_of_another_user_is_named(folder, tmp_path):
+    name = opened(folder, tmp_path / "other").sources[0].text.folder.path.name
+    (tmp_path / "cache" / name / "lock").mkdir(
+        parents=True
+    )  # it cannot be opened, as a file without permission
+    with pytest.raises(UserError, match=r"could not write .*lock"):
+        opened(folder, tmp_path / "cache")
 
 
 def test_a_file_that_changes_under_the_run_is_refused(tmp_path):

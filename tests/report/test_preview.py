@@ -1,6 +1,8 @@
 """A preview says of every token whether it is read in R, in C, and whether it is predicted: as the loss sees it."""
 
+import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from megarc.config import build
 from megarc.corpus import IndexedCorpus, PackRequest, PackSettings, pack
 from megarc.data import DataConfig, RecentLossConfig, open_stream
 from megarc.report.preview import as_html, as_text, parts_of, shown
+from megarc.train.run_position import Standing
 from megarc.window import Window
 
 
@@ -83,6 +86,21 @@ def test_the_page_shows_text_that_is_packed_while_it_is_read(corpus, capsys, tmp
     page("launch/preview.py", "--config", made(corpus), "--html", tmp_path / "p.html", *words)
     assert "3 samples are in" in capsys.readouterr().out
     assert "one &amp; two" in (tmp_path / "p.html").read_text()
+
+
+def test_a_run_is_shown_in_its_phase(corpus, capsys, tmp_path, monkeypatch):
+    """One that began from another's checkpoint, with other data, reads in another order, from its sample 0 on."""
+    (tmp_path / "run").mkdir()
+    keys = {"window": {"recent": 6, "causal": 30}, "data": {"train": [{"path": str(corpus / "packed")}]}}
+    (tmp_path / "run" / "config.yaml").write_text(json.dumps(keys))
+    stands = SimpleNamespace(standing=Standing(step=9, samples=12, phase=2, begin=7))
+    monkeypatch.setattr("megarc.train.find_checkpoint", lambda path: stands)
+    stream = opened(corpus, Window(6, 30, 30)).in_phase(2)
+    for more, first in (((), 5), (("--from", 3), 3)):
+        page("launch/preview.py", "--run", tmp_path / "run", "--samples", 2, *more)
+        printed = capsys.readouterr().out
+        heads = [one.head for one in shown(stream, range(first, first + 2), decode)]
+        assert [line for line in printed.splitlines() if line.startswith("sample ")] == heads
 
 
 def made(folder):

@@ -119,6 +119,7 @@ def test_what_passes_is_tried_again(store, texts, environment, tmp_path):
         ("s3://texts/data/*.tar", "no object fits s3://texts/data/"),
         ("s3://no-such-bucket/x", "no-such-bucket"),
         ("s3://me:word@texts/data", "credentials belong into the environment"),
+        ("s3://me:pass/word@texts/data", "credentials belong into the environment"),
         ("nfs4://texts/data", "no store that fsspec knows"),
         ("file:///etc/hostname", "give its path"),
     ],

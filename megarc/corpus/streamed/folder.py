@@ -48,8 +48,15 @@ class SectionFolder:
         return any(self.path.glob(f"{section:08d}-*-last.shard"))
 
     def lock(self) -> BinaryIO | None:
-        """The right to pack, until the file is closed here and in all that inherit it; None: another has it."""
-        file = (self.path / "lock").open("ab")
+        """The right to pack, until the file is closed here and in all that inherit it; None: another has it.
+
+        Raises:
+            UserError: where the folder cannot be written.
+        """
+        try:
+            file = (self.path / "lock").open("ab")
+        except OSError as error:  # another user's folder
+            raise cannot_write(self.path / "lock", error) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -28,6 +28,7 @@ from megarc.errors import UserError
 _MOST_MEGABYTES = 240  # resident, of a worker, before another takes its place
 _NICENESS = 5  # the trainer comes first
 _PARENT_SECONDS = 1.0
+UNTOLD = 3  # exit code: it could not go on, nor write why
 
 
 def hire(request: TextRequest, folder: Path, lock: BinaryIO, workers: int) -> subprocess.Popen[bytes]:
@@ -49,7 +50,7 @@ def hire(request: TextRequest, folder: Path, lock: BinaryIO, workers: int) -> su
 
 
 def main() -> int:
-    """The packer's process: 0 when all is packed, 2 when ``failed.json`` says why it is not."""
+    """The packer's process: 0 when all is packed, 2 when ``failed.json`` says why it is not, else ``UNTOLD``."""
     task: dict[str, Any] = orjson.loads(sys.stdin.buffer.read())
     threading.Thread(target=_end_with, args=(task["boss"],), daemon=True).start()
     os.nice(_NICENESS)
@@ -59,17 +60,26 @@ def main() -> int:
         pack_sections(text, folder, task["workers"])
     except EngineError as error:
         folder.start_again_plainly()
-        folder.record_failure(
+        return _failed(
+            folder,
             UserError(
                 f"{error}; the sections that were packed with the fast engine are removed. Run the same command again: "
                 "it packs them with the plain library and resumes from the newest checkpoint"
-            )
+            ),
         )
-        return 2
     except UserError as error:
-        folder.record_failure(error)
-        return 2
+        return _failed(folder, error)
     return 0
+
+
+def _failed(folder: SectionFolder, error: UserError) -> int:
+    """Tells the readers; on standard error where the disk has no room for that either."""
+    try:
+        folder.record_failure(error)
+    except UserError:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return UNTOLD
+    return 2
 
 
 def pack_sections(text: Text, folder: SectionFolder, workers: int) -> None:

@@ -21,7 +21,7 @@ from megarc.corpus.indexed.corpus import dtype_for
 from megarc.corpus.packing.bad_lines import too_many
 from megarc.corpus.packing.shard import Shard
 from megarc.corpus.streamed.folder import SectionFolder
-from megarc.corpus.streamed.packer import hire, pack_section
+from megarc.corpus.streamed.packer import UNTOLD, hire, pack_section
 from megarc.corpus.streamed.sections import Text
 from megarc.errors import UserError
 
@@ -174,6 +174,12 @@ class StreamedText:
             failure = self.folder.failure
             if failure is not None:
                 raise UserError(f"{self.text.request.path}: {failure}")
+            if code == UNTOLD:
+                raise UserError(
+                    f"{self.text.request.path}: packing cannot go on, and why cannot be written to {self.folder.path} "
+                    "either (the packer's own message is above): is the disk of data.cache full? Free some space there "
+                    "and run the same command again"
+                )
             if self._tries >= _TRIES:
                 raise UserError(
                     f"{self.text.request.path}: the process that packs ended {self._tries} times before its work was "

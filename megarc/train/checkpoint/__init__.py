@@ -14,6 +14,7 @@ from megarc.train.checkpoint.observer import Checkpoints, Due
 from megarc.train.checkpoint.peers import Peers
 from megarc.train.checkpoint.resume import Resumed, go_back, resume
 from megarc.train.checkpoint.save import Saver
+from megarc.train.checkpoint.start_from import standing_from
 from megarc.train.checkpoint.storage_level import Level
 from megarc.train.checkpoint.trained_model import (
     SavedModel,
@@ -59,6 +60,7 @@ __all__ = [
     "resume",
     "run_config",
     "same_tokenizer",
+    "standing_from",
     "tokenizer_file",
     "write_imported",
 ]

@@ -42,7 +42,14 @@ class Profiled:
 class Profile(Observer):
     """Nothing of it exists outside the profiled steps; what goes wrong with it never stops the run."""
 
-    def __init__(self, wanted: Profiled | None, folder: Path, rank: int) -> None:
+    def __init__(self, wanted: Profiled | None, folder: Path, rank: int, ranks: int = 1) -> None:
+        """
+        Args:
+            rank: this one, of ``ranks``.
+        """
+        if wanted is not None and rank == 0 and (absent := set(wanted.ranks) - set(range(ranks))):
+            log.warning("profile.ranks has %s, and the run has ranks 0 to %d", sorted(absent), ranks - 1)
+        self._asked = wanted if rank == 0 else None
         self._wanted = wanted if wanted is not None and rank in wanted.ranks else None
         self._folder, self._rank = folder, rank
         self._first = 0
@@ -50,6 +57,11 @@ class Profile(Observer):
         self._phases: _Phases | None = None
 
     def start(self, engine: Engine, moment: Moment) -> None:
+        if self._asked is not None and self._asked.first >= moment.total:
+            log.warning(
+                "profile.at is after %d steps, and this job ends after %d: nothing is profiled",
+                self._asked.first, moment.total,
+            )  # fmt: skip
         if self._wanted is not None:
             # The first step of a process compiles, allocates and warms up.
             self._first = max(self._wanted.first, moment.step + 1)

@@ -44,3 +44,11 @@ def test_a_program_that_fails_is_a_warning(command, words, caplog):
     with caplog.at_level(logging.WARNING):
         notify(command, "saved", {"step": 1})
     assert re.search(words, caplog.text)
+
+
+def test_a_program_that_it_leaves_running_is_not_waited_for(monkeypatch, caplog):
+    monkeypatch.setattr("megarc.train.folder.notify._PATIENCE", 5.0)
+    script = "import subprocess, sys; subprocess.Popen(['sleep', '30']); sys.exit('it goes on')"
+    with caplog.at_level(logging.WARNING):
+        notify([sys.executable, "-c", script], "saved", {"step": 1})
+    assert "exit code 1 when told of 'saved': it goes on" in caplog.text

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import logging
 from types import SimpleNamespace
 
 import torch
@@ -11,11 +12,11 @@ from megarc.train.loop import Moment
 from megarc.train.metrics import Profile, Profiled
 
 
-def run(folder, wanted, rank=0, first=0, total=8):
+def run(folder, wanted, rank=0, first=0, total=8, ranks=2):
     """Steps of two products, one of them in "backward", watched by a profile."""
     heartbeat = Heartbeat()
     engine = SimpleNamespace(heartbeat=heartbeat, groups=SimpleNamespace(device=torch.device("cpu")))
-    profile = Profile(wanted, folder, rank)
+    profile = Profile(wanted, folder, rank, ranks)
     profile.start(engine, Moment(first, total, 0))
     a = torch.ones(8, 8)
     for step in range(first, total):
@@ -48,6 +49,17 @@ def test_other_ranks_and_jobs_behind_it_write_nothing(tmp_path):
     assert run(tmp_path, Profiled(3, 2, [1], memory=False)) == []
     assert run(tmp_path, None) == []
     assert run(tmp_path, Profiled(1, 2, [0], memory=False), first=4) == []
+
+
+def test_what_is_never_profiled_is_said_at_the_start(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert run(tmp_path, Profiled(8, 2, [0], memory=False)) == []
+        assert "profile.at is after 8 steps, and this job ends after 8" in caplog.text
+        run(tmp_path, Profiled(3, 2, [-1, 1, 2], memory=False))
+        assert "profile.ranks has [-1, 2], and the run has ranks 0 to 1" in caplog.text
+        said = len(caplog.records)
+        run(tmp_path, Profiled(7, 5, [0, 1], memory=False), rank=1)
+        assert len(caplog.records) == said
 
 
 def test_a_run_that_ends_before_it_is_over_writes_what_there_is(tmp_path):

@@ -28,8 +28,8 @@ class MlflowStore:
         try:
             from mlflow import MlflowClient
             from mlflow.entities import Param
-        except ImportError:
-            raise missing("mlflow", "mlflow") from None
+        except ImportError as error:
+            raise missing("mlflow", "mlflow", error) from None
         run.folder.mkdir(parents=True, exist_ok=True)
         self._client = MlflowClient(
             os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{run.folder.absolute()}/mlflow.db")

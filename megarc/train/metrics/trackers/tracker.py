@@ -48,9 +48,13 @@ def numbers_of(line: Line) -> dict[str, float]:
     return {name: value for name, value in line.items() if value is not None and name not in ("step", "time")}
 
 
-def missing(package: str, extra: str) -> UserError:
-    """What is said where a tracker's package is not installed."""
-    return UserError(f"logging.trackers: {package} is not installed: pip install 'megarc[{extra}]'")
+def missing(package: str, extra: str, error: ImportError) -> UserError:
+    """What is said where a tracker's package is not installed, or is there and cannot be imported."""
+    if isinstance(error, ModuleNotFoundError) and error.name == package:
+        return UserError(f"logging.trackers: {package} is not installed: pip install 'megarc[{extra}]'")
+    return UserError(
+        f"logging.trackers: {package} cannot be imported ({error}): is it whole? pip install 'megarc[{extra}]'"
+    )
 
 
 def flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:

@@ -25,8 +25,8 @@ class TrackioProject:
         try:
             import trackio
             from trackio.sqlite_storage import SQLiteStorage
-        except ImportError:
-            raise missing("trackio", "trackio") from None
+        except ImportError as error:
+            raise missing("trackio", "trackio", error) from None
         name = f"{run.name}-{run.identity}"
         known = SQLiteStorage.get_max_steps_for_runs(run.project)
         with contextlib.redirect_stdout(io.StringIO()):  # a run's standard output is its user's

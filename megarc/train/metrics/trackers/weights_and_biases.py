@@ -27,8 +27,8 @@ class WeightsAndBiases:
     def open(self, run: Tracked) -> int:
         try:
             import wandb
-        except ImportError:
-            raise missing("wandb", "wandb") from None
+        except ImportError as error:
+            raise missing("wandb", "wandb", error) from None
         run.folder.mkdir(parents=True, exist_ok=True)
         self._state = run.folder / "wandb.json"
         self._run = wandb.init(

@@ -188,6 +188,15 @@ def test_a_tracker_that_fails_stops_neither_the_run_nor_the_others(tmp_path, mon
     assert "mlflow is not installed: pip install 'megarc[mlflow]'; the run goes on" in caplog.text
 
 
+def test_a_package_that_is_there_and_cannot_be_imported_is_not_called_missing(tmp_path, monkeypatch, caplog):
+    (tmp_path / "wandb.py").write_text("import a_part_of_wandb_that_is_not_there")
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        close(opened(tmp_path, "wandb"))
+    assert "wandb cannot be imported (No module named 'a_part_of_wandb_that_is_not_there')" in caplog.text
+
+
 def test_ranks_other_than_the_first_open_nothing(tmp_path):
     trackers = opened(tmp_path, "csv", first=False)
     write(tmp_path, [1])
