@@ -27,7 +27,20 @@ if [[ -n ${SLURM_NTASKS:-} ]]; then
         "or use launch/job.sh" >&2
     exit 2
 fi
-export MEGARC_RANKS_PER_NODE=${MEGARC_RANKS_PER_NODE:-${SLURM_GPUS_ON_NODE:-1}}
+gpus=${SLURM_GPUS_ON_NODE:-0}
+[[ $gpus == 0 ]] && gpus=1 # a node without GPUs: one rank
+export MEGARC_RANKS_PER_NODE=${MEGARC_RANKS_PER_NODE:-$gpus}
+if [[ ! $MEGARC_RANKS_PER_NODE =~ ^[1-9][0-9]{0,3}$ ]]; then
+    echo "error: MEGARC_RANKS_PER_NODE is '$MEGARC_RANKS_PER_NODE', not a number of ranks of each node; give 1 to 9999" >&2
+    exit 2
+fi
 export SLURM_CPUS_PER_TASK=$((SLURM_CPUS_ON_NODE > MEGARC_RANKS_PER_NODE ? SLURM_CPUS_ON_NODE / MEGARC_RANKS_PER_NODE : 1))
 script=$(scontrol show job -o "$SLURM_JOB_ID" | sed -n '1s/.* Command=\([^ ]*\).*/\1/p')
-exec bash "$(dirname "$script")/job.sh" "$@"
+job=${MEGARC_ROOT:+$MEGARC_ROOT/launch/job.sh}
+job=${job:-$(dirname "$script")/job.sh}
+if [[ ! -f $job ]]; then
+    echo "error: there is no $job; where a folder's name has a space, give the checkout's folder as MEGARC_ROOT=FOLDER," \
+        "and keep job.sh beside elastic.sh" >&2
+    exit 2
+fi
+exec bash "$job" "$@"

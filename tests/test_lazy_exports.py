@@ -7,14 +7,22 @@ from types import FunctionType, ModuleType
 import pytest
 
 import megarc.data
+import megarc.harness
 import megarc.model
+import megarc.plan
+import megarc.report
 import megarc.train
 import megarc.train.engine
 
 HEAVY = ("torch", "deepspeed", "transformers", "matplotlib")
 
 
-@pytest.mark.parametrize("room", [megarc.data, megarc.model, megarc.train, megarc.train.engine])
+ROOMS = [
+    megarc.data, megarc.harness, megarc.model, megarc.plan, megarc.report, megarc.train, megarc.train.engine,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("room", ROOMS)
 def test_every_door_opens_and_is_what_its_file_holds(room):
     for name in room.__all__:
         door = getattr(room, name)

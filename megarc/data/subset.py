@@ -18,7 +18,10 @@ class Subset:
 
     def __init__(self, source: Source, count: int, window: Window) -> None:
         if count > len(source):
-            raise UserError(f"{source.facts.name}: {count} windows wanted, and it has only {len(source)}")
+            raise UserError(
+                f"{source.facts.name}: {count} windows wanted, and it has only {len(source)}; use at most "
+                f"{len(source)}, or leave windows out for all of them"
+            )
         self.digest = f"{source.digest}[{count} windows]"
         self._source, self._count, self._window = source, count, window
         self._choose = Permutation(len(source), key_of("subset", source.digest))

@@ -6,14 +6,17 @@ A file that `launch/plan.py --calibrate` writes has the same keys, with measured
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from megarc.config import Config, build, key, read_yaml
 from megarc.errors import UserError
 
+_Positive = Annotated[float, Field(gt=0)]
+_Rates = list[tuple[_Positive, _Positive]]
 _TILE = 128 * 256  # elements of a product that one unit computes at once
 
 
@@ -41,15 +44,13 @@ class ReachedConfig(Config):
 class MeasuredConfig(Config):
     """What --calibrate measured on one process; empty: the data sheet is used."""
 
-    products: list[tuple[float, float]] = key([], "FLOPs of a product, FLOP/s it ran at; by size")
-    attention: list[tuple[float, float]] = key([], "rows, FLOP/s of attention forward")
-    attention_backward: list[tuple[float, float]] = key([], "rows, FLOP/s of attention backward")
-    memory: list[tuple[float, float]] = key(
-        [], "bytes that an operator reads and writes, bytes a second; by size"
-    )
+    products: _Rates = key([], "FLOPs of a product, FLOP/s it ran at; by size")
+    attention: _Rates = key([], "rows, FLOP/s of attention forward")
+    attention_backward: _Rates = key([], "rows, FLOP/s of attention backward")
+    memory: _Rates = key([], "bytes that an operator reads and writes, bytes a second; by size")
     functions: float | None = key(None, "exp, log and the like, elements a second", gt=0)
     optimizer: float | None = key(None, "elements that AdamW updates a second", gt=0)
-    crowded: tuple[float, float] = key(
+    crowded: tuple[_Positive, _Positive] = key(
         (1.0, 1.0),
         "times as long as alone that a product, a memory-bound operator takes beside a second rank's",
     )
@@ -186,7 +187,7 @@ def find_device(name: str) -> DeviceConfig:
     if plain in KNOWN:
         return KNOWN[plain]
     path = Path(name)
-    if path.is_file():
+    if os.path.isfile(path):  # noqa: PTH113  (Path.is_file raises for a name that is too long)
         try:
             return build(DeviceConfig, read_yaml(path), str(path))
         except ValidationError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from megarc.errors import UserError
@@ -18,8 +19,8 @@ _CHOICES = {
     "sequence": ("true", "false"),
 }
 _NOT_YET = {
-    "expert": "expert parallelism",
-    "interleave": "interleaved pipelines (several parts of the model on a stage)",
+    "expert": "the planner does not lay out experts that data ranks share out (parallel.expert) yet",
+    "interleave": "the engine has no interleaved pipelines (several parts of the model on a stage) yet",
 }
 
 
@@ -32,7 +33,7 @@ def parse_layout(text: str, config: RunConfig, gpus: int) -> tuple[Layout, bool]
     given = _words(text)
     for name, what in _NOT_YET.items():
         if given.get(name, 1) != 1:
-            raise UserError(f"--topology: {name}={given[name]}: the engine has no {what} yet; use {name}=1")
+            raise UserError(f"--topology: {name}={given[name]}: {what}; use {name}=1")
     tensor, pipeline = int(given.get("tensor", 1)), int(given.get("pipeline", 1))
     context = int(given.get("context", 1))
     sample = tensor * context * pipeline
@@ -73,8 +74,9 @@ def _words(text: str) -> dict[str, int | str]:
         name = _ALSO.get(name.strip(), name.strip().replace("-", "_"))
         value = value.strip().lower()
         if name in _SIZES and equals:
-            if not value.isdigit() or (int(value) < 1 and name != "zero"):
-                raise UserError(f"--topology: {name}={value} is not a number of 1 or more")
+            if not re.fullmatch("[0-9]{1,9}", value) or (int(value) < 1 and name != "zero"):
+                raise UserError(f"--topology: {name}={value[:40]} is not a number of {int(name != 'zero')} or more, "
+                                "of at most nine digits")  # fmt: skip
             found[name] = int(value)
         elif name in _CHOICES and value in _CHOICES[name]:
             found[name] = value

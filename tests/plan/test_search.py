@@ -1,8 +1,9 @@
 """Layouts, links and steps: properties that hold for any device, and what is refused."""
 
 import pytest
+import yaml
 
-from megarc.config import build
+from megarc.config import build, to_dict
 from megarc.errors import UserError
 from megarc.model import cost_of
 from megarc.parallel import Topology
@@ -222,7 +223,7 @@ def test_more_gpus_than_the_critical_batch_allows_buy_less(planner):
     [
         ("context=3", "does not divide --gpus 8"),
         ("context=2,offload=optimizer", "parallel.offload is not supported"),
-        ("expert=4", "no expert parallelism"),
+        ("expert=4", r"expert=4: the planner does not lay out experts .*; use expert=1"),
         ("interleave=2", "no interleaved pipelines"),
         ("tensor=3", "does not divide --gpus 8"),
         ("tensor=4", "does not divide model"),
@@ -234,6 +235,9 @@ def test_more_gpus_than_the_critical_batch_allows_buy_less(planner):
         ("recompute=some", "none, selective, full"),
         ("tensor", "is not part of a layout"),
         ("tensor=two", "is not a number"),
+        ("tensor=²", "tensor=² is not a number of 1 or more"),
+        ("zero=²", "zero=² is not a number of 0 or more"),
+        pytest.param("tensor=" + "9" * 5000, "of at most nine digits", id="tensor=99.."),
     ],
 )
 def test_layouts_that_cannot_be(words, says):
@@ -247,6 +251,12 @@ def test_devices_and_numbers_of_gpus_that_cannot_be(planner, tmp_path):
     (tmp_path / "mine.yaml").write_text("name: mine\n")
     with pytest.raises(UserError, match=r"mine\.yaml.*memory_gib"):
         find_device(str(tmp_path / "mine.yaml"))
+    with pytest.raises(UserError, match="no device 'xxx"):
+        find_device("x" * 300)  # longer than a file's name may be
+    zero = {**to_dict(find_device("cpu")), "measured": {"products": [[1e6, 0.0]]}}
+    (tmp_path / "zero.yaml").write_text(yaml.safe_dump(zero))
+    with pytest.raises(UserError, match=r"zero\.yaml.*measured\.products\.0\.1.*greater than 0"):
+        find_device(str(tmp_path / "zero.yaml"))
     with pytest.raises(
         UserError, match=r"not a multiple of the data ranks of any layout of 7 GPUs.*batch\.size=7"
     ):

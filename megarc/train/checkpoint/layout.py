@@ -134,6 +134,15 @@ def undamaged(folders: Iterable[Path]) -> list[Path]:
     return [folder for folder in folders if not isinstance(_manifest(folder), str)]
 
 
+def readable(folders: Iterable[Path]) -> list[Path]:
+    """Those of finished folders that this megarc can open: undamaged, and not of a newer one."""
+    return [
+        folder
+        for folder in folders
+        if not isinstance(found := _manifest(folder), str) and found["format"] <= FORMAT
+    ]
+
+
 def latest(checkpoints: Path, at_most: int | None = None) -> Checkpoint | None:
     """The newest finished checkpoint, of step ``at_most`` where that is given, if there is one.
 

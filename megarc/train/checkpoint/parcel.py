@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -46,7 +46,7 @@ def pass_on(
         announced = swap_words(channel, out, to, source)
         arriving = _Arriving.begun(place, announced) if source is not None else None
         wanted = swap_words(channel, arriving is not None and not arriving.problem, source, to)
-        sending = _chunks(files) if wanted else iter(())
+        sending = _chunks(files, sizes) if wanted else iter(())
         expected = list(arriving.chunks()) if arriving is not None and not arriving.problem else []
         for number in range(max(_count(sizes) if wanted else 0, len(expected))):
             into = torch.empty(expected[number][1], dtype=torch.uint8) if number < len(expected) else None
@@ -137,8 +137,12 @@ def _count(sizes: dict[str, int]) -> int:
     return sum(-(-size // CHUNK) for size in sizes.values())
 
 
-def _chunks(files: dict[str, BinaryIO]) -> Iterator[Tensor]:
-    for file in files.values():
-        file.seek(0)
-        while content := file.read(CHUNK):
-            yield torch.frombuffer(bytearray(content), dtype=torch.uint8)
+def _chunks(files: dict[str, BinaryIO], sizes: dict[str, int]) -> Iterator[Tensor]:
+    """As many bytes as were announced: the receiver waits for them, and its digests refuse what could not be read."""
+    for name, file in files.items():
+        for begin in range(0, sizes[name], CHUNK):
+            content = bytearray(min(CHUNK, sizes[name] - begin))
+            with suppress(OSError):
+                file.seek(begin)
+                file.readinto(content)  # type: ignore[attr-defined]
+            yield torch.frombuffer(content, dtype=torch.uint8)

@@ -99,8 +99,11 @@ class Peers:
         if problem:
             log.warning(f"the checkpoint of the host of rank {source} was not copied to this host: {problem}")
         if arrived is not None:
-            kept.prune()
-            self._remove_others()
+            try:
+                kept.prune(layout.step_of(arrived))
+                self._remove_others()
+            except OSError as error:  # the hosts after this one wait for what this one sends them next
+                log.warning(f"older copies of other hosts' checkpoints could not be removed: {error}")
 
     def _remove_others(self) -> None:
         """Copies of hosts from which none comes any more, since the run has other hosts now."""
@@ -118,11 +121,11 @@ class Peers:
     # ---- when it resumes
 
     def inventory(self) -> Inventory:
-        """What each host has; folders with a damaged manifest are left out."""
+        """What each host has; folders with a damaged manifest or of a newer megarc are left out."""
         found: dict[int, dict[Members, list[str]]] = {}
         if self.channel is not None:
             for place in (self.level.folder, *self._places()):
-                for folder in layout.undamaged(layout.finished(place)):
+                for folder in layout.readable(layout.finished(place)):
                     ranks = _ranks(layout.read_manifest(folder)["files"])
                     found.setdefault(layout.step_of(folder), {}).setdefault(ranks, []).append(str(folder))
         gathered = gather_objects(found, self.groups.world)

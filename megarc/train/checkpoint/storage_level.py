@@ -72,13 +72,19 @@ class Level:
         """Whether ``rank`` makes folders whole here."""
         return rank == self.members[0]
 
-    def prune(self) -> None:
+    def prune(self, newest: int | None = None) -> None:
         """Removes what need not stay: beyond the newest ``keep``, and not the first at a multiple of ``keep_every``.
 
-        A damaged manifest's folder is neither counted nor removed.
+        A damaged manifest's folder is neither counted nor removed, nor one that a newer megarc wrote.
+
+        Args:
+            newest: the step that was just saved. Later ones, from before the run went on from an earlier checkpoint,
+                are neither counted nor removed: else the one just saved would be.
         """
         before = (0, 0)
-        for old in layout.undamaged(layout.finished(self.folder))[: -self.keep]:
+        counted = [folder for folder in layout.readable(layout.finished(self.folder))
+                   if newest is None or layout.step_of(folder) <= newest]  # fmt: skip
+        for old in counted[: -self.keep]:
             standing = layout.Checkpoint(old, layout.read_manifest(old)).standing
             now = (standing.step, standing.samples)
             if self.keep_every is not None and self.keep_every.between(before, now):

@@ -95,5 +95,5 @@ def _publish(writing: Writing, state: State, passing: Callable[[str], None]) -> 
     passing("publishing")
     layout.write_manifest(folder, level.members, state.standing, state.facts)
     passing("removing")
-    level.prune()
+    level.prune(state.standing.step)
     log.info(f"step {state.standing.step} is saved: {folder}, in {time.monotonic() - writing.begun:.1f} s")

@@ -102,6 +102,21 @@ def test_a_bit_that_flips_on_the_way_makes_no_copy_and_the_earlier_one_stays(dis
     assert name == "manifest.json" or f"{name} is damaged: its digest differs" in why
 
 
+def test_a_sender_whose_disk_fails_on_the_way_makes_no_copy_and_nobody_waits(disks, monkeypatch):
+    folder = saved(disks[0], 0)
+    real = parcel.swap_words
+
+    def cut(channel, words, to, source):
+        answer = real(channel, words, to, source)
+        (folder / "rank-00000.safetensors").write_bytes(b"short")  # after its size was announced
+        return answer
+
+    monkeypatch.setattr(parcel, "swap_words", cut)
+    (nothing, _), (arrived, why) = ring([folder, None], [disk / "peers" for disk in disks[:2]])
+    assert nothing is None and arrived is None and "rank-00000.safetensors is damaged: its digest" in why
+    assert not list((disks[1] / "peers").iterdir())
+
+
 def test_a_disk_without_room_says_so_before_anything_is_sent(disks, monkeypatch):
     folder = saved(disks[0], 0)
     full = shutil._ntuple_diskusage(1 << 30, 1 << 30, 1 << 19)

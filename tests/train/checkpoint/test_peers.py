@@ -9,11 +9,11 @@ from megarc.config import load
 from megarc.errors import UserError
 from megarc.train import RunConfig
 
+# ZeRO 1 and 2 keep the same parts, and stages and the damaged disks below have ZeRO 1. What tensor ranks write on hosts
+# of their own: test_fragments.py.
 LAYOUTS = {
     "z0": (0, {}),
-    "z2": (2, {}),
     "z3": (3, {}),
-    "tensor": (1, {"parallel__tensor": 2, "parallel__sequence": True}),
     "pipeline": (1, {"parallel__pipeline": 2}),
 }
 NEWEST = "*/{}step-*/*.safetensors"

@@ -5,7 +5,7 @@ import pytest
 from megarc.config import build
 from megarc.train import Lengths, RunConfig, Timeline
 from megarc.train.checkpoint import Level
-from megarc.train.checkpoint.layout import finished, step_folder, step_of, write_manifest
+from megarc.train.checkpoint.layout import finished, readable, step_folder, step_of, write_manifest
 from megarc.train.run_position import Standing
 
 WINDOW = {"recent": 24, "causal": 16, "stride": 16}
@@ -84,3 +84,22 @@ def test_times_between_saves_do_not_drift():
     every = Lengths(config).interval(build(RunConfig, {"length": "1B tokens"}, "test").length)
     step = -(-20 * 10**9 // (512 * 1024))
     assert every.due(step, (step - 1) * 512, step * 512)
+
+
+def test_later_checkpoints_of_before_a_step_back_do_not_crowd_out_the_new_ones(tmp_path):
+    """Hosts' own disks may hold later steps that some rank could not use: the run goes on from an earlier one."""
+    for step in (2, 3, 7, 8, 4):
+        step_folder(tmp_path, step).mkdir()
+        write_manifest(step_folder(tmp_path, step), [], Standing(step, step * 8), {"config": {}})
+    Level(tmp_path, (0,), 2).prune(4)
+    assert [step_of(place) for place in finished(tmp_path)] == [3, 4, 7, 8]
+
+
+def test_a_checkpoint_of_a_newer_megarc_is_neither_counted_nor_removed(tmp_path):
+    for step in (1, 2, 3):
+        step_folder(tmp_path, step).mkdir()
+        write_manifest(step_folder(tmp_path, step), [], Standing(step, step * 8), {"config": {}})
+    (step_folder(tmp_path, 1) / "manifest.json").write_text('{"format": 99}')
+    Level(tmp_path, (0,), 1).prune(3)
+    assert [step_of(place) for place in finished(tmp_path)] == [1, 3]
+    assert [step_of(place) for place in readable(finished(tmp_path))] == [3]
