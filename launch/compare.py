@@ -135,7 +135,7 @@ def report(campaign: Campaign) -> None:
         loss_curves(present, picture)
         print(f"\n{picture}: training loss of each arm's best")
     print(
-        "\nR both ways: what a trained model gains from seeing R in both directions, nats a target; below 0 it loses.\n"
+        "\nR both ways: the gain of a trained model from seeing R in both directions, nats a target; below 0: a loss.\n"
     )
     print(words(campaign))
 

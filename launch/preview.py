@@ -112,23 +112,31 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=examples(EXAMPLES), formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", type=user_path, metavar="FILE", help="keys of a run, as of pretrain.py")
     parser.add_argument(
-        "--run", type=user_path, metavar="FOLDER", help="a run: its keys, and where it stands"
+        "--config", type=user_path, metavar="FILE", help="configuration of a run, as for pretrain.py"
     )
     parser.add_argument(
-        "--samples", type=partial(whole_number, least=1), default=3, metavar="N", help="how many (3)"
+        "--run",
+        type=user_path,
+        metavar="FOLDER",
+        help="a run folder; begins with the next sample of that run",
+    )
+    parser.add_argument(
+        "--samples", type=partial(whole_number, least=1), default=3, metavar="N", help="number of samples (3)"
     )
     parser.add_argument(
         "--from",
         dest="first",
         type=partial(whole_number, least=0),
         metavar="K",
-        help="sample of the order to begin with (the run's next one; 0 of a new run)",
+        help="number of the first sample (the run's next one; 0 for a new run)",
     )
     parser.add_argument("--valid", action="store_true", help="held-out windows instead of training samples")
     parser.add_argument(
-        "--tokenizer", type=user_path, metavar="T", help="its file (found beside the corpora)"
+        "--tokenizer",
+        type=user_path,
+        metavar="T",
+        help="tokenizer file (default: the one beside the corpora)",
     )
     parser.add_argument("--html", type=user_path, metavar="FILE", help="write a page instead of printing")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys that win over the file's")

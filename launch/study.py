@@ -186,8 +186,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--launcher", default="", metavar="WORDS",
                         help="command that starts ranks; {port} becomes a free port (one rank)")  # fmt: skip
     parser.add_argument("--submit", metavar="OPTIONS", nargs="?", const="",
-                        help="submit the runs as a SLURM array, one rank each on CPUs; with these options of sbatch, "
-                        "for instance --submit='--time 60 --gpus-per-node=1'")  # fmt: skip
+                        help="submit the runs as a SLURM array, each on one rank without a GPU; OPTIONS are those of "
+                        "sbatch, for instance --submit='--time 60 --gpus-per-node=1'")  # fmt: skip
     parser.add_argument("--report", action="store_true", help="start no run; show the results so far")
     parser.add_argument("--keys", action="store_true", help="print every key with type, default, meaning")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="keys that win over the file's")

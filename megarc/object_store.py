@@ -186,7 +186,7 @@ def _filesystem(url: str) -> Any:
 def _filesystem_of(scheme: str, process: int) -> Any:
     """A new one in each process, since none survives a fork; what others write is seen at once."""
     if scheme in _LOCAL:
-        raise UserError(f"{scheme}:// is a file of this machine: give its path")
+        raise UserError(f"{scheme}:// names a file on this machine: give its path instead")
     try:
         import fsspec
 
@@ -195,7 +195,9 @@ def _filesystem_of(scheme: str, process: int) -> Any:
         extra = {"s3fs": "s3", "gcsfs": "gcs"}.get(_PACKAGES.get(scheme, ""), "s3")
         raise UserError(f"{scheme}:// needs another package: pip install 'megarc[{extra}]'") from None
     except ValueError as error:
-        raise UserError(f"{scheme}:// is no store that fsspec knows: {error}") from None
+        raise UserError(
+            f"{scheme}:// is no store that fsspec knows: {error}; copy the files to a disk, or to s3://"
+        ) from None
 
 
 @contextmanager
@@ -206,7 +208,7 @@ def _explained(url: str) -> Iterator[None]:
     except (UserError, KeyboardInterrupt):
         raise
     except FileNotFoundError as error:
-        raise UserError(f"there is no {url} (or no such bucket): {_short(error)}") from None
+        raise UserError(f"{url} does not exist, or its bucket does not: {_short(error)}") from None
     except PermissionError as error:
         raise UserError(
             f"the store refuses {url}: {_short(error)}; are the credentials right and not expired?"
@@ -218,7 +220,9 @@ def _explained(url: str) -> Iterator[None]:
                 f"there are no credentials for {url}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or "
                 "what the store's own tools take"
             ) from None
-        raise UserError(f"{url} cannot be read, also when asked again: {name}: {_short(error)}") from None
+        raise UserError(
+            f"{url} cannot be read, even after repeated requests: {name}: {_short(error)}"
+        ) from None
 
 
 def _short(error: Exception) -> str:

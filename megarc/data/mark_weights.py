@@ -58,6 +58,6 @@ def _id_of(mark: str, facts: Facts) -> int:
         )
     if facts.vocabulary is not None and number >= facts.vocabulary:
         raise UserError(
-            f"data.segment_weights has {number}, and {facts.name} has {facts.vocabulary} tokens; give an id of it"
+            f"data.segment_weights has {number}, and {facts.name} has {facts.vocabulary} tokens; give an id below that"
         )
     return number

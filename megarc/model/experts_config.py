@@ -22,21 +22,21 @@ class ExpertsConfig(Config):
         ge=1,
     )
     every: int = key(
-        1, "layers every, 2 every, .. have experts (the first is layer 1); others are dense", ge=1
+        1, "layers every, 2 every, .. have experts (the first is layer 1); the others are dense", ge=1
     )
-    dense_first: int = key(0, "so many first layers are dense", ge=0)
+    dense_first: int = key(0, "number of first layers that stay dense", ge=0)
     scores: Literal["softmax", "sigmoid"] = key(
         "softmax", "what makes scores of the router's logits: softmax over all experts, or each for itself"
     )
     normalised: bool = key(True, "the weights of a row's experts are divided by their sum")
-    scale: float = key(1.0, "what the routed experts' weights are multiplied by", gt=0)
+    scale: float = key(1.0, "factor on the weights of the routed experts", gt=0)
     balance: Literal["bias", "loss", "none"] = key(
         "bias",
-        "what keeps experts equally busy. bias: added to scores where experts are chosen, changed once a step "
+        "what keeps experts equally busy. bias: added to scores when experts are chosen, changed once a step "
         "(2408.15664); loss: an auxiliary loss on each window (2101.03961)",
     )
-    bias_rate: float = key(0.001, "balance bias: what a step adds to or takes from it", gt=0)
-    loss_weight: float = key(0.01, "balance loss: its weight", gt=0)
+    bias_rate: float = key(0.001, "with balance bias: the change of a bias in one step", gt=0)
+    loss_weight: float = key(0.01, "with balance loss: the weight of that loss", gt=0)
     router_z_loss: float = key(
         0.0, "weight of the mean square of the router's log-sum-exp (2202.08906: 1e-3)", ge=0
     )

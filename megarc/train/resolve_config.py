@@ -65,7 +65,7 @@ def _vocabulary(config: RunConfig, stream: Stream) -> int:
     wider = may and asked is not None and there is not None and asked > there
     if asked is not None and there is not None and asked != there and not wider:
         raise UserError(
-            f"model.vocabulary is {asked}, but the data has {there} ids (of its tokenizer, or of a task); "
+            f"model.vocabulary is {asked}, but the data has {there} ids (from its tokenizer or its task); "
             "leave the key out, or pack the data with the tokenizer that you mean"
         )
     return asked if asked is not None else there  # type: ignore[return-value]

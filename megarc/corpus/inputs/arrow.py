@@ -36,7 +36,9 @@ def read_batches(file: Input, span: Span, choice: Choice) -> Iterator[Block]:
             of strings.
     """
     if file.compression:
-        raise UserError(f"{file.name}: arrow files are read as they are; decompress it ({file.compression})")
+        raise UserError(
+            f"{file.name}: compressed arrow files ({file.compression}) are not supported; decompress it"
+        )
     with _opened(file.path, file.name) as (schema, batches):
         check_columns(schema, choice, file.name)
         yield from documents_of(_rows(batches, span, choice.columns), span.offset, choice)

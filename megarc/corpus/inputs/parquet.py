@@ -83,7 +83,7 @@ def check_columns(schema: Any, choice: Choice, name: str) -> None:
         UserError: where a column of ``choice`` is not there, or none of strings.
     """
     if choice.chat_key is not None:
-        raise UserError(f"{name}: a chat is read from lines of JSON; write its rows as .jsonl")
+        raise UserError(f"{name}: chats are read from JSON lines only; write its rows to a .jsonl file")
     for column in choice.columns:
         _check_column(schema, column, name)
 

@@ -69,7 +69,7 @@ def _element(fields: dict[str, bytes]) -> dict[str, object]:
         try:
             element.update(orjson.loads(fields["json"]))
         except (orjson.JSONDecodeError, TypeError, ValueError) as error:
-            raise BadLineError(f"the field json holds no object: {error}") from None
+            raise BadLineError(f"the field json is not a JSON object: {error}") from None
     for name, data in fields.items():
         if name != "json":
             try:

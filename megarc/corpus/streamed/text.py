@@ -183,7 +183,7 @@ class StreamedText:
             if self._tries >= _TRIES:
                 raise UserError(
                     f"{self.text.request.path}: the process that packs ended {self._tries} times before its work was "
-                    f"done, last with exit code {code} (killed for want of memory?); use fewer data.workers, or remove "
+                    f"done, last with exit code {code} (out of memory?); use fewer data.workers, or remove "
                     f"{self.folder.path} if files in it were lost"
                 )
         self._hire()

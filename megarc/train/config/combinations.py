@@ -141,8 +141,8 @@ def _expert_ranks_fit(model: ModelConfig, parallel: ParallelConfig, optimizer: O
         )
     if parallel.zero == 3:
         raise ValueError(
-            f"parallel.expert {ranks} with parallel.zero 3 is not supported: DeepSpeed 0.19.8 shares all weights out "
-            "over all data ranks there, and each expert is on some of them only; use parallel.zero=0, 1 or 2"
+            f"parallel.expert {ranks} with parallel.zero 3 is not supported: DeepSpeed 0.19.8 partitions all "
+            "weights over all data ranks there, and each expert is on some of them only; use parallel.zero=0, 1 or 2"
         )
     if parallel.pipeline > 1:
         raise ValueError(

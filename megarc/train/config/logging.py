@@ -18,7 +18,7 @@ class LoggingConfig(Config):
     )  # fmt: skip
     console: Literal["lines", "table", "json"] = key(
         "lines",
-        "metrics on the console: lines of words, rows of a table, or the lines of metrics.jsonl",
+        "metrics on the console: sentences, rows of a table, or the lines of metrics.jsonl",
         circumstance=True,
     )
     notify: list[str] = key(
