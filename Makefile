@@ -42,7 +42,7 @@ test: check $(VENV)/.peer
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cpu
 
 test-system: install
-	$(BIN)/python -m pip install --quiet --editable '.[mpi,s3]' 'moto[server]>=5.2'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mpi,s3]' 'moto[server]>=5.2'
 	tests/system/install.sh
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -rs -o addopts= -q --import-mode=importlib --timeout=300 tests/system tests/data_tools/test_launchers.py tests/interpreter/test_probes.py tests/interpreter/test_languages.py tests/report/test_run_page.py
 
