@@ -107,7 +107,16 @@ def test_an_array_sweeps(submit, keys, place, tmp_path):
     options = ["--array=1-2", "--nodes=1", "--ntasks-per-node=1"]
     *_, log = submit(*CONFIG, *keys, options=options, MEGARC_SWEEP=str(sweep))
     first, second = (losses(place / f"sweep{lr}") for lr in ("1e-3", "2e-3"))
-    assert first[0] == second[0] and first[-1] > second[-1], log
+    assert first[0] == second[0] and first[-1] != second[-1], log
+    assert [2 * rate for rate in rates(place / "sweep1e-3")] == pytest.approx(rates(place / "sweep2e-3")), log
+
+
+def rates(folder):
+    """The learning rate at each line of a run's training metrics."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    found = [line["train/learning_rate"] for line in lines if "train/learning_rate" in line]
+    assert found
+    return found
 
 
 def test_srun_checks_who_comes_and_how_fast(slurm):
