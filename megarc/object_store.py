@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, cast
 from megarc.errors import UserError
 
 _RANGE_BYTES = 4 << 20  # of one request: fewer would wait for the store, more would be thrown away by a seek
-_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
+_EXTRAS = {"gs": "gcs", "gcs": "gcs"}  # what to install; of other stores s3
 _LOCAL = ("file", "local")
 _NAMED = re.compile(
     r"\w+://[^/]*@|(s3|gs|gcs)://(?!arn:)[^/:]+:.*@"
@@ -192,7 +192,7 @@ def _filesystem_of(scheme: str, process: int) -> Any:
 
         return fsspec.filesystem(scheme, skip_instance_cache=True, use_listings_cache=False)
     except ImportError:
-        extra = {"s3fs": "s3", "gcsfs": "gcs"}.get(_PACKAGES.get(scheme, ""), "s3")
+        extra = _EXTRAS.get(scheme, "s3")
         raise UserError(f"{scheme}:// needs another package: pip install 'megarc[{extra}]'") from None
     except ValueError as error:
         raise UserError(

@@ -9,7 +9,7 @@ more than the one before: the last rows of a plain window.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeAlias
@@ -62,17 +62,9 @@ def _closed(begin: Rows, end: Rows, chunk: int) -> Iterator[tuple[slice, int | N
     row = np.arange(len(begin))
     apart = (begin == row) & (np.concatenate([[0], end[:-1]]) <= row)
     borders = [*np.nonzero(apart)[0].tolist(), len(begin)]
-    waiting: int | None = None  # where short documents that are not out yet begin
-    for first, last in pairwise(borders):
-        if waiting is not None and (last - first >= SHORT or last - waiting > chunk):
-            yield slice(waiting, first), None
-            waiting = None
-        if last - first < SHORT:
-            waiting = first if waiting is None else waiting
-        else:
-            yield slice(first, last), _recent(begin[first:last] - first, end[first:last] - first)
-    if waiting is not None:
-        yield slice(waiting, len(begin)), None
+    return _joined(
+        borders, chunk, lambda first, last: _recent(begin[first:last] - first, end[first:last] - first)
+    )
 
 
 def _runs(begin: Rows, end: Rows, chunk: int) -> Iterator[tuple[slice, int | None]]:
@@ -82,18 +74,30 @@ def _runs(begin: Rows, end: Rows, chunk: int) -> Iterator[tuple[slice, int | Non
     border = kind < 0
     # Where two kinds meet, the row between them belongs to the run before it.
     border[1:] |= (kind[1:] != kind[:-1]) & (kind[:-1] >= 0)
-    waiting: int | None = None
-    for first, last in pairwise([0, *(np.nonzero(border)[0] + 1).tolist(), len(begin)]):
+    borders = [0, *(np.nonzero(border)[0] + 1).tolist(), len(begin)]
+
+    def recent(first: int, last: int) -> int:
+        all_see = end[first] - begin[first]
+        return int(all_see if end[last - 1] == end[first] else all_see - 1)
+
+    return _joined(borders, chunk, recent)
+
+
+def _joined(
+    borders: list[int], chunk: int, recent: Callable[[int, int], int | None]
+) -> Iterator[tuple[slice, int | None]]:
+    """The rows between neighbouring borders with their ``recent``; short neighbours as one, up to ``chunk`` rows."""
+    waiting: int | None = None  # where short ones that are not out yet begin
+    for first, last in pairwise(borders):
         if waiting is not None and (last - first >= SHORT or last - waiting > chunk):
             yield slice(waiting, first), None
             waiting = None
         if last - first < SHORT:
             waiting = first if waiting is None else waiting
         else:
-            all_see = end[first] - begin[first]
-            yield slice(first, last), int(all_see if end[last - 1] == end[first] else all_see - 1)
+            yield slice(first, last), recent(first, last)
     if waiting is not None:
-        yield slice(waiting, len(begin)), None
+        yield slice(waiting, borders[-1]), None
 
 
 def _recent(begin: Rows, end: Rows) -> int | None:
