@@ -82,6 +82,9 @@ def culprits(sights: Sequence[Sight | None]) -> tuple[list[int], str]:
         return busy, "not in a collective, while the others wait in one"
     last = max((sight.step, sight.count) for sight in seen)
     behind = [sight.rank for sight in seen if (sight.step, sight.count) < last]
+    if behind and not busy and len({sight.host for sight in seen}) > 1:
+        where = f"all wait in collectives, rank {describe_ranks(behind)} in an earlier one"
+        return [], f"no rank stands out: {where}; a link between hosts may be cut"
     if behind:
         return behind, "behind the others"
     if len(seen) == 1:

@@ -27,10 +27,8 @@ ROOT = Path(__file__).resolve().parents[3]
 PATIENCE = 4
 
 
-def sight(rank, step=5, phase="backward", count=40, waits=True):
-    return Sight(
-        rank, "host", 100 + rank, step, phase, count, 9.0, waits, {"MainThread": [f"line of {rank}"]}
-    )
+def sight(rank, step=5, phase="backward", count=40, waits=True, host="host"):
+    return Sight(rank, host, 100 + rank, step, phase, count, 9.0, waits, {"MainThread": [f"line of {rank}"]})
 
 
 @pytest.mark.parametrize(
@@ -41,6 +39,9 @@ def sight(rank, step=5, phase="backward", count=40, waits=True):
         ([sight(0), sight(1, count=39), sight(2)], [1], "behind"),
         ([sight(0, step=4, count=50), sight(1)], [0], "behind"),
         ([sight(0), sight(1)], [], "link between hosts"),
+        # one side of a cut link has all it waited for, and goes one phase further than the other
+        ([sight(0), sight(1, count=39, host="other")], [], "rank 1 in an earlier one; a link between hosts"),
+        ([sight(0, waits=False), sight(1, count=39, waits=False, host="other")], [1], "behind"),
         ([sight(0, waits=False), sight(1, waits=False)], [], "none in a collective"),
     ],
 )
