@@ -6,8 +6,9 @@
 
 Arms: attention everywhere, ssm:3 attention:1, crf:3 attention:1, and ssm on R with attention on C; each with a short R,
 and all but crf with one 8 times longer. The feed-forward of an arm is as wide as makes its parameters those of
-attention, and its steps are as many as take the same FLOPs. Tasks: the demo corpus as bytes, and recall over a distance
-(``megarc.science.distant_recall``), of whose answers a short R holds one eighth.
+attention, and its steps are as many as take the same FLOPs. Tasks: the demo corpus as bytes; recall over a distance
+(``megarc.science.distant_recall``), of whose answers a short R holds one eighth; and pairs: a function's code (R)
+and its docstring (C), packed, without a longer R. `python benchmarks/recipe_data.py documented` makes the pairs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 from short_runs import BYTES, alone, done, keep, study
 from stale import mark_of
@@ -31,7 +33,7 @@ PATTERNS = {
     "ssm on R, attention on C": "ssm_attention",
     "crf:3 attention:1": "crf:3 attention:1",
 }
-TASKS = {"text": (64, 64, 8, 600), "recall": (16, 16, 32, 3000)}
+TASKS = {"text": (64, 64, 8, 600), "recall": (16, 16, 32, 3000), "pairs": (192, 64, 4, 400)}
 """Rows of the short R and of C, samples and steps of the arm attention with the short R."""
 BYTE_TOKENS = 273  # bytes, the end of a document, and what the tokenizer keeps for special tokens
 
@@ -40,9 +42,10 @@ def main() -> int:
     return study(__doc__, train_all, report)
 
 
-def arms() -> list[tuple[str, int]]:
+def arms(task: str) -> list[tuple[str, int]]:
     """Name of the pattern, and how many times longer R is."""
-    return [(name, times) for times in (1, TIMES) for name in PATTERNS if times == 1 or "crf" not in name]
+    longer = [] if task == "pairs" else [(name, TIMES) for name in PATTERNS if "crf" not in name]
+    return [(name, 1) for name in PATTERNS] + longer
 
 
 def train_all(seconds: float) -> None:
@@ -50,7 +53,7 @@ def train_all(seconds: float) -> None:
     from megarc.science.short_training import short_training
 
     begun = time.monotonic()
-    wanted = [(task, name, times, seed) for task in TASKS for seed in SEEDS for name, times in arms()]
+    wanted = [(task, name, times, seed) for task in TASKS for seed in SEEDS for name, times in arms(task)]
     missing = [one for one in wanted if named(*one) not in done(RESULTS)]
     if not missing:
         return
@@ -79,17 +82,16 @@ def named(task: str, name: str, times: int, seed: int) -> str:
 
 def configuration(task: str, name: str, times: int, seed: int):
     """The run of an arm, with its own width of the feed-forward, and its steps."""
-    from megarc.model import cost_of
+    from megarc.science.recipes import flops_of
 
     base = run_of(task, "attention", 1, seed, 176, 1)
-    wanted = cost_of(base.model, base.window.build())
-    widths = range(8, 257, 4)
+    wanted = parameters(base)
     ffn = min(
-        widths, key=lambda ffn: abs(parameters(run_of(task, name, times, seed, ffn, 1)) - wanted.parameters)
+        range(8, 257, 4),
+        key=lambda ffn: abs(parameters(run_of(task, name, times, seed, ffn, 1)) - wanted),
     )
     config = run_of(task, name, times, seed, ffn, 1)
-    flops = cost_of(config.model, config.window.build()).training_flops
-    steps = round(TASKS[task][3] * wanted.training_flops / flops)
+    steps = round(TASKS[task][3] * flops_of(base) / flops_of(config))
     return run_of(task, name, times, seed, ffn, steps), steps
 
 
@@ -105,6 +107,15 @@ def run_of(task: str, name: str, times: int, seed: int, ffn: int, steps: int):
     recent, causal, size, _ = TASKS[task]
     pairs = TIMES * recent // 2
     asked = [{"kind": "distant_recall", "options": {"pairs": pairs, "seed": number}} for number in (0, 1)]
+    data: dict[str, dict[str, Any]] = {
+        "text": BYTES,
+        "recall": {"train": asked[:1], "valid": asked[1:]},
+        "pairs": {
+            "train": [{"path": "recipes/documented/train"}],
+            "valid": [{"path": "recipes/documented/heldout"}],
+            "packing": "best_fit",
+        },
+    }
     tree = {
         "length": f"{steps} steps",
         "seed": seed,
@@ -115,9 +126,9 @@ def run_of(task: str, name: str, times: int, seed: int, ffn: int, steps: int):
             "heads": 4,
             "ffn": ffn,
             "mixers": PATTERNS[name],
-            "vocabulary": BYTE_TOKENS if task == "text" else 2 * pairs,
+            "vocabulary": 2 * pairs if task == "recall" else BYTE_TOKENS,
         },
-        "data": BYTES if task == "text" else {"train": asked[:1], "valid": asked[1:]},
+        "data": data[task],
         "batch": {"size": size, "micro": size, "noise_every": 0},
         "optimizer": {"lr": 2.0**-8},
         "schedule": {"kind": "cosine", "warmup": "0.1 of run"},
@@ -131,7 +142,7 @@ def report() -> None:
     known = done(RESULTS)
     for task, (recent, causal, *_) in TASKS.items():
         rows = []
-        for name, times in arms():
+        for name, times in arms(task):
             found = {seed: known[one] for seed in SEEDS if (one := named(task, name, times, seed)) in known}
             if not found:
                 continue
