@@ -21,6 +21,7 @@ import json
 import random
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -94,6 +95,9 @@ def main() -> int:
     arguments = parser.parse_args()
     listed = json.loads(arguments.out.read_bytes())["runs"] if arguments.out.exists() else []
     arguments.faults = min(arguments.faults, arguments.until - faults_of(listed))
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # hosts, mounts and SLURM are removed on the way out
     with tempfile.TemporaryDirectory() as scratch:
         campaign(Path(scratch), arguments, listed)
     print(table(["fault", "met", "drawn behind the end"], by_kind(listed)))
