@@ -2,6 +2,7 @@
 
     python benchmarks/chaos.py --minutes 60                      goes on where the table stands
     python benchmarks/chaos.py --until 200                       the same, up to so many faults in the table
+    python benchmarks/chaos.py --jobs 3                          several runs at once
     python benchmarks/chaos.py --faults 6 --out chaos.json --layouts dp2-z2
 
 A run of 40 steps with a checkpoint every 3 meets `--each` faults one after the other, and is started again after each
@@ -17,6 +18,8 @@ benchmarks/results/chaos.json, and the same command goes on behind it.
 from __future__ import annotations
 
 import argparse
+import fcntl
+import itertools
 import json
 import random
 import shutil
@@ -25,9 +28,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 from chaos_machine import Around, cannot, own_mounts, read_only
@@ -76,6 +81,7 @@ _TRIES = 12  # starts for one fault: it may be drawn behind the run's end
 class Played:
     """One run: what befell it, and how that ended."""
 
+    number: int
     layout: str
     met: Counter[str] = field(default_factory=Counter)
     missed: Counter[str] = field(default_factory=Counter)
@@ -91,6 +97,10 @@ def main() -> int:
     parser.add_argument("--each", type=int, default=5, help="faults of one run (5)")
     parser.add_argument("--layouts", default=",".join([*TWO, CHANGING, SLURM]), help="by comma")
     parser.add_argument("--kinds", default=",".join(KINDS), help="by comma")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once (1); a run mostly waits")
+    parser.add_argument(
+        "--untouched", type=Path, help="keep untouched runs in this folder, for the next start"
+    )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     listed = json.loads(arguments.out.read_bytes())["runs"] if arguments.out.exists() else []
@@ -102,8 +112,8 @@ def main() -> int:
         campaign(Path(scratch), arguments, listed)
     print(table(["fault", "met", "drawn behind the end"], by_kind(listed)))
     wrong = [
-        f"run {number}, {one['layout']}: {one['verdict']}"
-        for number, one in enumerate(listed)
+        f"run {one['number']}, {one['layout']}: {one['verdict']}"
+        for one in listed
         if one["verdict"] != "equal"
     ]
     print(f"{faults_of(listed)} faults, {len(listed) - len(wrong)} of {len(listed)} runs equal")
@@ -113,36 +123,70 @@ def main() -> int:
 
 
 def campaign(scratch: Path, arguments: argparse.Namespace, listed: list[dict]) -> None:
-    """Runs one after the other; each is written down when it has ended."""
+    """So many runs at once, each in a process of its own; each is written down when it has ended."""
     _import_all()
-    end = time.monotonic() + 60 * arguments.minutes
-    names, kinds = possible(arguments.layouts.split(","), arguments.kinds.split(","))
-    untouched: dict[str, Path] = {}
-    met = 0
-    with Machine(bool({*MACHINE} & {*kinds})) as machine:
-        while time.monotonic() < end and met < arguments.faults:
-            number = len(listed)
-            chance = random.Random(f"{arguments.seed} {number}")
-            name = names[number % len(names)]
-            same = {CHANGING: "one-z0", SLURM: SAME}.get(name, name)
-            if same not in untouched:
-                untouched[same] = scratch / f"untouched-{same}"
-                if start(LAYOUTS[same], untouched[same], None, chance):
-                    raise UserError(f"the untouched run of {same} failed: {said(untouched[same])}")
-            one, folder = Played(name), scratch / f"run-{number}"
-            faults = min(arguments.each, arguments.faults - met)
+    end, left = time.monotonic() + 60 * arguments.minutes, arguments.faults
+    chosen = possible(arguments.layouts.split(","), arguments.kinds.split(","))
+    untouched = arguments.untouched or scratch
+    untouched.mkdir(parents=True, exist_ok=True)
+    done = {one["number"] for one in listed}
+    numbers = (number for number in itertools.count() if number not in done)
+    under_way: dict[Future[Played], int] = {}
+    with ProcessPoolExecutor(arguments.jobs, get_context("fork")) as pool:
+        while True:
+            while len(under_way) < arguments.jobs and left > 0 and time.monotonic() < end:
+                faults = min(arguments.each, left)
+                left -= faults
+                run = Run(next(numbers), *chosen, faults, arguments.seed, scratch, untouched)
+                under_way[pool.submit(run.play)] = faults
+            if not under_way:
+                return
+            for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                one = future.result()
+                left += under_way.pop(future) - one.met.total()
+                listed.append(vars(one) | {"met": dict(one.met), "missed": dict(one.missed)})
+                listed.sort(key=lambda each: each["number"])
+                command = "python benchmarks/chaos.py --minutes M"
+                arguments.out.write_text(json.dumps({"command": command, "runs": listed}, indent=1) + "\n")
+                print(f"run {one.number}, {one.layout}: {one.verdict}, {dict(one.met)}", flush=True)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One of the campaign's runs: its number decides what is drawn for it."""
+
+    number: int
+    names: list[str]
+    kinds: list[str]
+    faults: int
+    seed: int
+    scratch: Path
+    untouched: Path
+
+    def play(self) -> Played:
+        """From its first start to its end, compared with the run that nobody touched."""
+        chance = random.Random(f"{self.seed} {self.number}")
+        name = self.names[self.number % len(self.names)]
+        expected = self._untouched({CHANGING: "one-z0", SLURM: SAME}.get(name, name), chance)
+        one, folder = Played(self.number, name), self.scratch / f"run-{self.number}"
+        with Machine(bool({*MACHINE} & {*self.kinds})) as machine:
             if name == SLURM:
-                requeued(one, folder, min(faults, REQUEUES), chance, machine)
+                requeued(one, folder, min(self.faults, REQUEUES), chance, machine)
             else:
-                play(one, folder, kinds, faults, chance, machine)
-            one.verdict = one.verdict or compare(untouched[same], folder, exact=name != CHANGING)
-            met += one.met.total()
-            listed.append(vars(one) | {"met": dict(one.met), "missed": dict(one.missed)})
-            command = "python benchmarks/chaos.py --minutes M"
-            arguments.out.write_text(json.dumps({"command": command, "runs": listed}, indent=1) + "\n")
-            print(f"run {number}, {name}: {one.verdict}, {dict(one.met)}", flush=True)
-            if one.verdict == "equal":
-                shutil.rmtree(folder)
+                play(one, folder, self.kinds, self.faults, chance, machine)
+        one.verdict = one.verdict or compare(expected, folder, exact=name != CHANGING)
+        if one.verdict == "equal":
+            shutil.rmtree(folder)
+        return one
+
+    def _untouched(self, name: str, chance: random.Random) -> Path:
+        """Made by the first that needs it; the others wait."""
+        folder = self.untouched / name
+        with (self.untouched / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if state_of(folder).get("state") != "finished" and start(LAYOUTS[name], folder, None, chance):
+                raise UserError(f"the untouched run of {name} failed: {said(folder)}")
+        return folder
 
 
 def possible(names: list[str], kinds: list[str]) -> tuple[list[str], list[str]]:

@@ -207,7 +207,7 @@ def start(
         _fork(layout, folder, {**environment, "RANK": str(rank)}, output, around): rank
         for rank in range(layout.ranks)
     }
-    end = time.monotonic() + (chance.uniform(0.1, 3.0) if fault and not inside else 300.0)
+    end = time.monotonic() + (chance.uniform(0.1, 3.0) if fault and not inside else 600.0)
     first = 0
     left = dict(ranks)
     while left:
@@ -219,19 +219,28 @@ def start(
                 signal.SIGKILL,
             )
             end = float("inf")
-        number, status = os.waitpid(-1, os.WNOHANG)
-        if number == 0:
-            time.sleep(0.005)
-            continue
-        del left[number]
-        code = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 1000 + os.WEXITSTATUS(status)
-        if code != 1000 and not first:
-            # The others end as a launcher would end them: some time later, whatever they are doing.
-            first = code
+        ended = {number: _code(status) for number, status in map(_poll, left) if number}
+        left = {number: rank for number, rank in left.items() if number not in ended}
+        failed = [code for code in ended.values() if code != 1000]
+        if failed and not first:
+            # A signal is the cause, and another rank's error at the same moment its consequence. The others end as a
+            # launcher would end them: some time later, whatever they are doing.
+            first = min(failed)
             time.sleep(chance.choice([0.0, chance.uniform(0, 0.3)]))
             for other in left:
                 os.kill(other, signal.SIGKILL)
+        if not ended:
+            time.sleep(0.005)
     return first
+
+
+def _poll(process: int) -> tuple[int, int]:
+    """Its number and status if it has ended, else 0; other children of this process are not reaped."""
+    return os.waitpid(process, os.WNOHANG)
+
+
+def _code(status: int) -> int:
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 1000 + os.WEXITSTATUS(status)
 
 
 def _import_all() -> None:
