@@ -19,7 +19,7 @@ EXAMPLES = """examples:
   python launch/export.py --run runs/nested --to exported/mixed --width 1/4,1/2,1/2,1      a width for each layer
 
 In Hugging Face's layout the model is a class of transformers (Llama, Qwen 2, Qwen 3,
-Qwen 3 MoE, Mistral, Mixtral, OLMo 2 or SmolLM 3, as
+Qwen 3 MoE, Mistral, Mixtral, GLM 4 MoE, OLMo 2 or SmolLM 3, as
 the model's keys choose), and AutoModelForCausalLM loads the folder in two ways: as that class, which is plainly
 causal; and for a window with R, with trust_remote_code=True, as MegarcForCausalLM, which applies the mask. A model
 trained with R is another model when it is served as a plain causal one. --width cuts a dense model out of

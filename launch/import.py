@@ -16,7 +16,7 @@ EXAMPLES = """examples:
       data.train=my/text_train window.recent=512
 
 The command reads Llama (1 to 3.x, SmolLM), Qwen 2, 2.5, 3 and 3 MoE, Mistral and Mixtral without a sliding window,
-OLMo 2 and SmolLM 3,
+OLMo 2, SmolLM 3 and GLM 4 MoE with whole heads rotated,
 from a local folder with config.json, safetensors and the tokenizer's files. If megarc's layers cannot represent a key
 exactly, the import is refused and the error names the key. Pack the text with the same tokenizer.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from megarc.errors import UserError
@@ -28,17 +28,34 @@ _OLMO_NORMS = {
 
 @dataclass(frozen=True, slots=True)
 class ExpertNames:
-    """A family's names of the router, and of the gate, up and down matrix of expert ``{}``."""
+    """A family's names of the router, and of the gate, up and down matrix of expert ``{}``.
+
+    Attributes:
+        shared: alike of the shared experts, which are one feed-forward; empty: it has none.
+        balance: of the bias that is added to scores; empty: it has none.
+    """
 
     router: str
     gate: str
     up: str
     down: str
+    shared: tuple[str, ...] = ()
+    balance: str = ""
 
 
-_QWEN_EXPERTS = ExpertNames("mlp.gate", *(f"mlp.experts.{{}}.{one}_proj" for one in ("gate", "up", "down")))
+_QWEN_EXPERTS = ExpertNames(
+    "mlp.gate", "mlp.experts.{}.gate_proj", "mlp.experts.{}.up_proj", "mlp.experts.{}.down_proj"
+)
 _MIXTRAL_EXPERTS = ExpertNames(
-    "block_sparse_moe.gate", *(f"block_sparse_moe.experts.{{}}.{one}" for one in ("w1", "w3", "w2"))
+    "block_sparse_moe.gate",
+    "block_sparse_moe.experts.{}.w1",
+    "block_sparse_moe.experts.{}.w3",
+    "block_sparse_moe.experts.{}.w2",
+)
+_GLM_EXPERTS = replace(
+    _QWEN_EXPERTS,
+    shared=tuple(f"mlp.shared_experts.{one}_proj" for one in ("gate", "up", "down")),
+    balance="mlp.gate.e_score_correction_bias",
 )
 
 
@@ -50,7 +67,7 @@ class Family:
         model_type: of config.json; ``name`` begins its classes' names.
         own: values of our keys that its layers have, whatever config.json says.
         norms: its names of a block's two norms.
-        fixed_bias: the biases that it always has; None: its key ``attention_bias`` says none or all.
+        fixed_bias: the biases that it always has; None: its key ``attention_bias`` says none or ``biased``.
         defaults: what transformers (5.24) takes where config.json does not say it.
         keys: what else its config.json may say.
         experts: names of its experts, where it has some.
@@ -61,6 +78,7 @@ class Family:
     own: Mapping[str, Any]
     norms: Mapping[str, str] = field(default_factory=lambda: _LLAMA_NORMS)
     fixed_bias: str | None = None
+    biased: str = "all"
     defaults: Mapping[str, Any] = field(default_factory=dict)
     keys: tuple[str, ...] = ()
     experts: ExpertNames | None = None
@@ -110,6 +128,14 @@ FAMILIES = {
             defaults={"num_key_value_heads": 8, "num_local_experts": 8, "num_experts_per_tok": 2},
             keys=(*_ROUTER, "sliding_window", "router_jitter_noise"),
         ),
+        Family(
+            "glm4_moe", "Glm4Moe", {}, biased="qkv", experts=_GLM_EXPERTS,
+            defaults={"num_key_value_heads": 8, "attention_bias": False, "num_experts_per_tok": 8,
+                      "rms_norm_eps": 1e-5, "partial_rotary_factor": 0.5},
+            keys=(*_ROUTER, "moe_intermediate_size", "norm_topk_prob", "n_routed_experts", "n_shared_experts",
+                  "routed_scaling_factor", "n_group", "topk_group", "first_k_dense_replace", "use_qk_norm",
+                  "partial_rotary_factor", "num_nextn_predict_layers", "num_mtp_layers"),
+        ),
     )
 }  # fmt: skip
 
@@ -157,32 +183,33 @@ def family_of(config: ModelConfig) -> Family:
 
 
 def _family_of_experts(config: ModelConfig, experts: ExpertsConfig) -> str:
-    """Of the two that have experts, the one with such layers.
+    """Of the three that have experts, the one with such layers.
 
     Raises:
-        UserError: where neither has.
+        UserError: where none has.
     """
-    if experts.balance == "bias":
+    plain = config.norm_place == "before" and config.rope_skip_every is None
+    of_heads = not config.qk_norm or config.qk_norm_over == "head"
+    if experts.scores == "sigmoid":
+        if plain and of_heads and config.attention_bias != "all" and experts.every == 1:
+            return "glm4_moe"
+    elif experts.balance == "bias":
         raise UserError(
-            "model.experts.balance bias has no place in Hugging Face's layouts of Mixtral and Qwen 3: rows would go to "
-            "other experts without it; export with --layout megarc, or train with balance loss or none"
+            "model.experts.balance bias with softmax scores has no place in Hugging Face's layouts that megarc knows: "
+            "rows would go to other experts without it. Export with --layout megarc, or train with scores sigmoid "
+            "(glm4_moe), or with balance loss or none (qwen3_moe, mixtral)"
         )
-    wrong = {
-        "scores": experts.scores != "softmax", "shared": experts.shared > 0, "scale": experts.scale != 1.0,
-    }  # fmt: skip
-    plain = config.norm_place == "before" and config.rope_skip_every is None and not any(wrong.values())
-    if plain and config.qk_norm and config.qk_norm_over == "head" and config.attention_bias != "qkv":
-        return "qwen3_moe"
-    everywhere = all(experts.at(layer) for layer in range(config.layers))
-    if plain and not config.qk_norm and config.attention_bias == "none" and experts.normalised and everywhere:
-        return "mixtral"
-    named = ", ".join(
-        f"experts.{name}={getattr(experts, name)}" for name, is_wrong in wrong.items() if is_wrong
-    )
+    elif plain and experts.shared == 0 and experts.scale == 1.0:
+        if config.qk_norm and of_heads and config.attention_bias != "qkv":
+            return "qwen3_moe"
+        everywhere = all(experts.at(layer) for layer in range(config.layers))
+        if not config.qk_norm and config.attention_bias == "none" and experts.normalised and everywhere:
+            return "mixtral"
+    told = ", ".join(f"{name} {getattr(experts, name)}" for name in ("scores", "shared", "scale", "every"))
     raise UserError(
-        f"no class of transformers that megarc knows has these experts{f' ({named})' * bool(named)}: qwen3_moe has "
-        "qk_norm over each head, mixtral neither qk_norm nor biases nor dense layers, and both softmax scores and no "
-        "shared experts; export with --layout megarc"
+        f"no class of transformers that megarc knows has these layers with experts ({told}): qwen3_moe has qk_norm "
+        "over each head, mixtral neither qk_norm nor biases nor dense layers, both softmax scores, no shared experts "
+        "and no scale; glm4_moe has sigmoid scores, and only first layers are dense. Export with --layout megarc"
     )
 
 

@@ -166,7 +166,7 @@ class _Reader:
         head_dim = self.get("head_dim")
         if head_dim is None and hidden % heads:
             raise self.wrong("hidden_size", f"it is not a multiple of num_attention_heads {heads}")
-        bias = self.family.fixed_bias or ("all" if self.get("attention_bias") else "none")
+        bias = self.family.fixed_bias or (self.family.biased if self.get("attention_bias") else "none")
         std = self.facts.get("initializer_range")
         return {
             "layers": self.number("num_hidden_layers"),
@@ -182,6 +182,7 @@ class _Reader:
             "rope_skip_every": self._skips(),
             **({"initial_std": std} if isinstance(std, float) and std > 0 else {}),
             "experts": self._experts(),
+            **({"qk_norm": bool(self.facts.get("use_qk_norm"))} if "use_qk_norm" in self.family.keys else {}),
             **self.family.own,
             **self._rope(),
         }
@@ -197,6 +198,8 @@ class _Reader:
                 "count": self.number("num_local_experts"),
                 "width": self.number("intermediate_size"),
             }
+        if self.family.model_type == "glm4_moe":
+            return self._sigmoid_experts()
         dense = self.facts.get("mlp_only_layers") or []
         if dense != list(range(len(dense))):
             raise self.wrong("mlp_only_layers", "megarc's dense layers are the first ones")
@@ -208,6 +211,29 @@ class _Reader:
             "normalised": bool(self.facts.get("norm_topk_prob", False)),
             "every": self.number("decoder_sparse_step"),
             "dense_first": len(dense),
+        }
+
+    def _sigmoid_experts(self) -> dict[str, Any]:
+        """Of GLM 4 and its like: the file holds the bias that balances."""
+        for name in ("n_group", "topk_group"):
+            if self.facts.get(name, 1) != 1:
+                raise self.wrong(name, "megarc chooses among all experts at once: it must be 1")
+        scale, dense = (
+            self.facts.get("routed_scaling_factor", 1.0),
+            self.facts.get("first_k_dense_replace", 1),
+        )
+        if not isinstance(dense, int) or dense < 0:
+            raise self.wrong("first_k_dense_replace", "it must be a whole number of 0 or more")
+        return {
+            "active": self.number("num_experts_per_tok"),
+            "balance": "bias",
+            "scores": "sigmoid",
+            "count": self.number("n_routed_experts", 128),
+            "shared": self.number("n_shared_experts", 1),
+            "width": self.number("moe_intermediate_size", 1408),
+            "normalised": bool(self.facts.get("norm_topk_prob", True)),
+            "scale": self.real("routed_scaling_factor", scale),
+            "dense_first": dense,
         }
 
     def _skips(self) -> int | None:
@@ -247,7 +273,7 @@ class _Reader:
         base = self.real("rope_theta" if base is top else name, base)
         kind = given.pop("rope_type", given.pop("type", "default"))
         given.pop("type", None)
-        if given.pop("partial_rotary_factor", 1) not in (1, None):
+        if given.pop("partial_rotary_factor", self.get("partial_rotary_factor")) not in (1, None):
             raise self.wrong(name, "megarc rotates whole heads: partial_rotary_factor must be 1")
         if kind == "default":
             return {"rope_base": base}

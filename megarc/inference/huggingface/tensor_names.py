@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-from megarc.inference.huggingface.families import Family
+from megarc.inference.huggingface.families import ExpertNames, Family
 from megarc.model import ModelConfig
 
 Pieces: TypeAlias = Callable[[str, Tensor], Iterator[tuple[str, Tensor]]]
@@ -45,8 +45,8 @@ def pieces_of(family: Family, config: ModelConfig) -> Pieces:
         _, layer, rest = name.split(".", 2)
         part, _, kind = rest.rpartition(".")  # attention.query, weight or bias
         if config.experts is not None and config.experts.at(int(layer)) and part.startswith("feed_forward."):
-            for one, piece in _of_experts(family, config.experts.count, part, values):
-                yield f"model.layers.{layer}.{one}.{kind}", piece
+            for one, piece in _of_experts(family.experts, config.experts.count, rest, values):
+                yield f"model.layers.{layer}.{one}", piece
             return
         names = inside[part]
         for one, piece in zip(names, values.chunk(len(names)), strict=True):
@@ -55,25 +55,44 @@ def pieces_of(family: Family, config: ModelConfig) -> Pieces:
     return theirs
 
 
-def _of_experts(family: Family, count: int, part: str, values: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Names within a layer, and values, of the router or of one of the matrices of all experts."""
-    assert family.experts is not None
-    names = {
-        "feed_forward.gate_up": (family.experts.gate, family.experts.up),
-        "feed_forward.down": (family.experts.down,),
+def _of_experts(
+    theirs: ExpertNames | None, count: int, own: str, values: Tensor
+) -> Iterator[tuple[str, Tensor]]:
+    """Names within a layer, and values, of ``own``: what routes, or one of the matrices of all experts."""
+    assert theirs is not None
+    gate, up, down = theirs.shared or ("", "", "")
+    at_once = {
+        "router.weight": (f"{theirs.router}.weight",),
+        "router.balance": (theirs.balance,),
+        "shared_gate_up.weight": (f"{gate}.weight", f"{up}.weight"),
+        "shared_down.weight": (f"{down}.weight",),
     }
-    if part == "feed_forward.router":
-        yield family.experts.router, values
+    each = {"gate_up.weight": (theirs.gate, theirs.up), "down.weight": (theirs.down,)}
+    own = own.removeprefix("feed_forward.")
+    if own in at_once:
+        yield from zip(at_once[own], values.chunk(len(at_once[own])), strict=True)
         return
-    for expert, own in enumerate(values.chunk(count)):
-        for name, piece in zip(names[part], own.chunk(len(names[part])), strict=True):
-            yield name.format(expert), piece
+    for expert, matrices in enumerate(values.chunk(count)):
+        for name, piece in zip(each[own], matrices.chunk(len(each[own])), strict=True):
+            yield f"{name.format(expert)}.weight", piece
 
 
 def zeros_of(family: Family, config: ModelConfig) -> list[tuple[str, tuple[int, ...]]]:
-    """Tensors that the family has and we have not, whose zeros change nothing: the output's bias."""
-    if family.fixed_bias is not None or config.attention_bias != "qkv":
-        return []
-    return [
-        (f"model.layers.{layer}.self_attn.o_proj.bias", (config.hidden,)) for layer in range(config.layers)
-    ]
+    """Tensors that the family has and we have not, whose zeros change nothing.
+
+    These are the output's bias; and where experts have them, a bias of scores and the shared expert.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    if family.fixed_bias is None and family.biased == "all" and config.attention_bias == "qkv":
+        found |= {f"{layer}.self_attn.o_proj.bias": (config.hidden,) for layer in range(config.layers)}
+    keys, names = config.experts, family.experts
+    for layer in range(config.layers) if keys is not None else ():
+        if names is None or keys is None or not keys.at(layer):
+            continue
+        if names.balance and keys.balance != "bias":
+            found[f"{layer}.{names.balance}"] = (keys.count,)
+        if names.shared and not keys.shared:
+            width = config.width_of_expert
+            shapes = ((width, config.hidden), (width, config.hidden), (config.hidden, width))
+            found |= {f"{layer}.{one}.weight": shape for one, shape in zip(names.shared, shapes, strict=True)}
+    return [(f"model.layers.{name}", shape) for name, shape in found.items()]

@@ -34,7 +34,7 @@ def describe(family: Family, config: ModelConfig, window: Window, dtype: torch.d
         "hidden_act": "silu",
         "max_position_embeddings": window.rows,
         "rms_norm_eps": config.norm_epsilon,
-        "rope_parameters": _rope(config),
+        "rope_parameters": _rope(config) | _whole_heads(family),
         "tie_word_embeddings": config.tied,
         "initializer_range": config.initial_std,
         "dtype": str(dtype).removeprefix("torch."),
@@ -77,6 +77,20 @@ def _only(family: Family, config: ModelConfig) -> dict[str, Any]:
         found |= {"router_aux_loss_coef": experts.loss_weight if experts.balance == "loss" else 0.0}
         if family.model_type == "mixtral":
             found["intermediate_size"] = config.width_of_expert
+        elif family.model_type == "glm4_moe":
+            del found["num_local_experts"], found["router_aux_loss_coef"]
+            found |= {
+                "n_routed_experts": experts.count,
+                "n_shared_experts": max(1, experts.shared),  # of none it has one, whose matrices are 0
+                "moe_intermediate_size": config.width_of_expert,
+                "norm_topk_prob": experts.normalised,
+                "routed_scaling_factor": experts.scale,
+                "first_k_dense_replace": experts.dense_first,
+                "n_group": 1,
+                "topk_group": 1,
+                "use_qk_norm": config.qk_norm,
+                "num_nextn_predict_layers": 0,
+            }
         else:
             del found["num_local_experts"]
             found |= {
@@ -91,6 +105,11 @@ def _only(family: Family, config: ModelConfig) -> dict[str, Any]:
         assert every is not None
         found["no_rope_layers"] = [int((layer + 1) % every != 0) for layer in range(config.layers)]
     return found
+
+
+def _whole_heads(family: Family) -> dict[str, Any]:
+    """Of a family that rotates a part of each head unless it is told otherwise."""
+    return {"partial_rotary_factor": 1.0} if "partial_rotary_factor" in family.keys else {}
 
 
 def _rope(config: ModelConfig) -> dict[str, Any]:

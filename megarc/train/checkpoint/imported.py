@@ -17,8 +17,10 @@ from megarc.atomic_write import written_atomically
 from megarc.config import WORKING_FOLDER, to_dict, to_kept_yaml
 from megarc.corpus import TokenizerFacts, copy_tokenizer
 from megarc.errors import UserError
+from megarc.model import Transformer, named_state
 from megarc.parallel import whole
 from megarc.train.checkpoint import layout
+from megarc.train.checkpoint.fragments import STATE
 from megarc.train.config import RunConfig
 from megarc.train.folder import RunFolder, keep_facts
 from megarc.train.run_position import Standing
@@ -54,8 +56,10 @@ def write_imported(
     try:
         place.mkdir(parents=True)
         count = 0
+        with torch.device("meta"):  # names alone
+            state = {name for name, _ in named_state(Transformer(config.model))}
         for name, shape, values in parameters:
-            _write_one(place, count, name, shape, values)
+            _write_one(place, count, name, shape, values, STATE if name in state else "master")
             count += 1
         if tokenizer is not None:
             copy_tokenizer(tokenizer[0], run.tokenizer)
@@ -76,11 +80,11 @@ def write_imported(
     return layout.step_folder(RunFolder(folder).checkpoints, 0)
 
 
-def _write_one(place: Path, number: int, name: str, shape: list[int], values: Tensor) -> None:
-    """One parameter as the files of one rank."""
+def _write_one(place: Path, number: int, name: str, shape: list[int], values: Tensor, part: str) -> None:
+    """One parameter, or what is state, as the files of one rank."""
     stem = layout.rank_name(number)
     tensors = place / f"{stem}.safetensors"
-    save_file({f"{name}/master": values.to(torch.float32)}, tensors)
+    save_file({f"{name}/{part}": values.to(torch.float32)}, tensors)
     facts = {
         "tensors": tensors.name,
         "size": tensors.stat().st_size,

@@ -46,6 +46,12 @@ FAMILIES = {
         {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 12, "decoder_sparse_step": 2,
          "norm_topk_prob": True, "mlp_only_layers": [0, 1], "head_dim": 16},
     ),
+    "glm 4, experts": (
+        "Glm4Moe",
+        {"n_routed_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 12, "n_shared_experts": 2,
+         "first_k_dense_replace": 1, "routed_scaling_factor": 1.5, "head_dim": 16, "use_qk_norm": True,
+         "rope_parameters": {"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 1.0}},
+    ),
     "mixtral": ("Mixtral", {"num_local_experts": 5, "num_experts_per_tok": 3}),
 }  # fmt: skip
 
@@ -70,6 +76,9 @@ def saved(folder, kind, changes=None, **how):
     for name, parameter in model.named_parameters():
         if parameter.dim() == 1:  # gains are 1 and biases 0 as they begin, which hides faults
             parameter.data.uniform_(0.5, 1.5) if "norm" in name else parameter.data.normal_(0, 0.3)
+    for name, buffer in model.named_buffers():
+        if name.endswith("e_score_correction_bias"):
+            buffer.normal_(0, 0.3)
     model.save_pretrained(folder, **how)
     return model
 

@@ -14,7 +14,7 @@ from families import peer, tokens
 from megarc.config import build, to_dict
 from megarc.errors import UserError
 from megarc.inference import Sampling, export, generate, load_exported
-from megarc.model import ModelConfig, Transformer, initialise
+from megarc.model import ModelConfig, Transformer, initialise, named_state, named_values
 from megarc.window import Window
 
 CONFIG = ModelConfig(
@@ -33,6 +33,31 @@ FAMILIES = {
         "experts": {"count": 6, "active": 2, "width": 12, "every": 2, "dense_first": 1, "balance": "loss"},
     },
     "Mixtral": {"experts": {"count": 5, "active": 3, "width": 12, "balance": "none"}},
+    "Glm4Moe": {
+        "qk_norm": True,
+        "attention_bias": "qkv",
+        "layers": 3,
+        "experts": {
+            "count": 6,
+            "active": 2,
+            "width": 12,
+            "shared": 2,
+            "scale": 1.5,
+            "dense_first": 1,
+            "scores": "sigmoid",
+        },
+    },
+    "Glm4Moe, plain": {
+        "rope_scaling": SCALING,
+        "experts": {
+            "count": 5,
+            "active": 3,
+            "width": 12,
+            "scores": "sigmoid",
+            "normalised": False,
+            "balance": "loss",
+        },
+    },
     "Olmo2": {"qk_norm": True, "qk_norm_over": "all", "norm_place": "after"},
     "SmolLM3": {"rope_skip_every": 2, "attention_bias": "qkv"},
     "Llama, nested and scaled": {
@@ -64,8 +89,10 @@ def built(changes=None, window=WINDOW, folder=None, **how):
     for name, parameter in model.named_parameters():
         if parameter.dim() == 1:
             parameter.data.uniform_(0.5, 1.5) if "norm" in name else parameter.data.normal_(0, 0.3)
+    for _, balance in named_state(model):
+        balance.normal_(0, 0.3)
     if folder is not None:
-        values = ((name, parameter.detach().flatten()) for name, parameter in model.named_parameters())
+        values = ((name, value.detach().flatten()) for name, value in named_values(model))
         export(values, config, window, folder, layout="huggingface", end=99, **how)
     return model
 
@@ -289,9 +316,9 @@ def test_what_no_class_is_is_refused(tmp_path, changes):
 @pytest.mark.parametrize(
     ("experts", "words"),
     [
-        ({"balance": "bias"}, "balance bias has no place"),
-        ({"balance": "none", "shared": 1}, "experts.shared=1"),
-        ({"balance": "none", "scores": "sigmoid"}, "experts.scores=sigmoid"),
+        ({"balance": "bias"}, "balance bias with softmax scores has no place"),
+        ({"balance": "none", "shared": 1}, "shared 1"),
+        ({"scores": "sigmoid", "every": 2}, "scores sigmoid.*every 2"),
         ({"balance": "none", "every": 2}, "nor dense layers"),
     ],
 )

@@ -11,17 +11,21 @@ from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).parent))
 from families import FAMILIES, peer, saved, tokens
+from support.runs import full_state
 
+from megarc.config import build
 from megarc.errors import UserError
 from megarc.inference.huggingface import own_tokenizer, read_config, read_weights
-from megarc.model import Transformer
+from megarc.model import Transformer, named_values
+from megarc.train import RunConfig, load_model, write_imported
 
 
 def read(folder):
     foreign = read_config(folder)
     model = Transformer(foreign.model).eval()
+    own = dict(named_values(model))
     for name, shape, values in read_weights(folder, foreign):
-        model.get_parameter(name).data.copy_(values.view(shape))
+        own[name].data.copy_(values.view(shape))
     return model
 
 
@@ -37,6 +41,25 @@ def test_the_logits_of_every_family_and_switch(tmp_path, family):
     theirs = saved(tmp_path, *FAMILIES[family], max_shard_size="20KB")
     assert (tmp_path / "model.safetensors.index.json").exists()
     same_logits(theirs, read(tmp_path))
+
+
+def test_a_bias_that_balances_is_state_in_a_run_folder(tmp_path):
+    """So training goes on from it; and a model that rotates a part of each head, as it does unless told, is refused."""
+    theirs = saved(tmp_path / "hf", *FAMILIES["glm 4, experts"])
+    foreign = read_config(tmp_path / "hf")
+    config = build(
+        RunConfig, {"model": foreign.model.model_dump(), "window": {"causal": 40, "stride": 40}}, "test"
+    )
+    write_imported(tmp_path / "run", read_weights(tmp_path / "hf", foreign), config)
+    same_logits(theirs, load_model(tmp_path / "run").model)
+    kept = [name for name in full_state(tmp_path / "run") if name.endswith("/state")]
+    assert kept == [f"blocks.{layer}.feed_forward.router.balance/state" for layer in (1, 2, 3)]
+    facts = json.loads((tmp_path / "hf" / "config.json").read_text())
+    for rope in ({}, {"partial_rotary_factor": 0.5}):
+        given = {"rope_type": "default", "rope_theta": 500.0, **rope}
+        (tmp_path / "hf" / "config.json").write_text(json.dumps({**facts, "rope_parameters": given}))
+        with pytest.raises(UserError, match="partial_rotary_factor must be 1"):
+            read_config(tmp_path / "hf")
 
 
 @pytest.mark.parametrize(
