@@ -133,6 +133,7 @@ def write(rows: list[Row], mark: str) -> None:
         "| stages, mix | windows change from the first step to the second, or by sample; there is a loss on R |\n"
         "| packed_stages, packed_mix | both; packed_stages has a loss on R |\n"
         "| packed_task | a theory task beside packed rows; each sample has one of three R |\n"
+        "| causal_heads, causal_heads_documents | half of the heads see R causally; and slide, or have documents |\n"
         "| sliding, packed_sliding | rows see no key further back than a sliding window |\n"
         "| packed_sliding_stages | packed_stages, a sliding window, weights by segment, an average of weights |\n"
         "| hidden_context | a causal model predicts hidden tokens of its context |\n"

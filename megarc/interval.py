@@ -14,15 +14,16 @@ a tile of rows sees one interval of keys: kernels rest on this.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from megarc.window import pairs
+from megarc.window import Narrowing, pairs
 
 Rows: TypeAlias = npt.NDArray[np.int32]
+_WHOLE = Narrowing()
 
 
 @dataclass(frozen=True)
@@ -93,19 +94,28 @@ def seen_by(rows: int, recent: Rows, documents: Rows | None = None, recent_end: 
     return Intervals.of(rows, recent, documents, recent_end)
 
 
-def pairs_of(seen: Seen, rows: int, samples: int, sliding: int | None = None) -> int:
-    """Allowed pairs of ``samples`` samples of ``rows`` rows.
+def causally(seen: Seen, row: Any) -> Seen:
+    """What heads see that see no key behind their row: ``seen``, whose rows are ``row``, without later keys."""
+    if not isinstance(seen, Intervals):
+        return 0
+    return replace(seen, end=seen.end.clip(max=row + 1))
+
+
+def pairs_of(seen: Seen, rows: int, samples: int, narrowing: Narrowing = _WHOLE) -> float:
+    """Allowed pairs of a head in ``samples`` samples of ``rows`` rows, on average over the heads.
 
     Args:
         seen: in numpy.
-        sliding: a row sees no key that lies so many rows or more before it; None: any.
     """
+    sliding, share = narrowing.sliding, narrowing.causal
     if not isinstance(seen, Intervals):
-        return samples * pairs(rows, seen, sliding)
-    if sliding is None:
-        return seen.pairs()
-    first: Rows = np.arange(rows, dtype=np.int32) - sliding + 1
-    return Intervals(np.maximum(seen.begin, first), seen.end).pairs()
+        both_ways, causal = pairs(rows, seen, sliding), pairs(rows, 0, sliding)
+        return samples * ((1 - share) * both_ways + share * causal)
+    row: Rows = np.arange(rows, dtype=np.int32)
+    if sliding is not None:
+        seen = Intervals(np.maximum(seen.begin, row - sliding + 1), seen.end)
+    early = Intervals(seen.begin, np.minimum(seen.end, row + 1))
+    return (1 - share) * seen.pairs() + (share * early.pairs() if share else 0)
 
 
 def _borders(documents: Rows) -> tuple[Rows, Rows]:

@@ -127,12 +127,32 @@ class Window:
         """Allowed (query, key) pairs: r*r + c*r + c*(c+1)/2, less those that lie ``sliding`` rows or more back."""
         return pairs(self.rows, self.recent, sliding)
 
-    def attention_flops(self, heads: int, head_dim: int, sliding: int | None = None) -> int:
+    def attention_flops(self, heads: int, head_dim: int, narrowing: Narrowing | None = None) -> int:
         """Forward FLOPs of one layer's scores and weighted sum: 4 * d * pairs a head."""
-        return 4 * heads * head_dim * self.pairs(sliding)
+        pairs = self.pairs() if narrowing is None else narrowing.pairs(self)
+        return round(4 * heads * head_dim * pairs)
 
     def __str__(self) -> str:
         return f"[R {self.recent} | C {self.causal}] stride {self.stride}"
+
+
+@dataclass(frozen=True, slots=True)
+class Narrowing:
+    """How a model's attention sees less than the window allows.
+
+    Attributes:
+        sliding: a row sees no key that lies so many rows or more before it; None: any.
+        causal: the share of query heads that see no key behind their row, in R too.
+    """
+
+    sliding: int | None = None
+    causal: float = 0.0
+
+    def pairs(self, window: Window) -> float:
+        """Allowed (query, key) pairs of a head, on average over the heads."""
+        rows, sliding = window.rows, self.sliding
+        both_ways, causal = pairs(rows, window.recent, sliding), pairs(rows, 0, sliding)
+        return (1 - self.causal) * both_ways + self.causal * causal
 
 
 def allow(query: Any, key: Any, recent: Any) -> Any:

@@ -9,6 +9,7 @@ A run asks ``resolve`` once, which logs the engine and why; its blocks call
 ``attend_cached``.
 """
 
+from megarc.attention.by_head import attend_by_head
 from megarc.attention.cache import Cache, Cached, attend_cached
 from megarc.attention.dispatch import ENGINES, attend, resolve
 from megarc.attention.mask import narrowed, on_device
@@ -23,6 +24,7 @@ __all__ = [
     "LayerCache",
     "Slots",
     "attend",
+    "attend_by_head",
     "attend_cached",
     "narrowed",
     "on_device",

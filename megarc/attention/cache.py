@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from copy import copy
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from megarc.attention.by_head import attend_by_head
 from megarc.attention.dispatch import attend
 from megarc.attention.mask import narrowed
 from megarc.attention.states import States, StateShapes
@@ -33,7 +35,15 @@ class Cached(Protocol):
         """
 
     def attend(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, engine: str, sliding: int | None = None
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        seen: Seen,
+        engine: str,
+        sliding: int | None = None,
+        causal: int = 0,
     ) -> Tensor:
         """Keeps new rows of ``layer``; what they read from all rows so far, as ``attend`` gives it.
 
@@ -42,6 +52,7 @@ class Cached(Protocol):
                 ``[batch, kv_heads, m, head_dim]``.
             seen: as in ``attend``; rows that follow others see all before them, unless intervals say otherwise.
             sliding: a row sees no key that lies so many rows or more before it; None: any.
+            causal: how many query heads, the first ones, see no key behind their row, in R too.
         """
 
     def recall(self, layer: int) -> list[Tensor] | None:
@@ -130,7 +141,15 @@ class Cache:
         return self.k[place, :, :, :last], self.v[place, :, :, :last]
 
     def attend(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, engine: str, sliding: int | None = None
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        seen: Seen,
+        engine: str,
+        sliding: int | None = None,
+        causal: int = 0,
     ) -> Tensor:
         """As ``Cached`` says."""
         first = self._held[layer]
@@ -138,7 +157,7 @@ class Cache:
         if first and not isinstance(seen, Intervals):
             seen = 0
         seen = narrowed(seen, sliding, len(q), q.shape[2], q.device, k.shape[2] - q.shape[2])
-        return attend_cached(q, k, v, seen, engine=engine)
+        return attend_cached(q, k, v, seen, engine=engine, causal=causal)
 
     def recall(self, layer: int) -> list[Tensor] | None:
         """As ``Cached`` says."""
@@ -161,7 +180,14 @@ def places_of(layers: int, states: Sequence[StateShapes]) -> dict[int, int]:
 
 
 def attend_cached(
-    q: Tensor, k: Tensor, v: Tensor, seen: Seen = 0, *, scale: float | None = None, engine: str = "auto"
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    seen: Seen = 0,
+    *,
+    scale: float | None = None,
+    engine: str = "auto",
+    causal: int = 0,
 ) -> Tensor:
     """Attention of the last m rows of a window over all rows so far, as ``attend`` would give it.
 
@@ -172,6 +198,8 @@ def attend_cached(
         seen: as in ``attend``. Rows of R must come together in the first call (m = t), since each
             sees all of them. Rows that come later are rows of C, or have an interval each:
             ``[batch, m]``, of keys among all t.
+        causal: how many query heads, the first ones, see no key behind their row, in R too. All heads of
+            rows that come later do so.
 
     Returns:
         ``[batch, heads, m, head_dim]``.
@@ -181,7 +209,7 @@ def attend_cached(
     """
     new, held = q.shape[2], k.shape[2]
     if new == held:
-        return attend(q, k, v, seen, scale=scale, engine=engine)
+        return attend_by_head(q, k, v, seen, causal, partial(attend, scale=scale, engine=engine))
     recent = 0 if isinstance(seen, Intervals) else seen
     if new > held or held - new < recent:
         raise UserError(

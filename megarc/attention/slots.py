@@ -129,7 +129,15 @@ class Filling:
         return 0
 
     def attend(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, engine: str, sliding: int | None = None
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        seen: Seen,
+        engine: str,
+        sliding: int | None = None,
+        causal: int = 0,
     ) -> Tensor:
         """As ``Cached`` says: [texts, heads, m, head_dim], or packed [1, heads, rows of all, head_dim]."""
         place = self._slots.places[layer]
@@ -140,7 +148,7 @@ class Filling:
                 buffer[self._numbers, :, self._row] = new[0].transpose(0, 1)
         if self._row is None or q.shape[2] == k.shape[2]:
             seen = narrowed(seen, sliding, len(q), q.shape[2], q.device, k.shape[2] - q.shape[2])
-            return attend_cached(q, k, v, seen, engine=engine)
+            return attend_cached(q, k, v, seen, engine=engine, causal=causal)
         return self._last(place, q, sliding)
 
     def _last(self, place: int, q: Tensor, sliding: int | None) -> Tensor:
@@ -177,7 +185,15 @@ class Step:
         self._alike, self._biases = min(lengths) == self.length, dict[int | None, Tensor]()
 
     def attend(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, engine: str, sliding: int | None = None
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        seen: Seen,
+        engine: str,
+        sliding: int | None = None,
+        causal: int = 0,
     ) -> Tensor:
         """As ``Cached`` says, of m = 1."""
         place = self._slots.places[layer]
@@ -239,7 +255,15 @@ class Branches:
         return self._held + min(self._rows)
 
     def attend(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, engine: str, sliding: int | None = None
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        seen: Seen,
+        engine: str,
+        sliding: int | None = None,
+        causal: int = 0,
     ) -> Tensor:
         """As ``Cached`` says, of m = 1."""
         place, kv_heads, d = self._places[layer], k.shape[1], k.shape[3]

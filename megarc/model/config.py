@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, PlainSerializer, model_validator
 
 from megarc.config import Config, key
 from megarc.model.experts_config import ExpertsConfig
+from megarc.window import Narrowing
 
 Recompute = Literal["none", "selective", "full"]
 
@@ -140,6 +141,11 @@ class ModelConfig(Config):
         "a row sees no key that lies this many rows or more before it; null: no limit",
         ge=1,
     )
+    causal_heads: int = key(
+        0,
+        "query heads, the first ones, that see R causally, where the others see it both ways (docs/window.md)",
+        ge=0,
+    )
     logit_cap: float | None = key(
         None, "soft cap of logits: cap * tanh(logit / cap) (Gemma 2, 2408.00118, section 2); null: none", gt=0
     )
@@ -165,6 +171,25 @@ class ModelConfig(Config):
             raise ValueError(
                 f"parametrization {self.parametrization} needs {' and '.join(missing)}: the width and depth at which "
                 f"the learning rate was tuned. Were that this model's own: {own}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _heads_are_causal_by_group(self) -> ModelConfig:
+        causal, each = self.causal_heads, self.heads // self.groups
+        if causal > self.heads:
+            raise ValueError(
+                f"causal_heads is {causal}, more than heads {self.heads}; give at most {self.heads}"
+            )
+        if causal % each:
+            raise ValueError(
+                f"causal_heads is {causal}, but {each} query heads share a key head (heads {self.heads}, kv_heads "
+                f"{self.groups}) and see alike; give a multiple of {each}"
+            )
+        if causal and set(self.mixers) != {"attention"}:
+            raise ValueError(
+                f"causal_heads {causal} is for models whose layers are all attention; mixers is "
+                f"{', '.join(self.mixers)}; leave causal_heads out"
             )
         return self
 
@@ -258,6 +283,11 @@ class ModelConfig(Config):
                 "place; leave one of them out"
             )
         return self
+
+    @property
+    def narrowing(self) -> Narrowing:
+        """How attention sees less than the window allows."""
+        return Narrowing(self.sliding_window, self.causal_heads / self.heads)
 
     @property
     def width_of_head(self) -> int:

@@ -212,7 +212,7 @@ class Traces:
             place.context,
         )
         if name not in self._known:
-            recorder = Recorder(window.pairs(model.sliding_window) / place.context)
+            recorder = Recorder(model.narrowing.pairs(window) / place.context)
             shape = model.model_copy(update={"layers": layers, "ffn": model.width_of_ffn})
             held = fake_pass(
                 shape, eager, window, micro_batch, dtype_of(self.config),

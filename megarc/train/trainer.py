@@ -129,7 +129,7 @@ class Trainer:
         feed = steps(
             self.stream, groups, timeline, config.batch.micro_batch, gaps, self.engine.heartbeat,
             vocabulary=self.config.model.tokens, first=begin.step, total=timeline.last,
-            sliding=self.config.model.sliding_window, sharing=self.engine.sharing,
+            narrowing=self.config.model.narrowing, sharing=self.engine.sharing,
         )  # fmt: skip
         return train(self.engine, feed, timeline, observers, begin)
 

@@ -9,7 +9,7 @@ from megarc.config import build
 from megarc.errors import UserError
 from megarc.interval import Intervals, pairs_of, seen_by
 from megarc.model import ModelConfig, Transformer, cost_of, initialise
-from megarc.window import Window
+from megarc.window import Narrowing, Window
 
 ROWS = 23
 
@@ -53,7 +53,7 @@ def test_it_is_the_model_whose_rows_have_these_intervals(sliding, recent, docume
         gradients.append([loss.detach(), *(value.grad for value in model.parameters())])
     for one, other in zip(*gradients, strict=True):
         assert torch.allclose(one, other, rtol=1e-9, atol=1e-9)
-    assert pairs_of(seen, ROWS, 2, sliding) == explicit.pairs()
+    assert pairs_of(seen, ROWS, 2, Narrowing(sliding)) == explicit.pairs()
 
 
 def test_no_row_sees_what_lies_further_back_than_its_layers_reach():

@@ -128,6 +128,11 @@ OWN_ROWS = {
         "model__initial_std": 0.2,
     },
     "sliding": {"model__sliding_window": 7},
+    "causal_heads": {"model__causal_heads": 2, "model__sliding_window": 7},
+    "causal_heads_documents": {
+        "model__causal_heads": 2,
+        "data__train": [{"kind": "annotated", "options": {"says": ["documents"]}}],
+    },
     "nested": {"model__nested": ["1/4", "1/2", 1]},
     "nested_all": {
         "model__nested": ["1/4", "1/2", 1],
@@ -209,6 +214,8 @@ def mixes(ranks=8):
         *(Mix(data=2, zero=zero, variant="experts") for zero in (0, 1, 2)),
         *(Mix(2, 2, 1, sequence=True, variant=variant) for variant in ("experts", "experts_loss")),
         *(Mix(2, 1, 2, zero=3, variant=variant) for variant in ("experts", "experts_muon")),
+        *(Mix(2, 2, 1, sequence=True, variant=one) for one in ("causal_heads", "causal_heads_documents")),
+        Mix(4, 1, 1, zero=2, variant="causal_heads_documents"),
         Mix(4, 1, 1, zero=2, variant="experts"),
         *(Mix(data=2, zero=zero, variant="experts_over_2") for zero in (0, 1, 2)),
         Mix(data=4, zero=2, variant="experts_loss_over_2"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 from torch import Tensor, nn
 
-from megarc.attention import Cached, LayerCache, attend, narrowed
+from megarc.attention import Cached, LayerCache, attend, attend_by_head, narrowed
 from megarc.interval import Seen
 from megarc.model.block_part import PartCost, Split
 from megarc.model.config import ModelConfig
@@ -30,6 +31,7 @@ class Attention(Mixer):
         self.heads = config.heads // tensor.size
         self.query_scale, self.rotary = query_scale(config), Rotary(config, layer)
         self.sliding = config.sliding_window
+        self.causal = min(max(0, config.causal_heads - tensor.rank * self.heads), self.heads)
         width, biased = config.heads * self.head_dim, config.attention_bias != "none"
         self.query = ColumnLinear(config.hidden, width, "hidden", tensor, biased=biased)
         self.key_value = KeyValue(config, tensor)
@@ -53,8 +55,10 @@ class Attention(Mixer):
                 seen, (k, v) = seen.under(self.sliding), seen.of_window(k, v)
             else:
                 seen = narrowed(seen, self.sliding, len(q), q.shape[2], q.device)
-            return self.written(attend(q, k, v, seen, engine=self.engine))
-        return self.written(cache.attend(self.layer, q, k, v, seen, self.engine, self.sliding))
+            return self.written(
+                attend_by_head(q, k, v, seen, self.causal, partial(attend, engine=self.engine))
+            )
+        return self.written(cache.attend(self.layer, q, k, v, seen, self.engine, self.sliding, self.causal))
 
     def queries_keys_values(
         self, x: Tensor, read: slice | Tensor | None = None
@@ -99,7 +103,7 @@ class Attention(Mixer):
             matrices=matrices,
             gains=gains,
             matrix_flops=2 * matrices * window.rows,
-            attention_flops=window.attention_flops(heads, width, config.sliding_window),
+            attention_flops=window.attention_flops(heads, width, config.narrowing),
             full_square_flops=4 * heads * width * window.rows**2,
         )
 

@@ -123,12 +123,12 @@ class SampleFlops:
         run = build(RunConfig, tree, "a packed row")
         read = open_train(run).read(0, _MEASURED)
         assert read.weights is not None
-        sliding = run.model.sliding_window
-        pairs = pairs_of(read.seen(), window.rows, _MEASURED, sliding)
+        narrowing = run.model.narrowing
+        pairs = pairs_of(read.seen(), window.rows, _MEASURED, narrowing)
         loss_rows = int((read.weights > 0).sum())
         cost = cost_of(run.model, window)
         return cost.of_work(
-            pairs / (_MEASURED * window.pairs(sliding)), loss_rows / (_MEASURED * window.stride)
+            pairs / (_MEASURED * narrowing.pairs(window)), loss_rows / (_MEASURED * window.stride)
         ).training_flops
 
 

@@ -120,6 +120,7 @@ def check_context(
         ("parallel.offload", parallel.offload != "none"),
         ("parallel.node", parallel.node is not None),
         ("model.experts", model.experts is not None),
+        ("model.causal_heads", model.causal_heads > 0),
     ):
         if on:
             raise ValueError(

@@ -78,7 +78,7 @@ class Work:
     """
 
     samples: int = 0
-    pairs: int = 0
+    pairs: float = 0
     loss_rows: int = 0
     neurons: float = 0.0
 

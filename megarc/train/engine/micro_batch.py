@@ -13,6 +13,7 @@ from megarc.attention import on_device
 from megarc.data import Batch
 from megarc.interval import Seen, pairs_of
 from megarc.train.engine.row_sharing import OwnRows, RowSharing, Shares
+from megarc.window import Narrowing
 
 
 class MicroBatch(NamedTuple):
@@ -25,7 +26,7 @@ class MicroBatch(NamedTuple):
         samples: [b], on the host: their numbers in the order.
         positions: [b, n]; None: rows stand where their numbers say.
         rows: [k], the rows that bear loss, of 0 .. b * n - 1; None: those of the window.
-        pairs: (query, key) pairs that the b samples allow; known on the host, for counting FLOPs.
+        pairs: (query, key) pairs that the b samples allow, a head's mean; known on the host, for counting FLOPs.
         inputs: [b, n] int64, what the rows hold where some of it is hidden; None: ``tokens[:, :-1]``.
         kept: of a nested model, neurons of each group that take part; None: all.
         share: of these samples' loss. Where they go through the model several times, the shares sum to 1.
@@ -40,7 +41,7 @@ class MicroBatch(NamedTuple):
     samples: npt.NDArray[np.int64]
     positions: Tensor | None = None
     rows: Tensor | None = None
-    pairs: int = 0
+    pairs: float = 0
     inputs: Tensor | None = None
     kept: int | None = None
     share: float = 1.0
@@ -51,14 +52,14 @@ class MicroBatch(NamedTuple):
 def to_tensors(
     batch: Batch,
     device: torch.device,
-    sliding: int | None = None,
+    narrowing: Narrowing | None = None,
     sharing: RowSharing | None = None,
     shares: Shares | None = None,
 ) -> MicroBatch:
     """``batch`` on ``device``. Where all samples have one plain window it stays a number: the fast path.
 
     Args:
-        sliding: the model's sliding window, for counting pairs.
+        narrowing: the model's, for counting pairs; None: it has none.
         sharing: how a context group shares rows out: the micro-batch has this rank's rows. None: all rows.
         shares: of ``sharing`` and ``batch``, where they are known already.
     """
@@ -77,7 +78,7 @@ def to_tensors(
         rows=None if rows is None else move(rows),
         positions=None if batch.positions is None else move(batch.positions),
         samples=batch.samples,
-        pairs=pairs_of(seen, batch.tokens.shape[1] - 1, len(batch.tokens), sliding),
+        pairs=pairs_of(seen, batch.tokens.shape[1] - 1, len(batch.tokens), narrowing or Narrowing()),
         inputs=None if batch.inputs is None else move(batch.inputs).long(),
     )
 

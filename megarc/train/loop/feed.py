@@ -14,6 +14,7 @@ from megarc.parallel import Groups
 from megarc.train.engine import MicroBatch, RowSharing, Shares, to_tensors
 from megarc.train.heartbeat import Heartbeat
 from megarc.train.schedule import Timeline
+from megarc.window import Narrowing
 
 
 def steps(
@@ -27,7 +28,7 @@ def steps(
     vocabulary: int,
     first: int,
     total: int,
-    sliding: int | None = None,
+    narrowing: Narrowing | None = None,
     sharing: RowSharing | None = None,
 ) -> Iterator[list[MicroBatch]]:
     """This rank's micro-batches of steps ``first .. total-1``, read by a thread one step ahead.
@@ -35,7 +36,7 @@ def steps(
     Args:
         gaps: samples that are left out.
         vocabulary: of the model; an id beyond it ends the run before its step, with its place.
-        sliding: the model's sliding window, for counting FLOPs.
+        narrowing: the model's, for counting FLOPs.
         sharing: how a context group shares rows out. The thread reads whole windows, since what a row sees may depend
             on any token's document; it is 4 bytes a token. To the device goes what this rank's rows need.
         heartbeat: where this says that it waits for data, and the thread that it reads.
@@ -81,7 +82,7 @@ def steps(
             micro_batches = []
             for _ in range(count(step)):
                 samples, shares = next(ahead)
-                batch = to_tensors(samples, groups.device, sliding, sharing, shares)
+                batch = to_tensors(samples, groups.device, narrowing, sharing, shares)
                 slots.sent()
                 micro_batches += [
                     batch._replace(kept=width.kept, share=width.share) for width in timeline.widths(step)

@@ -182,7 +182,7 @@ class Metrics(Observer):
         if samples <= 0:  # the engine was built anew
             return cost
         return cost.of_work(
-            pairs / (samples * mean(lambda window: window.pairs(engine.config.model.sliding_window))),
+            pairs / (samples * mean(engine.config.model.narrowing.pairs)),
             loss_rows / (samples * mean(predicted_by)),
             neurons / samples,
             passes(engine.config),

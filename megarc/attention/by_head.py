@@ -1,0 +1,35 @@
+"""Heads that see differently: some see R causally, the others both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from megarc.interval import Seen, causally
+
+Attend = Callable[[Tensor, Tensor, Tensor, Seen], Tensor]
+
+
+def attend_by_head(q: Tensor, k: Tensor, v: Tensor, seen: Seen, causal: int, attend: Attend) -> Tensor:
+    """Attention whose first ``causal`` query heads see no key behind their row, in R too.
+
+    Args:
+        q: ``[batch, heads, rows, head_dim]``, all rows of a window.
+        k: ``[batch, kv_heads, rows, head_dim]``; query heads that share a key head see alike.
+        v: as ``k``.
+        seen: what the other heads see.
+        attend: of some heads, as ``megarc.attention.attend``.
+
+    Returns:
+        ``[batch, heads, rows, head_dim]``.
+    """
+    if causal == 0 or seen == 0:
+        return attend(q, k, v, seen)
+    own = causally(seen, torch.arange(q.shape[2], dtype=torch.int32, device=q.device))
+    if causal == q.shape[1]:
+        return attend(q, k, v, own)
+    groups = causal * k.shape[1] // q.shape[1]
+    first = attend(q[:, :causal], k[:, :groups], v[:, :groups], own)
+    return torch.cat((first, attend(q[:, causal:], k[:, groups:], v[:, groups:], seen)), dim=1)
