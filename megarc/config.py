@@ -29,7 +29,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from megarc.errors import UserError
+from megarc.errors import UserError, kind_of
 from megarc.paths import found_from, user_path
 from megarc.quantity import Quantity
 
@@ -171,7 +171,7 @@ def read_yaml(
     if tree is None:
         tree = {}
     if not isinstance(tree, dict):
-        raise UserError(f"{path}: expected keys and values at the top, found a {type(tree).__name__}")
+        raise UserError(f"{path}: expected keys and values at the top, found {kind_of(tree)}")
     bases = tree.pop("base", [])
     if below is None:
         below = _of_bases(bases, path.parent, str(path), (*above, path.resolve()))

@@ -60,6 +60,14 @@ def ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def kind_of(value: object) -> str:
+    """What ``value``, of a JSON or YAML file, is in that file's words: "a number"."""
+    kinds = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+    return kinds.get(
+        type(value), "a number" if isinstance(value, int | float) else f"a {type(value).__name__}"
+    )
+
+
 def shortened(text: str, most: int = 2000) -> str:
     """``text`` of whatever length, for a small file or a line of a log: its beginning and its end where it is longer.
 

@@ -73,14 +73,13 @@ class Choice:
 def text_in(element: object, key: str) -> str:
     """The text under ``key``."""
     if not isinstance(element, dict):
-        raise BadLineError(f"a {type(element).__name__}, not an object with the key '{key}'")
+        raise BadLineError(f"{kind_of(element)}, not an object with the key '{key}'")
     if key not in element:
         raise BadLineError(f"no key '{key}'")
     text = element[key]
     if isinstance(text, str):
         return text
-    kind = "null" if text is None else f"a {type(text).__name__}"
-    raise BadLineError(f"the key '{key}' holds {kind}, not a string")
+    raise BadLineError(f"the key '{key}' holds {kind_of(text)}, not a string")
 
 
 def _divided(question: str, answer: str, empty: str) -> tuple[str, int]:
@@ -95,7 +94,7 @@ def _chat(element: object, key: str) -> tuple[str, int]:
         raise BadLineError(f"no key '{key}'")
     turns = element[key]
     if not isinstance(turns, list):
-        raise BadLineError(f"the key '{key}' holds a {type(turns).__name__}, not a list of turns")
+        raise BadLineError(f"the key '{key}' holds {kind_of(turns)}, not a list of turns")
     said = [_turn(turn, number) for number, turn in enumerate(turns, 1)]
     last = max((place for place, (role, _) in enumerate(said) if role in ANSWERING), default=None)
     if last is None:

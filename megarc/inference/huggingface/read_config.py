@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from megarc.config import build
-from megarc.errors import UserError
+from megarc.errors import UserError, kind_of
 from megarc.inference.huggingface.families import FAMILIES, Family, words
 from megarc.model import ModelConfig
 
@@ -70,7 +70,7 @@ def read_config(folder: Path) -> Foreign:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{place} cannot be read: {error}") from None
     if not isinstance(facts, dict):
-        raise UserError(f"{place} is not a config.json of a model: it holds a {type(facts).__name__}")
+        raise UserError(f"{place} is not a config.json of a model: it holds {kind_of(facts)}")
     for name, kind in _KINDS.items():
         if not isinstance(facts.get(name), kind | None):
             what = "a list" if kind is list else "keys and values"

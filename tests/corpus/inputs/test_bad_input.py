@@ -20,7 +20,7 @@ BAD = [
     (b"{not json}\n", "malformed JSON"),
     (b'{"txet": "x"}\n', "no key 'text'"),
     (b'{"text": null}\n', "holds null"),
-    (b'{"text": 7}\n', "holds a int"),
+    (b'{"text": 7}\n', "holds a number"),
     (b'["text"]\n', "a list, not an object"),
     (b'{"text": "\xff"}\n', "bad UTF-8: byte 0xff at 10"),
     (b'{"text": "\\ud800"}\n', "surrogate"),

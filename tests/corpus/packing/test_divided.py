@@ -140,7 +140,7 @@ def test_ways_to_divide(choice, element, question, answer):
 @pytest.mark.parametrize(
     ("choice", "element", "said"),
     [
-        (Choice(chat_key="turns"), {"turns": "hi"}, "holds a str, not a list of turns"),
+        (Choice(chat_key="turns"), {"turns": "hi"}, "holds a string, not a list of turns"),
         (Choice(chat_key="turns"), {"turns": CHAT[:2]}, "no turn of the key 'turns' is an answer"),
         (Choice(chat_key="turns"), {"turns": [*CHAT, {"role": "user"}]}, "turn 7 has no role and content"),
         (
