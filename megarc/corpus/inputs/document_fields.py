@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from megarc.errors import kind_of
+
 ANSWERING = ("assistant", "gpt", "model", "bot")
 """Roles of a chat's turns that are answers."""
 _CONTENTS = (("role", "content"), ("from", "value"))
