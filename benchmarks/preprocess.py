@@ -9,6 +9,9 @@ The text is Python source and documentation found on this machine. CPU-seconds a
 those of the whole process tree, start-up included; "marginal" is the slope between
 two sizes, so that start-up drops out. Of every tool the best of several runs counts,
 and every output is compared byte for byte. A tool that takes longer than --limit is ended.
+
+Each row is written to --out when it is measured. The same command then goes on with the rows that are missing; --rows
+names the rows to measure, and --anew measures those again.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from options import options
@@ -75,7 +79,7 @@ def main() -> None:
         work = arguments.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
         prepare(work, arguments.megabytes)
-        result = {
+        result: dict[str, object] = {
             "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
             "peer": peer_name(arguments),
             "text_bytes": arguments.megabytes * 10**6,
@@ -88,21 +92,24 @@ def main() -> None:
         elif arguments.memory_gigabytes:
             result |= memory(work, arguments.memory_gigabytes)
         else:
-            result |= compare(work, arguments)
+            compare(work, arguments, result)
             plot(result, arguments.out.with_suffix(".png"))
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    write(arguments.out, result)
     print(json.dumps(result, indent=1))
+
+
+def write(path: Path, result: dict[str, object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def peer_name(arguments: argparse.Namespace) -> str:
     if arguments.megatron:
         return "Megatron-LM"
-    own = [name for name in ("megatron", "transformers") if importlib.util.find_spec(name)]
-    return {
-        2: "stand-in with megatron-core's tokenizers and builder",
-        1: "stand-in with megatron-core's SentencePiece tokenizer and builder",
-    }.get(len(own), "stand-in")
+    if not importlib.util.find_spec("megatron"):
+        return "stand-in"
+    theirs = "tokenizers" if importlib.util.find_spec("transformers") else "SentencePiece tokenizer"
+    return f"stand-in with megatron-core's {theirs} and builder"
 
 
 # ---- measuring
@@ -115,38 +122,68 @@ def best(run: Callable[[], Cost]) -> Cost:
     return min((run() for _ in range(REPEATS)), key=lambda cost: cost.cpu_seconds)
 
 
-def compare(work: Path, arguments: argparse.Namespace) -> dict[str, object]:
-    """Every tool on the same text, one after the other, so that a busy machine slows all alike."""
+TOOLS: dict[str, tuple[str, list[str]]] = {  # the tokenizer and our flags
+    "SentencePiece BPE, fast engine": ("bpe", []),
+    "SentencePiece BPE with a prefix, fast engine": ("prefix", []),
+    "SentencePiece BPE that normalises, fast engine": ("normalising", []),
+    "SentencePiece BPE, plain": ("bpe", ["--engine", "plain"]),
+    "SentencePiece unigram": ("unigram", []),
+    "Hugging Face BPE": ("huggingface", []),
+}
+MARGINAL = "Hugging Face BPE, marginal"
+
+
+def compare(work: Path, arguments: argparse.Namespace, result: dict[str, object]) -> None:
+    """Every tool on the same text, one after the other, so that a busy machine slows all alike.
+
+    Rows that ``arguments.out`` has of the same text and peer are kept; each new one is written at once.
+    """
     text = text_file(work, arguments.megabytes)
-    small = text_file(work, arguments.megabytes // 4)
     models = tokenizers(work)
-    tools = {
-        "SentencePiece BPE, fast engine": ("bpe", []),
-        "SentencePiece BPE with a prefix, fast engine": ("prefix", []),
-        "SentencePiece BPE that normalises, fast engine": ("normalising", []),
-        "SentencePiece BPE, plain": ("bpe", ["--engine", "plain"]),
-        "SentencePiece unigram": ("unigram", []),
-        "Hugging Face BPE": ("huggingface", []),
+    rows = result["rows"] = kept_rows(arguments, result)
+    for name in wanted_rows(arguments):
+        if name in rows:
+            continue
+        load = round(os.getloadavg()[0], 1)
+        if name == MARGINAL:
+            small = text_file(work, arguments.megabytes // 4)
+            rows[name] = marginal([small, text], work, models["huggingface"], arguments)
+        else:
+            kind, more = TOOLS[name]
+            other = best(partial(peer, text, work, models[kind], arguments))
+            rows[name] = row(name, best(partial(ours, text, work, models[kind], *more)), other)
+        rows[name]["load_before"] = load
+        write(arguments.out, result)
+
+
+def wanted_rows(arguments: argparse.Namespace) -> list[str]:
+    names = [*TOOLS, MARGINAL]
+    if unknown := [name for name in arguments.rows if name not in names]:
+        raise UserError(f"--rows {unknown[0]!r}: there is no such row; the rows are {', '.join(names)}")
+    return arguments.rows or names
+
+
+def kept_rows(arguments: argparse.Namespace, result: dict[str, object]) -> dict[str, dict[str, object]]:
+    """The rows of an earlier turn that stay."""
+    try:
+        before = json.loads(arguments.out.read_text())
+    except FileNotFoundError:
+        return {}
+    if any(before[name] != result[name] for name in ("peer", "text_bytes", "vocabulary")):
+        return {}
+    again = (arguments.rows or list(before["rows"])) if arguments.anew else []
+    return {name: one for name, one in before["rows"].items() if name not in again}
+
+
+def row(name: str, mine: Cost, other: Cost) -> dict[str, object]:
+    return {
+        "ours_ktok_per_cpu_s": round(mine.rate),
+        "peer_ktok_per_cpu_s": round(other.rate),
+        "ratio": round(mine.rate / other.rate, 2),
+        "wanted": WANTED[name],
+        "ours_peak_mb": round(mine.peak_megabytes),
+        "peer_peak_mb": round(other.peak_megabytes),
     }
-    runs: dict[str, tuple[Cost, Cost]] = {}
-    peers: dict[str, Cost] = {}
-    for name, (kind, more) in tools.items():
-        if kind not in peers:
-            peers[kind] = best(lambda kind=kind: peer(text, work, models[kind], arguments))
-        runs[name] = (best(lambda kind=kind, more=more: ours(text, work, models[kind], *more)), peers[kind])
-    rows = {
-        name: {
-            "ours_ktok_per_cpu_s": round(mine.rate),
-            "peer_ktok_per_cpu_s": round(other.rate),
-            "ratio": round(mine.rate / other.rate, 2),
-            "wanted": WANTED[name],
-            "ours_peak_mb": round(mine.peak_megabytes),
-            "peer_peak_mb": round(other.peak_megabytes),
-        }
-        for name, (mine, other) in runs.items()
-    }
-    rows["Hugging Face BPE, marginal"] = marginal([small, text], work, models["huggingface"], arguments)
-    return {"rows": rows}
 
 
 def ours(text: Path, work: Path, model: Path, *more: str, workers: int = 1) -> Cost:
@@ -234,14 +271,14 @@ def timed(command: list[str], prefix: Path, limit: float = 3600) -> Cost:
 
 def marginal(sizes: list[Path], work: Path, model: Path, arguments: argparse.Namespace) -> dict[str, object]:
     """The slope between two sizes, against the peer's fast tool."""
-    mine = [best(lambda text=text: ours(text, work, model)) for text in sizes]
-    other = [best(lambda text=text: peer(text, work, model, arguments, fast=True)) for text in sizes]
+    mine = [best(partial(ours, text, work, model)) for text in sizes]
+    other = [best(partial(peer, text, work, model, arguments, fast=True)) for text in sizes]
     slopes = [(b.tokens - a.tokens) / (b.cpu_seconds - a.cpu_seconds) / 1e3 for a, b in (mine, other)]
     return {
         "ours_ktok_per_cpu_s": round(slopes[0]),
         "peer_ktok_per_cpu_s": round(slopes[1]),
         "ratio": round(slopes[0] / slopes[1], 2),
-        "wanted": WANTED["Hugging Face BPE, marginal"],
+        "wanted": WANTED[MARGINAL],
         "ours_peak_mb": round(mine[1].peak_megabytes),
         "peer_peak_mb": round(other[1].peak_megabytes),
     }
@@ -413,6 +450,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--memory-gigabytes", type=float, default=0, help="measure memory alone, up to this size"
     )
+    parser.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="only these, by name (all)")
+    parser.add_argument("--anew", action="store_true", help="measure rows again that --out has already")
     parser.add_argument("--scaling", action="store_true", help="one worker against two alone")
     parser.add_argument(
         "--limit",
