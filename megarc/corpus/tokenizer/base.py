@@ -59,10 +59,7 @@ class Tokenizer(ABC):
         Raises:
             UserError: where ``text`` holds half a character (a lone surrogate).
         """
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise UserError(f"the text holds a lone surrogate at character {error.start}") from None
+        require_whole(text)
         return self.encode_documents([text])[0]
 
     @abstractmethod
@@ -84,7 +81,18 @@ class Tokenizer(ABC):
         )
 
 
+def require_whole(text: str) -> None:
+    """
+    Raises:
+        UserError: where ``text`` holds half a character.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"the text holds a lone surrogate at character {error.start}") from None
+
+
 def join(parts: Sequence[Any]) -> tuple[Any, Any]:
     """Arrays of ids end to end, and their lengths: what ``encode_documents`` gives."""
     lengths = np.fromiter(map(len, parts), np.int32, len(parts))
-    return np.concatenate([np.empty(0, np.int32), *parts]).astype(np.int32, copy=False), lengths
+    return np.concatenate([np.empty(0, np.int32), *parts], dtype=np.int32, casting="unsafe"), lengths

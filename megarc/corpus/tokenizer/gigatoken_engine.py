@@ -3,8 +3,9 @@
 gigatoken encodes BPE many times faster than the libraries that own the formats.
 It is compared with them on hostile texts when it is loaded, and on documents
 drawn at random while it works. The first difference ends its use, and a job that
-it worked on begins again without it. Documents with characters on whose class
-Unicode's versions differ go to the exact library at once.
+it worked on begins again without it. Characters on whose class Unicode's versions
+differ go to the exact library at once, with the words around them where borders
+of tokens are known, else with their document.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from megarc.corpus.tokenizer.base import RESERVED, Tokenizer, join
-from megarc.corpus.tokenizer.unicode_stability import is_stable, tells_kinds, unstable
-from megarc.errors import UserError
+from megarc.corpus.tokenizer.base import RESERVED, Tokenizer, join, require_whole
+from megarc.corpus.tokenizer.in_parts import EngineError, InParts
+from megarc.corpus.tokenizer.unicode_stability import tells_kinds, unstable_places
 from megarc.process_memory import give_back, resident_megabytes
 
 VERSIONS = ("0.10.0",)  # of gigatoken that were tried
@@ -35,12 +36,8 @@ _AUDIT_CHARACTERS = (
 Encode = Callable[[str], Any]
 
 
-class EngineError(UserError):
-    """The fast engine gave other ids than the library."""
-
-
 def with_fast_engine(tokenizer: Tokenizer, say: Callable[[str], None]) -> Tokenizer:
-    """``tokenizer`` with gigatoken behind it, or itself; ``say`` gets the choice and its reason."""
+    """``tokenizer`` by gigatoken, or by its library in parts where texts are long; ``say`` gets the choice and why."""
     if tokenizer.source is None:
         return tokenizer  # bytes need no engine
     try:
@@ -49,7 +46,7 @@ def with_fast_engine(tokenizer: Tokenizer, say: Callable[[str], None]) -> Tokeni
         _compare(encode, tokenizer)
     except _NoEngineError as reason:
         say(f"encoding with the plain {tokenizer.kind} library ({reason})")
-        return tokenizer
+        return InParts(tokenizer)
     say("encoding with gigatoken, compared with the plain library now and by random audit")
     return _Audited(tokenizer, build, encode)
 
@@ -63,11 +60,10 @@ class _Audited(Tokenizer):
 
     def __init__(self, exact: Tokenizer, build: Callable[[], Encode], encode: Encode) -> None:
         self.exact, self._build, self._encode = exact, build, encode
+        self._in_parts = InParts(exact)
         self._characters = 0  # that this engine has seen
         self.kind, self.digest = exact.kind, exact.digest
         self._kinds = tells_kinds(exact.source or b"")
-        if self.kind == "huggingface":
-            unstable(self._kinds)  # now, so that workers share the table
         self.vocabulary_size, self.reserved = exact.vocabulary_size, exact.reserved
         self.end = exact.end
         self._credit = 0.0  # seconds that may go into audits
@@ -78,16 +74,32 @@ class _Audited(Tokenizer):
         start = time.perf_counter()
         if self._characters > _LEAST_CHARACTERS and resident_megabytes() > _MOST_MEGABYTES:
             self._renew()
-        ids = [self._encode(text) if self._sure_of(text) else self.exact.encode(text) for text in texts]
+        ids = [self._ids(text) for text in texts]
         self._characters += sum(map(len, texts))
         self._credit += _AUDIT_SHARE * (time.perf_counter() - start)
         if texts:
             self._audit(texts, ids)
         return join(ids)
 
-    def _sure_of(self, text: str) -> bool:
-        # SentencePiece cuts at spaces alone, whatever class a character has.
-        return self.kind == "sentencepiece" or is_stable(text, self._kinds)
+    def _ids(self, text: str) -> Any:
+        if self.kind == "sentencepiece":  # it cuts at spaces alone, whatever class a character has
+            return self._encode(text)
+        places = unstable_places(text, self._kinds)
+        if not len(places):
+            return self._encode(text)
+        require_whole(text)
+        borders = self._in_parts.borders
+        if borders is None:
+            return self.exact.encode_documents([text])[0]
+        parts, behind = [], 0
+        for begin, end in borders.around(text, places.tolist()):
+            if begin > behind:
+                parts.append(self._encode(text[behind : begin - borders.gap]))
+            parts.append(self._in_parts.encode_documents([text[begin:end]])[0])
+            behind = end + borders.gap
+        if behind < len(text):
+            parts.append(self._encode(text[behind:]))
+        return join(parts)[0]
 
     def decode(self, ids: Iterable[int]) -> str:
         return self.exact.decode(ids)
@@ -108,7 +120,7 @@ class _Audited(Tokenizer):
         if size < len(text):  # a part of it, which both encode as a text of its own
             first = self._chance.randrange(len(text) - size)
             text = text[first : first + size]
-            found = self._encode(text)
+            found = self._ids(text)
         expected = self.exact.encode_documents([text])[0]
         self._credit -= time.perf_counter() - start
         self._audits += 1
@@ -137,12 +149,19 @@ def _engine(tokenizer: Tokenizer) -> Callable[[], Encode]:
             assert isinstance(tokenizer, SentencePieceTokenizer)
             content, normalizes = _sentencepiece_json(content)
             normalize = tokenizer.normalize if normalizes else None
-        Engine.from_json(content)
+        ready = [
+            Engine.from_json(content)
+        ]  # for the first that asks: to read the file again takes as long as 8 MB of text
     except _NoEngineError:
         raise
     except Exception as error:  # it refuses what it cannot do in many ways
         raise _NoEngineError(f"gigatoken cannot be used: {error}") from None
-    return lambda: _after(normalize, Engine.from_json(content).backend.encode)
+
+    def build() -> Encode:
+        engine = ready.pop() if ready else Engine.from_json(content)
+        return _after(normalize, engine.backend.encode)
+
+    return build
 
 
 def _after(normalize: Callable[[str], str] | None, encode: Encode) -> Encode:

@@ -14,21 +14,35 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 _BEYOND = 0x32400  # no letters yet from here on
 _CODES = 0x110000
+_PAGE = 256  # code points whose classes are looked up together
+_STABLE, _UNSTABLE = 1, 2
+_CUTTING = "LNMZ"  # letters, numbers, marks and spaces
+_NOWHERE: npt.NDArray[np.int64] = np.empty(0, np.int64)
 
 
 def is_stable(text: str, kinds: bool) -> bool:
     """Whether all of ``text``'s characters are stable; a lone surrogate is not. ``kinds``: of letters matter."""
+    return not len(unstable_places(text, kinds))
+
+
+def unstable_places(text: str, kinds: bool) -> npt.NDArray[np.int64]:
+    """Which characters of ``text`` are not stable, by their numbers."""
     if text.isascii():
-        return True
+        return _NOWHERE
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-    return not unstable(kinds).take(codes).any()
+    table = _table(kinds)
+    found = table.take(codes)
+    if not found.all():  # characters of pages that come for the first time
+        for page in np.flatnonzero(np.bincount(codes[found == 0] // _PAGE)).tolist():
+            _fill(table, page, kinds)
+        found = table.take(codes)
+    return np.flatnonzero(found == _UNSTABLE)
 
 
 def tells_kinds(tokenizer_json: bytes) -> bool:
@@ -37,19 +51,34 @@ def tells_kinds(tokenizer_json: bytes) -> bool:
     return re.search(words, tokenizer_json) is not None
 
 
-@cache
 def unstable(kinds: bool) -> npt.NDArray[np.bool_]:
-    """Which code points are not, ``[U+110000]``."""
-    characters = list(map(chr, range(_BEYOND)))
-    now = np.array(list(map(unicodedata.category, characters)))
-    then = np.array(list(map(unicodedata.ucd_3_2_0.category, characters)))
-    # Cn, not assigned yet: a later version may make anything of it.
-    classes = (now, then) if kinds else (now.astype("<U1"), then.astype("<U1"))
-    agreed = (now != "Cn") & ((classes[0] == classes[1]) | ~(_cuts(now) | _cuts(then)))
-    agreed[0xD800:0xE000] = False
-    return np.concatenate([~agreed, np.ones(_CODES - _BEYOND, np.bool_)])
+    """Which code points are not stable, ``[U+110000]``."""
+    table: npt.NDArray[np.uint8] = np.zeros(_CODES, np.uint8)
+    for page in range(_CODES // _PAGE):
+        _fill(table, page, kinds)
+    return table == _UNSTABLE
 
 
-def _cuts(categories: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Which are letters, numbers, marks or spaces."""
-    return np.isin(categories.astype("<U1"), list("LNMZ"))
+@cache
+def _table(kinds: bool) -> npt.NDArray[np.uint8]:
+    """Of each code point ``_STABLE``, ``_UNSTABLE``, or 0: not looked up yet."""
+    return np.zeros(_CODES, np.uint8)
+
+
+def _fill(table: npt.NDArray[np.uint8], page: int, kinds: bool) -> None:
+    first = page * _PAGE
+    if first >= _BEYOND:
+        table[first : first + _PAGE] = _UNSTABLE
+        return
+    characters = list(map(chr, range(first, first + _PAGE)))
+    now, then = map(unicodedata.category, characters), map(unicodedata.ucd_3_2_0.category, characters)
+    table[first : first + _PAGE] = [_judged(*pair, kinds) for pair in zip(now, then, strict=True)]
+
+
+@cache
+def _judged(now: str, then: str, kinds: bool) -> int:
+    """Of a character with these categories."""
+    if now in ("Cn", "Cs"):  # not assigned yet: a later version may make anything of it; half a character
+        return _UNSTABLE
+    same = now == then if kinds else now[0] == then[0]
+    return _STABLE if same or not (now[0] in _CUTTING or then[0] in _CUTTING) else _UNSTABLE
