@@ -212,7 +212,7 @@ def probe_all(
 
     manifest, recents, probes = load_manifest(corpus.prefix), arguments.recent, {}
     for name, saved in models.items():
-        same_tokenizer(saved, manifest and manifest.tokenizer, str(corpus.prefix))
+        same_tokenizer(saved, manifest and manifest.tokenizer, corpus.name)
         documents = corpus.documents_of if saved.config.data.isolates else None
         with progress(name, len(targets) * work(windows[name], recents), unit="tokens") as bar:
             probes[name] = probe(
@@ -253,12 +253,12 @@ def segment_all(
         raise UserError("--segments scores single models, and --tiers is a stack; give --run alone")
     manifest = load_manifest(corpus.prefix)
     facts = manifest.tokenizer if manifest else None
-    kinds_of = SegmentsOf.of(facts and facts.reserved, facts and facts.end_of_document, str(corpus.prefix))
+    kinds_of = SegmentsOf.of(facts and facts.reserved, facts and facts.end_of_document, corpus.name)
     kinds = kinds_of.whole(corpus.tokens[: targets.stop])[targets.start :]
     counts = [int((kinds == kind).sum()) for kind in range(len(SEGMENT_KINDS))]
     rows, found = [], {}
     for name, saved in models.items():
-        same_tokenizer(saved, facts, str(corpus.prefix))
+        same_tokenizer(saved, facts, corpus.name)
         documents = corpus.documents_of if saved.config.data.isolates else None
         with progress(name, len(targets), unit="tokens") as bar:
             losses = window_losses(
@@ -367,7 +367,7 @@ def score_all(
     known = manifest is not None and manifest.text_bytes
     bytes_per_token = manifest.text_bytes / manifest.tokens if manifest is not None and known else None
     for saved in models.values():
-        same_tokenizer(saved, manifest and manifest.tokenizer, str(corpus.prefix))
+        same_tokenizer(saved, manifest and manifest.tokenizer, corpus.name)
     scores = {}
     for name, saved in models.items():
         isolated = saved.config.data.isolates

@@ -25,11 +25,13 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    PlainValidator,
     ValidationError,
 )
 from pydantic.fields import FieldInfo
 
 from megarc.errors import UserError, kind_of
+from megarc.object_store import holds_credentials, is_stored, without_credentials
 from megarc.paths import found_from, user_path
 from megarc.quantity import Quantity
 
@@ -65,6 +67,22 @@ def _filled_in(path: Path) -> Path:
 
 PathKey = Annotated[Path, AfterValidator(_filled_in)]
 """A key that holds a path: relative to the working folder; ``~`` and ``$NAME`` are filled in."""
+
+
+def _place(value: Any) -> Path | str:
+    if not isinstance(value, str | Path):
+        raise ValueError("give a path or a URL, as text")
+    if not is_stored(str(value)):
+        return _filled_in(Path(value))
+    if holds_credentials(str(value)):
+        raise ValueError(
+            "a URL with a name before an '@'; credentials belong into the environment, not into a URL"
+        )
+    return str(value)
+
+
+PlaceKey = Annotated[Path | str, PlainValidator(_place), PlainSerializer(str)]
+"""A key that holds a path, or the URL of an object store, which stays as it is."""
 
 WORKING_FOLDER = "working_folder"  # in a kept file, beside the tree: where its relative paths are from
 
@@ -425,7 +443,7 @@ def _explain(kind: type[Config], problem: Any, place: str) -> str:
     if problem["type"] == "missing":
         return f"{place}: the key '{name}' is required and missing"
     message = _KINDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
-    shown = repr(problem["input"])
+    shown = without_credentials(repr(problem["input"]))
     where = f"'{name}'" if name else "the configuration"
     given = f" (given: {shown if len(shown) < 80 else shown[:77] + '...'})" if name else ""
     return f"{place}: {where}: {message}{given}"

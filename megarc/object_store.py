@@ -1,6 +1,6 @@
 """Files of an object store (``s3://bucket/key``, ``gs://...``), read by ranges through fsspec.
 
-The only file that knows fsspec. Credentials come from where the store's own tools
+Only this file and ``object_upload``, which writes, know fsspec. Credentials come from where the store's own tools
 take them (environment, profile, instance); a URL never holds any, so that none
 reaches a log or a manifest. A request that fails is repeated by the store's
 library (s3fs: five times, with growing pauses); what still fails is a UserError
@@ -9,10 +9,11 @@ that names the object.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -24,6 +25,7 @@ from megarc.errors import UserError
 
 _RANGE_BYTES = 4 << 20  # of one request: fewer would wait for the store, more would be thrown away by a seek
 _EXTRAS = {"gs": "gcs", "gcs": "gcs"}  # what to install; of other stores s3
+_TIMES = ("LastModified", "mtime", "updated", "modified", "created")
 _LOCAL = ("file", "local")
 _NAMED = re.compile(
     r"\w+://[^/]*@|(s3|gs|gcs)://(?!arn:)[^/:]+:.*@"
@@ -42,7 +44,7 @@ class StoredFile:
 
     url: str
     bytes: int
-    changed: int = field(compare=False)  # ns, or what else tells two versions apart
+    version: str = field(compare=False)  # another one, other bytes: size, and the store's tag or time
 
     def __str__(self) -> str:
         return self.url
@@ -70,9 +72,22 @@ class StoredFile:
     def is_file(self) -> bool:
         return True
 
+    @property
+    def found(self) -> Any:
+        """As ``stat``, of the time when the object was found."""
+        tag = int.from_bytes(hashlib.sha256(self.version.encode()).digest()[:7], "little")
+        return SimpleNamespace(st_size=self.bytes, st_mtime_ns=tag)
+
     def stat(self) -> Any:
-        """``st_size`` in bytes and ``st_mtime_ns``, as of the time when the object was found."""
-        return SimpleNamespace(st_size=self.bytes, st_mtime_ns=self.changed)
+        """``st_size`` in bytes and ``st_mtime_ns``, a number that changes with ``version``: the store is asked again.
+
+        Raises:
+            UserError: where the object is there no more.
+        """
+        now = ask(self.url)
+        if now is None:
+            raise UserError(f"{self.url} is there no more")
+        return now.found
 
     def open(self, mode: str = "rb") -> BinaryIO:
         """A seekable stream of the object's bytes; reads 4 MiB a request.
@@ -121,11 +136,41 @@ def read_range(url: str, start: int, stop: int) -> bytes:
     Raises:
         UserError: where the store refuses, stays away, or gives fewer bytes.
     """
-    with _explained(url):
-        data = bytes(_filesystem(url).cat_file(url, start=start, end=stop))
+    with explained(url):
+        data = bytes(filesystem(url).cat_file(url, start=start, end=stop))
     if len(data) != stop - start:
         raise UserError(f"{url} changed while it was read: bytes {start} to {stop} are {len(data)} bytes")
     return data
+
+
+def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    """Bytes ``start`` to ``stop`` of each of ``ranges`` of one object, asked for all at once.
+
+    Raises:
+        UserError: as ``read_range``.
+    """
+    with explained(url):
+        starts, stops = [start for start, _ in ranges], [stop for _, stop in ranges]
+        found = filesystem(url).cat_ranges([url] * len(ranges), starts, stops, on_error="return")
+        failed = next((one for one in found if isinstance(one, BaseException)), None)
+        if failed is not None:
+            raise failed
+    for data, (start, stop) in zip(found, ranges, strict=True):
+        if len(data) != stop - start:
+            raise UserError(f"{url} changed while it was read: bytes {start} to {stop} are {len(data)} bytes")
+    return [bytes(data) for data in found]
+
+
+def ask(url: str) -> StoredFile | None:
+    """An object as the store has it now; None: there is none of that name.
+
+    Raises:
+        UserError: where the store refuses or stays away, or the URL holds credentials.
+    """
+    _refuse_credentials(url)
+    with explained(url):
+        kind = _info(filesystem(url), url)
+        return _file(url, kind) if kind.get("type") == "file" else None
 
 
 def find_stored(url: str) -> tuple[list[StoredFile], str | None]:
@@ -136,13 +181,9 @@ def find_stored(url: str) -> tuple[list[StoredFile], str | None]:
     Raises:
         UserError: where nothing fits, or the store refuses.
     """
-    if _NAMED.match(url):
-        raise UserError(
-            f"{url.partition('://')[0]}://... holds a name before an '@': credentials belong into the environment or "
-            "a profile of the store's tools, not into a URL"
-        )
-    with _explained(url):
-        store = _filesystem(url)
+    _refuse_credentials(url)
+    with explained(url):
+        store = filesystem(url)
         if any(sign in url for sign in "*?["):
             found = store.glob(url, detail=True).values()
             hidden = url.rpartition("/")[2].startswith(".")  # as a shell's glob, whose * fits none of them
@@ -153,6 +194,24 @@ def find_stored(url: str) -> tuple[list[StoredFile], str | None]:
             return [_file(url, kind)], None
         found = store.find(url, detail=True).values()
         return _files(url, found, f"no such object or folder: {url}"), url
+
+
+def holds_credentials(url: str) -> bool:
+    """Whether there is a name, or a name and a secret, before an @."""
+    return _NAMED.match(url) is not None
+
+
+def without_credentials(text: str) -> str:
+    """``text`` for people, without what stands between a URL's :// and its last @."""
+    return re.sub(r"(\w+://).*@", r"\1...@", text)
+
+
+def _refuse_credentials(url: str) -> None:
+    if holds_credentials(url):
+        raise UserError(
+            f"{url.partition('://')[0]}://... holds a name before an '@': credentials belong into the environment or "
+            "a profile of the store's tools, not into a URL"
+        )
 
 
 def _info(store: Any, url: str) -> dict[str, Any]:
@@ -171,14 +230,18 @@ def _files(url: str, found: Any, otherwise: str) -> list[StoredFile]:
 
 
 def _file(url: str, entry: dict[str, Any]) -> StoredFile:
-    when = next(
-        (entry[name] for name in ("LastModified", "mtime", "updated", "modified") if entry.get(name)), 0
-    )
-    changed = int(when.timestamp() * 1e9) if hasattr(when, "timestamp") else 0
-    return StoredFile(url, int(entry["size"] or 0), changed)
+    when = next((entry[name] for name in _TIMES if entry.get(name)), 0)
+    tag = next((entry[name] for name in ("ETag", "etag", "generation") if entry.get(name)), when)
+    size = int(entry["size"] or 0)
+    return StoredFile(url, size, f"{size}:{tag}")
 
 
-def _filesystem(url: str) -> Any:
+def filesystem(url: str) -> Any:
+    """fsspec's store of a URL, for this process.
+
+    Raises:
+        UserError: where the package for it is missing, or there is no such kind of store.
+    """
     return _filesystem_of(url.partition("://")[0], os.getpid())
 
 
@@ -201,7 +264,7 @@ def _filesystem_of(scheme: str, process: int) -> Any:
 
 
 @contextmanager
-def _explained(url: str) -> Iterator[None]:
+def explained(url: str, verb: str = "read") -> Iterator[None]:
     """Whatever a store's libraries raise, as one sentence."""
     try:
         yield
@@ -221,7 +284,7 @@ def _explained(url: str) -> Iterator[None]:
                 "what the store's own tools take"
             ) from None
         raise UserError(
-            f"{url} cannot be read, even after repeated requests: {name}: {_short(error)}"
+            f"{url} cannot be {verb}, even after repeated requests: {name}: {_short(error)}"
         ) from None
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         SourceConfig,
         WindowConfig,
     )
-    from megarc.data.prefetch import Ahead
+    from megarc.data.prefetch import Ahead, announcing
     from megarc.data.skipped_ranges import Gaps, around
     from megarc.data.source import BulkSource, Facts, LocatedSource, Sample, Samples, Source
     from megarc.data.stream import Share, Stream
@@ -65,6 +65,7 @@ __all__ = [
     "StridedCorpus",
     "Task",
     "WindowConfig",
+    "announcing",
     "around",
     "open_source",
     "open_stream",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from megarc.config import build
@@ -23,6 +24,7 @@ from megarc.data.transcripts import Segments, Transcripts, TranscriptsConfig
 from megarc.data.window_shapes import MixedRecent, Shapes
 from megarc.data.windows import StridedCorpus
 from megarc.errors import UserError
+from megarc.progress import human_bytes
 from megarc.window import Window
 
 Maker = Callable[[SourceConfig, Window], Source]
@@ -127,10 +129,11 @@ def open_source(
         whole: wait until all of a text is packed.
         place: names it in errors.
     """
+    data = data or DataConfig()
     known = {
-        "corpus": _corpus_maker(isolate, packing, question_weight, segment_weights),
-        "transcripts": _transcripts_maker(isolate),
-        "text": _text_maker(isolate, data or DataConfig(), whole),
+        "corpus": _corpus_maker(isolate, packing, question_weight, segment_weights, data),
+        "transcripts": _transcripts_maker(isolate, data),
+        "text": _text_maker(isolate, data, whole),
         **(makers or {}),
     }
     maker = known.get(config.kind)
@@ -151,10 +154,14 @@ def open_source(
 
 
 def _corpus_maker(
-    isolate: bool, packing: str, question_weight: float, segment_weights: Mapping[str, float] | None
+    isolate: bool,
+    packing: str,
+    question_weight: float,
+    segment_weights: Mapping[str, float] | None,
+    data: DataConfig,
 ) -> Maker:
     def make(config: SourceConfig, window: Window) -> Source:
-        corpus, facts = _corpus(config)
+        corpus, facts = _corpus(config, data)
         if packing != "windows":
             if corpus.answers is None and corpus.manifest and corpus.manifest.answers_digest:
                 raise UserError(
@@ -177,10 +184,10 @@ def _text_maker(isolate: bool, data: DataConfig, whole: bool) -> Maker:
     return make
 
 
-def _transcripts_maker(isolate: bool) -> Maker:
+def _transcripts_maker(isolate: bool, data: DataConfig) -> Maker:
     def make(config: SourceConfig, window: Window) -> Source:
         reading = build(TranscriptsConfig, config.options, "options of a source of kind transcripts")
-        corpus, facts = _corpus(config)
+        corpus, facts = _corpus(config, data)
         base = StridedCorpus(corpus, window, facts, part=config.part, isolate=isolate)
         manifest = corpus.manifest
         end = manifest.tokenizer.end_of_document if manifest and manifest.tokenizer else None
@@ -189,19 +196,31 @@ def _transcripts_maker(isolate: bool) -> Maker:
     return make
 
 
-def _corpus(config: SourceConfig) -> tuple[IndexedCorpus, Facts]:
+def _corpus(config: SourceConfig, data: DataConfig) -> tuple[IndexedCorpus, Facts]:
     if config.path is None:
         raise UserError(
             f"a source of kind {config.kind} needs a path: the prefix P of its files P.bin and P.idx"
         )
     try:
-        corpus = IndexedCorpus(config.path)
+        corpus = IndexedCorpus(config.path, cache=data.store_cache)
     except UserError as error:
         parts = str(config.path).split(",")
         if len(parts) == 1:
             raise
         raise UserError(f"{error}; several corpora are a list, in brackets: [{','.join(parts)}]") from None
-    return corpus, _facts(str(config.path), corpus, corpus.manifest)
+    facts = _facts(str(config.path), corpus, corpus.manifest)
+    return corpus, facts if corpus.url is None else replace(facts, note=_of_a_store(corpus, data))
+
+
+def _of_a_store(corpus: IndexedCorpus, data: DataConfig) -> str:
+    size, cache = len(corpus.tokens) * corpus.dtype.itemsize, data.store_cache
+    note = f"{human_bytes(size)} in a store, read through {cache.folder} ({cache.gib:g} GiB)"
+    if size > cache.limit and data.locality is None:
+        note += (
+            f", which does not hold it: most windows bring a block of {cache.block_kib} KiB along. Give "
+            "data.store_cache.gib more, or shuffle block by block (data.locality)"
+        )
+    return note
 
 
 def _facts(name: str, corpus: IndexedCorpus, manifest: Manifest | None) -> Facts:

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from megarc.config import Config, Duration, PathKey, key
+from megarc.config import Config, Duration, PathKey, PlaceKey, key
+from megarc.corpus.stored import StoreCacheConfig
 from megarc.window import Window
 
 
@@ -175,9 +176,10 @@ class SourceConfig(Config):
         "corpus, text (files of text, packed while the run reads them), transcripts (a corpus with weights by "
         "segment), or another kind of source that the run knows",
     )
-    path: PathKey | None = key(
+    path: PlaceKey | None = key(
         None,
-        "of a corpus: the prefix P of P.bin and P.idx; of text: a file, a folder, a pattern or @LIST",
+        "of a corpus: the prefix P of P.bin and P.idx; of text: a file, a folder, a pattern or @LIST; or a URL of an "
+        "object store that stands for one of these (s3://bucket/P)",
         circumstance=True,
     )
     text: str | None = key(None, "of text: the key or column that holds it; empty: text")
@@ -277,6 +279,9 @@ class DataConfig(Config):
         Path("runs/.text"),
         "where text is packed to, 2 or 4 bytes a token; runs share it. On several hosts: a folder that all of them see",
         circumstance=True,
+    )
+    store_cache: StoreCacheConfig = key(
+        StoreCacheConfig, "of corpora in object stores: what is kept of them on each host"
     )
     workers: int = key(
         4,

@@ -20,6 +20,7 @@ from megarc.data.document_pieces import pieces_of
 from megarc.data.documents import Corpus, begun, cut
 from megarc.data.mark_weights import MarkWeights
 from megarc.data.source import Facts, Indices, Sample, Samples, Segments, Tokens, Weights
+from megarc.data.token_rows import token_rows
 from megarc.errors import UserError
 from megarc.window import Window
 
@@ -84,7 +85,7 @@ class PackedCorpus:
         question_weight: float = 0.0,
         segment_weights: Mapping[str, float] | None = None,
     ) -> None:
-        self._window, self._tokens = window, np.asarray(corpus.tokens)
+        self._window, self._rows = window, token_rows(corpus.tokens, 0, len(corpus.tokens))
         self._question_weight = question_weight
         self._marks = MarkWeights.of(segment_weights, facts) if segment_weights else None
         start, length, answer = _documents(corpus, part)
@@ -102,7 +103,12 @@ class PackedCorpus:
         self.filling = self._filled(int(length.sum()))
         identity = [corpus.digest, packing, window.rows, *map(str, part)]
         self.digest = "packed-" + hashlib.sha256(repr(identity).encode()).hexdigest()
-        self.facts = replace(facts, tokens=int(length.sum()), documents=len(start), note=self._note(packing))
+        self.facts = replace(
+            facts,
+            tokens=int(length.sum()),
+            documents=len(start),
+            note="; ".join(filter(None, (facts.note, self._note(packing)))),
+        )
 
     def __len__(self) -> int:
         return len(self._first) - 1
@@ -127,13 +133,14 @@ class PackedCorpus:
         # A row of padding is a document of its own: it sees itself only.
         documents: Segments = np.tile(np.arange(rows + 1, dtype=np.int32), (count, 1))
         recent_end: Segments = np.zeros((count, rows + 1), dtype=np.int32)
+        self._rows.ready(*self._places(k))
         for sample, number in enumerate(np.asarray(k).tolist()):
             at = 0
             for piece in self._order[self._first[number] : self._first[number + 1]].tolist():
                 first, length = int(self._pieces.start[piece]), int(self._pieces.length[piece])
                 answer = int(self._pieces.answer[piece])
                 place = slice(at, at + length)
-                tokens[sample, place] = self._tokens[first : first + length]
+                tokens[sample, place] = self._rows.between(first, first + length)
                 documents[sample, place] = at
                 recent_end[sample, place] = at + min(max(answer - 1, 0), self._window.recent)
                 begins = at + max(answer, 1) - 1
@@ -146,6 +153,21 @@ class PackedCorpus:
                     )
                 at += length
         return Samples(tokens, weights[:, :-1], documents[:, :-1], recent_end=recent_end[:, :-1])
+
+    @property
+    def far(self) -> bool:
+        """Whether the corpus lies in a store."""
+        return self._rows.far
+
+    def announce(self, k: Indices) -> None:
+        """Rows k [B] are read in some steps."""
+        self._rows.announce(*self._places(k))
+
+    def _places(self, k: Indices) -> tuple[Indices, Indices]:
+        """The first tokens of all documents of rows k [B], and their lengths: [documents]."""
+        numbers = np.asarray(k).tolist()
+        pieces = np.concatenate([self._order[self._first[one] : self._first[one + 1]] for one in numbers])
+        return self._pieces.start[pieces], self._pieces.length[pieces]
 
     def _filled(self, corpus_tokens: int) -> Filling:
         size = len(self) * self._window.tokens

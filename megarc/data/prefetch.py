@@ -82,3 +82,16 @@ class Ahead(Generic[T]):
             with self._changed:
                 self._ended = True
                 self._changed.notify_all()
+
+
+def announcing(
+    requests: Iterable[tuple[int, int]], announce: Callable[[int, int], None], reach: int
+) -> Iterator[tuple[int, int]]:
+    """``requests`` as they are; each is announced before the one that comes ``reach`` places earlier."""
+    waiting: deque[tuple[int, int]] = deque()
+    for request in requests:
+        announce(*request)
+        waiting.append(request)
+        if len(waiting) > reach:
+            yield waiting.popleft()
+    yield from waiting

@@ -98,6 +98,18 @@ class BulkSource(Protocol):
 
 
 @runtime_checkable
+class AnnouncedSource(Protocol):
+    """A source that may read from afar, and can begin to before it has to."""
+
+    @property
+    def far(self) -> bool:
+        """Whether it does."""
+
+    def announce(self, k: Indices) -> None:
+        """Samples k [B] will be read in some steps. It does not wait, and what fails is raised when they are read."""
+
+
+@runtime_checkable
 class LocatedSource(Protocol):
     """A source that can say where a sample comes from."""
 

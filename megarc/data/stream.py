@@ -16,7 +16,17 @@ from megarc.data.order import ENDLESS, Order
 from megarc.data.permutation import RANKED
 from megarc.data.recent_loss import HiddenRecent
 from megarc.data.short_recent import ShortRecent
-from megarc.data.source import Facts, Indices, Samples, Segments, Source, Weights, read_many
+from megarc.data.source import (
+    AnnouncedSource,
+    Facts,
+    Indices,
+    OrderedSource,
+    Samples,
+    Segments,
+    Source,
+    Weights,
+    read_many,
+)
 from megarc.data.window_shapes import MixedRecent, Piece, Shapes
 from megarc.data.windows import StridedCorpus
 from megarc.errors import UserError
@@ -173,6 +183,22 @@ class Stream:
         else:
             batch = self._read_part(piece, samples, out)
         return self._with_loss_on_recent(self._with_mix(batch, piece.window), piece.window)
+
+    @property
+    def far(self) -> bool:
+        """Whether ``announce`` pays. Where text is packed meanwhile it would wait for that, so it is not called."""
+        waits = any(isinstance(source, OrderedSource) for source in self.sources)
+        return not waits and any(isinstance(one, AnnouncedSource) and one.far for one in self.sources)
+
+    def announce(self, first: int, count: int) -> None:
+        """Samples first .. first + count - 1 will be read in some steps: sources far away begin to fetch them."""
+        piece = self.shapes.piece(first)
+        last = min(first + count, self.shapes.end(piece)) - 1
+        begin, end = (int(self.shapes.place(sample)) for sample in (first, int(last)))
+        source, number = self._order.places(begin, end - begin + 1)
+        for which, one in enumerate(self.sources):
+            if isinstance(one, AnnouncedSource) and one.far and (source == which).any():
+                one.announce(number[source == which])
 
     def _read_grid(self, place: int, samples: Indices, out: npt.NDArray[np.int32] | None) -> Batch:
         """The windows of the grid from ``place`` on, as samples ``samples`` [B]."""

@@ -8,7 +8,16 @@ import numpy as np
 
 from megarc.data.counter_random import key_of
 from megarc.data.permutation import Permutation
-from megarc.data.source import Facts, Indices, LocatedSource, Sample, Samples, Source, read_many
+from megarc.data.source import (
+    AnnouncedSource,
+    Facts,
+    Indices,
+    LocatedSource,
+    Sample,
+    Samples,
+    Source,
+    read_many,
+)
 from megarc.errors import UserError
 from megarc.window import Window
 
@@ -38,6 +47,15 @@ class Subset:
         """As the source says it."""
         number = int(self._choose(k)[0])
         return self._source.located(number) if isinstance(self._source, LocatedSource) else f"sample {number}"
+
+    @property
+    def far(self) -> bool:
+        """As the source says it."""
+        return isinstance(self._source, AnnouncedSource) and self._source.far
+
+    def announce(self, k: Indices) -> None:
+        if isinstance(self._source, AnnouncedSource):
+            self._source.announce(self._choose(np.asarray(k)))
 
     def read(self, k: int) -> Sample:
         return self._source.read(int(self._choose(k)[0]))

@@ -10,7 +10,6 @@ packing is, on ranks or on workers. So there is no state to save: resuming is as
 
 from __future__ import annotations
 
-import re
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +24,6 @@ from megarc.data.source import Facts, Indices, Sample, Samples, Turns
 from megarc.errors import UserError
 from megarc.window import Window
 
-_SCHEME = re.compile(r"^([a-z][a-z0-9]*):/(?!/)")  # a path has lost a slash of s3://bucket/key
 _PACK = "pack it first with data_tools/preprocess.py"
 
 
@@ -182,7 +180,7 @@ def _request(config: SourceConfig, options: TextConfig) -> TextRequest:
         "longest": options.longest,
     }
     return TextRequest(
-        path=_SCHEME.sub(r"\1://", str(config.path)),
+        path=str(config.path),
         tokenizer=str(config.tokenizer),
         settings=PackSettings(**settings),
         eod_token=options.eod_token,

@@ -144,6 +144,15 @@ class Transcripts:
         samples = self._base.read_many(k)
         return replace(samples, weights=self._weights_of(k, samples.tokens))
 
+    @property
+    def far(self) -> bool:
+        """Whether the corpus lies in a store."""
+        return self._base.far
+
+    def announce(self, k: Indices) -> None:
+        """Windows k [B] are read in some steps."""
+        self._base.announce(k)
+
     def kinds(self, k: Indices, tokens: Tokens) -> SegmentKinds:
         """What each token of windows k is in: [B, n + 1], as ``KINDS`` has it."""
         known = self._segments.kinds(tokens, np.full(len(k), -1, dtype=np.int8))

@@ -1,7 +1,6 @@
 """A corpus as a source: its windows, each ``stride`` tokens after the one before.
 
-The tokens stay on disk. A strided view shows them as the matrix of all windows
-[count, n + 1], overlapping rows of one memory map, and a batch is a few rows of it.
+The tokens stay on disk, or in a store. A batch is a few rows of them (``megarc.data.token_rows``).
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ from dataclasses import replace
 import numpy as np
 
 from megarc.data.documents import Corpus, begun, cut, segments
-from megarc.data.page_cache import Pages
 from megarc.data.source import Facts, Indices, Sample, Samples, Segments, Tokens
+from megarc.data.token_rows import token_rows
 from megarc.errors import UserError
 from megarc.window import Window
 
@@ -41,23 +40,20 @@ class StridedCorpus:
     ) -> None:
         whole = part == (0.0, 1.0)
         begin, end = (0, len(corpus.tokens)) if whole else (cut(corpus, share) for share in part)
-        tokens = np.asarray(corpus.tokens)[begin:end]
-        count = window.count(len(tokens))
+        self._rows = token_rows(corpus.tokens, begin, end)
+        self._count = count = window.count(end - begin)
         if not count:
             raise UserError(
                 f"{facts.name}: a window {window} reads {window.tokens} tokens and there are only "
-                f"{len(tokens)}; make the window shorter or give a longer corpus"
+                f"{end - begin}; make the window shorter or give a longer corpus"
             )
         self.digest = corpus.digest if whole else f"{corpus.digest}[{begin}:{end}]"
         self.facts = facts if whole else _facts_of_part(corpus, facts, begin, end)
         self._window, self._begin = window, begin
-        self._tokens, self._pages = tokens, Pages(tokens)
         self._corpus, self._isolate = corpus, isolate
-        self._windows = np.lib.stride_tricks.sliding_window_view(tokens, window.tokens)[:: window.stride]
-        assert len(self._windows) == count
 
     def __len__(self) -> int:
-        return len(self._windows)
+        return self._count
 
     def first(self, k: int) -> int:
         """The number of window k's first token in the whole corpus."""
@@ -66,7 +62,7 @@ class StridedCorpus:
     def before(self, k: int, count: int) -> Tokens:
         """Up to ``count`` tokens of this part that lie before window k."""
         start = k * self._window.stride
-        return self._tokens[max(0, start - count) : start]
+        return self._rows.between(max(0, start - count), start)
 
     def located(self, k: int) -> str:
         """Window k's tokens and documents, by their numbers in the corpus."""
@@ -77,14 +73,24 @@ class StridedCorpus:
         return f"{documents}, tokens {first} to {last}"
 
     def read(self, k: int) -> Sample:
-        """Window k, a view of the memory map."""
-        documents = self._segments(np.asarray([k]))
-        return Sample(self._windows[k], documents=None if documents is None else documents[0])
+        """Window k; on a disk a view of the memory map."""
+        documents, start = self._segments(np.asarray([k])), k * self._window.stride
+        tokens = self._rows.between(start, start + self._window.tokens)
+        return Sample(tokens, documents=None if documents is None else documents[0])
 
     def read_many(self, k: Indices) -> Samples:
         """Windows k [B], copied."""
-        self._pages.announce(k * self._window.stride, self._window.tokens)
-        return Samples(self._windows[k], documents=self._segments(k))
+        tokens = self._rows.read(k * self._window.stride, self._window.tokens)
+        return Samples(tokens, documents=self._segments(k))
+
+    @property
+    def far(self) -> bool:
+        """Whether the corpus lies in a store."""
+        return self._rows.far
+
+    def announce(self, k: Indices) -> None:
+        """Windows k [B] are read in some steps."""
+        self._rows.announce(k * self._window.stride, self._window.tokens)
 
     def _segments(self, k: Indices) -> Segments | None:
         if not self._isolate:

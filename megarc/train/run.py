@@ -14,7 +14,7 @@ from megarc.errors import UserError
 from megarc.model import check_recurrence_kernels, cost_of
 from megarc.parallel import Groups, agree, broadcast_object, together
 from megarc.progress import human
-from megarc.train.checkpoint import Due, Level, Peers, Standing, resume
+from megarc.train.checkpoint import Due, Level, Peers, Standing, StoreCopies, StoreCopy, restore, resume
 from megarc.train.config import CheckpointConfig, RunConfig
 from megarc.train.dry_step import Explain, dry_step, memory_errors_explained
 from megarc.train.engine import build_engine, dtype_of
@@ -61,7 +61,7 @@ def pretrain(
     signals, heartbeat = Signals(), Heartbeat()
     with ExitStack() as stack:
         stack.enter_context(signals.caught())
-        _enter(stack, folder, config, groups, stream, heartbeat)
+        copy = _enter(stack, folder, config, groups, stream, heartbeat)
         stack.enter_context(_watched(folder, config, groups, heartbeat, timeline.total))
         stack.enter_context(memory_errors_explained(config, groups, heartbeat, folder, explain))
         levels = _levels(config.checkpoint, timeline, folder, groups)
@@ -79,7 +79,10 @@ def pretrain(
         _announce(config, groups, stream, timeline, resumed.standing)
         if config.health.dry_step and resumed.standing.step < timeline.total:
             dry_step(engine, stream)
-        trainer = Trainer(config, engine, stream, heldout, tasks, folder, levels, signals, list(watch), peers)
+        copies = StoreCopies(copy, config.checkpoint.store_on_error)
+        trainer = Trainer(
+            config, engine, stream, heldout, tasks, folder, levels, signals, [copies, *watch], peers
+        )
         ending = trainer.fit(resumed)
         if groups.first:
             log.info(how_it_ended(ending, config, timeline.last))
@@ -172,32 +175,46 @@ def _enter(
     groups: Groups,
     stream: Stream,
     heartbeat: Heartbeat,
-) -> None:
-    """Rank 0 takes the folder for all; then each rank sees that it is there, and keeps its log in it."""
+) -> StoreCopy | None:
+    """Rank 0 takes the folder for all; then each rank sees that it is there, and keeps its log in it.
+
+    Returns:
+        What copies the folder to a store: on rank 0, where that is asked for.
+    """
     facts = {"ranks": groups.world.size, "sources": list(stream.digests)}
-    together(lambda: _take(stack, folder, config, facts, heartbeat) if groups.first else None, groups.world)
+    copy = together(
+        lambda: _take(stack, folder, config, facts, heartbeat) if groups.first else None, groups.world
+    )
     together(lambda: folder.seen_by(groups.world.rank), groups.world)
     stack.enter_context(folder.logged(logging.getLogger(), folder.log_of(groups.world.rank)))
+    return copy
 
 
 def _take(
     stack: ExitStack, folder: RunFolder, config: RunConfig, facts: dict[str, Any], heartbeat: Heartbeat
-) -> None:
+) -> StoreCopy | None:
+    copy, keys = None, config.checkpoint
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         taken_over = stack.enter_context(hold(folder.lock))
         if taken_over:
             log.warning(taken_over)
+        if keys.store is not None:
+            restore(keys.store, folder)
         folder.enter(config, facts)
         clear(folder.ranks)
         stack.enter_context(folder.logged(log, folder.log))
         keep_tokenizer(config.data, folder.tokenizer, config.start_from)
+        if keys.store is not None:  # it ends after the run's last words are written
+            kept_for_good = Timeline.of(config).kept_for_good
+            copy = stack.enter_context(StoreCopy(keys.store, folder, keys.keep, kept_for_good).running())
 
         def where() -> str:
             return f"step {heartbeat.step}, {heartbeat.phase}"
 
         stack.enter_context(failure_logged(folder, where))
         stack.enter_context(folder.failures_recorded(where, known=lambda: alarmed(folder.ranks)))
+        return copy
     except OSError as problem:
         raise UserError(f"the run folder {folder.path} cannot be made: {problem}") from None
 

@@ -130,6 +130,7 @@ class Trainer:
             self.stream, groups, timeline, config.batch.micro_batch, gaps, self.engine.heartbeat,
             vocabulary=self.config.model.tokens, first=begin.step, total=timeline.last,
             narrowing=self.config.model.narrowing, sharing=self.engine.sharing,
+            announced=config.data.store_cache.ahead,
         )  # fmt: skip
         return train(self.engine, feed, timeline, observers, begin)
 

@@ -19,6 +19,7 @@ from megarc.config import build
 from megarc.corpus import IndexedCorpus, PackRequest, PackSettings, pack
 from megarc.corpus.packing.assemble import join_shards
 from megarc.corpus.packing.shard import Shard
+from megarc.corpus.streamed.folder import SectionFolder
 from megarc.data import DataConfig, open_stream, part_of_step
 from megarc.data.order import ENDLESS
 from megarc.errors import UserError
@@ -275,9 +276,46 @@ def test_text_of_an_object_store_is_read_by_its_url(folder, tmp_path):
     store = fsspec.filesystem("memory")
     store.pipe("/texts/a.jsonl", (folder / "in" / "a.jsonl").read_bytes())
     try:
-        stored = opened(Path("memory://texts"), tmp_path, which="valid", path="a.jsonl")
+        stored = opened(folder, tmp_path, which="valid", source={"path": "memory://texts/a.jsonl"})
         local = opened(folder, tmp_path, which="valid", path="in/a.jsonl")
         assert len(stored) == len(local)
         np.testing.assert_array_equal(all_of(stored, range(len(stored))), all_of(local, range(len(local))))
+        changing = opened(folder, tmp_path / "new", source={"path": "memory://texts/a.jsonl"})
+        content = store.cat("/texts/a.jsonl")
+        store.pipe("/texts/a.jsonl", content[::-1])  # of the same size
+        with pytest.raises(UserError, match=r"a\.jsonl has changed since the run began"):
+            all_of(changing, range(10000))
     finally:
         store.rm("/texts", recursive=True)
+
+
+def test_a_shard_of_another_plan_is_refused(folder, tmp_path):
+    """Copied by hand, under a name that the reader looks for: it would be read as this text's."""
+    other = opened(folder, tmp_path / "other", options={"end_of_document": False})
+    mine = opened(folder, tmp_path / "mine")
+    wanted = mine.sources[0].text.folder.path / shards_of(other)[0].path.name.replace(
+        "00000000-", "00000001-"
+    )
+    wanted.write_bytes(shards_of(other)[0].path.read_bytes())
+    with pytest.raises(UserError, match=r"is no part of section 1 .*remove it"):
+        all_of(mine, range(10000))
+    wanted.unlink()
+    first = shards_of(mine)[0].path  # of this text, but another section
+    wanted.write_bytes(first.read_bytes())
+    with pytest.raises(UserError, match="is no part of section 1"):
+        all_of(opened(folder, tmp_path / "mine"), range(10000))
+
+
+def test_sections_of_a_dropped_engine_stay_for_the_run_that_reads_them(folder, tmp_path):
+    """Its later sections would have other tokens, so it ends and says what to do; a new start packs all anew."""
+    running = opened(folder, tmp_path)
+    shards, before = shards_of(running), all_of(running, range(4))
+    SectionFolder(running.sources[0].text.folder.path).drop()  # as another run's packer does
+    np.testing.assert_array_equal(all_of(running, range(4)), before)
+    with pytest.raises(UserError, match=r"not used any more\. Run the same command again"):
+        all_of(running, range(10000))
+    again = opened(folder, tmp_path)
+    assert again.sources[0].text.folder.plain
+    np.testing.assert_array_equal(all_of(again, range(4)), before)
+    assert all(shard.path.exists() for shard in shards)
+    assert {shard.path.parent for shard in shards_of(again)}.isdisjoint(shard.path.parent for shard in shards)

@@ -29,7 +29,7 @@ COLD = os.environ.get("MEGARC_COLD_TESTS") == "1"
 # Read when they are used, so they may change after the imports.
 _FREE = (
     "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_", "MEGARC_", "SLURM_", "OMPI_", "PYTEST_", "PATH",
-    "HOME", "TMPDIR", "COLUMNS", "OMP_NUM_THREADS",
+    "HOME", "TMPDIR", "COLUMNS", "OMP_NUM_THREADS", "AWS_",
 )  # fmt: skip
 
 

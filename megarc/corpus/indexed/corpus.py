@@ -14,9 +14,10 @@ from __future__ import annotations
 import mmap
 import struct
 from bisect import bisect_right
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,9 @@ from megarc.corpus.indexed.answer_starts import open_answers
 from megarc.corpus.indexed.digest import cheap_digest
 from megarc.corpus.indexed.manifest import Manifest, load_manifest
 from megarc.corpus.indexed.manifest_check import check_manifest
+from megarc.corpus.stored import StoreCacheConfig, StoredCorpus, open_stored
 from megarc.errors import UserError
+from megarc.object_store import is_stored
 
 MAGIC = b"MMIDIDX\x00\x00"
 HEADER = struct.Struct("<9sQBQQ")
@@ -37,22 +40,35 @@ class IndexedCorpus:
     """The corpus P.bin + P.idx (+ P.json), opened by memory map.
 
     Attributes:
-        tokens: every token, end to end, ``[tokens]`` of the type on disk.
+        prefix: P; of a corpus in a store that of the copies of its small files.
+        url: of a corpus in a store, else None.
+        tokens: every token, end to end, ``[tokens]`` of the type on disk; of a store ``StoredTokens``.
         lengths: tokens of each sequence, i32 ``[sequences]``.
 
         manifest: of P.json, None where there is none.
 
     Args:
+        prefix: P, P.bin, P.idx, or the URL of one of them in an object store.
         compare: whether the files are those that the manifest tells of, as far as milliseconds can say.
+        cache: keeps what is read from a store; None: its defaults.
 
     Raises:
         UserError: for a missing file, one whose structure is not that of a corpus, or a manifest of another one.
     """
 
-    def __init__(self, prefix: str | Path, *, compare: bool = True) -> None:
-        self.prefix = corpus_prefix(prefix)
+    def __init__(
+        self, prefix: str | Path, *, compare: bool = True, cache: StoreCacheConfig | None = None
+    ) -> None:
+        self._stored: StoredCorpus | None = None
+        if is_stored(str(prefix)):
+            self._stored = open_stored(str(prefix), cache or StoreCacheConfig())
+        self.prefix = corpus_prefix(prefix) if self._stored is None else self._stored.prefix
+        with nullcontext() if self._stored is None else self._stored.named():
+            self._open(compare)
+
+    def _open(self, compare: bool) -> None:
         bin_path, idx_path = Path(f"{self.prefix}.bin"), Path(f"{self.prefix}.idx")
-        for path in (idx_path, bin_path):
+        for path in (idx_path, bin_path) if self._stored is None else (idx_path,):
             if not path.is_file():
                 raise UserError(
                     f"no such corpus: {self.prefix} (there is no file {path}); give the prefix that "
@@ -61,15 +77,27 @@ class IndexedCorpus:
         index, self.dtype = _map_index(idx_path)
         self.lengths: npt.NDArray[np.int32] = index[0]
         self._pointers, self._first_sequence = index[1], index[2]
-        size = bin_path.stat().st_size
-        self._check_against(size, idx_path, bin_path)
-        if size:
-            self.tokens: npt.NDArray[Any] = np.memmap(bin_path, self.dtype, mode="r")
-        else:
+        self._bin_bytes = bin_path.stat().st_size if self._stored is None else self._stored.bin.bytes
+        self._check_against(self._bin_bytes, idx_path, bin_path)
+        self.tokens: npt.NDArray[Any]  # or StoredTokens, which are read as an array is
+        if not self._bin_bytes:
             self.tokens = np.empty(0, self.dtype)
+        elif self._stored is None:
+            self.tokens = np.memmap(bin_path, self.dtype, mode="r")
+        else:
+            self.tokens = cast(Any, self._stored.tokens(self.dtype))
         self.manifest: Manifest | None = load_manifest(self.prefix)
         if compare and self.manifest is not None:
-            check_manifest(self.prefix, self.manifest, self.facts)
+            check_manifest(self.prefix, self.manifest, self.facts, self._stored)
+
+    @property
+    def name(self) -> str:
+        """Its prefix or its URL, for people."""
+        return str(self.prefix) if self._stored is None else self._stored.url
+
+    @property
+    def url(self) -> str | None:
+        return None if self._stored is None else self._stored.url
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -131,7 +159,9 @@ class IndexedCorpus:
     @cached_property
     def digest(self) -> str:
         """What an order is keyed by: the manifest's content digest, else the cheap one."""
-        return self.manifest.content_digest if self.manifest else cheap_digest(self.prefix)
+        if self.manifest:
+            return self.manifest.content_digest
+        return cheap_digest(self.prefix) if self._stored is None else self._stored.sampled_digest()
 
     def check_all(self) -> None:
         """Checks every entry of the .idx: lengths, pointers, documents.
@@ -173,7 +203,7 @@ class IndexedCorpus:
     def _start_byte(self, sequence: int) -> int:
         if sequence < len(self._pointers):
             return int(self._pointers[sequence])
-        return Path(f"{self.prefix}.bin").stat().st_size
+        return self._bin_bytes
 
     def _start_of_sequence(self, sequence: int) -> int:
         return self._start_byte(sequence) // self.dtype.itemsize

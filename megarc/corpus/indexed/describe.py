@@ -30,7 +30,7 @@ def facts_of(corpus: IndexedCorpus) -> list[str]:
     manifest = load_manifest(corpus.prefix)
     lengths = document_lengths(corpus)
     lines = [
-        f"{corpus.prefix}: {human(len(corpus.tokens))} tokens ({corpus.dtype.name}) "
+        f"{corpus.name}: {human(len(corpus.tokens))} tokens ({corpus.dtype.name}) "
         f"in {corpus.document_count} documents"
     ]
     if len(lengths):
@@ -68,12 +68,12 @@ def plot_lengths(corpus: IndexedCorpus, path: Path) -> None:
     lengths = document_lengths(corpus)
     lengths = lengths[lengths > 0]
     if not len(lengths):
-        raise UserError(f"{corpus.prefix} has no document with a token in it")
+        raise UserError(f"{corpus.name} has no document with a token in it")
     bins = np.geomspace(1, lengths.max() + 1, 50)
     figure, axes = pyplot.subplots(figsize=(7, 4))
     axes.hist(lengths, bins, weights=np.full(len(lengths), 1 / len(lengths)), alpha=0.6, label="documents")
     axes.hist(lengths, bins, weights=lengths / lengths.sum(), alpha=0.6, label="tokens")
-    axes.set(xscale="log", xlabel="tokens a document", ylabel="share", title=corpus.prefix.name)
+    axes.set(xscale="log", xlabel="tokens a document", ylabel="share", title=Path(corpus.name).name)
     axes.legend()
     figure.tight_layout()
     figure.savefig(path, dpi=120)
@@ -91,7 +91,7 @@ def window_in_colours(corpus: IndexedCorpus, window: Window, number: int, tokeni
     starts = window.starts(len(corpus.tokens))
     if not 0 <= number < len(starts):
         count = f"{len(starts)} windows {window}, numbered from 0" if starts else f"no window {window}"
-        raise UserError(f"{corpus.prefix} ({len(corpus.tokens)} tokens) has {count}; there is no {number}")
+        raise UserError(f"{corpus.name} ({len(corpus.tokens)} tokens) has {count}; there is no {number}")
     tokens = corpus.tokens[starts[number] : starts[number] + window.tokens]
     loss = window.loss_rows
     parts = [

@@ -8,15 +8,19 @@ flipped byte can be located to within one node; the root doesn't depend on which
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+from megarc.object_store import StoredFile, read_ranges
 
 LEAF_BYTES = 1 << 20
 _MOST_NODES = 1024
 _SAMPLED_PAGES = 64
 _PAGE_BYTES = 4096
 _WHOLE_BELOW = 64 << 20
+_ONE_REQUEST = 4 << 20  # a stored file up to here comes with the first page
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ class TreeDigest:
             self._leaves_per_node *= 2
 
 
-def leaf_digests(path: Path, start: int, stop: int) -> list[str]:
+def leaf_digests(path: Path | StoredFile, start: int, stop: int) -> list[str]:
     """The leaves of a file's tree that begin in bytes ``start`` to ``stop``: ranges can be digested apart."""
     leaves = []
     with path.open("rb") as file:
@@ -104,25 +108,38 @@ def content_digest(dtype_code: int, idx_digest: str, bin_root: str, answers: str
     return hashlib.sha256(":".join(parts).encode()).hexdigest()
 
 
-def cheap_digest(prefix: Path) -> str:
+def cheap_digest(prefix: Path, tokens: StoredFile | None = None) -> str:
     """Of a corpus without a manifest: its .idx, the .bin's size and 64 of its pages.
 
     An .idx above 64 MiB is sampled in the same way. Milliseconds at any size;
     it does not see every change, which is why ``verify`` can make a manifest.
+
+    Args:
+        tokens: the .bin, where it lies in a store; its pages are then asked for all at once.
     """
     digest = hashlib.sha256(b"megarc sampled corpus 1")
-    for path in (Path(f"{prefix}.idx"), Path(f"{prefix}.bin")):
-        size = path.stat().st_size
+    for path in (Path(f"{prefix}.idx"), tokens or Path(f"{prefix}.bin")):
+        size = path.bytes if isinstance(path, StoredFile) else path.stat().st_size
         digest.update(size.to_bytes(8, "little"))
-        with path.open("rb") as file:
-            if path.suffix == ".idx" and size <= _WHOLE_BELOW:
-                digest.update(file.read())
-                continue
-            last = max(size - _PAGE_BYTES, 0)
-            for page in range(_SAMPLED_PAGES):
-                file.seek(last * page // (_SAMPLED_PAGES - 1))
-                digest.update(file.read(_PAGE_BYTES))
+        if isinstance(path, Path) and path.suffix == ".idx" and size <= _WHOLE_BELOW:
+            digest.update(path.read_bytes())
+            continue
+        for page in _pages(path, size):
+            digest.update(page)
     return digest.hexdigest()
+
+
+def _pages(path: Path | StoredFile, size: int) -> Iterator[bytes]:
+    """The 4 KiB at 64 places from the first to the last."""
+    last = max(size - _PAGE_BYTES, 0)
+    places = [last * page // (_SAMPLED_PAGES - 1) for page in range(_SAMPLED_PAGES)]
+    if isinstance(path, StoredFile) and size > _ONE_REQUEST:
+        yield from read_ranges(path.url, [(place, place + _PAGE_BYTES) for place in places])
+        return
+    with path.open("rb") as file:
+        for place in places:
+            file.seek(place)
+            yield file.read(_PAGE_BYTES)
 
 
 def _parents(nodes: list[bytes]) -> list[bytes]:

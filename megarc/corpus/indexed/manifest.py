@@ -15,6 +15,7 @@ import orjson
 from megarc.atomic_write import written_atomically
 from megarc.config import Config, build, key, to_dict
 from megarc.errors import UserError
+from megarc.object_store import StoredFile, ask, is_stored
 
 FORMAT = "megarc corpus"
 VERSION = 1
@@ -103,14 +104,18 @@ def manifest_path(prefix: str | Path) -> Path:
 
 
 def load_manifest(prefix: str | Path) -> Manifest | None:
-    """The manifest of corpus ``prefix``, or None where it has none.
+    """The manifest of corpus ``prefix``, which may be a URL, or None where it has none.
 
     Raises:
         UserError: where P.json is no manifest, or one of a later version.
     """
-    path = manifest_path(prefix)
+    place = f"{prefix}.json"
+    path: Path | StoredFile | None = ask(place) if is_stored(place) else Path(place)
+    if path is None:
+        return None
     try:
-        tree = orjson.loads(path.read_bytes())
+        with path.open("rb") as file:
+            tree = orjson.loads(file.read())
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -54,6 +54,10 @@ def make_manifest(prefix: str | Path, tokenizer: Tokenizer | None = None, *, qui
         UserError: where the corpus is damaged or has a manifest already.
     """
     corpus = IndexedCorpus(prefix, compare=False)
+    if corpus.url is not None:
+        raise UserError(
+            f"{corpus.url}: the manifest is written beside a corpus on a disk; make it there, and copy it"
+        )
     if corpus.manifest is not None:
         raise UserError(f"{corpus.prefix} has a manifest already; verify it, or move it away")
     corpus.check_all()
@@ -93,7 +97,7 @@ def _read(corpus: IndexedCorpus, vocabulary: int | None, *, quiet: bool) -> tupl
             if not problems and wrong.any():
                 at = first + int(np.argmax(wrong))
                 limit = "negative" if vocabulary is None else f"not below {vocabulary}"
-                problems.append(f"{corpus.prefix}.bin: token {at} is {corpus.tokens[at]}, {limit}")
+                problems.append(f"{corpus.name}.bin: token {at} is {corpus.tokens[at]}, {limit}")
             bar.advance(len(some))
     return tree.finish(), problems
 
@@ -102,18 +106,18 @@ def _against(manifest: Manifest, corpus: IndexedCorpus, tree: Tree) -> Iterator[
     for name, value in corpus.facts.items():
         stated = getattr(manifest, name)
         if stated != value:
-            yield f"{corpus.prefix}.json says {name} {stated}, the files have {value}"
+            yield f"{corpus.name}.json says {name} {stated}, the files have {value}"
     index = file_digest(Path(f"{corpus.prefix}.idx"))
     if index != manifest.idx_digest:
-        yield f"{corpus.prefix}.idx is not the file that its manifest describes"
-    yield from _changed_nodes(manifest.bin_digests, tree, f"{corpus.prefix}.bin")
+        yield f"{corpus.name}.idx is not the file that its manifest describes"
+    yield from _changed_nodes(manifest.bin_digests, tree, f"{corpus.name}.bin")
     if _answers_digest(corpus) != manifest.answers_digest:
-        yield f"{corpus.prefix}.answers is not the file that its manifest describes"
+        yield f"{corpus.name}.answers is not the file that its manifest describes"
     stated_content = content_digest(
         dtype_code(corpus.dtype), manifest.idx_digest, manifest.bin_digests.root, manifest.answers_digest
     )
     if stated_content != manifest.content_digest:
-        yield f"{corpus.prefix}.json is damaged: its digests do not fit together"
+        yield f"{corpus.name}.json is damaged: its digests do not fit together"
 
 
 def _answers_digest(corpus: IndexedCorpus) -> str | None:
@@ -135,7 +139,7 @@ def _wrong_answers(corpus: IndexedCorpus) -> Iterator[str]:
     if len(wrong):
         place = int(wrong[0])
         yield (
-            f"{corpus.prefix}.answers: the answer of document {place} begins behind its "
+            f"{corpus.name}.answers: the answer of document {place} begins behind its "
             f"{lengths[place]} tokens, at {answers[place]}"
         )
 

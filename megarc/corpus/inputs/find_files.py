@@ -263,7 +263,7 @@ def _input(path: Path | StoredFile, format: str | None) -> Input:
         return Input(Path(f"/dev/fd/{os.dup(0)}"), "-", format or "jsonl", "", 0, os.getpid())
     kind, compression = _kind(path)
     try:
-        status = path.stat()
+        status = path.found if isinstance(path, StoredFile) else path.stat()
         # A pipe can be read only once; a text file of a folder of millions is not opened for this.
         if path.is_file() and kind != "text":
             compression = compression or compression_of(path)

@@ -32,7 +32,7 @@ def zstd_frames(path: Path | StoredFile) -> list[Frame]:
     Raises:
         UserError: where the file is no zstd file, or is cut short.
     """
-    size = path.stat().st_size
+    size = path.bytes if isinstance(path, StoredFile) else path.stat().st_size
     frames = []
     with path.open("rb") as file:
         start = 0

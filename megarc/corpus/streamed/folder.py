@@ -3,13 +3,13 @@
 FOLDER/00000003-0000-last.shard   a section's tokens and documents, there whole or not at all
 FOLDER/lock                       held by the process that packs
 FOLDER/failed.json                why it could not go on
-FOLDER/plain                      the fast engine once gave other ids here, so the plain library is used
+FOLDER/dropped                    the fast engine once gave other ids here: FOLDER-plain is used from now on
+FOLDER-plain/plain                where the plain library packs
 """
 
 from __future__ import annotations
 
 import fcntl
-from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -88,9 +88,23 @@ class SectionFolder:
         """Whether the fast engine must not be used."""
         return (self.path / "plain").exists()
 
-    def start_again_plainly(self) -> None:
-        """Removes every section, and notes that the plain library has to pack them."""
-        (self.path / "plain").touch()
-        for path in self.path.glob("*.shard"):
-            with suppress(OSError):
-                path.unlink()
+    @property
+    def dropped(self) -> bool:
+        """Whether the sections here are not used any more, but for what was read of them."""
+        return (self.path / "dropped").exists()
+
+    def drop(self) -> None:
+        """The plain library packs every section anew, in another folder; these stay, for a run may be reading them."""
+        SectionFolder(self._plainly).mark("plain")
+        self.mark("dropped")
+
+    def mark(self, name: str) -> None:
+        (self.path / name).touch()
+
+    def in_use(self) -> SectionFolder:
+        """This folder, or the one in whose favour it was dropped."""
+        return SectionFolder(self._plainly) if self.dropped else self
+
+    @property
+    def _plainly(self) -> Path:
+        return self.path.with_name(f"{self.path.name}-plain")

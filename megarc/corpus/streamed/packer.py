@@ -59,17 +59,20 @@ def main() -> int:
         text = Text.of(build(TextRequest, task["request"], "the packer's task"))
         pack_sections(text, folder, task["workers"])
     except EngineError as error:
-        folder.start_again_plainly()
-        return _failed(
-            folder,
-            UserError(
-                f"{error}; the sections that were packed with the fast engine are removed. Run the same command again: "
-                "it packs them with the plain library and resumes from the newest checkpoint"
-            ),
-        )
+        folder.drop()
+        return _failed(folder, UserError(f"{error}; {dropped(folder)}"))
     except UserError as error:
         return _failed(folder, error)
     return 0
+
+
+def dropped(folder: SectionFolder) -> str:
+    """What a run does whose sections the fast engine packed, before it gave other ids."""
+    return (
+        "the sections that were packed with the fast engine are not used any more. Run the same command again: it "
+        f"packs them with the plain library and resumes from the newest checkpoint. When no run reads {folder.path}, "
+        "remove it"
+    )
 
 
 def _failed(folder: SectionFolder, error: UserError) -> int:

@@ -21,7 +21,7 @@ from megarc.corpus.indexed.corpus import dtype_for
 from megarc.corpus.packing.bad_lines import too_many
 from megarc.corpus.packing.shard import Shard
 from megarc.corpus.streamed.folder import SectionFolder
-from megarc.corpus.streamed.packer import UNTOLD, hire, pack_section
+from megarc.corpus.streamed.packer import UNTOLD, dropped, hire, pack_section
 from megarc.corpus.streamed.sections import Text
 from megarc.errors import UserError
 
@@ -60,7 +60,7 @@ class StreamedText:
 
     def __init__(self, text: Text, cache: Path, workers: int) -> None:
         self.text, self.workers = text, workers
-        self.folder = SectionFolder(cache / text.digest[:24])
+        self.folder = SectionFolder(cache / text.digest[:24]).in_use()
         self.dtype = dtype_for(text.tokenizer.vocabulary_size)
         self.ends: list[int] = []
         self.documents = 0
@@ -150,6 +150,8 @@ class StreamedText:
     def _waited_for(self, section: int) -> list[Shard]:
         pause, begun, said = _SHORTEST_WAIT, time.monotonic(), False
         while (shards := self.folder.shards(section)) is None:
+            if self._packer is None and self.folder.dropped:  # by another run's packer
+                raise UserError(f"{self.text.request.path}: {dropped(self.folder)}")
             if not self.workers:
                 self._pack_here(section)
                 continue
@@ -214,6 +216,8 @@ class StreamedText:
 
     def _take_in(self, shards: Sequence[Shard]) -> None:
         section, end = len(self.ends), self.ends[-1] if self.ends else 0
+        for shard in shards:
+            self._refuse_other(section, shard)
         self._judge(section, shards)
         for shard in shards:
             end += shard.facts.tokens
@@ -221,6 +225,15 @@ class StreamedText:
             self._paths.append(shard.path)
             self._shard_ends.append(end)
         self.ends.append(end)
+
+    def _refuse_other(self, section: int, shard: Shard) -> None:
+        """A shard tells what it was packed from: a file that a hand put there is another's."""
+        facts = shard.facts
+        if facts.plan != self.text.plan.digest or set(facts.pieces) - {section}:
+            raise UserError(
+                f"{shard.path} is no part of section {section} of {self.text.request.path}: it was packed from other "
+                "files or with other settings; remove it, and it is packed again"
+            )
 
     def _judge(self, section: int, shards: Sequence[Shard]) -> None:
         """Bad lines: more than the whole text may have end the run, as they end a packing job."""

@@ -16,6 +16,8 @@ from megarc.train.checkpoint.resume import Resumed, go_back, resume
 from megarc.train.checkpoint.save import Saver
 from megarc.train.checkpoint.start_from import standing_from
 from megarc.train.checkpoint.storage_level import Level
+from megarc.train.checkpoint.store_copy import StoreCopies, StoreCopy
+from megarc.train.checkpoint.store_restore import restore
 from megarc.train.checkpoint.trained_model import (
     SavedModel,
     end_of_document,
@@ -40,6 +42,8 @@ __all__ = [
     "SavedModel",
     "Saver",
     "Standing",
+    "StoreCopies",
+    "StoreCopy",
     "decay_weights",
     "end_of_document",
     "ended_by",
@@ -57,6 +61,7 @@ __all__ = [
     "newest_local",
     "open_checkpoint",
     "padding_ids",
+    "restore",
     "resume",
     "run_config",
     "same_tokenizer",

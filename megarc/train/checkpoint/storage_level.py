@@ -6,6 +6,7 @@ import hashlib
 import logging
 import shutil
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,22 +82,31 @@ class Level:
             newest: the step that was just saved. Later ones, from before the run went on from an earlier checkpoint,
                 are neither counted nor removed: else the one just saved would be.
         """
-        before = (0, 0)
         counted = [folder for folder in layout.readable(layout.finished(self.folder))
                    if newest is None or layout.step_of(folder) <= newest]  # fmt: skip
-        for old in counted[: -self.keep]:
-            standing = layout.Checkpoint(old, layout.read_manifest(old)).standing
-            now = (standing.step, standing.samples)
-            if self.keep_every is not None and self.keep_every.between(before, now):
-                before = now
-            else:
-                remove(old)
+        standings = [layout.Checkpoint(old, layout.read_manifest(old)).standing for old in counted]
+        for place in superfluous([(one.step, one.samples) for one in standings], self.keep, self.keep_every):
+            remove(counted[place])
 
     def remove_beyond(self, step: int) -> None:
         """Removes the checkpoints of later steps; a damaged one is set aside."""
         for folder in layout.finished(self.folder):
             if layout.step_of(folder) > step:
                 make_room(folder)
+
+
+def superfluous(standings: Sequence[tuple[int, int]], keep: int, keep_every: Interval | None) -> list[int]:
+    """Which of the checkpoints of (steps, samples) ``standings``, the oldest first, need not stay.
+
+    The newest ``keep`` stay, and the first at or beyond each multiple of ``keep_every``.
+    """
+    found, before = [], (0, 0)
+    for place, now in enumerate(standings[:-keep]):
+        if keep_every is not None and keep_every.between(before, now):
+            before = now
+        else:
+            found.append(place)
+    return found
 
 
 def make_room(folder: Path) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from megarc.config import Config, Duration, key
+from megarc.object_store import holds_credentials, is_stored
 from megarc.quantity import Quantity
 
 
@@ -49,6 +50,32 @@ class CheckpointConfig(Config):
         circumstance=True,
         ge=0,
     )
+
+    store: str | None = key(
+        None,
+        "a URL of an object store (s3://bucket/runs/NAME) to which the newest checkpoint, the metrics and what "
+        "resuming needs are copied in the background; the same command on a fresh host goes on from there. null: none",
+        circumstance=True,
+    )
+    store_on_error: Literal["stop", "continue"] = key(
+        "continue",
+        "when a copy to the store fails in spite of repeated requests: the run continues and tries again later, or "
+        "ends. The checkpoint on the disk stays either way",
+        circumstance=True,
+    )
+
+    @field_validator("store")
+    @classmethod
+    def _is_a_store(cls, given: str | None) -> str | None:
+        if given is not None and holds_credentials(given):
+            raise ValueError(
+                "it holds a name before an '@'; credentials belong into the environment, not into a URL"
+            )
+        if given is not None and not is_stored(given):
+            raise ValueError(
+                "it is no URL of a store, such as s3://bucket/runs/NAME; folder=... is a run's own place"
+            )
+        return given
 
     @model_validator(mode="after")
     def _peers_have_what_to_copy(self) -> CheckpointConfig:

@@ -106,6 +106,6 @@ def beside_corpora(data: DataConfig, facts: TokenizerFacts) -> Path | None:
         for source in data.train
         for path in (source.tokenizer, source.path if source.kind != "text" else None)
     ]
-    places = dict.fromkeys(path.parent for path in files if path is not None)
+    places = dict.fromkeys(path.parent for path in files if isinstance(path, Path))
     found = (find_tokenizer_file(place, facts.digest) for place in places)
     return next((file for file in found if file is not None), None)

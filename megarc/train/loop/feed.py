@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from megarc.data import Ahead, Batch, Gaps, Stream, around, part_of_step
+from megarc.data import Ahead, Batch, Gaps, Stream, announcing, around, part_of_step
 from megarc.parallel import Groups
 from megarc.train.engine import MicroBatch, RowSharing, Shares, to_tensors
 from megarc.train.heartbeat import Heartbeat
@@ -30,6 +30,7 @@ def steps(
     total: int,
     narrowing: Narrowing | None = None,
     sharing: RowSharing | None = None,
+    announced: int = 0,
 ) -> Iterator[list[MicroBatch]]:
     """This rank's micro-batches of steps ``first .. total-1``, read by a thread one step ahead.
 
@@ -39,6 +40,7 @@ def steps(
         narrowing: the model's, for counting FLOPs.
         sharing: how a context group shares rows out. The thread reads whole windows, since what a row sees may depend
             on any token's document; it is 4 bytes a token. To the device goes what this rank's rows need.
+        announced: steps whose samples a source far away hears of before the step that is being read.
         heartbeat: where this says that it waits for data, and the thread that it reads.
     """
     data, batches = groups.data, timeline.batches
@@ -46,7 +48,7 @@ def steps(
     def count(step: int) -> int:
         return batches.size(step) // (data.size * micro_batch)
 
-    requests = (
+    requests: Iterator[tuple[int, int]] = (
         request
         for step in range(first, total)
         for request in part_of_step(
@@ -54,6 +56,13 @@ def steps(
         )
     )
     depth = max((count(step) for step in (first, total - 1) if first < total), default=1)
+    if stream.far and announced:
+
+        def announce(begin: int, length: int) -> None:
+            for run in gaps.runs(begin, length):
+                stream.announce(*run)
+
+        requests = announcing(requests, announce, announced * depth)
     # One is being read, ``depth`` are ready, one is being copied to the device.
     slots = Slots(depth + 2, (micro_batch, stream.longest), groups.device)
     read_around = around(stream.read, gaps)

@@ -1,0 +1,110 @@
+"""Brings a run back from its copy in an object store: onto a fresh host, or where the disk has an older state."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import orjson
+
+from megarc.atomic_write import written_atomically
+from megarc.errors import UserError
+from megarc.object_upload import get_bytes, get_file, names_below
+from megarc.train.checkpoint import layout
+from megarc.train.checkpoint.store_copy import SMALL
+from megarc.train.checkpoint.store_layout import StoredCheckpoints, step_of
+from megarc.train.folder import RunFolder
+
+log = logging.getLogger("megarc")
+
+
+def restore(url: str, folder: RunFolder) -> None:
+    """Copies what the store has and the run folder lacks: small files, and the newest checkpoint if it is newer.
+
+    A checkpoint whose files do not have their digests is passed over for the one before it. Rank 0 only.
+
+    Raises:
+        UserError: where the store holds another run; where it cannot be read, and the folder holds no run yet.
+    """
+    try:
+        _restore(StoredCheckpoints(url.rstrip("/")), folder)
+    except UserError as error:
+        if isinstance(error, _AnotherRun) or not layout.finished(folder.checkpoints):
+            raise UserError(f"checkpoint.store: {error}") from None
+        log.warning("checkpoint.store: %s; the run goes on from its own disk", error)
+
+
+class _AnotherRun(UserError):
+    """The store is some other run's."""
+
+
+def _restore(stored: StoredCheckpoints, folder: RunFolder) -> None:
+    there = get_bytes(f"{stored.url}/environment.json")
+    if there is None:
+        return
+    try:
+        run = str(orjson.loads(there)["run"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        raise UserError(f"{stored.url}/environment.json is not that of a run") from None
+    if folder.run not in ("", run):
+        raise _AnotherRun(
+            f"{stored.url} holds another run than {folder.path}; give each run a place of its own in the store"
+        )
+    _bring_small(stored, folder)
+    newest = _bring_newest(stored, folder)
+    if newest is not None:
+        log.info("%s was brought from %s", newest, stored.url)
+
+
+def _bring_small(stored: StoredCheckpoints, folder: RunFolder) -> None:
+    """Files that are not there; of lines also where the store has more. The run's name comes first."""
+    listed = [f"tokenizer/{name}" for name in names_below(f"{stored.url}/tokenizer")]
+    for name in (*SMALL, *listed):
+        path = folder.path / name
+        if path.exists() and not name.endswith(".jsonl"):
+            continue
+        content = get_bytes(f"{stored.url}/{name}")
+        if content is None or (path.exists() and path.stat().st_size >= len(content)):
+            continue
+        with written_atomically(path) as file:
+            file.write(content)
+
+
+def _bring_newest(stored: StoredCheckpoints, folder: RunFolder) -> str | None:
+    """The checkpoint that was brought; None where the disk has one as new."""
+    own = layout.finished(folder.checkpoints)
+    newest = layout.step_of(own[-1]) if own else -1
+    for name in reversed(stored.whole()):
+        if step_of(name) <= newest:
+            return None
+        problem = _bring(stored, name, folder.checkpoints / name)
+        if problem is None:
+            return name
+        log.warning("%s is not used: %s", stored.place(name), problem)
+    return None
+
+
+def _bring(stored: StoredCheckpoints, name: str, target: Path) -> str | None:
+    """Copies one checkpoint, its manifest last; what is wrong with it, or None."""
+    content = stored.manifest(name)
+    beside = target.with_name(f"{name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        (beside / layout.MANIFEST).write_bytes(content or b"")
+        files = layout.read_manifest(beside)["files"]
+        for file, facts in files.items():
+            get_file(f"{stored.place(name)}/{file}", beside / file)
+            if layout.digest_of(beside / file) != facts["sha256"]:
+                return f"{file} is damaged: its digest differs from the manifest's"
+        (beside / layout.MANIFEST).unlink()
+        shutil.rmtree(target, ignore_errors=True)  # an unfinished save
+        beside.rename(target)
+        with written_atomically(target / layout.MANIFEST) as file:
+            file.write(content or b"")
+    except UserError as error:
+        return str(error).replace(str(beside), stored.place(name))
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return None
