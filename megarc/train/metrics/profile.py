@@ -1,7 +1,8 @@
 """Some steps seen from inside, by torch's profiler: `RUN/profile/`.
 
 rank-00000-step-000000011.trace.json.gz   for https://ui.perfetto.dev or chrome://tracing
-rank-00000-step-000000011.txt             which operators and kernels take the time of each phase of a step
+rank-00000-step-000000011.txt             which operators and kernels take the time of each phase of a step, and, with
+                                          memory, what each operator allocates
 rank-00000-step-000000011.memory.pickle   allocations, for https://pytorch.org/memory_viz (CUDA)
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,14 +72,21 @@ class Profile(Observer):
     def before_step(self, engine: Engine, moment: Moment, micro_batches: Sequence[MicroBatch]) -> None:
         if self._wanted is None or moment.step != self._first:
             return
-        cuda = engine.groups.device.type == "cuda"
+        try:
+            self._begin(engine.groups.device.type == "cuda", self._wanted.memory)
+        except RuntimeError as error:  # another profiler is at work, or the allocator keeps no history
+            log.warning("profile: it could not begin: %s", error)
+            self._wanted = self._profiler = None
+            return
+        self._phases = _Phases(engine.heartbeat)
+
+    def _begin(self, cuda: bool, memory: bool) -> None:
         kinds = [torch.profiler.ProfilerActivity.CPU]
         kinds += [torch.profiler.ProfilerActivity.CUDA] if cuda else []
-        if cuda and self._wanted.memory:
+        if cuda and memory:
             torch.cuda.memory._record_memory_history(max_entries=_ALLOCATIONS)
-        self._profiler = torch.profiler.profile(activities=kinds, profile_memory=self._wanted.memory)
+        self._profiler = torch.profiler.profile(activities=kinds, profile_memory=memory)
         self._profiler.__enter__()
-        self._phases = _Phases(engine.heartbeat)
 
     def after_step(self, engine: Engine, moment: Moment, result: StepResult) -> None:
         if self._profiler is None or self._wanted is None:
@@ -103,7 +111,9 @@ class Profile(Observer):
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             profiler.export_chrome_trace(f"{stem}.trace.json.gz")
-            Path(f"{stem}.txt").write_text(table_of(profiler.events(), wanted.steps), encoding="utf-8")
+            Path(f"{stem}.txt").write_text(
+                table_of(profiler.events(), wanted.steps, memory=wanted.memory), encoding="utf-8"
+            )
             if cuda and wanted.memory:
                 torch.cuda.memory._dump_snapshot(f"{stem}.memory.pickle")
         except (OSError, RuntimeError) as error:
@@ -143,31 +153,64 @@ class _Phases:
             self._open = None
 
 
-def table_of(events: Sequence[Any], steps: int) -> str:
-    """Operators by phase: their own milliseconds a step on the CPU and on the device, and their calls."""
+@dataclass(slots=True)
+class _Cost:
+    """Of one operator or kernel, a step."""
+
+    cpu: float = 0.0  # milliseconds
+    device: float = 0.0
+    mib: float = 0.0  # allocated, less what it freed
+    calls: float = 0.0
+
+
+def table_of(events: Sequence[Any], steps: int, *, memory: bool = False) -> str:
+    """Operators by phase: their own milliseconds a step on the CPU and on the device, and their calls; then kernels.
+
+    Args:
+        memory: also the MiB that each operator allocates and does not free, on the device if it has used one.
+    """
     marks = sorted(
         (event.time_range.start, event.time_range.end, event.name.removeprefix(_MARK))
         for event in events
         if event.name.startswith(_MARK) and event.time_range.end > event.time_range.start
     )
-    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0, 0.0]))
+    operators: dict[str, dict[str, _Cost]] = defaultdict(lambda: defaultdict(_Cost))
+    kernels: dict[str, dict[str, _Cost]] = defaultdict(lambda: defaultdict(_Cost))
     for event in events:
-        if event.name.startswith(_MARK) or "CPU" not in str(event.device_type):
+        if "CPU" not in str(event.device_type):
             continue
         begin = event.time_range.start
         phase = next((name for start, end, name in marks if start <= begin < end), "outside a phase")
-        entry = found[phase][event.name]
-        entry[0] += event.self_cpu_time_total / 1000 / steps
-        entry[1] += event.self_device_time_total / 1000 / steps
-        entry[2] += 1 / steps
+        for kernel in event.kernels:  # also of a phase itself: those that no operator of torch has started
+            entry = kernels[phase][kernel.name]
+            entry.device += kernel.duration / 1000 / steps
+            entry.calls += 1 / steps
+        if event.name.startswith(_MARK):
+            continue
+        entry = operators[phase][event.name]
+        entry.cpu += event.self_cpu_time_total / 1000 / steps
+        entry.device += event.self_device_time_total / 1000 / steps
+        entry.mib += (event.self_device_memory_usage or event.self_cpu_memory_usage) / 2**20 / steps
+        entry.calls += 1 / steps
     lines = [f"milliseconds a step, over {steps} steps, each operator without those that it calls", ""]
-    order = sorted(found, key=lambda phase: -sum(sum(entry[:2]) for entry in found[phase].values()))
+    order = sorted(
+        operators, key=lambda phase: -sum(one.cpu + one.device for one in operators[phase].values())
+    )
     for phase in order:
-        operators = sorted(found[phase].items(), key=lambda item: (-item[1][1], -item[1][0]))
-        cpu, device = (sum(entry[kind] for _, entry in operators) for kind in (0, 1))
-        lines.append(f"{phase}: {cpu:.3f} ms CPU, {device:.3f} ms device")
-        lines.append(f"{'CPU':>12}{'device':>12}{'calls':>10}  operator")
-        for name, (own, own_device, calls) in operators[:_ROWS]:
-            lines.append(f"{own:12.3f}{own_device:12.3f}{calls:10.1f}  {name}")
-        lines.append("")
+        lines += [*_rows_of(phase, operators[phase], kernels[phase], memory=memory), ""]
     return "\n".join(lines)
+
+
+def _rows_of(
+    phase: str, operators: dict[str, _Cost], kernels: dict[str, _Cost], *, memory: bool
+) -> Iterator[str]:
+    cpu, device = (sum(getattr(one, kind) for one in operators.values()) for kind in ("cpu", "device"))
+    yield f"{phase}: {cpu:.3f} ms CPU, {device:.3f} ms device"
+    yield f"{'CPU':>12}{'device':>12}{'calls':>10}" + (f"{'MiB':>12}" if memory else "") + "  operator"
+    for name, one in sorted(operators.items(), key=lambda item: (-item[1].device, -item[1].cpu))[:_ROWS]:
+        more = f"{one.mib:12.3f}" if memory else ""
+        yield f"{one.cpu:12.3f}{one.device:12.3f}{one.calls:10.1f}{more}  {name}"
+    if kernels:
+        yield f"{'':12}{'device':>12}{'calls':>10}" + (" " * 12 if memory else "") + "  kernel"
+    for name, one in sorted(kernels.items(), key=lambda item: -item[1].device)[:_ROWS]:
+        yield f"{'':12}{one.device:12.3f}{one.calls:10.1f}" + (" " * 12 if memory else "") + f"  {name}"

@@ -10,6 +10,7 @@ import torch
 from megarc.train.heartbeat import Heartbeat
 from megarc.train.loop import Moment
 from megarc.train.metrics import Profile, Profiled
+from megarc.train.metrics.profile import table_of
 
 
 def run(folder, wanted, rank=0, first=0, total=8, ranks=2):
@@ -66,3 +67,52 @@ def test_a_run_that_ends_before_it_is_over_writes_what_there_is(tmp_path):
     assert run(tmp_path, Profiled(7, 5, [0], memory=False))
     table = next(tmp_path.glob("*.txt")).read_text()
     assert "aten::sin" in table
+
+
+def event(name, start, end, *, kernels=(), memory=0, device="CPU"):
+    return SimpleNamespace(
+        name=name,
+        time_range=SimpleNamespace(start=start, end=end),
+        device_type=f"DeviceType.{device}",
+        kernels=kernels,
+        self_cpu_time_total=end - start,
+        self_device_time_total=sum(one.duration for one in kernels),
+        self_cpu_memory_usage=0,
+        self_device_memory_usage=memory,
+    )
+
+
+def test_kernels_and_memory_are_listed_by_phase():
+    """Events as a GPU gives them; the kernel of a phase itself was started by no operator of torch."""
+    kernel = SimpleNamespace
+    events = [
+        event("phase: forward", 0, 100, kernels=[kernel(name="triton_fused", duration=500)]),
+        event("phase: backward", 100, 200),
+        event("aten::mm", 10, 20, kernels=[kernel(name="gemm", duration=3000)], memory=6 << 20),
+        event("aten::mm", 110, 120, kernels=[kernel(name="gemm", duration=1000)] * 2),
+        event("gemm", 30, 40, device="CUDA"),
+    ]
+    parts = {part.split(":")[0]: part.splitlines() for part in table_of(events, 2, memory=True).split("\n\n")}
+    assert [line.split() for line in parts["forward"][2:]] == [
+        ["0.005", "1.500", "0.5", "3.000", "aten::mm"],
+        ["device", "calls", "kernel"],
+        ["1.500", "0.5", "gemm"],
+        ["0.250", "0.5", "triton_fused"],
+    ]
+    assert parts["backward"][-1].split() == ["1.000", "1.0", "gemm"]
+    assert "MiB" not in table_of(events, 2)
+
+
+def test_a_profiler_that_cannot_begin_is_a_warning(tmp_path, caplog, monkeypatch):
+    def refuse(**how):
+        raise RuntimeError("another profiler is at work")
+
+    monkeypatch.setattr(torch.profiler, "profile", refuse)
+    assert run(tmp_path, Profiled(3, 2, [0], memory=False)) == []
+    assert "it could not begin: another profiler" in caplog.text
+
+
+def test_memory_on_a_cpu_is_a_column_of_the_table(tmp_path):
+    run(tmp_path, Profiled(3, 2, [0], memory=True))
+    table = next(tmp_path.glob("*.txt")).read_text()
+    assert table.count("       MiB  operator") == table.count(" ms device")
