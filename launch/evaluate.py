@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import io
 import math
 from collections.abc import Iterator
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from megarc.paths import user_path
 if TYPE_CHECKING:
     from megarc.corpus import IndexedCorpus
     from megarc.inference import SampleLosses, Score
+    from megarc.parallel import Groups
     from megarc.tiers import LiveStack
     from megarc.train import SavedModel
     from megarc.window import Window
@@ -33,6 +36,7 @@ EXAMPLES = """examples:
   python launch/evaluate.py --run runs/pairs --corpus corpora/pairs --answers --recent 0
   python launch/evaluate.py --run runs/mine --tasks tasks/sums.jsonl tasks/capitals.jsonl
   python launch/evaluate.py --run runs/mine --tasks tasks/arc_local.yaml --as causal
+  torchrun --nproc-per-node 4 -- launch/evaluate.py --run runs/long --corpus corpora/heldout --context 4
   python launch/evaluate.py --tiers runs/tiers/two --run runs/tiers/two/bottom --corpus corpora/heldout --tokens 20000
 
 Windows overlap: each scores --stride tokens after the tokens before them. Without --stride, this is the window's own
@@ -54,21 +58,37 @@ same model without R; the difference is what the mask gives. See docs/evaluation
 trained with (docs/interpreter.md).
 
 --answers scores the answers of a corpus of questions and answers (docs/data.md), packed into rows as in training:
-R of a document is its question, up to the window's rows of R. With --recent, no R has more rows than given."""
+R of a document is its question, up to the window's rows of R. With --recent, no R has more rows than given.
+
+Several ranks (torchrun) share one model by tensor parallelism; of these, --context K share the rows of each window, as
+in training (docs/long-windows.md)."""
 
 
 def main() -> int:
     arguments = parser().parse_args()
-    if arguments.tasks:
-        return ask_all(arguments)
-    if arguments.corpus is None:
+    if not arguments.tasks and arguments.corpus is None:
         raise UserError("nothing to score; give --corpus P, or --tasks FILE")
+    from megarc.inference import ranks_in_use
+
+    with ranks_in_use(arguments.device, arguments.context) as groups, ExitStack() as stack:
+        if groups is not None and (arguments.tasks or arguments.tiers):
+            raise UserError("--tasks and --tiers run on one rank; start them with python, without a launcher")
+        if groups is not None and not groups.first:
+            # All ranks find the same; the first one says and writes it.
+            stack.enter_context(redirect_stdout(io.StringIO()))
+            stack.enter_context(redirect_stderr(io.StringIO()))
+            arguments.json = None
+        return ask_all(arguments) if arguments.tasks else score(arguments, groups)
+
+
+def score(arguments: argparse.Namespace, groups: Groups | None) -> int:
+    """Scores on the corpus, of what is asked for."""
     from megarc.corpus import IndexedCorpus
 
     corpus = IndexedCorpus(arguments.corpus)
     stacks = {str(path): open_live(path, corpus, arguments.device) for path in arguments.tiers}
     models = {name: stack.top for name, stack in stacks.items()}
-    models |= dict(single_models(arguments))
+    models |= dict(single_models(arguments, groups))
     if not models:
         raise UserError("nothing to score; give --run or --tiers")
     if arguments.answers:
@@ -124,10 +144,14 @@ def ask_all(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def single_models(arguments: argparse.Namespace) -> Iterator[tuple[str, SavedModel]]:
+def single_models(
+    arguments: argparse.Namespace, groups: Groups | None = None
+) -> Iterator[tuple[str, SavedModel]]:
     """Each run's model by a name, once for each width that is asked for; in memory when it is asked for."""
+    from megarc.parallel import TensorParallel
     from megarc.train import load_model
 
+    tensor = TensorParallel.of(groups) if groups else None
     if not arguments.run and (arguments.average or arguments.width):
         raise UserError("--average and --width choose weights of a run; give --run")
     average = " average" if arguments.average else ""
@@ -136,7 +160,7 @@ def single_models(arguments: argparse.Namespace) -> Iterator[tuple[str, SavedMod
             part = "" if width is None else " width " + ",".join(map(str, width))
             yield (
                 f"{path}{average}{part}",
-                load_model(path, arguments.device, average=arguments.average, widths=width),
+                load_model(path, arguments.device, tensor=tensor, average=arguments.average, widths=width),
             )
 
 
@@ -489,6 +513,13 @@ def parser() -> argparse.ArgumentParser:
         help="score with these numbers of rows of R instead, and with other text in R",
     )
     parser.add_argument("--tokens", type=whole_number, help="score only this many tokens (all)")
+    parser.add_argument(
+        "--context",
+        type=whole_number,
+        default=1,
+        metavar="K",
+        help="ranks that share the rows of each window (1)",
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="device that scores (cpu)")
     parser.add_argument("--json", type=user_path, metavar="FILE", help="write the scores there too")
     return parser

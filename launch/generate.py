@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from megarc.corpus import Tokenizer
     from megarc.inference import Prompt, Sampling
     from megarc.interpreter.live import Written
-    from megarc.parallel import TensorParallel
+    from megarc.parallel import Groups
     from megarc.progress import Bar
     from megarc.train import SavedModel
 
@@ -35,12 +35,14 @@ EXAMPLES = """examples:
   python launch/generate.py --run runs/mine --prompt '123*456' --interpreter python,coq
   python launch/generate.py --run runs/mine --prompts questions.jsonl --to answers.jsonl --tokens 64 --stop $'\\n\\n'
   torchrun --nproc-per-node 2 -- launch/generate.py --run runs/large --prompts questions.jsonl --to answers.jsonl
+  torchrun --nproc-per-node 4 -- launch/generate.py --run runs/long --context 4 --prompt-file book.txt
   python launch/generate.py --run runs/mine --prompts questions.jsonl --interpreter python > answers.jsonl
 
 --prompts takes JSON lines with the key prompt, and optionally id and tokens. Texts of all lengths are generated side
 by side; an answer is a JSON line with the keys id, prompt, text, tokens and end (stop_string, end_of_document or
 length), with --logprobs also ids and logprobs (nats, under the model itself). With --to, the same command
-resumes a killed one. Several ranks (torchrun) share one model by tensor parallelism. See docs/generation.md.
+resumes a killed one. Several ranks (torchrun) share one model by tensor parallelism; of these, --context K share the
+rows of each window, with the keys and values of a long R. See docs/generation.md.
 
 With --tiers, every tier of a stack writes its roll-outs where the text ends, bottom first; the top tier continues
 by up to c tokens (--refresh), and all write again. The tokenizer is the one that the run's corpus was packed with;
@@ -56,23 +58,14 @@ _TOGETHER = 32  # texts that are written at once
 def main() -> int:
     arguments = parser().parse_args()
     check(arguments)
-    from megarc.errors import reported_once
-    from megarc.parallel import TensorParallel, connect, disconnect, meet
-    from megarc.rank_environment import read_rank_environment
+    from megarc.inference import ranks_in_use
 
-    process = read_rank_environment()
-    if process.world == 1:
-        return generate(arguments, None)
-    if arguments.tiers or arguments.interpreter:
-        raise UserError(
-            "--tiers and --interpreter run on one rank; start them with python, without a launcher"
-        )
-    try:
-        with reported_once(process.rank == 0):
-            groups = connect(meet(process), arguments.device, tensor=process.world)
-            return generate(arguments, TensorParallel(groups.tensor))
-    finally:
-        disconnect()
+    with ranks_in_use(arguments.device, arguments.context) as groups:
+        if groups is not None and (arguments.tiers or arguments.interpreter):
+            raise UserError(
+                "--tiers and --interpreter run on one rank; start them with python, without a launcher"
+            )
+        return generate(arguments, groups)
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -91,16 +84,17 @@ def check(arguments: argparse.Namespace) -> None:
         raise UserError("--repetition-penalty goes with one model; give --run, not --tiers")
 
 
-def generate(arguments: argparse.Namespace, tensor: TensorParallel | None) -> int:
+def generate(arguments: argparse.Namespace, groups: Groups | None) -> int:
     """Answers on standard output, or in a file."""
     from megarc.corpus import load_tokenizer
     from megarc.inference import Sampling
+    from megarc.parallel import TensorParallel
     from megarc.train import end_of_document, find_tokenizer, load_model, padding_ids, same_tokenizer
 
     saved = load_model(
         arguments.run or top_run(arguments.tiers),
         arguments.device,
-        tensor=tensor,
+        tensor=TensorParallel.of(groups) if groups else None,
         average=arguments.average,
         widths=arguments.width,
     )
@@ -120,9 +114,9 @@ def generate(arguments: argparse.Namespace, tensor: TensorParallel | None) -> in
     if arguments.interpreter:
         interpret(arguments, saved, tokenizer, sampling)
     elif arguments.prompts:
-        answer_all(arguments, saved, tokenizer, sampling, tensor)
+        answer_all(arguments, saved, tokenizer, sampling, groups)
     else:
-        print_one(arguments, saved, tokenizer, sampling, tensor)
+        print_one(arguments, saved, tokenizer, sampling, groups)
     return 0
 
 
@@ -131,7 +125,7 @@ def print_one(
     saved: SavedModel,
     tokenizer: Tokenizer,
     sampling: Sampling,
-    tensor: TensorParallel | None,
+    groups: Groups | None,
 ) -> None:
     """One prompt and what follows it."""
     from megarc.inference import StopStrings, Writing, write
@@ -142,7 +136,7 @@ def print_one(
     if not ids:
         raise UserError("the prompt is empty; give --prompt some text")
     stops = StopStrings(tokenizer, arguments.stop)
-    first = tensor is None or tensor.rank == 0
+    first = groups is None or groups.first
     quiet = not sys.stderr.isatty() or not first
     with progress("generating", arguments.tokens, unit="tokens", quiet=quiet) as bar:
         if arguments.tiers:
@@ -163,7 +157,7 @@ def answer_all(
     saved: SavedModel,
     tokenizer: Tokenizer,
     sampling: Sampling,
-    tensor: TensorParallel | None,
+    groups: Groups | None,
 ) -> None:
     """The answers to --prompts, into --to or in the prompts' order on standard output."""
     from dataclasses import asdict
@@ -173,7 +167,7 @@ def answer_all(
     from megarc.parallel.tensor import ALONE
     from megarc.progress import progress
 
-    group = tensor.group if tensor else ALONE
+    group = groups.world if groups else ALONE
     first = group.rank == 0
     prompts = together(lambda: read_prompts(arguments.prompts, tokenizer, arguments.tokens), group)
     stops = StopStrings(tokenizer, arguments.stop)
@@ -391,6 +385,13 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--slots", type=whole_number, default=64, help="texts that are generated at once (64)"
+    )
+    parser.add_argument(
+        "--context",
+        type=whole_number,
+        default=1,
+        metavar="K",
+        help="ranks that share the rows of each window (1)",
     )
     parser.add_argument("--refresh", type=int, help="tokens after which the window moves (its stride)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draws (0)")

@@ -12,22 +12,27 @@ from megarc.interval import Seen, causally
 Attend = Callable[[Tensor, Tensor, Tensor, Seen], Tensor]
 
 
-def attend_by_head(q: Tensor, k: Tensor, v: Tensor, seen: Seen, causal: int, attend: Attend) -> Tensor:
+def attend_by_head(
+    q: Tensor, k: Tensor, v: Tensor, seen: Seen, causal: int, attend: Attend, rows: Tensor | None = None
+) -> Tensor:
     """Attention whose first ``causal`` query heads see no key behind their row, in R too.
 
     Args:
-        q: ``[batch, heads, rows, head_dim]``, all rows of a window.
-        k: ``[batch, kv_heads, rows, head_dim]``; query heads that share a key head see alike.
+        q: ``[batch, heads, rows, head_dim]``, all rows of a window, or those that ``rows`` numbers.
+        k: ``[batch, kv_heads, keys, head_dim]``, of all rows; query heads that share a key head see alike.
         v: as ``k``.
         seen: what the other heads see.
         attend: of some heads, as ``megarc.attention.attend``.
+        rows: numbers of the queries' rows in the window, int32; None: 0, 1, ..
 
     Returns:
         ``[batch, heads, rows, head_dim]``.
     """
     if causal == 0 or seen == 0:
         return attend(q, k, v, seen)
-    own = causally(seen, torch.arange(q.shape[2], dtype=torch.int32, device=q.device))
+    if rows is None:
+        rows = torch.arange(q.shape[2], dtype=torch.int32, device=q.device)
+    own = causally(seen, rows)
     if causal == q.shape[1]:
         return attend(q, k, v, own)
     groups = causal * k.shape[1] // q.shape[1]

@@ -34,15 +34,15 @@ class CacheShape(NamedTuple):
 
     def cache(self, texts: int, rows: int, dtype: torch.dtype, device: torch.device) -> Cache:
         """For so many texts of one length, of at most so many rows."""
-        kept, heads, width = self._keys()
+        kept, heads, width = self.keys()
         return Cache(kept, texts, heads, rows, width, dtype, device, self._states())
 
     def slots(self, texts: int, rows: int, dtype: torch.dtype, device: torch.device) -> Slots:
         """For so many texts of a length of their own, of at most so many rows."""
-        kept, heads, width = self._keys()
+        kept, heads, width = self.keys()
         return Slots(kept, texts, heads, rows, width, dtype, device, self._states())
 
-    def _keys(self) -> tuple[int, int, int]:
+    def keys(self) -> tuple[int, int, int]:
         """How many layers keep keys and values, of so many heads, of such a width: the same in all of them."""
         having = [layer for layer in self.layers if not layer.states] or [LayerCache()]
         assert len(set(having)) == 1, "layers that keep keys keep as many of each row"

@@ -13,6 +13,7 @@ from megarc.inference.likelihood import Likelihood, likelihoods
 from megarc.inference.loop import Loop
 from megarc.inference.model_file import export, load_exported
 from megarc.inference.prompts import Answers, Prompt, digest, read_prompts
+from megarc.inference.ranks import ranks_in_use
 from megarc.inference.recent_probe import Change, Measured, Probe, probe, probe_window
 from megarc.inference.sample_losses import SampleLosses, sample_losses
 from megarc.inference.sampling import Sampling, look_up
@@ -47,6 +48,7 @@ __all__ = [
     "loss_by_context",
     "probe",
     "probe_window",
+    "ranks_in_use",
     "read_prompts",
     "sample_losses",
     "uniforms",

@@ -1,4 +1,7 @@
-"""One model and the texts that it writes side by side: windows are begun, then get a row at a time."""
+"""One model and the texts that it writes side by side: windows are begun, then get a row at a time.
+
+Where context ranks share the rows of windows, all of them write the same texts (``shared_slots.py``).
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from megarc.attention import on_device
+from megarc.attention import Slots, on_device
+from megarc.inference.own_rows import own_rows
+from megarc.inference.shared_slots import SharedSlots
 from megarc.interval import Intervals
 from megarc.model import Transformer
+from megarc.parallel import all_reduce_sum
 
 ROWS = 2048  # that are encoded in one pass: more would only fall out of the processor's cache
 
@@ -31,8 +37,14 @@ class Decoder:
 
     def __init__(self, model: Transformer, slots: int, rows: int) -> None:
         self.model, self.rows = model, rows
-        self._slots = model.empty_slots(slots, rows)
-        self.device = model.embedding.weight.device
+        weight, context = model.embedding.weight, model.tensor.context
+        self.device = weight.device
+        self._slots: Slots | SharedSlots
+        if context.size > 1:
+            shape = model.cache_shape()
+            self._slots = SharedSlots(shape, slots, rows, weight.dtype, weight.device, context)
+        else:
+            self._slots = model.empty_slots(slots, rows)
 
     @torch.inference_mode()
     def begin(self, openings: Sequence[Opening]) -> Tensor:
@@ -59,6 +71,8 @@ class Decoder:
         self._slots.move(source, target)
 
     def _begin(self, openings: Sequence[Opening]) -> Tensor:
+        if isinstance(self._slots, SharedSlots):
+            return self._begin_shared(openings, self._slots)
         lengths = [len(opening.ids) for opening in openings]
         alike = len({_shape(opening) for opening in openings}) == 1
         cache = self._slots.filling([opening.slot for opening in openings], lengths, packed=not alike)
@@ -76,6 +90,21 @@ class Decoder:
                 torch.from_numpy(positions)[None].to(self.device),
             )
         return self.model.tensor.gather_last(logits)
+
+    def _begin_shared(self, openings: Sequence[Opening], slots: SharedSlots) -> Tensor:
+        """The same of windows that begin alike: context ranks encode their rows, and one has the last row's logits."""
+        rows, recent = _shape(openings[0])
+        context, sliding = self.model.tensor.context, self.model.config.sliding_window
+        own = own_rows(recent, rows, len(openings), context, self.device, sliding=sliding)
+        cache = slots.filling([opening.slot for opening in openings], own)
+        given = own.of(np.array([opening.ids for opening in openings]))
+        present = len(own.present)
+        asked = slice(max(0, present - 1), max(1, present))
+        at = own.positions(len(openings))
+        logits = self.model.logits(given, asked, own.seen, cache, at)[:, 0]
+        if not present or own.present[-1] != rows - 1:
+            logits = torch.zeros_like(logits)
+        return self.model.tensor.gather_last(all_reduce_sum(logits, context))
 
 
 def _passes(openings: Sequence[Opening], packs: bool) -> list[list[Opening]]:

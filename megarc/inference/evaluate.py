@@ -9,12 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from megarc.attention import on_device
 from megarc.errors import UserError
+from megarc.inference.own_rows import row_losses
 from megarc.inference.score import Places, Score, block_of, blocks
 from megarc.interval import seen_by
 from megarc.model import Transformer
 from megarc.window import Window
+
+_ROWS = 1 << 16  # of a forward pass on a rank at most, or one window: more only take memory
 
 Tokens: TypeAlias = npt.NDArray[np.integer]
 DocumentsOf: TypeAlias = Callable[[int, int], Places]
@@ -38,13 +40,13 @@ def evaluate(
 
     Models with different windows are comparable where ``targets`` is the same:
     each target lies on a loss row, so it has seen at least ``n - s + 1`` tokens.
-    Sums are float64, whatever the model is.
+    Sums are float64, whatever the model is. Context ranks share the rows of windows, and all find the same.
 
     Args:
         tokens: [N], the whole text, a memory map for instance.
         targets: positions in it, from ``window.first_target`` on at the earliest.
         documents: given for a model whose attention stays inside a document.
-        batch: windows at once.
+        batch: windows at once, fewer where they are long.
         progress: called with how many targets more are scored.
 
     Raises:
@@ -98,9 +100,9 @@ def _walk(
 ) -> Iterator[tuple[Places, npt.NDArray[np.float64]]]:
     """The positions of the targets and their losses, [batch, s] each, a batch of windows at a time."""
     _check(tokens, window, targets)
-    device = next(model.parameters()).device
     starts = range(targets.start - window.first_target, targets.stop - window.first_target, window.stride)
-    for some in _batches(starts, batch):
+    at_once = min(batch, max(1, _ROWS * model.tensor.context.size // window.rows))
+    for some in _batches(starts, at_once):
         places = np.asarray(some)[:, None] + np.arange(window.tokens)  # [batch, n + 1]
         # The last window may reach beyond the text: what lies there is no target, and follows all that is.
         inside = np.minimum(places, len(tokens) - 1)
@@ -110,8 +112,8 @@ def _walk(
         segments = None if documents is None else _segments(documents, inside[:, :-1])
         seen = seen_by(window.rows, np.full(len(read), window.recent, np.int32), segments)
         with torch.inference_mode():
-            loss = model(torch.as_tensor(read).to(device), window.loss_rows, on_device(seen, device))
-        yield places[:, 1:][:, window.loss_rows], loss.nll.double().cpu().numpy()
+            nll = row_losses(model, read, window.loss_rows, seen)
+        yield places[:, 1:][:, window.loss_rows], nll.double().cpu().numpy()
 
 
 def loss_by_context(

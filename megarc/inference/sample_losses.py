@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from megarc.attention import on_device
 from megarc.data import Batch, Stream
 from megarc.errors import UserError
+from megarc.inference.own_rows import row_losses
 from megarc.inference.score import ratio_error
 from megarc.interval import Intervals, Seen
 from megarc.model import Transformer
@@ -66,23 +66,21 @@ def sample_losses(
     count = min(count, len(stream))
     if count < 1:
         raise UserError("there is no sample to score; give another source")
-    device = next(model.parameters()).device
     found: list[list[Sums]] = [[] for _ in recents]
     weights: list[Sums] = []
     for first in range(0, count, batch):
         read = stream.read(first, min(batch, count - first))
         stream.check_ids(read, model.config.tokens)
-        tokens, rows = torch.as_tensor(read.tokens).long().to(device), read.tokens.shape[1] - 1
-        positions = None if read.positions is None else torch.as_tensor(read.positions).to(device)
-        weight = np.ones((len(tokens), stream.window.stride)) if read.weights is None else read.weights
+        rows = read.tokens.shape[1] - 1
+        weight = np.ones((len(read.tokens), stream.window.stride)) if read.weights is None else read.weights
         weights.append(weight.sum(1).astype(np.float64))
         for sums, recent in zip(found, recents, strict=True):
-            seen = on_device(_limited(read, recent), device)
+            own = slice(rows - weight.shape[1], rows)
             with torch.inference_mode():
-                nll = model(tokens, slice(rows - weight.shape[1], rows), seen, positions=positions).nll
+                nll = row_losses(model, read.tokens, own, _limited(read, recent), read.positions)
             sums.append((nll.double().cpu().numpy() * weight).sum(1))
         if progress is not None:
-            progress(len(tokens))
+            progress(len(read.tokens))
     whole = np.concatenate(weights)
     if not whole.any():
         raise UserError("no row of the samples bears loss; give another source")

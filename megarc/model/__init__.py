@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from megarc.model.block_part import Split
     from megarc.model.compiling import no_compiler
     from megarc.model.config import ExecutionConfig, ModelConfig
-    from megarc.model.cost import Cost, block_parameters, cost_of
+    from megarc.model.cost import Cost, block_parameters, cost_of, loss_work_of
     from megarc.model.feed_forward.experts import Router, Tally
     from megarc.model.folding import as_standard
     from megarc.model.fp8 import no_fp8
@@ -81,6 +81,7 @@ __all__ = [
     "is_costly",
     "kept_of",
     "layers",
+    "loss_work_of",
     "muon_factors",
     "named_state",
     "named_values",

@@ -80,6 +80,13 @@ def cost_of(config: ModelConfig, window: Window) -> Cost:
     )
 
 
+def loss_work_of(config: ModelConfig) -> int:
+    """What the head does for a loss row, in (query, key) pairs of all layers' attention: their FLOPs are equal."""
+    of_row = 2 * config.hidden * config.padded_vocabulary
+    of_pair = 4 * config.heads * config.width_of_head * config.layers
+    return round(of_row / of_pair)
+
+
 def block_parameters(config: ModelConfig) -> int:
     """Elements of a block's matrices."""
     return sum(part.matrices for part in _parts(config, Window.plain(1)))

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from megarc.errors import UserError
 from megarc.interval import Seen
 from megarc.model.block import Block
 from megarc.model.config import ExecutionConfig, ModelConfig
@@ -140,12 +141,16 @@ def build_pipeline(config: ModelConfig, execution: ExecutionConfig, groups: Grou
 
     Before its forward passes, ``expect`` gives it what stands beside each micro-batch's hidden rows. The last
     stage returns the loss.
+
+    Raises:
+        UserError: where a stage would lack experts that data ranks share out.
     """
     from deepspeed.pipe import LayerSpec, PipelineModule, TiedLayerSpec
     from deepspeed.runtime.pipe.topology import PipeModelDataParallelTopology
 
     tensor = TensorParallel.of(groups)
     listed = layers(config, execution, tensor)
+    check_experts(config, listed, groups.pipeline.size, groups.expert.size)
     running = Running()
 
     class Stage(PipelineModule):
@@ -187,6 +192,27 @@ def build_pipeline(config: ModelConfig, execution: ExecutionConfig, groups: Grou
         )
     stage.canonical = partial(canonical, [layer.name for layer in listed])
     return stage
+
+
+def check_experts(config: ModelConfig, listed: Sequence[Layer], stages: int, ranks: int) -> None:
+    """Experts that data ranks share out are a group of the optimizer, which every stage must have.
+
+    Args:
+        ranks: that share experts out.
+
+    Raises:
+        UserError: where a stage has none.
+    """
+    if ranks == 1 or config.experts is None:
+        return
+    for number, (start, stop) in enumerate(pairwise(stage_bounds(listed, stages))):
+        blocks = [int(one.name.split(".")[1]) for one in listed[start:stop] if one.name.startswith("blocks.")]
+        if not any(config.experts.at(layer) for layer in blocks):
+            raise UserError(
+                f"parallel.expert {ranks} with parallel.pipeline {stages}: stage {number} has layers {blocks[0] + 1} "
+                f"to {blocks[-1] + 1}, none with experts, and other stages would wait for its gradients of experts for "
+                "ever; use fewer stages, or other model.experts.every and dense_first"
+            )
 
 
 @dataclass(slots=True)

@@ -111,14 +111,15 @@ class Transformer(nn.Module):
     def empty_cache(self, batch: int, rows: int) -> Cache:
         """What ``logits`` fills while it decodes ``batch`` windows of at most ``rows`` rows and of one length."""
         weight = self.embedding.weight
-        return self._cache_shape().cache(batch, rows, weight.dtype, weight.device)
+        return self.cache_shape().cache(batch, rows, weight.dtype, weight.device)
 
     def empty_slots(self, slots: int, rows: int) -> Slots:
         """The same for texts that come and go, each of a length of its own."""
         weight = self.embedding.weight
-        return self._cache_shape().slots(slots, rows, weight.dtype, weight.device)
+        return self.cache_shape().slots(slots, rows, weight.dtype, weight.device)
 
-    def _cache_shape(self) -> CacheShape:
+    def cache_shape(self) -> CacheShape:
+        """What decoding keeps of each layer on this tensor rank."""
         kinds = self.config.kinds()
         kept = {name: mixer_of(one).cache_shape(one, self.tensor.size) for name, one in kinds.items()}
         return CacheShape([kept[self.config.kind(layer)] for layer in range(self.config.layers)])

@@ -34,11 +34,16 @@ class RankRows(Intervals):
     places: Tensor
     group: Group
 
+    @property
+    def row_numbers(self) -> Tensor:
+        """``numbers`` in the type of intervals."""
+        return self.numbers.to(self.begin.dtype)
+
     def under(self, sliding: int | None) -> RankRows:
         """The same under a sliding window: no key that lies ``sliding`` rows or more before its row is seen."""
         if sliding is None or sliding >= len(self.places):
             return self
-        first = (self.numbers - sliding + 1).to(self.begin.dtype)
+        first = self.row_numbers - sliding + 1
         return replace(self, begin=torch.maximum(self.begin, first))
 
     def of_window(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

@@ -30,14 +30,21 @@ _scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_t
 class TensorParallel:
     """A rank's place in its tensor group, handed to every layer that is split over it."""
 
-    def __init__(self, group: Group = ALONE, sequence: bool = False, expert: Group = ALONE) -> None:
+    def __init__(
+        self,
+        group: Group = ALONE,
+        sequence: bool = False,
+        expert: Group = ALONE,
+        context: Group = ALONE,
+    ) -> None:
         self.group, self.sequence = group, sequence and group.size > 1
         self.expert = expert  # the data ranks that share experts with this one
+        self.context = context  # the ranks that share the rows of a window with this one
 
     @classmethod
     def of(cls, groups: Groups) -> TensorParallel:
         """This process's place."""
-        return cls(groups.tensor, groups.topology.sequence, groups.expert)
+        return cls(groups.tensor, groups.topology.sequence, groups.expert, groups.context)
 
     @property
     def rank(self) -> int:

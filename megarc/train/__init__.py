@@ -43,7 +43,6 @@ if TYPE_CHECKING:
         bucket,
         build_engine,
         dtype_of,
-        loss_work_of,
         to_tensors,
     )
     from megarc.train.engine.muon import Place, Sharing, matrices_of
@@ -89,7 +88,6 @@ __all__ = [
     "held",
     "hold",
     "load_model",
-    "loss_work_of",
     "matrices_of",
     "merged",
     "open_heldout",

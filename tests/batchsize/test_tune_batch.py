@@ -63,6 +63,11 @@ def test_critical_refuses_without_a_number(tmp_path, steps, said):
     assert said in tune("critical", "--table", path, "--optimal-batch", 256, code=2)
 
 
+def test_micro_refuses_experts_that_ranks_share_before_it_reads_anything():
+    words = ("micro", "data.train=nowhere", "model.experts={count: 4}", "parallel.expert=2")
+    assert "use parallel.expert=1 here" in tune(*words, code=2)
+
+
 @pytest.mark.parametrize("words", [["--model.layers", "2"], ["micro", "--model.layers=2"]])
 def test_a_key_that_is_written_like_a_flag_is_answered_with_how_it_is_written(words):
     assert "written without dashes: model.layers=" in tune(*words, code=2)

@@ -9,11 +9,13 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from megarc.config import load
+from megarc.errors import UserError
 from megarc.interval import Intervals
 from megarc.model import (
     Beside,
     ExecutionConfig,
     Head,
+    ModelConfig,
     Transformer,
     head_loss,
     initialise,
@@ -21,6 +23,7 @@ from megarc.model import (
     record_of,
     stage_bounds,
 )
+from megarc.model.pipeline import check_experts
 from megarc.model.transformer import pick_rows
 from megarc.parallel import TensorParallel
 from megarc.train import RunConfig
@@ -96,3 +99,13 @@ def test_a_stage_runs_on_hidden_rows_alone(tied):
     plain = {"rows": slice(4, 12), "seen": 4, "positions": None}
     for name in given:  # each of them matters
         assert not torch.allclose(run(**given), run(**{**given, name: plain[name]}))
+
+
+def test_a_stage_without_experts_that_ranks_share_is_refused():
+    """It would lack a group of the optimizer: its ranks would not take part in that group's all-reduce."""
+    config = ModelConfig(layers=4, hidden=32, heads=2, vocabulary=50, experts={"count": 4, "dense_first": 2})
+    listed = layers(config, ExecutionConfig(), TensorParallel())
+    with pytest.raises(UserError, match=r"stage 0 has layers 1 to .*none with experts.*use fewer stages"):
+        check_experts(config, listed, 4, 2)
+    check_experts(config, listed, 4, 1)
+    check_experts(config, listed, 1, 2)

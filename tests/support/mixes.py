@@ -157,6 +157,8 @@ SHARED_WINDOWS = [
     Mix(1, 2, variant="packed_stages_full", context=2),
     Mix(zero=2, variant="muon", context=4),
     Mix(2, 2, sequence=True, variant="imported", context=2),
+    *(Mix(zero=zero, variant=variant, context=2) for zero, variant in ((2, "experts"), (3, "experts_loss"))),
+    Mix(1, 2, variant="packed_experts", context=2),
 ]
 """Rows of ``parallel.context``: each ZeRO stage, each other dimension, and every way in which samples say what
 rows see, with rows of R that bear loss."""
@@ -220,6 +222,9 @@ def mixes(ranks=8):
         *(Mix(data=2, zero=zero, variant="experts_over_2") for zero in (0, 1, 2)),
         Mix(data=4, zero=2, variant="experts_loss_over_2"),
         Mix(2, 1, 2, zero=1, variant="experts_over_2"),
+        *(Mix(data=2, zero=zero, variant="experts_muon_over_2") for zero in (0, 2)),
+        Mix(1, 2, 2, variant="experts_over_2"),
+        Mix(2, 1, 2, variant="experts_muon_over_2"),
         *(
             Mix(pipeline=pipeline, data=3 - pipeline, zero=zero, variant=variant, layers=layers_of(variant))
             for variant in (*WINDOWS, *RECOMPUTED)

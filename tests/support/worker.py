@@ -14,6 +14,7 @@ A job is one of
     {"do": "steps", "config": {...}, "steps": N}             N steps alone; see few_steps.py
     {"do": "layers", "sequence": true}                       split layers against torch.nn's
     {"do": "write", "config": {...}, "run": R, "to": F}      texts by tensor ranks, of the model in R; ids to F
+    {"do": "use", "config": {...}, "model": {...}, "to": F}  scores and texts of a new model on ranks; see using.py
     {"do": "limit file size", "bytes": N}                    stands for a disk that is full
     {"do": "forget", "folder": F}                            a user removes a folder
     {"do": "flip", "folder": F, "glob": G}                   a bit of the last file of that pattern there changes
@@ -36,10 +37,13 @@ from broken_engines import broken
 from deepspeed.runtime import bf16_optimizer
 from few_steps import make_annotated, take_steps
 from layers import check
+from using import built_model, scores, texts
 
 from megarc.config import build
 from megarc.errors import UserError
-from megarc.inference import Sampling, Writing, write
+from megarc.inference import Decoder, Sampling, Writing, write
+from megarc.inference.decoder import Opening
+from megarc.model import ModelConfig
 from megarc.parallel import Groups, TensorParallel, connect, disconnect, meet
 from megarc.plan import explained_memory
 from megarc.rank_environment import read_rank_environment
@@ -89,6 +93,8 @@ def main() -> None:
                 print(f"-- start {config.folder.name}", *found, sep="\n", flush=True)
         elif job["do"] == "write":
             write_texts(groups, Path(job["run"]), Path(job["to"]))
+        elif job["do"] == "use":
+            use(build(ModelConfig, job["model"], "job"), config, groups, Path(job["to"]))
         elif job["do"] == "pretrain":
             attempt(config, groups, job)
             if groups.first and "keep_state" in job:
@@ -105,6 +111,18 @@ def write_texts(groups: Groups, run: Path, to: Path) -> None:
         texts = [Writing([65 + n] * (n + 1), 9, n) for n in range(8)]
         list(write(saved.model, texts, saved.config.window.build(), sampling, slots=3))
         found += [text.ids for text in texts]
+    if groups.first:
+        to.write_text(json.dumps(found))
+
+
+def use(keys: ModelConfig, config: RunConfig, groups: Groups, to: Path) -> None:
+    model = built_model(keys, TensorParallel.of(groups))
+    decoder, held = Decoder(model, 2, 21), []
+    decoder.begin([Opening(slot, [7, 8, 9] * 3, 4) for slot in range(2)])
+    for token in range(12):
+        decoder.advance([token, token])
+        held += [(10 + token, list(each)) for each in decoder._slots.held]
+    found = {"scores": scores(model, config), "texts": texts(model), "held": held}
     if groups.first:
         to.write_text(json.dumps(found))
 

@@ -121,10 +121,13 @@ def test_experts_on_two_data_ranks(runs):
         ({"parallel": {"expert": 2}}, "model.experts is not given"),
         ({"model": {"experts": {"count": 6}}, "parallel": {"expert": 4}}, "use a count of 4 or 8"),
         ({"model": {"experts": {}}, "parallel": {"expert": 2, "zero": 3}}, "use parallel.zero=0, 1 or 2"),
-        ({"model": {"experts": {}}, "parallel": {"expert": 2, "pipeline": 2}}, "use parallel.pipeline=1"),
         (
-            {"model": {"experts": {}}, "parallel": {"expert": 2}, "optimizer": {"name": "muon"}},
-            "needs optimizer.name",
+            {"model": {"experts": {}}, "parallel": {"expert": 2, "context": 2}},
+            "context 2 with parallel.expert",
+        ),
+        (
+            {"model": {"experts": {}}, "parallel": {"expert": 2}, "optimizer": {"library": "apex"}},
+            "needs optimizer.library=torch",
         ),
     ],
 )

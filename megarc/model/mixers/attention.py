@@ -51,12 +51,14 @@ class Attention(Mixer):
         q, k, v = self.queries_keys_values(self.tensor.enter(x), read)
         q, k = self.turned(q, k, cache, positions, read)
         if cache is None:
+            rows = None
             if isinstance(seen, RankRows):
+                rows = seen.row_numbers
                 seen, (k, v) = seen.under(self.sliding), seen.of_window(k, v)
             else:
                 seen = narrowed(seen, self.sliding, len(q), q.shape[2], q.device)
             return self.written(
-                attend_by_head(q, k, v, seen, self.causal, partial(attend, engine=self.engine))
+                attend_by_head(q, k, v, seen, self.causal, partial(attend, engine=self.engine), rows)
             )
         return self.written(cache.attend(self.layer, q, k, v, seen, self.engine, self.sliding, self.causal))
 

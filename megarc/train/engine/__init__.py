@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from megarc.train.engine.engine import Engine, GradientWatcher, StepResult, Work, unwanted
     from megarc.train.engine.expert_balance import Load
     from megarc.train.engine.micro_batch import MicroBatch, to_tensors
-    from megarc.train.engine.row_sharing import RowSharing, Shares, loss_work_of
+    from megarc.train.engine.row_sharing import RowSharing, Shares
     from megarc.train.engine.torch_dtype import dtype_of
 
 open_when_used(__name__, __file__)
@@ -31,7 +31,6 @@ __all__ = [
     "bucket",
     "build_engine",
     "dtype_of",
-    "loss_work_of",
     "to_tensors",
     "unwanted",
 ]

@@ -58,6 +58,8 @@ def build_engine(config: RunConfig, groups: Groups, heartbeat: Heartbeat | None 
         return _arranged(Engine(config, groups, made, heartbeat))
     stage = build_pipeline(config.model, config.execution, groups)
     _fill(stage, config, groups, stage.canonical)
+    if config.model.experts is not None:
+        announce_expert_ranks(stage, config.model.experts.count, groups)
     made = _initialize(deepspeed, stage, config, settings, groups)
     return _arranged(PipelinedEngine(config, groups, made, heartbeat))
 

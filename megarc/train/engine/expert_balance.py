@@ -1,4 +1,4 @@
-"""Experts of a step: what was counted over data ranks, and the bias that keeps them equally busy."""
+"""Experts of a step: what was counted over context and data ranks, and the bias that keeps them equally busy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Load(NamedTuple):
 
 
 class ExpertBalance:
-    """The routers of this rank's stage. All data ranks of a stage call its methods together."""
+    """The routers of this rank's stage. All context and data ranks of a stage call its methods together."""
 
     def __init__(self, routers: Sequence[tuple[str, Router]], groups: Groups) -> None:
         self.groups = groups
@@ -61,7 +61,7 @@ class ExpertBalance:
             assert router.tally is not None
             if router.tally.sums.numel():
                 row.copy_(router.tally.sums)
-        all_reduce_sum(counted, self.groups.data)
+        all_reduce_sum(counted, self.groups.replicas)
         good = (~bad).to(counted.dtype)
         self._seen += counted * good
         for row, router in zip(counted, self._routers, strict=True):

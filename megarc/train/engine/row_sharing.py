@@ -12,7 +12,7 @@ from torch import Tensor
 
 from megarc.data import Batch
 from megarc.interval import Intervals
-from megarc.model import ModelConfig
+from megarc.model import loss_work_of
 from megarc.parallel import Group, Groups, RankRows
 from megarc.row_shares import Numbers, row_shares, work_of_rows
 from megarc.train.config import RunConfig
@@ -133,10 +133,3 @@ class RowSharing:
         shape = (len(batch.tokens), len(own))
         end = np.maximum(own + 1, seen).astype(np.int32)
         return Intervals(np.zeros(shape, dtype=np.int32), np.tile(end, (len(batch.tokens), 1)))
-
-
-def loss_work_of(model: ModelConfig) -> int:
-    """What the head does for a loss row, in (query, key) pairs of all layers' attention: their FLOPs are equal."""
-    of_row = 2 * model.hidden * model.padded_vocabulary
-    of_pair = 4 * model.heads * model.width_of_head * model.layers
-    return round(of_row / of_pair)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from megarc.model import Record, expert_group_name, record_of
 from megarc.train.config import OptimizerConfig
 from megarc.train.engine.factors import Factors, OverBatch
-from megarc.train.engine.muon import Muon
+from megarc.train.engine.muon import OF_EXPERTS, Muon, call_of
 from megarc.train.engine.places import Piece
 
 
@@ -50,9 +50,8 @@ class ShardedOptimizer(torch.optim.Optimizer):
         listed = [{"params": matrices, "by_muon": muon is not None}, {"params": others, "by_muon": False}]
         if shared_out:
             # DeepSpeed shares these out over the data ranks that hold the same experts.
-            assert muon is None, "the configuration was checked"
             name = expert_group_name(record_of(shared_out[0]).experts)
-            listed.append({"params": shared_out, "by_muon": False, "moe": True, "name": name})
+            listed.append({"params": shared_out, "by_muon": muon is not None, "moe": True, "name": name})
         super().__init__(listed, {"lr": keys.lr})
         self._spans: dict[Tensor, list[_Span]] = {}
         self._calls: dict[Tensor, int] = {}  # of Muon's buffers
@@ -65,7 +64,7 @@ class ShardedOptimizer(torch.optim.Optimizer):
         if self.muon is not None:
             of_muon = [piece for piece in listed if _by_muon(piece.record)]
             listed = [piece for piece in listed if not _by_muon(piece.record)]
-            self._calls = {piece.flat: piece.call for piece in of_muon}
+            self._calls = {piece.flat: call_of(piece) for piece in of_muon}
             self.muon.arrange(of_muon, factors_of)
         found: dict[Tensor, list[_Span]] = {}
         for piece in listed:
@@ -94,16 +93,16 @@ class ShardedOptimizer(torch.optim.Optimizer):
             if not flats:
                 continue
             if group["by_muon"]:
-                self._update_by_muon(flats, group["lr"])
+                # Of a buffer that holds nothing but padding; others wait for this rank all the same.
+                of_padding = OF_EXPERTS if group.get("moe") else 0
+                self._update_by_muon(flats, group["lr"], of_padding)
             else:
                 self._update_by_adamw([flat for flat in flats if flat in self._spans], group["lr"])
 
-    def _update_by_muon(self, flats: list[Tensor], lr: float) -> None:
+    def _update_by_muon(self, flats: list[Tensor], lr: float, of_padding: int) -> None:
         assert self.muon is not None
         for flat in flats:
-            self._calls.setdefault(
-                flat, 0
-            )  # nothing but padding is in it; others wait for this rank all the same
+            self._calls.setdefault(flat, of_padding)
         momenta = {flat: self.moments(flat)["exp_avg"] for flat in flats}
         self.muon.step(
             self._calls[flats[0]], momenta, lr, self.over_batch.decay, self.found_inf, self.grad_scale

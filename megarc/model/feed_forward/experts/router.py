@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from megarc.model.config import ModelConfig
 from megarc.model.parameter_record import matrix, record_of, state_vector
-from megarc.parallel import TensorParallel
+from megarc.parallel import TensorParallel, all_reduce_sum
 
 
 class Routes(NamedTuple):
@@ -67,7 +67,7 @@ class Router(nn.Module):
         self.tally: Tally | None = None
 
     def forward(self, x: Tensor) -> Routes:
-        """``x`` [batch, rows, hidden], all rows of every window."""
+        """``x`` [batch, rows, hidden], all rows of every window, or those of this context rank."""
         wide = torch.promote_types(x.dtype, torch.float32)
         logits = F.linear(x.to(wide), self.tensor.shared(self.weight).to(wide))
         scores = logits.softmax(-1) if self.keys.scores == "softmax" else logits.sigmoid()
@@ -90,10 +90,13 @@ class Router(nn.Module):
         assert self.tally is not None
         shares = scores if self.keys.scores == "softmax" else scores / scores.sum(-1, keepdim=True)
         entropy = -(shares.detach() * shares.detach().clamp_min(1e-30).log()).sum(-1).mean(-1)
-        balance = balance_loss(shares, by_window, self.keys.active)
+        # Context ranks have equally many rows of a window: each of them makes its part of the window's means.
+        parts = self.tensor.context.size
+        of_all = all_reduce_sum(by_window.clone(), self.tensor.context)
+        balance = balance_loss(shares, of_all, self.keys.active, parts)
         z_loss = logits.logsumexp(-1).square().mean(-1)
-        sums = torch.stack((entropy.sum(), balance.detach().sum(), z_loss.detach().sum()))
-        asked = sums.new_tensor([logits[..., 0].numel() * self.keys.active, len(by_window)])
+        sums = torch.stack((entropy.sum(), balance.detach().sum(), z_loss.detach().sum())) / parts
+        asked = sums.new_tensor([logits[..., 0].numel() * self.keys.active, len(by_window) / parts])
         counted = torch.cat((by_window.sum(0), sums, asked)).double()
         penalty = weights.new_zeros(())
         if self.keys.balance == "loss":
@@ -114,15 +117,16 @@ class Router(nn.Module):
         return self
 
 
-def balance_loss(shares: Tensor, by_window: Tensor, active: int) -> Tensor:
+def balance_loss(shares: Tensor, by_window: Tensor, active: int, parts: int = 1) -> Tensor:
     """E sum_i f_i p_i of each window, [batch] (Fedus et al. 2021, 2101.03961, equations 4 to 6): 1 where all is even.
 
     Args:
         shares: [batch, rows, experts], of each row 1 together.
         by_window: assignments of each window to each expert, [batch, experts].
+        parts: ranks that each have so many rows of a window; the mean of their results is the window's loss.
     """
     rows, experts = shares.shape[1:]
-    used = by_window.to(shares.dtype) / (rows * active)
+    used = by_window.to(shares.dtype) / (rows * parts * active)
     return experts * (used * shares.mean(1)).sum(-1)
 
 

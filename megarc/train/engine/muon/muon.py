@@ -19,8 +19,17 @@ from megarc.train.engine.places import Piece
 _MATCH = 0.2  # root mean square of AdamW's updates, about (Liu et al. 2025, 2502.16982, section 2.2)
 
 
+OF_EXPERTS = -1
+"""The call of experts that data ranks share out: they are a group of their own."""
+
+
+def call_of(piece: Piece) -> int:
+    """In which of the engine's calls a piece is updated."""
+    return OF_EXPERTS if piece.record.experts > 1 else piece.call
+
+
 class _Call(NamedTuple):
-    """One of the calls in which an engine updates its matrices: ZeRO 3 makes several, others one."""
+    """One of the calls in which an engine updates its matrices: ZeRO 3 makes several, others one for each group."""
 
     sharing: Sharing
     pieces: dict[str, Piece]
@@ -40,7 +49,7 @@ class Muon:
 
     def arrange(self, pieces: Sequence[Piece], factors_of: Callable[[Piece], Factors]) -> None:
         """Ranks tell each other what they hold, once."""
-        own = {piece.name: (piece.call, piece.boxes) for piece in pieces}
+        own = {piece.name: (call_of(piece), piece.boxes) for piece in pieces}
         everyone = gather_objects(own, self.group)
         calls = {name: call for held in everyone for name, (call, _) in held.items()}
         matrices = _all_matrices(pieces, self.group)

@@ -35,11 +35,13 @@ class Matrix:
 
     Attributes:
         split: over the tensor group; else every rank of it holds the same.
+        experts: data ranks, one after the other, that hold different matrices of this parameter.
     """
 
     name: str
     part: Box
     split: bool
+    experts: int = 1
 
     @property
     def rows(self) -> int:
@@ -60,7 +62,7 @@ def matrices_of(name: str, record: Record) -> list[Matrix]:
     rows, columns = record.shape
     height = rows // record.parts
     tops = range(0, rows, height)
-    return [Matrix(name, Box(top, top + height, 0, columns), record.split) for top in tops]
+    return [Matrix(name, Box(top, top + height, 0, columns), record.split, record.experts) for top in tops]
 
 
 class Route(NamedTuple):
@@ -104,13 +106,16 @@ class Sharing:
     def gives(self, holder: int, owner: int) -> list[Route]:
         """What ``holder`` sends to ``owner``: of elements that several ranks hold alike, one of them sends."""
         there, here = self.places[owner], self.places[holder]
-        if not self.sharded and here.data != there.data:
-            return []
         return [
             route
             for route in self.parts(holder, owner)
-            if self.matrices[route.matrix].split or here.tensor == there.tensor
+            if self._sends(here, there, self.matrices[route.matrix])
         ]
+
+    def _sends(self, here: Place, there: Place, matrix: Matrix) -> bool:
+        # Where data ranks hold all of their weights, the owner's own one sends; of experts, one of those beside it.
+        beside = self.sharded or here.data // matrix.experts == there.data // matrix.experts
+        return beside and (matrix.split or here.tensor == there.tensor)
 
     def sent(self, rank: int) -> int:
         """Elements that ``rank`` sends to others in a step."""
