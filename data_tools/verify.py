@@ -7,7 +7,7 @@ import argparse
 import _needs  # noqa: F401  (ends where the packages are not there)
 
 from megarc.command import examples
-from megarc.corpus import corpus_prefix, load_manifest, load_tokenizer, make_manifest, verify
+from megarc.corpus import corpus_name, load_manifest, load_tokenizer, make_manifest, verify
 from megarc.errors import UserError, run_script
 
 EXAMPLES = """
@@ -39,7 +39,7 @@ def main() -> None:
     for prefix in arguments.corpus:
         problems = verify(prefix)
         wrong += bool(problems)
-        known = load_manifest(corpus_prefix(prefix)) is not None
+        known = load_manifest(corpus_name(prefix)) is not None
         print(f"{prefix}: {'NOT WHOLE' if problems else 'whole' if known else UNVERIFIED}")
         for problem in problems:
             print(f"  {problem}")

@@ -185,15 +185,31 @@ def find_stored(url: str) -> tuple[list[StoredFile], str | None]:
     with explained(url):
         store = filesystem(url)
         if any(sign in url for sign in "*?["):
-            found = store.glob(url, detail=True).values()
-            hidden = url.rpartition("/")[2].startswith(".")  # as a shell's glob, whose * fits none of them
-            shown = [one for one in found if hidden or not one["name"].rpartition("/")[2].startswith(".")]
-            return _files(url, shown, f"no object fits {url}"), None
+            files = fitting(url)
+            if not files:
+                raise UserError(f"no object fits {url}")
+            return files, None
         kind = {} if url.endswith("/") else _info(store, url)
         if kind.get("type") == "file":
             return [_file(url, kind)], None
         found = store.find(url, detail=True).values()
-        return _files(url, found, f"no such object or folder: {url}"), url
+        files = _files(url, found)
+        if not files:
+            raise UserError(f"no such object or folder: {url}")
+        return files, url
+
+
+def fitting(url: str) -> list[StoredFile]:
+    """The objects that fit the glob ``url``, sorted.
+
+    Raises:
+        UserError: where the store refuses or stays away.
+    """
+    _refuse_credentials(url)
+    with explained(url):
+        found = filesystem(url).glob(url, detail=True).values()
+    hidden = url.rpartition("/")[2].startswith(".")  # as a shell's glob, whose * fits none of them
+    return _files(url, [one for one in found if hidden or not one["name"].rpartition("/")[2].startswith(".")])
 
 
 def holds_credentials(url: str) -> bool:
@@ -221,16 +237,17 @@ def _info(store: Any, url: str) -> dict[str, Any]:
         return {}
 
 
-def _files(url: str, found: Any, otherwise: str) -> list[StoredFile]:
+def _files(url: str, found: Any) -> list[StoredFile]:
     scheme = url.partition("://")[0]
-    files = [_file(f"{scheme}://{entry['name']}", entry) for entry in found if entry["type"] == "file"]
-    if not files:
-        raise UserError(otherwise)
+    files = [
+        _file(f"{scheme}://{entry['name'].lstrip('/')}", entry) for entry in found if entry["type"] == "file"
+    ]
     return sorted(files, key=lambda file: file.url)
 
 
 def _file(url: str, entry: dict[str, Any]) -> StoredFile:
     when = next((entry[name] for name in _TIMES if entry.get(name)), 0)
+    when = when.timestamp() if hasattr(when, "timestamp") else when  # in two types: of a list, of one object
     tag = next((entry[name] for name in ("ETag", "etag", "generation") if entry.get(name)), when)
     size = int(entry["size"] or 0)
     return StoredFile(url, size, f"{size}:{tag}")

@@ -4,7 +4,7 @@ In: files of text. Out: corpora, each a P.bin and P.idx as Megatron reads them,
 with our manifest P.json beside them. No torch here.
 """
 
-from megarc.corpus.indexed.corpus import IndexedCorpus, corpus_prefix, dtype_for
+from megarc.corpus.indexed.corpus import IndexedCorpus, corpus_name, corpus_prefix, dtype_for
 from megarc.corpus.indexed.digest import cheap_digest
 from megarc.corpus.indexed.manifest import (
     Manifest,
@@ -18,6 +18,7 @@ from megarc.corpus.indexed.writer import IndexedWriter, Written
 from megarc.corpus.packing.assemble import join_parts
 from megarc.corpus.packing.pack import PackRequest, pack, pack_and_join
 from megarc.corpus.stored import StoreCacheConfig, StoredTokens
+from megarc.corpus.stored.tokenizer_file import stored_tokenizer
 from megarc.corpus.streamed import StreamedText, TextRequest
 from megarc.corpus.tokenizer import RESERVED, Tokenizer, load_tokenizer
 from megarc.corpus.tokenizer.describe import describe_tokenizer
@@ -53,6 +54,7 @@ __all__ = [
     "Written",
     "cheap_digest",
     "copy_tokenizer",
+    "corpus_name",
     "corpus_prefix",
     "describe_tokenizer",
     "dtype_for",
@@ -66,6 +68,7 @@ __all__ = [
     "parse_marked",
     "plain_ids",
     "read_ids",
+    "stored_tokenizer",
     "verify",
     "write_manifest",
     "write_marked",

@@ -14,7 +14,17 @@ from megarc.errors import UserError
 from megarc.model import check_recurrence_kernels, cost_of
 from megarc.parallel import Groups, agree, broadcast_object, together
 from megarc.progress import human
-from megarc.train.checkpoint import Due, Level, Peers, Standing, StoreCopies, StoreCopy, restore, resume
+from megarc.train.checkpoint import (
+    Due,
+    Level,
+    Peers,
+    Restored,
+    Standing,
+    StoreCopies,
+    StoreCopy,
+    restore,
+    resume,
+)
 from megarc.train.config import CheckpointConfig, RunConfig
 from megarc.train.dry_step import Explain, dry_step, memory_errors_explained
 from megarc.train.engine import build_engine, dtype_of
@@ -199,15 +209,17 @@ def _take(
         taken_over = stack.enter_context(hold(folder.lock))
         if taken_over:
             log.warning(taken_over)
-        if keys.store is not None:
-            restore(keys.store, folder)
+        restored = Restored() if keys.store is None else restore(keys.store, folder)
         folder.enter(config, facts)
         clear(folder.ranks)
         stack.enter_context(folder.logged(log, folder.log))
+        restored.say()
         keep_tokenizer(config.data, folder.tokenizer, config.start_from)
         if keys.store is not None:  # it ends after the run's last words are written
             kept_for_good = Timeline.of(config).kept_for_good
-            copy = stack.enter_context(StoreCopy(keys.store, folder, keys.keep, kept_for_good).running())
+            copy = stack.enter_context(
+                StoreCopy(keys.store, folder, keys.keep, kept_for_good, list(restored.damaged)).running()
+            )
 
         def where() -> str:
             return f"step {heartbeat.step}, {heartbeat.phase}"

@@ -92,11 +92,14 @@ def runs(store, corpus, tmp_path_factory):
     copied = {"checkpoint__store": f"{BUCKET}/copies/a"}
     jobs = [job("disk", corpus), job("store", url, 4, **copied), job("fresh", url, **copied)]
     for name, changes in (
-        ("context", {"parallel__context": 2, "data__documents": "isolate"}),
-        ("pipeline", {"parallel__pipeline": 2, "parallel__zero": 1, "data__packing": "best_fit"}),
+        ("context", {"parallel__context": 2, "data__documents": "isolate", "data__valid": []}),
+        (
+            "pipeline",
+            {"parallel__pipeline": 2, "parallel__zero": 1, "data__packing": "best_fit", "data__valid": []},
+        ),
     ):
         jobs += [job(f"{name}-disk", corpus, 2, **changes), job(f"{name}-store", url, 2, **changes)]
-    store.where, store.faults["busy"], store.faults["cut"] = "c.bin", 3, 1
+    store.where, store.faults["busy"], store.faults["cut"] = "c.bin", 1, 1
     run_jobs(jobs, 2, folder, timeout=400)
     assert not +store.faults
     return folder

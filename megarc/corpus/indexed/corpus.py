@@ -215,8 +215,13 @@ class IndexedCorpus:
 
 def corpus_prefix(path: str | Path) -> Path:
     """P, whether P, P.bin or P.idx was given."""
+    return Path(corpus_name(path))
+
+
+def corpus_name(path: str | Path) -> str:
+    """The same as text, which may be a URL."""
     text = str(path)
-    return Path(text[:-4] if text.endswith((".bin", ".idx")) else text)
+    return text[:-4] if text.endswith((".bin", ".idx")) else text
 
 
 def dtype_for(vocabulary_size: int) -> np.dtype[Any]:

@@ -35,7 +35,9 @@ class StoredTokens:
     def shape(self) -> tuple[int]:
         return (self._count,)
 
-    def __getitem__(self, item: slice | int) -> Any:
+    def __getitem__(self, item: slice | int | Numbers) -> Any:
+        if isinstance(item, np.ndarray):
+            return self._at(item)
         if isinstance(item, slice):
             start, stop, step = item.indices(self._count)
             return self.read([start], max(stop - start, 0))[0][::step]
@@ -68,6 +70,18 @@ class StoredTokens:
                 part = blocks[each][offset : offset + length - done]
                 found[row, done : done + len(part)] = part
                 done, offset = done + len(part), 0
+        return found
+
+    def _at(self, places: Numbers) -> npt.NDArray[Any]:
+        """The tokens at ``places`` [..]."""
+        if places.size and (places.min() < 0 or places.max() >= self._count):
+            raise IndexError(f"places {places.min()} to {places.max()}, of {self._count}")
+        number, offset = np.divmod(places, self._per_block)
+        found = np.empty(places.shape, self.dtype)
+        blocks = self._blocks(*(np.unique(number),) * 2)
+        for which, block in blocks.items():
+            mine = number == which
+            found[mine] = block[offset[mine]]
         return found
 
     def announce(self, starts: Numbers, length: int | Numbers) -> None:

@@ -12,15 +12,15 @@ from megarc.corpus.tokenizer.end_of_document import BESIDE
 TRAVELS = (*BESIDE, "added_tokens.json", "chat_template.jinja", "generation_config.json")
 """Files that Hugging Face's folders keep beside a tokenizer, and that go where it goes."""
 
-_PATTERNS = ("*.model", "*tokenizer*.json", "tokenizer/*.model", "tokenizer/*.json")
-_LARGEST = 1 << 28  # bytes: a larger file of such a name is something else
+PATTERNS = ("*.model", "*tokenizer*.json", "tokenizer/*.model", "tokenizer/*.json")
+LARGEST = 1 << 28  # bytes: a larger file of such a name is something else
 
 
 def find_tokenizer_file(folder: Path, digest: str) -> Path | None:
     """The tokenizer with that digest in ``folder``, or in a folder ``tokenizer`` there; None: it is not there."""
-    for pattern in _PATTERNS:
+    for pattern in PATTERNS:
         for candidate in sorted(folder.glob(pattern)):
-            fits = candidate.is_file() and candidate.stat().st_size <= _LARGEST
+            fits = candidate.is_file() and candidate.stat().st_size <= LARGEST
             if fits and file_digest(candidate) == digest:
                 return candidate
     return None

@@ -17,7 +17,7 @@ from megarc.train.checkpoint.save import Saver
 from megarc.train.checkpoint.start_from import standing_from
 from megarc.train.checkpoint.storage_level import Level
 from megarc.train.checkpoint.store_copy import StoreCopies, StoreCopy
-from megarc.train.checkpoint.store_restore import restore
+from megarc.train.checkpoint.store_restore import Restored, restore
 from megarc.train.checkpoint.trained_model import (
     SavedModel,
     end_of_document,
@@ -38,6 +38,7 @@ __all__ = [
     "Due",
     "Level",
     "Peers",
+    "Restored",
     "Resumed",
     "SavedModel",
     "Saver",

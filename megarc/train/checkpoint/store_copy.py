@@ -42,15 +42,19 @@ class StoreCopy:
 
     Args:
         keep, keep_every: which checkpoints stay in the store, as on the disk.
+        damaged: checkpoints in the store that are replaced, whatever their manifests say.
 
     Attributes:
         error: why the newest checkpoint is not in the store, or None.
     """
 
-    def __init__(self, url: str, folder: RunFolder, keep: int, keep_every: Interval | None) -> None:
+    def __init__(
+        self, url: str, folder: RunFolder, keep: int, keep_every: Interval | None, damaged: Sequence[str] = ()
+    ) -> None:
         self.url, self.folder, self.keep, self.keep_every = url.rstrip("/"), folder, keep, keep_every
         self.error: str | None = None
         self._stored = StoredCheckpoints(self.url)
+        self._damaged = set(damaged)
         self._copied: str | None = None  # the newest checkpoint that is there
         self._beyond: int | None = None  # checkpoints of later steps must go
         self._sizes: dict[str, tuple[int, int]] = {}
@@ -127,7 +131,7 @@ class StoreCopy:
                 }
             except FileNotFoundError:
                 return  # removed since it was listed; a later one is there
-            if self._stored.manifest(folder.name) != manifest:
+            if folder.name in self._damaged or self._stored.manifest(folder.name) != manifest:
                 self._make_way(folder.name, manifest)
                 for name, file in files.items():
                     held = Path(f"/proc/self/fd/{file.fileno()}")
@@ -144,10 +148,11 @@ class StoreCopy:
         """What was copied of this very checkpoint stays; another of the same step is removed."""
         place = f"{self._stored.place(name)}/{COPYING}"
         mark = orjson.dumps({"manifest": orjson.loads(manifest).get("checksum")})
-        if get_bytes(place) == mark:
+        if name not in self._damaged and get_bytes(place) == mark:
             return
         self._stored.remove(name, self._stored.listed().get(name, []))
         put_bytes(place, mark)
+        self._damaged.discard(name)
 
     def _copy_small(self) -> None:
         begun = time.monotonic()
@@ -179,10 +184,13 @@ class StoreCopies(Observer):
 
     def __init__(self, copy: StoreCopy | None, on_error: Literal["stop", "continue"]) -> None:
         self.copy, self.on_error = copy, on_error
+        self._started = False
 
     def start(self, engine: Engine, moment: Moment) -> None:
-        if self.copy is not None:
+        """Again: the run went back after bad steps. At a job's start the store may rightly be ahead of the disk."""
+        if self.copy is not None and self._started:
             self.copy.remove_beyond(moment.step)
+        self._started = True
 
     def vote(self) -> Vote:
         failed = self.copy is not None and self.copy.error is not None and self.on_error == "stop"

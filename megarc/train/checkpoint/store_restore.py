@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
@@ -19,30 +20,55 @@ from megarc.train.folder import RunFolder
 log = logging.getLogger("megarc")
 
 
-def restore(url: str, folder: RunFolder) -> None:
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What became of it.
+
+    Attributes:
+        brought: the checkpoint that was copied to the disk, and from where; None: none was newer.
+        damaged: of those that were passed over, by name, what is wrong. ``StoreCopy`` replaces them.
+        away: why the store could not be read.
+    """
+
+    brought: str | None = None
+    damaged: dict[str, str] = field(default_factory=dict)
+    away: str | None = None
+
+    def say(self) -> None:
+        """Once the run's log is there."""
+        for name, problem in self.damaged.items():
+            log.warning("checkpoint.store: its %s is not used: %s", name, problem)
+        if self.away is not None:
+            log.warning("checkpoint.store: %s; the run goes on from its own disk", self.away)
+        if self.brought is not None:
+            log.info("%s", self.brought)
+
+
+def restore(url: str, folder: RunFolder) -> Restored:
     """Copies what the store has and the run folder lacks: small files, and the newest checkpoint if it is newer.
 
     A checkpoint whose files do not have their digests is passed over for the one before it. Rank 0 only.
 
     Raises:
-        UserError: where the store holds another run; where it cannot be read, and the folder holds no run yet.
+        UserError: where the store holds another run; where the folder holds no checkpoint yet, and the store cannot be
+            read, or all that it holds are damaged.
     """
     try:
-        _restore(StoredCheckpoints(url.rstrip("/")), folder)
+        return _restore(StoredCheckpoints(url.rstrip("/")), folder)
     except UserError as error:
         if isinstance(error, _AnotherRun) or not layout.finished(folder.checkpoints):
             raise UserError(f"checkpoint.store: {error}") from None
-        log.warning("checkpoint.store: %s; the run goes on from its own disk", error)
+        return Restored(away=str(error))
 
 
 class _AnotherRun(UserError):
     """The store is some other run's."""
 
 
-def _restore(stored: StoredCheckpoints, folder: RunFolder) -> None:
+def _restore(stored: StoredCheckpoints, folder: RunFolder) -> Restored:
     there = get_bytes(f"{stored.url}/environment.json")
     if there is None:
-        return
+        return Restored()
     try:
         run = str(orjson.loads(there)["run"])
     except (orjson.JSONDecodeError, KeyError, TypeError):
@@ -52,9 +78,14 @@ def _restore(stored: StoredCheckpoints, folder: RunFolder) -> None:
             f"{stored.url} holds another run than {folder.path}; give each run a place of its own in the store"
         )
     _bring_small(stored, folder)
-    newest = _bring_newest(stored, folder)
-    if newest is not None:
-        log.info("%s was brought from %s", newest, stored.url)
+    damaged: dict[str, str] = {}
+    newest = _bring_newest(stored, folder, damaged)
+    if damaged and newest is None and not layout.finished(folder.checkpoints):
+        problems = "; ".join(f"{name}: {problem}" for name, problem in damaged.items())
+        raise UserError(
+            f"every checkpoint in {stored.url} is damaged ({problems}); to start anew, name another checkpoint.store"
+        )
+    return Restored(newest and f"{newest} was brought from {stored.url}", damaged)
 
 
 def _bring_small(stored: StoredCheckpoints, folder: RunFolder) -> None:
@@ -71,7 +102,7 @@ def _bring_small(stored: StoredCheckpoints, folder: RunFolder) -> None:
             file.write(content)
 
 
-def _bring_newest(stored: StoredCheckpoints, folder: RunFolder) -> str | None:
+def _bring_newest(stored: StoredCheckpoints, folder: RunFolder, damaged: dict[str, str]) -> str | None:
     """The checkpoint that was brought; None where the disk has one as new."""
     own = layout.finished(folder.checkpoints)
     newest = layout.step_of(own[-1]) if own else -1
@@ -81,7 +112,7 @@ def _bring_newest(stored: StoredCheckpoints, folder: RunFolder) -> str | None:
         problem = _bring(stored, name, folder.checkpoints / name)
         if problem is None:
             return name
-        log.warning("%s is not used: %s", stored.place(name), problem)
+        damaged[name] = problem
     return None
 
 

@@ -16,8 +16,10 @@ from megarc.corpus import (
     find_tokenizer_file,
     load_manifest,
     load_tokenizer,
+    stored_tokenizer,
 )
 from megarc.data import DataConfig, SourceConfig
+from megarc.errors import UserError
 
 log = logging.getLogger("megarc")
 
@@ -108,4 +110,16 @@ def beside_corpora(data: DataConfig, facts: TokenizerFacts) -> Path | None:
     ]
     places = dict.fromkeys(path.parent for path in files if isinstance(path, Path))
     found = (find_tokenizer_file(place, facts.digest) for place in places)
-    return next((file for file in found if file is not None), None)
+    near = next((file for file in found if file is not None), None)
+    return near or _beside_stored(data, facts)
+
+
+def _beside_stored(data: DataConfig, facts: TokenizerFacts) -> Path | None:
+    """A copy of the one that lies beside a training corpus in an object store."""
+    urls = [source.path for source in data.train if isinstance(source.path, str) and source.kind != "text"]
+    try:
+        found = (stored_tokenizer(url, facts.digest, data.store_cache) for url in urls)
+        return next((file for file in found if file is not None), None)
+    except (OSError, UserError) as error:
+        log.warning("the tokenizer beside a corpus in the store cannot be copied: %s", error)
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import threading
@@ -12,7 +13,14 @@ import numpy as np
 import pytest
 
 from megarc.config import build
-from megarc.corpus import IndexedCorpus, IndexedWriter, StoreCacheConfig
+from megarc.corpus import (
+    IndexedCorpus,
+    IndexedWriter,
+    StoreCacheConfig,
+    load_manifest,
+    stored_tokenizer,
+    verify,
+)
 from megarc.corpus.indexed.manifest import write_manifest
 from megarc.corpus.packing.assemble import manifest_of
 from megarc.corpus.stored import blocks as blocks_module
@@ -95,9 +103,11 @@ def test_the_same_batches_as_from_a_disk(disk, store, tmp_path, keys):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
-def test_slices_and_digests_are_those_of_the_disk(disk, store, tmp_path):
+def test_slices_and_digests_are_those_of_the_disk(disk, store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where the cache of those without keys lies
     near, far = IndexedCorpus(disk), opened(tmp_path)
     assert (far.digest, far.facts, far.url, far.name) == (near.digest, near.facts, URL, URL)
+    assert verify(URL) == verify(disk) == [] and load_manifest(URL) == load_manifest(disk)
     store.rm("/corpora/c.json")
     (plain := disk.with_name("plain.json")).unlink(missing_ok=True)
     for suffix in ("idx", "bin", "answers"):
@@ -105,6 +115,8 @@ def test_slices_and_digests_are_those_of_the_disk(disk, store, tmp_path):
     assert opened(tmp_path).digest == IndexedCorpus(plain.with_suffix("")).digest
     for part in (slice(0, 5), slice(2040, 2060), slice(-3, None), slice(100, 9000, 7), slice(7, 7)):
         np.testing.assert_array_equal(far.tokens[part], near.tokens[part])
+    places = np.asarray([[5, 6, 39_000], [2047, 2048, 7]])  # as evaluation reads
+    np.testing.assert_array_equal(far.tokens[places], near.tokens[places])
     np.testing.assert_array_equal(far.document(77), near.document(77))
     assert far.tokens[-1] == near.tokens[-1]
     with pytest.raises(UserError, match="copy the corpus to a disk"):
@@ -248,6 +260,22 @@ def test_what_the_store_says_when_it_fails_reaches_the_user(store, tmp_path, mon
     far.tokens.announce(np.asarray([0]), 10)  # never raises
     with pytest.raises(UserError, match=r"the store refuses memory://corpora/c\.bin"):
         _ = far.tokens[:10]
+
+
+def test_the_tokenizer_beside_a_corpus_comes_along(store, tmp_path):
+    """The one with the digest, with what Hugging Face keeps beside it; another of such a name does not."""
+    right = b'{"right": true}'
+    digest = hashlib.sha256(right).hexdigest()
+    url = settings(tmp_path)
+    assert stored_tokenizer(URL, digest, url) is None
+    store.pipe("/corpora/a-tokenizer.json", b"{}")
+    store.pipe("/corpora/tokenizer/tokenizer.json", right)
+    store.pipe("/corpora/tokenizer/tokenizer_config.json", b'{"eos_token": "x"}')
+    found = stored_tokenizer(URL, digest, url)
+    assert found.read_bytes() == right
+    assert sorted(path.name for path in found.parent.iterdir()) == ["tokenizer.json", "tokenizer_config.json"]
+    store.rm("/corpora/tokenizer", recursive=True)
+    assert stored_tokenizer(URL, digest, url) == found
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,10 @@ def test_what_did_not_happen_is_removed(store, tmp_path):
         assert copy._round()
     for path in saved.iterdir():
         path.unlink()
-    StoreCopies(copy, "continue").start(None, Moment(4, 8, 32))
+    watching = StoreCopies(copy, "continue")
+    watching.start(None, Moment(4, 8, 32))  # of a job, whose disk may be behind the store
+    assert copy._round() and whole() == [2, 4, 6]
+    watching.start(None, Moment(4, 8, 32))  # after bad steps
     assert copy._round() and whole() == [2, 4]
 
 
@@ -198,10 +201,23 @@ def test_a_damaged_copy_is_passed_over(store, tmp_path, caplog):
         assert copier(folder)._round()
     place = "/bucket/runs/a/checkpoints/step-000000004/rank-00001.safetensors"
     store.pipe(place, store.cat(place)[::-1])
-    restore(URL, fresh := RunFolder(tmp_path / "b"))
+    restored = restore(URL, fresh := RunFolder(tmp_path / "b"))
+    restored.say()
     assert layout.latest(fresh.checkpoints).standing.step == 2
     assert "rank-00001.safetensors is damaged" in caplog.text
     assert [path.name for path in fresh.checkpoints.iterdir()] == ["step-000000002"]
+    checkpoint(fresh, 4)  # the same, once more
+    assert StoreCopy(URL, fresh, 2, None, list(restored.damaged))._round()
+    assert restore(URL, again := RunFolder(tmp_path / "c")).damaged == {}
+    assert layout.latest(again.checkpoints).verify() is None
+
+
+def test_damage_everywhere_does_not_look_like_a_new_run(store, tmp_path):
+    checkpoint(folder := run_folder(tmp_path / "a"), 2)
+    assert copier(folder)._round(last=True)
+    store.pipe("/bucket/runs/a/checkpoints/step-000000002/rank-00001.json", b"{}")
+    with pytest.raises(UserError, match="every checkpoint in memory://bucket/runs/a is damaged"):
+        restore(URL, RunFolder(tmp_path / "b"))
 
 
 def test_an_older_disk_gets_the_newer_state(store, tmp_path):
@@ -230,7 +246,7 @@ def test_a_store_that_is_away_ends_only_a_run_that_has_nothing_else(store, tmp_p
         raise UserError(f"the store refuses {url}")
 
     monkeypatch.setattr("megarc.train.checkpoint.store_restore.get_bytes", away)
-    restore(URL, folder)
+    restore(URL, folder).say()
     assert "the run goes on from its own disk" in caplog.text
     with pytest.raises(UserError, match=r"checkpoint\.store: the store refuses"):
         restore(URL, RunFolder(tmp_path / "b"))
