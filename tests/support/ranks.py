@@ -12,7 +12,7 @@ from support.processes import start
 WORKER = Path(__file__).with_name("worker.py")
 
 
-def run_jobs(jobs, world, folder, expect_failure=False, timeout=150):
+def run_jobs(jobs, world, folder, expect_failure=False, timeout=280):
     """The jobs on ``world`` ranks; their output where all end well, or the first failing one's."""
     folder.mkdir(parents=True, exist_ok=True)
     listed = folder / f"jobs-{world}.json"

@@ -97,7 +97,7 @@ class Hosts:
         )  # fmt: skip
 
     def _wait_until_up(self):
-        end = time.monotonic() + 20
+        end = time.monotonic() + 120
         while not all((self.folder / f"up-{number + 1}").exists() for number in range(len(self.names))):
             assert time.monotonic() < end, [log.read_text() for log in self.folder.glob("*.log")]
             time.sleep(0.1)
@@ -137,6 +137,10 @@ class Hosts:
             f"--wd={Path.cwd()}",
             *map(str, words),
         ]
+
+    def seen(self, host, path):
+        """``path`` as ``host`` sees it, with what is mounted there."""
+        return Path(f"/proc/{self._first_process(host)}/root{path}")
 
     def slow_down(self, host, rate="20mbit"):
         """What ``host`` sends goes at ``rate`` from now on."""

@@ -45,7 +45,7 @@ SelectTypeParameters=CR_Core
 ReturnToService=2
 SlurmdParameters=config_overrides
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1,sched_min_interval=0
-KillWait=30
+KillWait=120
 MinJobAge=300
 InactiveLimit=0
 Waittime=0
@@ -157,7 +157,7 @@ class Slurm:
         """The number of the job that sbatch made."""
         return re.search(r"\d+", self.run("sbatch", "--parsable", *words, **more))[0]
 
-    def wait(self, job, seconds=150):
+    def wait(self, job, seconds=300):
         """Waits until the job has left the queue; its state and exit code, as scontrol tells them."""
         end = time.monotonic() + seconds
         while self.run("squeue", "-h", "-j", job, check=False) and time.monotonic() < end:
@@ -203,7 +203,7 @@ class Slurm:
             )
         )
 
-    def _until(self, ready, what, seconds=40):
+    def _until(self, ready, what, seconds=120):
         end = time.monotonic() + seconds
         while not ready():
             assert time.monotonic() < end, f"{what} did not come up; see {self.folder}/*.log, *.out"

@@ -9,8 +9,13 @@ import pytest
 from support.scripts import BIN, ENVIRONMENT, PRETRAIN
 
 from .hosts import Hosts, absent
+from .test_slurm import until
 
-pytestmark = [pytest.mark.system, pytest.mark.skipif(bool(absent()), reason=absent())]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(bool(absent()), reason=absent()),
+    pytest.mark.timeout(900),  # of a machine that is shared
+]
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +46,16 @@ def test_a_cut_link_ends_the_job(hosts, keys, tmp_path):
         stdout=(tmp_path / "log").open("w"),
         stderr=subprocess.STDOUT,
     )
-    lines, end = run / "metrics.jsonl", time.monotonic() + 150
+    lines, end = run / "metrics.jsonl", time.monotonic() + 300
     while not (lines.exists() and len(lines.read_bytes().splitlines()) >= 5):
         assert time.monotonic() < end and process.poll() is None, (tmp_path / "log").read_text()
         time.sleep(0.2)
     family = psutil.Process(process.pid).children(recursive=True)
     try:
         hosts.link(1, "down")
-        assert process.wait(timeout=120) != 0
+        assert process.wait(timeout=240) != 0
+        # A launcher that gives up on its dead ssh may be faster than the ranks' report.
+        until((run / "ranks" / "hang.txt").exists)
         state = json.loads((run / "state.json").read_bytes())
         assert (state["state"], state["reason"], state["culprits"]) == ("failed", "hang", []), state
         report = (run / "ranks" / "hang.txt").read_text()
@@ -56,5 +63,5 @@ def test_a_cut_link_ends_the_job(hosts, keys, tmp_path):
         assert "(node-1)" in report and "(node-2)" in report and "in a collective" in report
     finally:
         hosts.link(1, "up")
-    psutil.wait_procs(family, timeout=30)
+    psutil.wait_procs(family, timeout=120)
     assert not [one for one in family if one.is_running()]

@@ -10,7 +10,11 @@ from support.scripts import PRETRAIN, ROOT, losses, python, state
 from .slurm import Slurm, absent
 from .test_slurm import SLOW, steps_done, until
 
-pytestmark = [pytest.mark.system, pytest.mark.skipif(bool(absent()), reason=absent())]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(bool(absent()), reason=absent()),
+    pytest.mark.timeout(900),  # of a machine that is shared
+]
 
 # Twelve samples are shared out by 2, 3 and 4 ranks in micro-batches of 1.
 KEYS = [

@@ -7,7 +7,11 @@ from support.scripts import BIN, ENVIRONMENT, PRETRAIN, losses, run
 
 from .hosts import Hosts, absent
 
-pytestmark = [pytest.mark.system, pytest.mark.skipif(bool(absent()), reason=absent())]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(bool(absent()), reason=absent()),
+    pytest.mark.timeout(900),  # of a machine that is shared
+]
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +62,11 @@ def test_a_slow_link_is_named(hosts, deepspeed, hostfile):
         said = deepspeed("--hostfile", hostfile(BOTH), *PRETRAIN, "--check")
     finally:
         hosts.full_speed(1)
-    assert "slow link: data send rank 3 (node-2) -> rank 0 (node-1)" in said
-    assert said.count("slow link") == 1, said
+    # Inside of a host, processors that are busy elsewhere may look like a slow link, too.
+    between = [
+        line for line in said.splitlines() if "slow link" in line and "node-1" in line and "node-2" in line
+    ]
+    assert len(between) == 1 and "slow link: data send rank 3 (node-2) -> rank 0 (node-1)" in between[0], said
 
 
 def test_a_folder_that_only_one_host_sees(hosts, deepspeed, hostfile, keys, place):

@@ -11,7 +11,11 @@ from support.scripts import PRETRAIN, ROOT, losses, python, state
 
 from .slurm import Slurm, absent
 
-pytestmark = [pytest.mark.system, pytest.mark.skipif(bool(absent()), reason=absent())]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(bool(absent()), reason=absent()),
+    pytest.mark.timeout(900),  # of a machine that is shared
+]
 
 TWO_BY_TWO = ["--nodes=2", "--ntasks-per-node=2", "--cpus-per-task=1"]
 SCRIPT = ROOT / "launch" / "job.sh"
@@ -94,7 +98,7 @@ def steps_done(folder):
     return len(losses(folder)) if (folder / "metrics.jsonl").exists() else 0
 
 
-def until(ready, seconds=90):
+def until(ready, seconds=240):
     end = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < end, "it never came so far"
