@@ -1,6 +1,6 @@
 """DeepSpeed, wrong on purpose: what a release may bring without a word."""
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from unittest import mock
 
 import torch
@@ -9,13 +9,16 @@ from deepspeed.runtime.engine import DeepSpeedEngine
 from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
 from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
 
+from megarc.train.engine import build
 from megarc.train.engine.muon import Muon
 
 
 @contextmanager
 def broken(how):
-    """DeepSpeed is wrong in the way ``how`` while the block runs; None: as it is."""
-    with mock.patch.object(*WAYS[how]()) if how else mock.MagicMock():
+    """DeepSpeed is wrong in the way ``how`` (several: joined by " + ") while the block runs; None: as it is."""
+    with ExitStack() as stack:
+        for way in how.split(" + ") if how else ():
+            stack.enter_context(mock.patch.object(*WAYS[way]()))
         yield
 
 
@@ -88,7 +91,13 @@ def halved_muon():
     return Muon, "_scatter", half
 
 
+def fp8_on_a_cpu():
+    """Not wrong: fp8 products, which a CPU emulates, are not refused there."""
+    return build, "no_fp8", lambda device: None
+
+
 WAYS = {
+    "fp8 on a CPU": fp8_on_a_cpu,
     "noise": noise,
     "dropped bucket": dropped_bucket,
     "factor of dp": factor_of_dp,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import torch
 
 from megarc.errors import UserError, reported_once
 from megarc.parallel import Groups, broadcast_object, describe_ranks, gather_objects
+from megarc.train.checkpoint import written
 from megarc.train.config import RunConfig
-from megarc.train.engine import build_engine
+from megarc.train.engine import Engine, build_engine
 from megarc.train.self_check import passed
-from megarc.train.self_check.comparison import TOLERANCE, Difference, differences
+from megarc.train.self_check.comparison import TOLERANCE, Difference, wrong_gradients, wrong_weights
 from megarc.train.self_check.one_rank import OneRank
 from megarc.train.self_check.tiny_run import (
     MICRO_BATCHES,
@@ -62,7 +64,9 @@ def self_check(config: RunConfig, groups: Groups, folder: Path) -> None:
     if not found:
         if groups.first:
             passed.remember(name, folder, facts)
-            without = f"; it does not cover {', '.join(left)}" if (left := uncovered(config)) else ""
+            without = (
+                f"; it does not cover {', '.join(left)}" if (left := uncovered(config, groups.device)) else ""
+            )
             log.info(f"self-check: two steps equal to one rank's ({time.monotonic() - begun:.1f} s){without}")
         return
     report = _report(found, config, groups)
@@ -80,6 +84,8 @@ def self_check(config: RunConfig, groups: Groups, folder: Path) -> None:
 def _differences(tiny: RunConfig, groups: Groups) -> list[Difference]:
     """What this rank finds, at the first step that shows anything."""
     one = OneRank(tiny, groups.device)
+    tolerance = "fp8" if tiny.execution.fp8 else tiny.precision
+    following = {name: state.initial.shape for name, state in one.states.items() if state.follows}
     engine = build_engine(tiny, groups)
     found: list[Difference] = []
     try:
@@ -91,10 +97,11 @@ def _differences(tiny: RunConfig, groups: Groups) -> list[Difference]:
             own = tokens.view(groups.data.size, MICRO_BATCHES, *tokens.shape[1:])[groups.data.rank]
             parts = [micro_batch(part, tiny, groups.device, engine.sharing) for part in own.split(1)]
             result = engine.step(parts, RATE)
-            found += [
-                *_of_norm(result.gradient_norm, expected, step, tiny.precision),
-                *differences(engine, one.states, step, tiny.precision),
-            ]
+            found += _of_norm(result.gradient_norm, expected, step, tolerance)
+            found += wrong_gradients(engine, one.states, step, tolerance)
+            if following:
+                one.follow(_momenta(engine, following, groups), RATE)
+            found += wrong_weights(engine, one.states, step, tolerance)
             # A wrong norm alone may be a factor of all gradients, which the step that does not clip shows.
             if any(gather_objects(any(one.what != "norm" for one in found), groups.world)):
                 break
@@ -103,9 +110,20 @@ def _differences(tiny: RunConfig, groups: Groups) -> list[Difference]:
         engine.close()
 
 
-def _of_norm(norm: torch.Tensor, expected: torch.Tensor, step: int, precision: str) -> list[Difference]:
+def _momenta(engine: Engine, shapes: Mapping[str, torch.Size], groups: Groups) -> dict[str, torch.Tensor]:
+    """The momenta of these parameters, whole on every rank."""
+    fragments = [part for part in written(engine, range(groups.world.size)) if part.name in shapes]
+    own = [(part.name, part.boxes, part.state["exp_avg"].view(-1).float().cpu()) for part in fragments]
+    found = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    for name, boxes, values in (part for rank in gather_objects(own, groups.world) for part in rank):
+        for box, content in zip(boxes, values.split([box.size for box in boxes]), strict=True):
+            found[name][box.top : box.bottom, box.left : box.right] = content.view(-1, box.width)
+    return found
+
+
+def _of_norm(norm: torch.Tensor, expected: torch.Tensor, step: int, tolerance: str) -> list[Difference]:
     ratio = float(norm.cpu().float() / expected.cpu())
-    if abs(ratio - 1) <= TOLERANCE[precision]["gradient"]:
+    if abs(ratio - 1) <= TOLERANCE[tolerance]["norm"]:
         return []
     return [Difference(step, "norm", "the whole gradient", abs(ratio - 1), ratio)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -26,6 +27,8 @@ class State:
     initial: Tensor
     decays: bool
     matrices: list[Matrix]  # that Muon updates; none: AdamW does
+    follows: bool  # its weights are worked out from the momentum of the ranks
+    before: dict[str, Tensor] = field(default_factory=dict)  # parts, before the last step
     parts: dict[str, Tensor] = field(default_factory=dict)  # master, exp_avg, exp_avg_sq
 
 
@@ -37,12 +40,16 @@ class OneRank:
         self._rows = tiny.window.build().loss_rows
         self._model = Transformer(tiny.model).to(device, dtype_of(tiny))
         self.states: dict[str, State] = {}
+        # Newton-Schulz raises the rounding of small singular values: in bf16, and in mixers with few heads' numbers.
+        follows = tiny.precision != "fp32" or set(tiny.model.mixers) != {"attention"}
         for name, parameter in self._model.named_parameters():
             record = record_of(parameter)
             values = initial_values(name, record, tiny.model, tiny.seed, whole(record.shape)).to(device)
-            master = values.view(-1, parameter.shape[-1])
+            # DeepSpeed takes the masters from weights that are in the run's precision already.
+            master = values.to(parameter.dtype).float().view(-1, parameter.shape[-1])
             by_muon = tiny.optimizer.name == "muon" and record.kind in ("hidden", "residual")
-            state = State(master.clone(), record.decays, matrices_of(name, record) if by_muon else [])
+            matrices = matrices_of(name, record) if by_muon else []
+            state = State(master.clone(), record.decays, matrices, by_muon and follows)
             state.parts = {"master": master} | {
                 moment: torch.zeros_like(master) for moment in ("exp_avg", "exp_avg_sq")
             }
@@ -80,6 +87,7 @@ class OneRank:
     def _muon(self, state: State, gradient: Tensor, rate: float) -> None:
         """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), each matrix of a parameter by itself."""
         keys, momentum = self._tiny.optimizer.muon, state.parts["exp_avg"]
+        state.before = {part: values.clone() for part, values in state.parts.items()}
         momentum.lerp_(gradient, 1 - keys.momentum)
         ahead = gradient.lerp(momentum, keys.momentum) if keys.nesterov else momentum
         state.parts["master"].mul_(1 - rate * self._tiny.optimizer.weight_decay * state.decays)
@@ -89,6 +97,22 @@ class OneRank:
             update = with_equal_rows(update) if keys.equal_rows else update
             scale = scale_of(keys, matrix.rows, matrix.columns)
             state.parts["master"][rows].sub_(update.squeeze(0), alpha=rate * scale)
+
+    def follow(self, momenta: Mapping[str, Tensor], rate: float) -> None:
+        """Takes the last step again with the momenta that the ranks have, where ``follows`` says so.
+
+        Newton-Schulz raises what rounding in bf16 leaves of a gradient's small singular values. So gradients are
+        compared by themselves, and weights with what the ranks' own momentum makes of them.
+
+        Args:
+            momenta: after the step, float32 [rows, columns].
+        """
+        beta = self._tiny.optimizer.muon.momentum
+        for name, momentum in momenta.items():
+            state = self.states[name]
+            state.parts.update(state.before)
+            gradient = (momentum - beta * state.before["exp_avg"]) / (1 - beta)
+            self._muon(state, gradient.to(state.initial), rate)
 
     def _adam(self, state: State, gradient: Tensor, rate: float) -> None:
         """AdamW (Loshchilov and Hutter 2019, 1711.05101, algorithm 2)."""

@@ -59,7 +59,11 @@ def tiny_run(config: RunConfig, topology: Topology) -> RunConfig:
         },
         "batch": {"size": MICRO_BATCHES * topology.data, "micro": 1},
         "optimizer": {"library": keys.library, "z_loss": keys.z_loss, "clip": 0.0, **_muon(config)},
-        "execution": {"recompute": execution.recompute, "recompute_every": execution.recompute_every},
+        "execution": {
+            "recompute": execution.recompute,
+            "recompute_every": execution.recompute_every,
+            "fp8": execution.fp8,
+        },
     }
     tiny = build(RunConfig, tree, "the self-check")
     return build(RunConfig, {**tree, "deepspeed": _in_buckets(tiny)}, "the self-check")
@@ -74,14 +78,13 @@ def _experts(ranks: int, hidden: int) -> dict[str, Any]:
     return {"count": 2 * ranks, "active": 2, "width": hidden, "balance": "none"}
 
 
-def uncovered(config: RunConfig) -> list[str]:
+def uncovered(config: RunConfig, device: torch.device) -> list[str]:
     """What the run has and the tiny one lacks, so that the check says nothing of it."""
+    in_bf16 = {"auto": device.type == "cuda", "bf16": True, "fp32": False}[config.optimizer.muon.precision]
     parts = {
-        # Newton-Schulz raises what rounding in bf16 leaves of a gradient's small singular values.
-        "Muon's update (only in fp32, on attention without experts)": config.optimizer.name == "muon"
-        and not _muon(config),
+        "Muon's update (only without experts)": config.optimizer.name == "muon" and not _muon(config),
+        "Muon's iteration in bf16": bool(_muon(config)) and in_bf16,
         "experts (only in fp32)": config.model.experts is not None and config.precision != "fp32",
-        "fp8 products": config.execution.fp8,
         "compiled blocks": config.execution.compile,
     }
     return [name for name, there in parts.items() if there]
@@ -89,8 +92,7 @@ def uncovered(config: RunConfig) -> list[str]:
 
 def _muon(config: RunConfig) -> dict[str, Any]:
     keys = config.optimizer
-    other = config.model.experts is not None or set(config.model.mixers) - {"attention"}
-    if keys.name != "muon" or config.precision != "fp32" or other:
+    if keys.name != "muon" or config.model.experts is not None:
         return {}
     return {"name": "muon", "muon": {**to_dict(keys.muon), "precision": "fp32"}}
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from support.ranks import run_jobs
 from support.runs import config, pretrain
 
@@ -19,7 +20,9 @@ BROKEN = {  # how: ZeRO stage, precision, what the report says
     "skipped all-reduce": (0, "fp32", "the gradient of "),
     "skipped all-reduce, bf16": (1, "bf16", "the gradient of "),
     "wrong norm": (2, "bf16", "the norm of the whole gradient after step 1 differs"),
+    "fp8 on a CPU + dropped bucket": (2, "bf16", "the gradient of "),
 }
+FP8 = {"execution__fp8": True}
 
 MIXERS = {"model__mixers": "ssm crf ssm_attention attention", "model__layers": 4}
 
@@ -38,11 +41,15 @@ def jobs(folder):
         keys = {"precision": precision, "health__self_check": mode, **dict(keys)}
         return {**pretrain(folder / name, zero, steps, **keys), "may_fail": True, "announce": True, **more}
 
-    broken = [job(how, *where[:2], **{"break": how}) for how, where in BROKEN.items()]
+    broken = [
+        job(how, *where[:2], keys=FP8 if "fp8" in how else {}, **{"break": how})
+        for how, where in BROKEN.items()
+    ]
     return [
         *broken,
         # Before the right one, whose passed check counts for every later start on its layout.
         job("muon, halved", 2, "fp32", keys={"optimizer__name": "muon"}, **{"break": "halved Muon"}),
+        job("muon, bf16, halved", 3, "bf16", keys={"optimizer__name": "muon"}, **{"break": "halved Muon"}),
         job("warned", 2, "fp32", mode="warn", **{"break": "dropped bucket"}),
         job("right", 3, "bf16"),
         job("right", 3, "bf16", steps=4),
@@ -51,6 +58,8 @@ def jobs(folder):
         job("pipeline", 1, "fp32", keys={"parallel__pipeline": 2}),
         job("muon", 2, "fp32", keys={"optimizer__name": "muon"}),
         job("muon, bf16", 2, "bf16", keys={"optimizer__name": "muon"}),
+        job("muon, mixers", 3, "bf16", keys={"optimizer__name": "muon", **MIXERS}),
+        job("fp8", 2, "bf16", keys=FP8, **{"break": "fp8 on a CPU"}),
         job("node", 3, "bf16", keys={"parallel__node": 2}),
         job("mixers", 1, "bf16", keys={"parallel__tensor": 2, "parallel__sequence": True, **MIXERS}),
     ]
@@ -86,7 +95,20 @@ def test_a_right_engine_is_checked_once(starts):
     assert record["ranks"] == 2 and record["precision"] == "bf16" and record["parallel"]["zero"] == 3
 
 
-@pytest.mark.parametrize("name", ["tensor", "pipeline", "muon", "node", "mixers"])
+LAYOUTS = [
+    "tensor",
+    "pipeline",
+    "muon",
+    "muon, bf16",
+    "muon, bf16, pipeline",
+    "muon, mixers",
+    "fp8",
+    "node",
+    "mixers",
+]
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
 def test_other_layouts_are_checked_too(starts, name):
     (text,) = said(starts, name)
     assert "self-check: two steps equal to one rank's" in text and "Ending.FINISHED" in text
@@ -99,19 +121,28 @@ def test_off_needs_no_quotes(tmp_path):
     assert load(RunConfig, None, ["health.self_check=off"]).health.self_check == "off"
 
 
-def test_what_the_check_does_not_cover_is_said(starts):
-    assert "it does not cover Muon's update" in said(starts, "muon, bf16")[0]
-    assert "does not cover" not in said(starts, "muon")[0]
+@pytest.mark.parametrize(
+    ("keys", "left_out"),
+    [
+        ({"precision": "fp32", "model__experts": {"count": 4}}, []),
+        ({"precision": "bf16", "model__experts": {"count": 4}}, ["experts (only in fp32)"]),
+        ({"precision": "bf16", "optimizer__name": "muon"}, []),
+        ({"optimizer__name": "muon", "optimizer__muon": {"precision": "bf16"}}, ["Muon's iteration in bf16"]),
+        (
+            {"optimizer__name": "muon", "model__experts": {"count": 4}},
+            ["Muon's update (only without experts)"],
+        ),
+        ({"execution__compile": True}, ["compiled blocks"]),
+    ],
+)
+def test_what_the_check_does_not_cover_is_said(tmp_path, keys, left_out):
+    run = build(RunConfig, config(tmp_path, 1, 2, **keys), "test")
+    assert uncovered(run, torch.device("cpu")) == left_out
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_experts_in_bf16_are_not_covered(tmp_path, precision):
-    run = build(RunConfig, config(tmp_path, 1, 2, precision=precision, model__experts={"count": 4}), "test")
-    assert uncovered(run) == ["experts (only in fp32)"] * (precision == "bf16")
-
-
-def test_muons_own_update_takes_part(starts):
-    text = said(starts, "muon, halved")[0]
+@pytest.mark.parametrize("name", ["muon, halved", "muon, bf16, halved"])
+def test_muons_own_update_takes_part(starts, name):
+    text = said(starts, name)[0]
     assert "the self-check failed" in text and "the weight of blocks." in text
 
 
