@@ -90,8 +90,9 @@ def pretrain(
         if config.health.dry_step and resumed.standing.step < timeline.total:
             dry_step(engine, stream)
         copies = StoreCopies(copy, config.checkpoint.store_on_error)
+        number = broadcast_object(folder.starts if groups.first else 0, groups.world)
         trainer = Trainer(
-            config, engine, stream, heldout, tasks, folder, levels, signals, [copies, *watch], peers
+            config, engine, stream, heldout, tasks, folder, levels, signals, [copies, *watch], number, peers
         )
         ending = trainer.fit(resumed)
         if groups.first:

@@ -9,7 +9,7 @@ from functools import partial
 from megarc.config import to_dict
 from megarc.data import Gaps, Stream, Task
 from megarc.model import cost_of
-from megarc.train.checkpoint import Checkpoints, Due, Peers, Resumed, Saver, Standing, go_back
+from megarc.train.checkpoint import Checkpoints, Course, Due, Peers, Resumed, Saver, Standing, go_back
 from megarc.train.config import RunConfig
 from megarc.train.engine import Engine
 from megarc.train.folder import RunFolder
@@ -44,6 +44,7 @@ class Trainer:
     levels: list[Due]
     signals: Signals
     watch: list[Observer]
+    start: int  # how many the run has had, with this one
     peers: Peers | None = None
 
     def fit(self, resumed: Resumed) -> Ending:
@@ -120,6 +121,7 @@ class Trainer:
                 self.levels,
                 standing_of,
                 saved,
+                Course(self.start, standing.step),
             ),
             GarbageCollection(),
             Profile(self._profiled(), self.folder.path / "profile", groups.world.rank, groups.world.size),

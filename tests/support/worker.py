@@ -17,6 +17,7 @@ A job is one of
     {"do": "use", "config": {...}, "model": {...}, "to": F}  scores and texts of a new model on ranks; see using.py
     {"do": "limit file size", "bytes": N}                    stands for a disk that is full
     {"do": "forget", "folder": F}                            a user removes a folder
+    {"do": "move", "folder": F, "to": G}                     and brings it back, in place of what lies there
     {"do": "flip", "folder": F, "glob": G}                   a bit of the last file of that pattern there changes
     {"do": "disk again"}                                     and for one with room
     {"do": "limit memory", "bytes": N}                       what this process may still take
@@ -69,7 +70,7 @@ def main() -> None:
         if job["do"] == "disk again":
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
             continue
-        if job["do"] in ("forget", "flip"):
+        if job["do"] in ("forget", "flip", "move"):
             if meeting.process.rank == 0:  # the others wait for it in the next job
                 spoil(job)
             continue
@@ -130,6 +131,10 @@ def use(keys: ModelConfig, config: RunConfig, groups: Groups, to: Path) -> None:
 def spoil(job) -> None:
     if job["do"] == "forget":
         shutil.rmtree(job["folder"])
+        return
+    if job["do"] == "move":
+        shutil.rmtree(job["to"], ignore_errors=True)
+        Path(job["folder"]).rename(job["to"])
         return
     victim = sorted(Path(job["folder"]).glob(job["glob"]))[-1]
     content = bytearray(victim.read_bytes())

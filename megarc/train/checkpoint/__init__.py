@@ -5,7 +5,8 @@ any number of data ranks and any ZeRO stage loads again; and, from such a folder
 a resumed run or a trained model. docs/run.md draws the layout.
 """
 
-from megarc.train.checkpoint.fragments import held, make_state
+from megarc.train.checkpoint.course import Course
+from megarc.train.checkpoint.fragments import held, make_state, written
 from megarc.train.checkpoint.imported import write_imported
 from megarc.train.checkpoint.layout import Checkpoint, finished, latest, open_checkpoint
 from megarc.train.checkpoint.load import full_masters, load, newest_local
@@ -35,6 +36,7 @@ from megarc.train.run_position import Standing
 __all__ = [
     "Checkpoint",
     "Checkpoints",
+    "Course",
     "Due",
     "Level",
     "Peers",
@@ -69,4 +71,5 @@ __all__ = [
     "standing_from",
     "tokenizer_file",
     "write_imported",
+    "written",
 ]

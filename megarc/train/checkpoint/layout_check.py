@@ -29,12 +29,18 @@ class _File(_Strict):
     sha256: _Digest
 
 
+class _Course(_Strict):
+    start: _Count
+    begin: _Count
+
+
 class _Manifest(_Strict):
     format: int
     files: dict[_Name, _File]
     standing: Standing
     config: dict[str, Any]
     working_folder: str | None = None
+    course: _Course | None = None
 
 
 class Entry(_Strict):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from megarc.errors import UserError, reported_once
 from megarc.parallel import Box, Group, broadcast_object, gather_objects, overlaps, size, whole
+from megarc.train.checkpoint.course import Course
 from megarc.train.checkpoint.fragments import STATE, held, set_steps
 from megarc.train.checkpoint.layout import (
     Checkpoint,
@@ -20,6 +22,7 @@ from megarc.train.checkpoint.layout import (
     finished,
     instead_of,
     open_checkpoint,
+    readable,
     step_folder,
     step_of,
 )
@@ -28,6 +31,8 @@ from megarc.train.checkpoint.storage_level import Level
 from megarc.train.engine import Engine
 from megarc.train.engine.average import NAME as AVERAGE
 from megarc.train.engine.places import refresh
+
+log = logging.getLogger("megarc")
 
 
 def load(
@@ -71,37 +76,59 @@ def load(
     return checkpoint.standing
 
 
-def newest_local(level: Level, engine: Engine, above: int, peers: Peers | None = None) -> Checkpoint | None:
-    """The newest checkpoint beyond step ``above`` of which every host has what its ranks need now, undamaged.
+def newest_local(
+    level: Level, engine: Engine, shared: Checkpoint | None, peers: Peers | None = None
+) -> Checkpoint | None:
+    """The newest checkpoint beyond the shared one of which every host has what its ranks need now, undamaged.
+
+    Steps that the run has left, since it once went on from before them, are not used (``Course``).
 
     Args:
+        shared: the newest that all ranks see.
         peers: where there are copies on other hosts, a host that lacks its own is sent one first.
     """
     world = engine.groups.world
-    own = [step_of(folder) for folder in finished(level.folder)]
+    own = {step_of(folder): Course.of(folder) for folder in readable(finished(level.folder))}
     inventory = peers.inventory() if peers is not None else []
-    common = set.intersection(*(set(steps) for steps in gather_objects(own, world)))
+    courses = {course for there in gather_objects(own, world) for course in there.values()}
+    courses |= {copy.course for there in inventory for kinds in there.values() for copies in kinds.values()
+                for copy in copies}  # fmt: skip
+    above = 0
+    if shared is not None:
+        above = shared.standing.step
+        courses.add(Course.of(shared.folder))
+    steps = [step for step, course in own.items() if not course.left_before(step, courses)]
+    common = set.intersection(*(set(steps) for steps in gather_objects(steps, world)))
     if peers is not None:
+        inventory = peers.of_courses(inventory, courses)
         common |= peers.steps(inventory)
+    if (left := max(own, default=0)) > max([above, *common]) and engine.groups.first:
+        log.info(
+            "step %d in %s is not used: other hosts lack it, or the run went on without it",
+            left,
+            level.folder,
+        )
     for step in sorted(common, reverse=True):
         if step <= above:
             break
-        found = _usable(level, step, engine)
+        found = _usable(level, step, engine, courses)
         usable = gather_objects(found is not None, world)
         if peers is not None and not all(usable):
             peers.bring(step, [not one for one in usable], inventory)
-            found = _usable(level, step, engine)
+            found = _usable(level, step, engine, courses)
             usable = gather_objects(found is not None, world)
         if all(usable):
             return found
     return None
 
 
-def _usable(level: Level, step: int, engine: Engine) -> Checkpoint | None:
-    """This host's checkpoint of a step, if its files are undamaged and hold what this rank needs."""
+def _usable(level: Level, step: int, engine: Engine, courses: Collection[Course]) -> Checkpoint | None:
+    """This host's checkpoint of a step, where the run has not left it, undamaged, with what this rank needs."""
     rank, members = engine.groups.world.rank, level.members
     try:
         found = open_checkpoint(step_folder(level.folder, step))
+        if Course.of(found.folder).left_before(step, courses):
+            return None
         damaged = found.verify(members.index(rank), len(members))
         return found if damaged is None and _covers(found, engine) else None
     except UserError:

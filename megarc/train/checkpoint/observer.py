@@ -13,6 +13,8 @@ from typing import Any, Literal
 from megarc.config import WORKING_FOLDER
 from megarc.errors import UserError
 from megarc.parallel import gather_objects
+from megarc.train.checkpoint.course import KEY as COURSE
+from megarc.train.checkpoint.course import Course
 from megarc.train.checkpoint.save import Saver
 from megarc.train.checkpoint.storage_level import Level
 from megarc.train.engine import Engine
@@ -51,6 +53,7 @@ class Checkpoints(Observer):
         levels: list[Due],
         standing_of: StandingOf,
         saved: int | None,
+        course: Course,
     ) -> None:
         """
         Args:
@@ -58,10 +61,11 @@ class Checkpoints(Observer):
             on_error: whether the run ends when a checkpoint cannot be written.
             levels: the first is the shared one.
             saved: the step of which the shared level holds a checkpoint.
+            course: written into each checkpoint, too.
         """
         self.config, self.on_error, self.folder, self.saver = config, on_error, folder, saver
         self.levels, self.standing_of = levels, standing_of
-        self._saved = saved
+        self._saved, self.course = saved, course
         self._overdue: set[int] = set()
 
     def start(self, engine: Engine, moment: Moment) -> None:
@@ -100,7 +104,7 @@ class Checkpoints(Observer):
 
     def _facts(self) -> dict[str, Any]:
         """What a manifest says beside where the run stands; relative paths are of this working folder."""
-        return {"config": self.config, WORKING_FOLDER: str(Path.cwd())}
+        return {"config": self.config, WORKING_FOLDER: str(Path.cwd()), COURSE: self.course._asdict()}
 
     def _save(self, engine: Engine, moment: Moment, level: Level) -> None:
         patient = self.on_error == "stop" or moment.last

@@ -10,15 +10,17 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor
 
 from megarc.errors import UserError, reported_once
 from megarc.parallel import Channel, Groups, SideChannel, gather_objects
 from megarc.train.checkpoint import layout
+from megarc.train.checkpoint.course import Course
 from megarc.train.checkpoint.parcel import pass_on
 from megarc.train.checkpoint.storage_level import Level
 from megarc.train.checkpoint.write import Writing
@@ -29,7 +31,16 @@ _FOLDER = "peers"
 _KEEP = 2
 
 Members = tuple[int, ...]
-Inventory = list[dict[int, dict[Members, list[str]]]]  # of each host: by step, by ranks, finished folders
+
+
+class Copy(NamedTuple):
+    """A finished folder, and whose course it is of."""
+
+    folder: str
+    course: Course
+
+
+Inventory = list[dict[int, dict[Members, list[Copy]]]]  # of each host: by step, by ranks
 
 
 @dataclass
@@ -41,6 +52,7 @@ class Peers:
     groups: Groups
     hosts: list[Members]
     channel: Channel | None  # None: this rank is not its host's first
+    sent: tuple[int, ...] = ()  # the last two steps that were copied: the second may still be on its way
     _thread: threading.Thread = field(default_factory=threading.Thread)
 
     @classmethod
@@ -73,6 +85,7 @@ class Peers:
                     "a larger checkpoint.local_every gives it time"
                 )
             return
+        self.sent = (*self.sent[-1:], layout.step_of(writing.folder))
         if self.channel is not None:
             self._thread = threading.Thread(target=self._copy, args=(writing,), name="peers", daemon=True)
             self._thread.start()
@@ -122,14 +135,31 @@ class Peers:
 
     def inventory(self) -> Inventory:
         """What each host has; folders with a damaged manifest or of a newer megarc are left out."""
-        found: dict[int, dict[Members, list[str]]] = {}
+        found: dict[int, dict[Members, list[Copy]]] = {}
         if self.channel is not None:
             for place in (self.level.folder, *self._places()):
                 for folder in layout.readable(layout.finished(place)):
                     ranks = _ranks(layout.read_manifest(folder)["files"])
-                    found.setdefault(layout.step_of(folder), {}).setdefault(ranks, []).append(str(folder))
+                    found.setdefault(layout.step_of(folder), {}).setdefault(ranks, []).append(
+                        Copy(str(folder), Course.of(folder))
+                    )
         gathered = gather_objects(found, self.groups.world)
         return [gathered[members[0]] for members in self.hosts]
+
+    @staticmethod
+    def of_courses(inventory: Inventory, courses: Collection[Course]) -> Inventory:
+        """Without what the run has left."""
+        return [
+            {
+                step: {
+                    ranks: kept
+                    for ranks, copies in kinds.items()
+                    if (kept := [copy for copy in copies if not copy.course.left_before(step, courses)])
+                }
+                for step, kinds in there.items()
+            }
+            for there in inventory
+        ]
 
     def steps(self, inventory: Inventory) -> set[int]:
         """Of which the files of every host lie somewhere."""
@@ -147,10 +177,11 @@ class Peers:
             # Its own disk first: hosts may stand in another order than before.
             order = [number, *(other for other in range(len(self.hosts)) if other != number)]
             offers = [
-                (holder, folder)
+                (holder, copy.folder)
                 for holder in order
-                for folder in inventory[holder].get(step, {}).get(members, [])
-                if holder != number or Path(folder).parents[1].name == _FOLDER  # what it lacks is its own
+                for copy in inventory[holder].get(step, {}).get(members, [])
+                if holder != number
+                or Path(copy.folder).parents[1].name == _FOLDER  # what it lacks is its own
             ]
             for holder, folder in offers:
                 if self._fetched(number, holder, Path(folder)):

@@ -45,7 +45,7 @@ def resume(engine: Engine, levels: list[Level], stream: Stream, peers: Peers | N
     shared, *local = levels
     newest = _on_rank_0(engine, shared, None)
     for level in local:
-        found = newest_local(level, engine, newest.standing.step if newest else 0, peers)
+        found = newest_local(level, engine, newest, peers)
         if found is not None:
             _check_same_data(found, stream)
             if engine.groups.first:

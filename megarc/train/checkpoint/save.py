@@ -47,13 +47,15 @@ class Saver:
         tensors = {name: self._copied(name, tensor) for name, tensor in buffers(fragments)}
         entries = [_entry(part) for part in fragments]
         state = State(self.groups.world.rank, tensors, entries, standing, facts)
-        writing = Writing(folder, level)
+        copied = self.peers is not None and level is self.peers.level
+        # A copy that is older than what its host still has itself would be of no use.
+        writing = Writing(folder, level, self.peers.sent if self.peers is not None and copied else ())
         writing.thread = threading.Thread(
             target=write, args=(writing, state, engine.heartbeat.pass_by), name="checkpoint", daemon=True
         )
         self._writing = writing
         writing.thread.start()
-        if self.peers is not None and level is self.peers.level:
+        if self.peers is not None and copied:
             self.peers.copy(writing)
         if not self.background:
             self.finish()

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import shutil
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +73,7 @@ class Level:
         """Whether ``rank`` makes folders whole here."""
         return rank == self.members[0]
 
-    def prune(self, newest: int | None = None) -> None:
+    def prune(self, newest: int | None = None, spared: Collection[int] = ()) -> None:
         """Removes what need not stay: beyond the newest ``keep``, and not the first at a multiple of ``keep_every``.
 
         A damaged manifest's folder is neither counted nor removed, nor one that a newer megarc wrote.
@@ -81,12 +81,14 @@ class Level:
         Args:
             newest: the step that was just saved. Later ones, from before the run went on from an earlier checkpoint,
                 are neither counted nor removed: else the one just saved would be.
+            spared: steps that stay, too.
         """
         counted = [folder for folder in layout.readable(layout.finished(self.folder))
                    if newest is None or layout.step_of(folder) <= newest]  # fmt: skip
         standings = [layout.Checkpoint(old, layout.read_manifest(old)).standing for old in counted]
         for place in superfluous([(one.step, one.samples) for one in standings], self.keep, self.keep_every):
-            remove(counted[place])
+            if standings[place].step not in spared:
+                remove(counted[place])
 
     def remove_beyond(self, step: int) -> None:
         """Removes the checkpoints of later steps; a damaged one is set aside."""

@@ -30,6 +30,7 @@ class Writing:
 
     folder: Path
     level: Level
+    spared: tuple[int, ...] = ()  # steps that stay on the level, beside those that it keeps itself
     thread: threading.Thread = field(default_factory=threading.Thread)
     own_files_done: threading.Event = field(default_factory=threading.Event)
     given_up: threading.Event = field(default_factory=threading.Event)
@@ -95,5 +96,5 @@ def _publish(writing: Writing, state: State, passing: Callable[[str], None]) -> 
     passing("publishing")
     layout.write_manifest(folder, level.members, state.standing, state.facts)
     passing("removing")
-    level.prune(state.standing.step)
+    level.prune(state.standing.step, writing.spared)
     log.info(f"step {state.standing.step} is saved: {folder}, in {time.monotonic() - writing.begun:.1f} s")

@@ -110,11 +110,20 @@ class RunFolder:
     @property
     def run(self) -> str:
         """Which run the folder holds: a name that it keeps for good and no other run has; "" where there is none."""
+        return str(self._kept().get("run", ""))
+
+    @property
+    def starts(self) -> int:
+        """How often the run was started, on whatever ranks."""
+        found = self._kept().get("starts", 0)
+        return found if isinstance(found, int) else 0
+
+    def _kept(self) -> dict[str, Any]:
         try:
             facts = orjson.loads(self.environment.read_bytes())
         except (OSError, orjson.JSONDecodeError):
-            return ""
-        return str(facts.get("run", "")) if isinstance(facts, dict) else ""
+            return {}
+        return facts if isinstance(facts, dict) else {}
 
     def log_of(self, rank: int) -> Path:
         return self.ranks / f"rank-{rank:05d}.log"
@@ -145,7 +154,12 @@ class RunFolder:
                     f"the run folder {self.path} has no config.yaml but holds other things "
                     f"({', '.join(sorted(leftovers)[:4])}); choose another with folder=..."
                 )
-            environment = {"run": self.run or uuid.uuid4().hex, **_environment(), **facts}
+            environment = {
+                "run": self.run or uuid.uuid4().hex,
+                "starts": self.starts + 1,
+                **_environment(),
+                **facts,
+            }
             with written_atomically(self.config) as file:
                 file.write(to_kept_yaml(config).encode())
             with written_atomically(self.environment) as file:

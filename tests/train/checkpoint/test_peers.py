@@ -63,9 +63,15 @@ def output(tmp_path_factory):
         {**pretrain(run, 1, 6, **keys(own)), "announce": True},
         pretrain(own / "clean", 1, 6),
         # Another ZeRO stage needs other parts than the copies hold: there is no shared one, so it begins again.
-        pretrain(other, 1, 3, **keys(place / "other")),
+        pretrain(other, 1, 4, **keys(place / "other")),
         {"do": "forget", "folder": str(other / "checkpoints")},
-        {**pretrain(other, 3, 3, **keys(place / "other")), "announce": True},
+        {"do": "move", "folder": f"{place}/other/disk-1", "to": f"{place}/other/away"},
+        {**pretrain(other, 3, 2, **keys(place / "other")), "announce": True},
+        # It has left step 3 of before. Then the other host comes back, with its old disk.
+        {**pretrain(other, 1, 4, **keys(place / "other")), "announce": True},
+        {"do": "forget", "folder": str(other / "checkpoints")},
+        {"do": "move", "folder": f"{place}/other/away", "to": f"{place}/other/disk-1"},
+        {**pretrain(other, 1, 5, **keys(place / "other")), "announce": True},
         {**pretrain(run, 1, 6, **(keys(own) | {"checkpoint__peers": 2})), "announce": True, "may_fail": True},
     ]  # fmt: skip
     return place, run_jobs(jobs, 2, place).split("-- start run\n")[1:]
@@ -96,6 +102,18 @@ def test_a_damaged_copy_is_never_used(output):
 def test_copies_for_another_layout_are_not_used(output):
     said = output[1][len(LAYOUTS) + 2]
     assert "resumes from" not in said and "lies on the hosts' own disks" not in said
+
+
+def test_a_step_that_the_run_has_left_is_not_used(output):
+    """Step 3 lay whole on both hosts, of the course before the run went on from step 2."""
+    assert "resumes from step 2 " in output[1][len(LAYOUTS) + 3]
+
+
+def test_a_disk_that_comes_back_brings_no_part_of_a_course_that_was_left(output):
+    assert "resumes from step 3 " in output[1][len(LAYOUTS) + 4]
+    assert (
+        "/step-000000003 was brought back from" in (output[0] / "other/run/ranks/rank-00001.log").read_text()
+    )
 
 
 def test_more_copies_than_other_hosts_are_refused(output):

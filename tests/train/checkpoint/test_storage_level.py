@@ -95,6 +95,15 @@ def test_later_checkpoints_of_before_a_step_back_do_not_crowd_out_the_new_ones(t
     assert [step_of(place) for place in finished(tmp_path)] == [3, 4, 7, 8]
 
 
+def test_steps_that_were_copied_stay(tmp_path):
+    """A copy takes longer than the time between saves: what other hosts have of step 2 needs this host's step 2."""
+    for step in (1, 2, 3, 4, 5):
+        step_folder(tmp_path, step).mkdir()
+        write_manifest(step_folder(tmp_path, step), [], Standing(step, step * 8), {"config": {}})
+    Level(tmp_path, (0,), 2).prune(5, (2,))
+    assert [step_of(place) for place in finished(tmp_path)] == [2, 4, 5]
+
+
 def test_a_checkpoint_of_a_newer_megarc_is_neither_counted_nor_removed(tmp_path):
     for step in (1, 2, 3):
         step_folder(tmp_path, step).mkdir()
