@@ -325,12 +325,13 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         raise UserError(f"'{override}': the value is not valid YAML: {error}") from None
     *path, last = name.split(".")
     node = tree
-    for part in path:
+    for depth, part in enumerate(path, start=1):
         child = node.setdefault(part, {})
         if not isinstance(child, dict):
             kind = "list" if isinstance(child, list) else "value"
+            whole = ".".join(path[:depth])
             raise UserError(
-                f"'{override}': '{part}' is a {kind}, not a group of keys; give it whole: {part}=..."
+                f"'{override}': '{whole}' is a {kind}, not a group of keys; give it whole: {whole}=..."
             )
         node = child
     node[last] = value
@@ -407,6 +408,8 @@ _KINDS = {
 }
 """In YAML's words, where pydantic speaks of JSON's."""
 
+_IN_YAML = {"None": "null", "True": "true", "False": "false"}
+
 
 _FEW_KEYS = 12
 
@@ -423,9 +426,12 @@ def _explain(kind: type[Config], problem: Any, place: str) -> str:
     name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         known = list(dotted_keys(kind))
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        bare = ".".join(str(part) for part in problem["loc"] if isinstance(part, str))  # no numbers of lists
+        near = difflib.get_close_matches(bare, known, n=1, cutoff=0.5)
         # The right leaf in another group is as likely as a slip of the finger.
         near = near or [path for path in known if path.split(".")[-1] == name.split(".")[-1]][:1]
+        if near and near[0].rpartition(".")[0] == bare.rpartition(".")[0]:
+            near = [".".join((*name.split(".")[:-1], near[0].rpartition(".")[2]))]
         few = len(known) <= _FEW_KEYS  # such as a source's options, which --keys does not list
         every = f"; the keys are {', '.join(known)}" if few else "; see --keys for all keys"
         hint = f"; did you mean '{near[0]}'?" if near else every
@@ -443,7 +449,7 @@ def _explain(kind: type[Config], problem: Any, place: str) -> str:
     if problem["type"] == "missing":
         return f"{place}: the key '{name}' is required and missing"
     message = _KINDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
-    shown = without_credentials(repr(problem["input"]))
+    shown = _IN_YAML.get(repr(problem["input"])) or without_credentials(repr(problem["input"]))
     where = f"'{name}'" if name else "the configuration"
     given = f" (given: {shown if len(shown) < 80 else shown[:77] + '...'})" if name else ""
     return f"{place}: {where}: {message}{given}"

@@ -188,6 +188,29 @@ def test_a_key_inside_of_a_list_is_given_with_its_list():
         load(Tree, None, ["name=a", "many=[1]", "many.first=2"])
 
 
+def test_keys_inside_of_lists_and_groups_are_named_whole(tmp_path):
+    """Messages of the fuzzer: they named 'train' for 'data.train', and 'data.train.kind' for 'data.train.0.kind'."""
+
+    class Part(Config):
+        kind: str = key("a", "what")
+
+    class Group(Config):
+        parts: list[Part] = key([], "many")
+        on: bool = key(True, "whether")
+
+    class Whole(Config):
+        group: Group = key(Group(), "one")
+
+    with pytest.raises(UserError, match=r"'group\.parts' is a list, .*give it whole: group\.parts="):
+        load(Whole, None, ["group.parts=[{kind: a}]", "group.parts.kind=b"])
+    with pytest.raises(
+        UserError, match=r"unknown key 'group\.parts\.0\.kid'; did you mean 'group\.parts\.0\.kind'"
+    ):
+        load(Whole, None, ["group.parts=[{kid: a}]"])
+    with pytest.raises(UserError, match=r"'group\.on': it should be true or false \(given: null\)"):
+        load(Whole, None, ["group.on=null"])
+
+
 def test_a_pair_is_a_list_in_yamls_words():
     """It was "a valid array", which is JSON's word."""
 

@@ -73,9 +73,9 @@ class WindowConfig(Config):
         own = {name: last.get(name) for name in ("recent", "causal", "stride") if last.get(name) is not None}
         for name in ("recent", "causal", "stride"):
             if given.get(name) is not None and given[name] != last.get(name):
+                theirs = "has none" if last.get(name) is None else f"has {last[name]}"
                 raise ValueError(
-                    f"window.{name} is {given[name]}, and that of the last of window.stages {last.get(name)}; "
-                    f"leave window.{name} out"
+                    f"window.{name} is {given[name]}, and the last of window.stages {theirs}; leave window.{name} out"
                 )
         return {**given, **own}
 
