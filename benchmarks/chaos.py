@@ -91,7 +91,7 @@ class Played:
 
 def main() -> int:
     parser = options(__doc__, "chaos.json")
-    parser.add_argument("--minutes", type=float, default=60.0, help="no run is begun later (60)")
+    parser.add_argument("--minutes", type=float, default=60.0, help="no fault comes later (60)")
     parser.add_argument("--faults", type=int, default=1_000_000, help="end after so many")
     parser.add_argument("--until", type=int, default=1_000_000, help="end when the table has so many")
     parser.add_argument("--each", type=int, default=5, help="faults of one run (5)")
@@ -105,9 +105,7 @@ def main() -> int:
     arguments = parser.parse_args()
     listed = json.loads(arguments.out.read_bytes())["runs"] if arguments.out.exists() else []
     arguments.faults = min(arguments.faults, arguments.until - faults_of(listed))
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(143)
-    )  # hosts, mounts and SLURM are removed on the way out
+    signal.signal(signal.SIGTERM, _end)
     with tempfile.TemporaryDirectory() as scratch:
         campaign(Path(scratch), arguments, listed)
     print(table(["fault", "met", "drawn behind the end"], by_kind(listed)))
@@ -120,6 +118,12 @@ def main() -> int:
     if wrong:
         raise UserError("\n       ".join(wrong))
     return 0
+
+
+def _end(*_: object) -> None:
+    """Hosts, mounts and SLURM are removed on the way out, which a second signal does not interrupt."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(143)
 
 
 def campaign(scratch: Path, arguments: argparse.Namespace, listed: list[dict]) -> None:
@@ -137,13 +141,17 @@ def campaign(scratch: Path, arguments: argparse.Namespace, listed: list[dict]) -
             while len(under_way) < arguments.jobs and left > 0 and time.monotonic() < end:
                 faults = min(arguments.each, left)
                 left -= faults
-                run = Run(next(numbers), *chosen, faults, arguments.seed, scratch, untouched)
+                run = Run(next(numbers), *chosen, faults, end, arguments.seed, scratch, untouched)
                 under_way[pool.submit(run.play)] = faults
             if not under_way:
                 return
             for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                left += under_way.pop(future)
+                if problem := future.exception():
+                    print(f"a run broke off, and is played at the next start: {problem}", flush=True)
+                    continue
                 one = future.result()
-                left += under_way.pop(future) - one.met.total()
+                left -= one.met.total()
                 listed.append(vars(one) | {"met": dict(one.met), "missed": dict(one.missed)})
                 listed.sort(key=lambda each: each["number"])
                 command = "python benchmarks/chaos.py --minutes M"
@@ -159,6 +167,7 @@ class Run:
     names: list[str]
     kinds: list[str]
     faults: int
+    end: float  # of the monotonic clock: no fault comes later
     seed: int
     scratch: Path
     untouched: Path
@@ -173,11 +182,33 @@ class Run:
             if name == SLURM:
                 requeued(one, folder, min(self.faults, REQUEUES), chance, machine)
             else:
-                play(one, folder, self.kinds, self.faults, chance, machine)
+                self._play(one, folder, chance, machine)
         one.verdict = one.verdict or compare(expected, folder, exact=name != CHANGING)
         if one.verdict == "equal":
             shutil.rmtree(folder)
         return one
+
+    def _play(self, one: Played, folder: Path, chance: random.Random, machine: Machine) -> None:
+        """So many faults, then to the end; a fault that is not told as it must be is the run's verdict."""
+        possible = [kind for kind in self.kinds if one.layout in SEEN.get(kind, [one.layout])]
+        chance.shuffle(possible)
+        for number in range(self.faults):
+            kind = possible[number % len(possible)]  # many kinds in each run
+            for _ in range(_TRIES):
+                if time.monotonic() > self.end:
+                    break
+                one.starts += 1
+                hit = meet(kind, one, folder, chance, machine)
+                if one.verdict:
+                    return
+                if hit:
+                    one.met[kind] += 1
+                    break
+                one.missed[kind] += 1
+                rewind(folder)
+        one.starts += 1
+        if code := start(_layout(one, chance), folder, None, chance):
+            one.verdict = f"the last start ended with {code}: {said(folder)}"
 
     def _untouched(self, name: str, chance: random.Random) -> Path:
         """Made by the first that needs it; the others wait."""
@@ -224,29 +255,6 @@ def requeued(one: Played, folder: Path, faults: int, chance: random.Random, mach
     one.starts = 1 + one.met["requeue"]
     if one.verdict:
         one.verdict += f": {said(folder)}"
-
-
-def play(
-    one: Played, folder: Path, kinds: list[str], faults: int, chance: random.Random, machine: Machine
-) -> None:
-    """So many faults, then to the end; a fault that is not told as it must be is the run's verdict."""
-    possible = [kind for kind in kinds if one.layout in SEEN.get(kind, [one.layout])]
-    chance.shuffle(possible)
-    for number in range(faults):
-        kind = possible[number % len(possible)]  # many kinds in each run
-        for _ in range(_TRIES):
-            one.starts += 1
-            hit = meet(kind, one, folder, chance, machine)
-            if one.verdict:
-                return
-            if hit:
-                one.met[kind] += 1
-                break
-            one.missed[kind] += 1
-            rewind(folder)
-    one.starts += 1
-    if code := start(_layout(one, chance), folder, None, chance):
-        one.verdict = f"the last start ended with {code}: {said(folder)}"
 
 
 def meet(kind: str, one: Played, folder: Path, chance: random.Random, machine: Machine) -> bool:

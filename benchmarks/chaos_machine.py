@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +24,10 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from system.hosts import NETWORK, Hosts, absent  # noqa: E402
 
-_NEW_MOUNTS, _NEW_NETWORK = 0x00020000, 0x40000000  # CLONE_NEWNS, CLONE_NEWNET of sched.h
+from megarc.errors import UserError  # noqa: E402
+
+# CLONE_NEWNS, CLONE_NEWNET, CLONE_NEWUTS of sched.h
+_NEW_MOUNTS, _NEW_NETWORK, _NEW_NAMES = 0x00020000, 0x40000000, 0x04000000
 
 
 def cannot() -> str:
@@ -47,11 +52,17 @@ class Around:
             self.environment = {"MASTER_ADDR": f"{NETWORK}.1", "GLOO_SOCKET_IFNAME": "eth0"}
 
     def enter(self, rank: int) -> None:
-        """This process, and threads that it starts from now on, see the network of the rank's host alone."""
+        """This process, and threads that it starts from now on, see the network and name of the rank's host alone.
+
+        The first host has this machine's name: the lock of a run that ended there is that of a process of its own.
+        """
         if self.hosts is not None:
-            name = f"{self.hosts.tag}-{rank % len(self.hosts.names) + 1}"
-            with Path("/run/netns", name).open() as space:
+            number = rank % len(self.hosts.names)
+            with Path("/run/netns", f"{self.hosts.tag}-{number + 1}").open() as space:
                 _call("setns", space.fileno(), _NEW_NETWORK)
+            if number:
+                _call("unshare", _NEW_NAMES)
+                socket.sethostname(self.hosts.names[number])
 
     def look(self) -> None:
         if self.struck or _written(self.folder / "state.json") == self._before:
@@ -88,7 +99,13 @@ def read_only(folder: Path) -> Iterator[Callable[[], None]]:
     def act() -> None:
         subprocess.run(["mount", "--bind", folder, folder], check=True)
         mounted.append(folder)
-        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+        end = time.monotonic() + 10
+        while subprocess.run(["mount", "-o", "remount,bind,ro", folder], capture_output=True).returncode:
+            if time.monotonic() > end:
+                raise UserError(
+                    f"{folder} could not be made read-only: some file in it was always being written"
+                )
+            time.sleep(0.02)  # busy: a file of it is open for writing
 
     try:
         yield act
