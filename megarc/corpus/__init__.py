@@ -17,7 +17,7 @@ from megarc.corpus.indexed.verify import make_manifest, verify
 from megarc.corpus.indexed.writer import IndexedWriter, Written
 from megarc.corpus.packing.assemble import join_parts
 from megarc.corpus.packing.pack import PackRequest, pack, pack_and_join
-from megarc.corpus.stored import StoreCacheConfig, StoredTokens
+from megarc.corpus.stored import StoreCache, StoredTokens
 from megarc.corpus.stored.tokenizer_file import stored_tokenizer
 from megarc.corpus.streamed import StreamedText, TextRequest
 from megarc.corpus.tokenizer import RESERVED, Tokenizer, load_tokenizer
@@ -43,7 +43,7 @@ __all__ = [
     "PackRequest",
     "PackSettings",
     "Segment",
-    "StoreCacheConfig",
+    "StoreCache",
     "StoredTokens",
     "StreamedText",
     "TextRequest",

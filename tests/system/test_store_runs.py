@@ -137,9 +137,9 @@ def test_secrets_are_nowhere(runs, store):
 
 
 def test_a_token_that_expires_ends_reading_with_a_sentence(corpus, store, tmp_path):
-    from megarc.corpus import IndexedCorpus, StoreCacheConfig
+    from megarc.corpus import IndexedCorpus, StoreCache
 
-    cache = StoreCacheConfig(folder=tmp_path, gib=0.001, block_kib=4)
+    cache = StoreCache(tmp_path, 1 << 20, 4096)
     far = IndexedCorpus(f"{BUCKET}/c", cache=cache)
     store.where, store.faults["expired"] = "c.bin", 100
     with pytest.raises(UserError, match=r"store refuses s3://runs/c\.bin: .*are the credentials right"):

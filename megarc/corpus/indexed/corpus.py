@@ -26,7 +26,7 @@ from megarc.corpus.indexed.answer_starts import open_answers
 from megarc.corpus.indexed.digest import cheap_digest
 from megarc.corpus.indexed.manifest import Manifest, load_manifest
 from megarc.corpus.indexed.manifest_check import check_manifest
-from megarc.corpus.stored import StoreCacheConfig, StoredCorpus, open_stored
+from megarc.corpus.stored import CacheSettings, StoreCache, StoredCorpus, open_stored
 from megarc.errors import UserError
 from megarc.object_store import is_stored
 
@@ -57,11 +57,11 @@ class IndexedCorpus:
     """
 
     def __init__(
-        self, prefix: str | Path, *, compare: bool = True, cache: StoreCacheConfig | None = None
+        self, prefix: str | Path, *, compare: bool = True, cache: CacheSettings | None = None
     ) -> None:
         self._stored: StoredCorpus | None = None
         if is_stored(str(prefix)):
-            self._stored = open_stored(str(prefix), cache or StoreCacheConfig())
+            self._stored = open_stored(str(prefix), cache or StoreCache())
         self.prefix = corpus_prefix(prefix) if self._stored is None else self._stored.prefix
         with nullcontext() if self._stored is None else self._stored.named():
             self._open(compare)

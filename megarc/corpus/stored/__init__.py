@@ -5,7 +5,7 @@ its tokens, read by ranges through the cache.
 """
 
 from megarc.corpus.stored.open_stored import StoredCorpus, open_stored
-from megarc.corpus.stored.settings import StoreCacheConfig
+from megarc.corpus.stored.settings import CacheSettings, StoreCache
 from megarc.corpus.stored.tokens import StoredTokens
 
-__all__ = ["StoreCacheConfig", "StoredCorpus", "StoredTokens", "open_stored"]
+__all__ = ["CacheSettings", "StoreCache", "StoredCorpus", "StoredTokens", "open_stored"]

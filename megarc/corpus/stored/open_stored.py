@@ -14,7 +14,7 @@ from megarc.atomic_write import cannot_write
 from megarc.corpus.indexed.digest import cheap_digest
 from megarc.corpus.stored.blocks import Blocks
 from megarc.corpus.stored.cache_folder import CacheFolder
-from megarc.corpus.stored.settings import StoreCacheConfig
+from megarc.corpus.stored.settings import CacheSettings
 from megarc.corpus.stored.tokens import StoredTokens
 from megarc.errors import UserError
 from megarc.object_store import StoredFile, ask, read_ranges
@@ -75,7 +75,7 @@ class StoredCorpus:
             raise UserError(str(error).replace(str(self.prefix), self.url)) from None
 
 
-def open_stored(url: str, settings: StoreCacheConfig) -> StoredCorpus:
+def open_stored(url: str, settings: CacheSettings) -> StoredCorpus:
     """
     Raises:
         UserError: where there is no such corpus, the store refuses or stays away, or the cache cannot be written.

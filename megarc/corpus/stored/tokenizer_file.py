@@ -7,12 +7,12 @@ from pathlib import Path
 from megarc.corpus.indexed.digest import file_digest
 from megarc.corpus.stored.cache_folder import CacheFolder
 from megarc.corpus.stored.open_stored import copy_whole
-from megarc.corpus.stored.settings import StoreCacheConfig
+from megarc.corpus.stored.settings import CacheSettings
 from megarc.corpus.tokenizer.find_file import LARGEST, PATTERNS, TRAVELS, find_tokenizer_file
 from megarc.object_store import ask, fitting
 
 
-def stored_tokenizer(url: str, digest: str, settings: StoreCacheConfig) -> Path | None:
+def stored_tokenizer(url: str, digest: str, settings: CacheSettings) -> Path | None:
     """A copy of the tokenizer with that digest beside the corpus ``url``; None: it is not there.
 
     Raises:

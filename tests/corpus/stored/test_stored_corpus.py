@@ -16,7 +16,7 @@ from megarc.config import build
 from megarc.corpus import (
     IndexedCorpus,
     IndexedWriter,
-    StoreCacheConfig,
+    StoreCache,
     load_manifest,
     stored_tokenizer,
     verify,
@@ -59,7 +59,7 @@ def store(disk):
 
 
 def settings(folder, blocks=64, kib=KIB):
-    return StoreCacheConfig(folder=folder, gib=blocks * kib / 2**20, block_kib=kib)
+    return StoreCache(folder, blocks * kib << 10, kib << 10)
 
 
 def opened(folder, **more):
@@ -301,6 +301,8 @@ def test_a_damaged_index_is_named_by_its_url(store, tmp_path):
 def test_too_small_a_cache_is_refused():
     with pytest.raises(UserError, match="fewer than 16 blocks"):
         build(DataConfig, {"store_cache": {"gib": 0.001}}, "keys")
+    keys = DataConfig().store_cache
+    assert StoreCache() == StoreCache(keys.folder, keys.limit, keys.block)
 
 
 def fork(work):
