@@ -1,6 +1,6 @@
 """The CPU's engine: torch's flash attention for CPU, in exact splits.
 
-One plain window for the whole batch: the column split (``column_split.py``). Where rows have
+One plain window for the whole batch: the column split, its causal part in halves (``cpu_tiles.py``). Where rows have
 intervals: the same for each document (``row_pieces.py``), and a mask of no more than a chunk
 of rows where documents are short or their windows slide. No n x n tensor.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from megarc.attention import column_split
+from megarc.attention import cpu_tiles
 from megarc.attention.attention_call import Grads, Inputs, Outputs
 from megarc.attention.autograd_operator import lse_dtype, operator
 from megarc.attention.mask import Mask
@@ -54,7 +54,7 @@ class _CpuFlash:
 
 def _forward(call: Inputs, mask: Mask) -> tuple[Tensor, Tensor]:
     if mask.begin is None or mask.end is None:
-        return column_split.forward(_CpuFlash(), call, mask.recent)
+        return cpu_tiles.forward(_CpuFlash(), call, mask.recent)
     out = torch.empty_like(call.q)
     lse = call.q.new_empty(call.q.shape[:3], dtype=lse_dtype(call.q))
     for piece in pieces(mask.begin, mask.end, call.k.shape[2], CHUNK):
@@ -62,14 +62,14 @@ def _forward(call: Inputs, mask: Mask) -> tuple[Tensor, Tensor]:
         if piece.recent is None:
             found = _CpuFlash(_bias(mask, piece, call.q.dtype)).forward(part, False)
         else:
-            found = column_split.forward(_CpuFlash(), part, piece.recent)
+            found = cpu_tiles.forward(_CpuFlash(), part, piece.recent)
         out[piece.sample, :, piece.rows], lse[piece.sample, :, piece.rows] = found
     return out, lse
 
 
 def _backward(call: Inputs, mask: Mask, outputs: Outputs) -> Grads:
     if mask.begin is None or mask.end is None:
-        return column_split.backward(_CpuFlash(), call, outputs, mask.recent)
+        return cpu_tiles.backward(_CpuFlash(), call, outputs, mask.recent)
     grad_q, grad_k, grad_v = torch.empty_like(call.q), torch.zeros_like(call.k), torch.zeros_like(call.v)
     for piece in pieces(mask.begin, mask.end, call.k.shape[2], CHUNK):
         part = call.part(piece.rows, piece.keys, piece.sample)
@@ -77,7 +77,7 @@ def _backward(call: Inputs, mask: Mask, outputs: Outputs) -> Grads:
         if piece.recent is None:
             found = _CpuFlash(_bias(mask, piece, call.q.dtype)).backward(part, given, False)
         else:
-            found = column_split.backward(_CpuFlash(), part, given, piece.recent)
+            found = cpu_tiles.backward(_CpuFlash(), part, given, piece.recent)
         grad_q[piece.sample, :, piece.rows] = found[0]
         grad_k[piece.sample, :, piece.keys] += found[1]
         grad_v[piece.sample, :, piece.keys] += found[2]

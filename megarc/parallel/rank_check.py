@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class Present:
     host: str
     process: int
     device: str
+    local_rank: int
     same: dict[str, str]
     error: str | None
 
@@ -57,9 +59,7 @@ def roll_call(meeting: Meeting, device: str, expected: int | None) -> list[Prese
     answers = meeting.gather("answers", _own_answer(meeting, device))
     present = [Present(rank, **answer) for rank, answer in enumerate(answers or [])]
     meeting.verdict(_objection(present, expected) if present else None)
-    clocks = meeting.gather("clocks", time.time())
-    if clocks:
-        _compare_clocks(present, clocks)
+    _compare_clocks(meeting, present)
     return present
 
 
@@ -77,8 +77,9 @@ def differences(gathered: Sequence[Mapping[str, str]]) -> list[str]:
     return lines
 
 
+@cache
 def code_digest() -> str:
-    """Of all our Python files; equal code in different places has the same."""
+    """Of all our Python files, as they were at the first call; equal code in different places has the same."""
     root = Path(megarc.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
@@ -100,6 +101,7 @@ def _own_answer(meeting: Meeting, device: str) -> dict[str, Any]:
         "host": socket.gethostname(),
         "process": os.getpid(),
         "device": own,
+        "local_rank": meeting.process.local_rank,
         "same": same,
         "error": error,
     }
@@ -112,6 +114,7 @@ def _named(device: torch.device) -> str:
     return f"cuda {getattr(facts, 'uuid', device.index)} {facts.name}"
 
 
+@cache
 def _version(package: str) -> str:
     try:
         return metadata.version(package)
@@ -146,9 +149,17 @@ def _objection(present: Sequence[Present], expected: int | None) -> str | None:
     return None
 
 
-def _compare_clocks(present: Sequence[Present], clocks: Sequence[float]) -> None:
+def _compare_clocks(meeting: Meeting, present: Sequence[Present]) -> None:
+    """One rank of each host says what time it is, right after the verdict, when all ranks are awake."""
+    process = meeting.process
+    asked = [one for one in present if one.rank == 0 or one.local_rank == 0]
+    if process.rank > 0 and process.local_rank > 0:
+        return
+    clocks = meeting.gather("clocks", time.time(), [one.rank for one in asked])
+    if not clocks:
+        return
     middle = sorted(clocks)[len(clocks) // 2]
-    for one, clock in zip(present, clocks, strict=True):
+    for one, clock in zip(asked, clocks, strict=True):
         if abs(clock - middle) > CLOCK_SECONDS:
             log.warning(
                 f"the clock of {one.host} (rank {one.rank}) is {clock - middle:+.0f} s off the others'; "

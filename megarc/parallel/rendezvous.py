@@ -53,8 +53,11 @@ class Meeting:
             return text
         return self._read("shared")
 
-    def gather(self, name: str, value: Any) -> list[Any] | None:
+    def gather(self, name: str, value: Any, ranks: Sequence[int] | None = None) -> list[Any] | None:
         """Every rank's ``value``, on rank 0; None elsewhere.
+
+        Args:
+            ranks: on rank 0, those that call this; None: all.
 
         Raises:
             UserError: on rank 0, and for all, where ranks do not come in time: it names them.
@@ -62,11 +65,11 @@ class Meeting:
         self.store.set(f"{name}/{self.process.rank}", json.dumps(value))
         if self.process.rank > 0:
             return None
-        keys = [f"{name}/{rank}" for rank in range(self.process.world)]
+        keys = [f"{name}/{rank}" for rank in (range(self.process.world) if ranks is None else ranks)]
         try:
             self.store.wait(keys, self.patience)
         except RuntimeError:
-            here = {rank: self._get(key) for rank, key in enumerate(keys) if self.store.check([key])}
+            here = {_rank_in(key): self._get(key) for key in keys if self.store.check([key])}
             self._refuse("verdict", UserError(_absence(here, self.process.world, self.patience)), len(here))
         return [json.loads(text) for text in self.store.multi_get(keys)]
 
@@ -89,7 +92,7 @@ class Meeting:
         try:
             # Rank 0 itself may wait for the last rank before it answers.
             self.store.wait([key], 2 * self.patience)
-            text = self.store.get(key).decode()
+            text = self.store.multi_get([key])[0].decode()  # ``get`` would ask once more whether it is there
         except RuntimeError as error:
             raise UserError(
                 f"rank {self.process.rank} met rank 0 at {_shown(self.address)}, then heard nothing for "
@@ -112,6 +115,10 @@ class Meeting:
 def meet(process: RankEnvironment, patience: timedelta = _PATIENCE) -> Meeting:
     """Meets the other ranks where the launcher says."""
     return Meeting(process, address_of(process), patience)
+
+
+def _rank_in(key: str) -> int:
+    return int(key.rsplit("/", 1)[1])
 
 
 def _open(process: RankEnvironment, address: Address, patience: timedelta) -> dist.Store:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -12,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from safetensors.torch import save_file
 from torch import Tensor
 
 from megarc.atomic_write import written_atomically
 from megarc.train.checkpoint import layout
 from megarc.train.checkpoint.storage_level import Level
+from megarc.train.checkpoint.tensor_file import write_tensors
 
 log = logging.getLogger("megarc")
 
@@ -68,15 +67,13 @@ def _write_own(folder: Path, state: State, passing: Callable[[str], None]) -> No
     tensors = folder / f"{stem}.safetensors"
     beside = folder / f"{stem}.safetensors.part"
     passing("writing")
-    save_file(state.tensors, beside)
-    with beside.open("rb") as file:
-        os.fsync(file.fileno())
+    size, digest = write_tensors(beside, state.tensors)
     passing("renaming")
     beside.replace(tensors)
     facts = {
         "tensors": tensors.name,
-        "size": tensors.stat().st_size,
-        "sha256": layout.digest_of(tensors),
+        "size": size,
+        "sha256": digest,
         "fragments": state.entries,
     }
     with written_atomically(folder / f"{stem}.json") as file:
