@@ -86,6 +86,7 @@ def predict(
         window: of the step; None: the largest of the run.
     """
     check_expert_ranks(config)
+    config = config.shared_among(topology.replicas)
     tensor = TensorParallel(Group(0, topology.tensor), topology.sequence)
     window, micro_batch = window or config.window.largest(), config.batch.micro_batch
     place = topology.place(rank)

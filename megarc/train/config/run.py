@@ -77,6 +77,18 @@ class RunConfig(Config):
     )
     deepspeed: dict[str, Any] = key({}, "passed to DeepSpeed unchanged, for experts", circumstance=True)
 
+    def shared_among(self, replicas: int) -> RunConfig:
+        """Itself as an engine runs it whose weights so many ranks hold or share.
+
+        One rank has nobody to share with: ZeRO 1 in float32 is stage 0 then, without the copies of gradients and
+        weights through flat buffers. Not where offloading or a key of ``deepspeed:`` speaks of these buffers.
+        """
+        parallel = self.parallel
+        plain = self.precision == "fp32" and parallel.pipeline == 1 and parallel.offload == "none"
+        if replicas > 1 or parallel.zero != 1 or not plain or "zero_optimization" in self.deepspeed:
+            return self
+        return self.model_copy(update={"parallel": parallel.model_copy(update={"zero": 0})})
+
     @model_validator(mode="after")
     def _batch_in_samples(self) -> RunConfig:
         """A batch given in tokens becomes one in samples, here and once."""

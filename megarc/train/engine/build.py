@@ -36,7 +36,7 @@ def build_engine(config: RunConfig, groups: Groups, heartbeat: Heartbeat | None 
         config: resolved: vocabulary and micro-batch are known.
         heartbeat: where the engine says which phase it is in; None: nobody listens.
     """
-    config = _compilable(config, groups)
+    config = _compilable(config, groups).shared_among(groups.replicas.size)
     if config.execution.fp8 and (reason := no_fp8(groups.device)):
         raise UserError(f"execution.fp8 is on, but {reason}; use execution.fp8=false")
     deepspeed = import_deepspeed(groups.device)
@@ -55,6 +55,9 @@ def build_engine(config: RunConfig, groups: Groups, heartbeat: Heartbeat | None 
         if config.parallel.zero == 3 and config.execution.compile:
             _gather_by_block(deepspeed, model)
         made = _initialize(deepspeed, model, config, settings, groups, mpu=grid)
+        if config.parallel.zero == 0 and groups.replicas.size == 1:
+            # It would copy all gradients into one buffer, sum that over one rank, and copy them back.
+            made.enable_backward_allreduce = False
         return _arranged(Engine(config, groups, made, heartbeat))
     stage = build_pipeline(config.model, config.execution, groups)
     _fill(stage, config, groups, stage.canonical)

@@ -310,12 +310,14 @@ class Engine:
 
     def _own_norm(self) -> Tensor:
         """Stage 0 tells no norm; every data rank holds the whole, reduced gradient."""
-        squares = torch.zeros(
-            2, 2, device=self.groups.device
-        )  # shared out over expert ranks, over tensor ranks
+        gradients: dict[tuple[int, int], list[Tensor]] = {}  # by: shared out over expert ranks, over tensor ranks
         for _, parameter, record in self.parameters():
             if parameter.grad is not None:
-                squares[int(record.experts > 1), int(record.split)] += parameter.grad.square().sum()
+                key = int(record.experts > 1), int(record.split)
+                gradients.setdefault(key, []).append(parameter.grad)
+        squares = torch.zeros(2, 2, device=self.groups.device)
+        for key, listed in gradients.items():
+            squares[key] = nn.utils.get_total_norm(listed).square()
         squares[1] = all_reduce_sum(squares[1].clone(), self.groups.expert)
         squares[:, 1] = all_reduce_sum(squares[:, 1].clone(), self.groups.tensor)
         return squares.sum().sqrt()
