@@ -310,7 +310,9 @@ class Engine:
 
     def _own_norm(self) -> Tensor:
         """Stage 0 tells no norm; every data rank holds the whole, reduced gradient."""
-        gradients: dict[tuple[int, int], list[Tensor]] = {}  # by: shared out over expert ranks, over tensor ranks
+        gradients: dict[
+            tuple[int, int], list[Tensor]
+        ] = {}  # by: shared out over expert ranks, over tensor ranks
         for _, parameter, record in self.parameters():
             if parameter.grad is not None:
                 key = int(record.experts > 1), int(record.split)
