@@ -57,6 +57,7 @@ def main() -> int:
     if arguments.long == bool(arguments.against):
         raise UserError("give --against FOLDER or --long")
     out = arguments.out or RESULTS / f"packing_{'long' if arguments.long else 'before'}.json"
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else every start compiles all modules
     with tempfile.TemporaryDirectory() as temporary:
         work = arguments.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 # numpy's linear algebra, which packing never calls, would start a thread a core; each spins for a while.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# pydantic would look for plug-ins in the description of every installed package.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 import _needs  # noqa: F401  (ends where the packages are not there)
 
