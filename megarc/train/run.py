@@ -90,7 +90,8 @@ def pretrain(
         if config.health.dry_step and resumed.standing.step < timeline.total:
             dry_step(engine, stream)
         copies = StoreCopies(copy, config.checkpoint.store_on_error)
-        number = broadcast_object(folder.starts if groups.first else 0, groups.world)
+        # A checkpoint that came from a store may be of a later start than this folder has seen.
+        number = broadcast_object(max(folder.starts, resumed.start + 1) if groups.first else 0, groups.world)
         trainer = Trainer(
             config, engine, stream, heldout, tasks, folder, levels, signals, [copies, *watch], number, peers
         )

@@ -7,7 +7,7 @@ it. Two things in each manifest tell: the number of the start, and the step from
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,8 +25,13 @@ class Course(NamedTuple):
     @classmethod
     def of(cls, folder: Path) -> Course:
         """Whose the checkpoint in ``folder`` is; one of an earlier megarc comes before all others."""
-        told: dict[str, Any] = layout.read_manifest(folder).get(KEY) or {"start": 0, "begin": 0}
-        return cls(told["start"], told["begin"])
+        return cls.told(layout.read_manifest(folder))
+
+    @classmethod
+    def told(cls, manifest: Mapping[str, Any]) -> Course:
+        """What a manifest says."""
+        found = manifest.get(KEY) or {"start": 0, "begin": 0}
+        return cls(found["start"], found["begin"])
 
     def left_before(self, step: int, courses: Iterable[Course]) -> bool:
         """Whether the run went on without this course's ``step``: a later start, which saved, began before it."""

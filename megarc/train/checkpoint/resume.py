@@ -9,6 +9,7 @@ from megarc.config import differences, to_dict
 from megarc.data import Gaps, Stream
 from megarc.errors import UserError, reported_once
 from megarc.parallel import broadcast_object, gather_objects
+from megarc.train.checkpoint.course import Course
 from megarc.train.checkpoint.layout import Checkpoint, latest
 from megarc.train.checkpoint.load import load, newest_local
 from megarc.train.checkpoint.peers import Peers
@@ -28,10 +29,11 @@ _JUMP = 1.1  # a learning rate that changes by more at a resume is named
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """Where the run stands, and whether the shared level holds this very state."""
+    """Where the run stands, whether the shared level holds this very state, and which of the run's starts wrote it."""
 
     standing: Standing
     shared: bool
+    start: int = 0
 
 
 def resume(engine: Engine, levels: list[Level], stream: Stream, peers: Peers | None = None) -> Resumed:
@@ -51,7 +53,7 @@ def resume(engine: Engine, levels: list[Level], stream: Stream, peers: Peers | N
             if engine.groups.first:
                 log.info("step %d lies on the hosts' own disks, in %s", found.standing.step, level.folder)
                 _say_jump(found, engine.config)
-            return Resumed(load(found, engine, level), shared=False)
+            return Resumed(load(found, engine, level), False, Course.told(found.manifest).start)
     if newest is None:
         if engine.config.start_from is not None:
             return Resumed(begin_from(engine.config.start_from, engine, stream), shared=False)
@@ -60,7 +62,7 @@ def resume(engine: Engine, levels: list[Level], stream: Stream, peers: Peers | N
     _check_same_data(newest, stream)
     if engine.groups.first:
         _say_jump(newest, engine.config)
-    return Resumed(load(newest, engine), shared=True)
+    return Resumed(load(newest, engine), True, Course.told(newest.manifest).start)
 
 
 def _say_jump(found: Checkpoint, config: RunConfig) -> None:

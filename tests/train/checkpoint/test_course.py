@@ -1,8 +1,10 @@
 """Steps that a run has left, since it went on from before them."""
 
 import pytest
+from support.ranks import run_jobs
+from support.runs import pretrain
 
-from megarc.train.checkpoint import Course, Standing
+from megarc.train.checkpoint import Course, Standing, latest
 from megarc.train.checkpoint.layout import write_manifest
 
 
@@ -26,3 +28,12 @@ def test_a_later_start_from_before_a_step_leaves_it(course, step, others, left):
 def test_a_manifest_tells_its_course(tmp_path, facts, course):
     write_manifest(tmp_path, [], Standing(9, 72), {"config": {}, **facts})
     assert Course.of(tmp_path) == course
+
+
+def test_a_start_counts_from_the_checkpoint_where_the_folder_knows_less(tmp_path):
+    """Brought from a store into a fresh folder, a checkpoint is of a later start than that folder has seen."""
+    run = tmp_path / "run"
+    for steps, course in ((2, (1, 0)), (4, (2, 2))):
+        run_jobs([pretrain(run, 0, steps)], 1, tmp_path)
+        assert Course.of(latest(run / "checkpoints").folder) == course
+        (run / "environment.json").unlink()
