@@ -99,25 +99,40 @@ class StoreCopy:
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _round(self, *, last: bool = False) -> bool:
-        """Whether all that is new was copied."""
-        try:
-            if (step := self._beyond) is not None:
-                self._stored.remove_beyond(step)
-                self._beyond, self._copied = (None if self._beyond == step else self._beyond), None
-            folders = layout.readable(layout.finished(self.folder.checkpoints))
-            if folders and folders[-1].name != self._copied:
-                self._copy(folders[-1])
-            if last or time.monotonic() >= self._next_small:
-                self._copy_small()
-        except (UserError, OSError) as error:
-            self.error = str(error)
-            log.warning("the copy in %s is behind: %s; what is on the disk stays there, and %s", self.url, error,
+        """Whether all that is new was copied. What fails keeps nothing else from being copied."""
+        errors = []
+        for act in (self._remove_beyond, self._copy_newest, lambda: self._copy_small_if_due(last)):
+            try:
+                act()
+            except (UserError, OSError) as error:
+                errors.append(str(error))
+            except Exception as error:  # a fault of ours must not end the run either
+                log.exception("the copy in %s failed", self.url)
+                errors.append(repr(error))
+        if errors:
+            log.warning("the copy in %s is behind: %s; what is on the disk stays there, and %s", self.url, errors[0],
                         "the next job copies it" if last else "it is tried again")  # fmt: skip
-            return False
-        if self.error is not None:
+        elif self.error is not None:
             log.info("the copy in %s is up to date again", self.url)
-        self.error = None
-        return True
+        self.error = errors[0] if errors else None
+        return not errors
+
+    def _remove_beyond(self) -> None:
+        if (step := self._beyond) is None:
+            return
+        self._stored.remove_beyond(step)
+        self._copied = None
+        if self._beyond == step:
+            self._beyond = None
+
+    def _copy_newest(self) -> None:
+        folders = layout.readable(layout.finished(self.folder.checkpoints))
+        if folders and folders[-1].name != self._copied:
+            self._copy(folders[-1])
+
+    def _copy_small_if_due(self, last: bool) -> None:
+        if last or time.monotonic() >= self._next_small:
+            self._copy_small()
 
     def _copy(self, folder: Path) -> None:
         """One checkpoint, its manifest last. Its files are held open: it may be removed from the disk meanwhile."""

@@ -132,6 +132,17 @@ def test_what_breaks_off_is_not_there_and_goes_on_where_it_was(store, tmp_path, 
     assert layout.latest(fresh.checkpoints).standing.step == 4
 
 
+def test_a_checkpoint_that_cannot_be_copied_does_not_hold_up_the_metrics(store, tmp_path, monkeypatch):
+    folder = run_folder(tmp_path / "a")
+    checkpoint(folder, 2)
+    store.fail = {".safetensors"}
+    assert not copier(folder)._round(last=True)
+    assert store.exists("/bucket/runs/a/metrics.jsonl") and whole() == []
+    monkeypatch.setattr(StoreCopy, "_copy_newest", lambda self: 1 / 0)  # a fault of ours
+    copy = copier(folder)
+    assert not copy._round() and "ZeroDivisionError" in copy.error
+
+
 def test_another_checkpoint_of_the_same_step_replaces_all_of_it(store, tmp_path):
     one, other = run_folder(tmp_path / "a"), run_folder(tmp_path / "b")
     checkpoint(one, 4, "x")
