@@ -104,15 +104,17 @@ def tell(config: RunConfig, device: DeviceConfig, plans: list[Plan], arguments: 
     fitting = [plan for plan in plans if plan.fits]
     shown = (fitting or plans) if arguments.all else (fitting or plans)[:_SHOWN]
     money = ["money"] if arguments.price is not None else []
-    shared = any(plan.layout.context > 1 for plan in shown)
-    heads = ["tensor", *(["context"] if shared else []), "pipeline", "data", "zero", "micro", "recompute", "offload",
+    several = [
+        name for name in ("context", "expert") if any(getattr(plan.layout, name) > 1 for plan in shown)
+    ]
+    heads = ["tensor", *several, "pipeline", "data", "zero", "micro", "recompute", "offload",
              "GiB", "s a step", "MFU exact", "MFU square", "predicted tok/s", "processed tok/s", "days", "GPU-hours",
              *money]  # fmt: skip
     rows = []
     for plan in shown:
         layout, run = plan.layout, outlook(config, plan, arguments.price)
         rows.append([
-            layout.tensor, *([layout.context] if shared else []), layout.pipeline, layout.data, layout.zero,
+            layout.tensor, *(getattr(layout, name) for name in several), layout.pipeline, layout.data, layout.zero,
             layout.micro_batch, layout.recompute, layout.offload, f"{plan.memory_gib:.1f}", f"{plan.step.seconds:.4g}",
             f"{100 * plan.mfu_exact_mask:.1f} %", f"{100 * plan.mfu_full_square:.1f} %",
             f"{plan.predicted_tokens_per_second:.4g}", f"{plan.processed_tokens_per_second:.4g}", f"{run.days:.4g}",
@@ -120,8 +122,7 @@ def tell(config: RunConfig, device: DeviceConfig, plans: list[Plan], arguments: 
         ])  # fmt: skip
     print(
         f"{arguments.gpus} x {device.name}, {device.memory_gib:.0f} GiB each"
-        + ("" if shared else "; context 1")
-        + ", expert 1"
+        + "".join(f"; {name} 1" for name in ("context", "expert") if name not in several)
     )
     print(table(heads, rows))
     if len(shown) < len(plans):

@@ -22,7 +22,7 @@ from megarc.interval import Seen
 from megarc.model.config import ExecutionConfig, ModelConfig, Recompute
 from megarc.model.plain_sizes import plain_sizes
 from megarc.model.transformer import Transformer
-from megarc.parallel import Group, RankRows, TensorParallel
+from megarc.parallel import EvenExchange, Exchange, Group, RankRows, TensorParallel
 from megarc.window import Window
 
 
@@ -171,8 +171,8 @@ class Watch(Protocol):
         """An operator, with fake tensors, and what it made."""
 
     def sent(self, kind: str, elements: Tensor) -> None:
-        """A collective over the tensor group, ``reduce``, ``gather`` or ``scatter``, of that whole tensor; or over
-        the context group, ``gather_rows`` or ``scatter_rows``."""
+        """A collective over the tensor group, ``reduce``, ``gather`` or ``scatter``, of that whole tensor; over the
+        context group, ``gather_rows`` or ``scatter_rows``; an ``exchange`` of rows with those that share experts."""
 
 
 class Allocated(TorchDispatchMode):
@@ -228,7 +228,7 @@ class _Silent(TensorParallel):
     """A place in a tensor group that tells others nothing: the same shapes, no collectives; ``watch`` hears of them."""
 
     def __init__(self, place: TensorParallel, watch: Watch | None) -> None:
-        super().__init__(place.group, place.sequence)
+        super().__init__(place.group, place.sequence, place.expert)
         self.watch = watch
 
     def enter(self, x: Tensor) -> Tensor:
@@ -253,6 +253,9 @@ class _Silent(TensorParallel):
     def maximum(self, x: Tensor) -> Tensor:
         return x.detach() if self.size == 1 else self._reduced(x.detach())
 
+    def exchange(self, counts: Tensor, rows: int) -> Exchange:
+        return _SilentExchange(counts, rows, self.expert, self._told)
+
     def _reduced(self, x: Tensor) -> Tensor:
         return self._told("reduce", x.clone())
 
@@ -267,6 +270,27 @@ class _Silent(TensorParallel):
         if self.watch is not None:
             self.watch.sent(kind, x)
         return x
+
+
+class _SilentExchange(EvenExchange):
+    """Rows that would go to experts on other ranks and back."""
+
+    def __init__(
+        self, counts: Tensor, rows: int, group: Group, told: Callable[[str, Tensor], Tensor]
+    ) -> None:
+        self._told = told
+        super().__init__(counts, rows, group)
+
+    def there(self, rows: Tensor) -> Tensor:
+        return _Both.apply(rows, self._exchanged, self._exchanged)
+
+    back = there
+
+    def _counts(self, sent: Tensor) -> Tensor:
+        return self._exchanged(sent)
+
+    def _exchanged(self, rows: Tensor) -> Tensor:
+        return self._told("exchange", torch.empty_like(rows))
 
 
 @dataclass(frozen=True)

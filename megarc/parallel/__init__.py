@@ -16,8 +16,8 @@ from megarc.parallel.collectives import (
     together,
 )
 from megarc.parallel.context import RankRows
-from megarc.parallel.exchange import Exchange
-from megarc.parallel.groups import Group, Groups, connect, disconnect
+from megarc.parallel.exchange import EvenExchange, Exchange
+from megarc.parallel.groups import ExpertRanks, Group, Groups, connect, disconnect, expert_ranks
 from megarc.parallel.hostfile import Host, ask_hosts, read_hostfile
 from megarc.parallel.link_check import Link, check_links
 from megarc.parallel.rank_check import Present, roll_call
@@ -31,7 +31,9 @@ __all__ = [
     "Box",
     "Channel",
     "Dimension",
+    "EvenExchange",
     "Exchange",
+    "ExpertRanks",
     "Group",
     "Groups",
     "Host",
@@ -54,6 +56,7 @@ __all__ = [
     "describe_hosts",
     "describe_ranks",
     "disconnect",
+    "expert_ranks",
     "first_to_last",
     "gather_objects",
     "meet",

@@ -24,11 +24,21 @@ class Exchange:
         """
         self.group = group
         sent = counts.view(group.size, -1)
-        received = torch.empty_like(sent)
-        one_each = [1] * group.size
-        dist.all_to_all_single(received, sent.contiguous(), one_each, one_each, group=group.handle)
+        received = self._counts(sent)
         self.received = received  # [ranks, k]: of each rank, rows for each of this rank's receivers
         self._given, self._got = sent.sum(1).tolist(), received.sum(1).tolist()
+
+    @property
+    def came(self) -> int:
+        """Rows that come to this rank."""
+        return sum(self._got)
+
+    def _counts(self, sent: Tensor) -> Tensor:
+        """[ranks, k] that this rank has for others -> what they have for it."""
+        received = torch.empty_like(sent)
+        one_each = [1] * self.group.size
+        dist.all_to_all_single(received, sent.contiguous(), one_each, one_each, group=self.group.handle)
+        return received
 
     def there(self, rows: Tensor) -> Tensor:
         """``rows`` [rows, width], sorted by receiver -> what came to this rank, rank after rank."""
@@ -54,3 +64,17 @@ def _exchanged(rows: Tensor, given: list[int], got: list[int], group: Group) -> 
     found = rows.new_empty(sum(got), *rows.shape[1:])
     dist.all_to_all_single(found, rows.contiguous(), got, given, group=group.handle)
     return found
+
+
+class EvenExchange(Exchange):
+    """Every rank sends as many rows to each: what a dry run and the planner assume, since their rows have no values."""
+
+    def __init__(self, counts: Tensor, rows: int, group: Group) -> None:
+        """
+        Args:
+            rows: that this rank has for all receivers together.
+        """
+        self.group = group
+        self.received = self._counts(counts.view(group.size, -1))
+        least, more = divmod(rows, group.size)
+        self._given = self._got = [least + (rank < more) for rank in range(group.size)]

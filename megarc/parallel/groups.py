@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -106,8 +107,7 @@ def connect(
     alone = Group(0, 1)
     shared = alone if context == 1 else _group(topology.members("context", process.rank), everyone)
     replicas = _replicas(topology, everyone, own["data"], shared)
-    data_ranks = topology.members("data", process.rank)
-    fellows, alike = _expert_ranks(data_ranks, process.rank, expert)
+    fellows, alike = expert_ranks(topology, process.rank, expert)
     return Groups(
         world=everyone,
         data=own["data"],
@@ -123,19 +123,26 @@ def connect(
     )
 
 
-def _expert_ranks(data: list[int], rank: int, expert: int) -> tuple[list[int], list[int]]:
-    """Of the data ranks ``data`` of ``rank``: those that share experts with it, and those that hold its own.
+class ExpertRanks(NamedTuple):
+    """Of the data ranks of one rank: those that share experts out with it, and those that hold the same ones."""
 
+    sharing: list[int]
+    alike: list[int]
+
+
+def expert_ranks(topology: Topology, rank: int, expert: int) -> ExpertRanks:
+    """
     Raises:
         UserError: where so many do not divide the data ranks.
     """
+    data = topology.members("data", rank)
     if len(data) % expert:
         divisors = [str(one) for one in range(1, len(data) + 1) if len(data) % one == 0]
         raise UserError(
             f"parallel.expert {expert} does not divide the {len(data)} data ranks; use {', '.join(divisors)}"
         )
     place = data.index(rank)
-    return data[place // expert * expert :][:expert], data[place % expert :: expert]
+    return ExpertRanks(data[place // expert * expert :][:expert], data[place % expert :: expert])
 
 
 def _replicas(topology: Topology, everyone: Group, data: Group, context: Group) -> Group:

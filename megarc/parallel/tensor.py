@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from megarc.parallel.exchange import Exchange
 from megarc.parallel.groups import Group, Groups
 
 ALONE = Group(0, 1)
@@ -81,6 +82,10 @@ class TensorParallel:
             x = x.clone()
             dist.all_reduce(x, dist.ReduceOp.MAX, group=self.group.handle)
         return x
+
+    def exchange(self, counts: Tensor, rows: int) -> Exchange:
+        """Of ``rows`` rows, ``counts`` [experts] of them for each expert, over the ranks that share experts."""
+        return Exchange(counts, self.expert)
 
     def gather_last(self, x: Tensor) -> Tensor:
         """Each rank's part of the last dimension -> all of it, on every rank; without a gradient."""

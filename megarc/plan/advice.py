@@ -10,7 +10,9 @@ from megarc.train import Lengths, RunConfig
 
 _WORDS = {
     "products": "matrix products", "attention": "attention", "memory": "work by bytes",
-    "tensor": "collectives of tensor ranks", "stages": "sends between stages", "bubble": "the pipeline's bubble",
+    "tensor": "collectives of tensor ranks",
+    "context": "keys and values over context ranks", "experts": "rows to experts on other ranks",
+    "stages": "sends between stages", "bubble": "the pipeline's bubble",
     "data": "gradients and weights over data ranks", "update": "the update", "exchange": "Muon's exchange",
     "host": "transfers to the host", "fixed": "the rest",
 }  # fmt: skip
@@ -56,7 +58,7 @@ def best_three(plans: list[Plan]) -> list[tuple[Plan, str]]:
 
 def _kind(plan: Plan) -> tuple[object, ...]:
     layout = plan.layout
-    return layout.tensor, layout.pipeline, layout.zero, layout.recompute
+    return layout.tensor, layout.context, layout.pipeline, layout.expert, layout.zero, layout.recompute
 
 
 def _why(plan: Plan, best: Plan, first: str) -> str:

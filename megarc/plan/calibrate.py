@@ -1,14 +1,19 @@
 """Measures the machine at hand: products, attention, memory, functions, AdamW, an operator's cost, a collective.
 
 Each is the best of several short runs. On a CPU the process's own time counts, since others may use the machine.
+
+In a step, what an operator reads was written many operators ago, and caches do not have it any more. Each call here
+therefore takes the next of several sets of tensors, which together are larger than caches.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +24,18 @@ import torch.multiprocessing as processes
 from megarc.attention import attend
 from megarc.config import to_yaml
 from megarc.model import ExecutionConfig, ModelConfig, Transformer, fake_pass
-from megarc.plan.device import DeviceConfig, LinkConfig, MeasuredConfig
+from megarc.plan.device import FROM_SYSTEM, DeviceConfig, LinkConfig, MeasuredConfig
 from megarc.plan.known_devices import KNOWN
 from megarc.plan.operations import BACKWARD_PAIRS, Recorder
 from megarc.window import Window
 
 _ROUNDS = 7
+_FUNCTIONS = 1 << 18  # elements
 _SIZES = (32, 64, 128, 256, 512, 1024)  # of square products
 _ROWS = (64, 256, 1024)
-_MOVED = (1 << 12, 1 << 16, 1 << 19, 1 << 22)  # elements of an operator; the last are more than caches hold
+_MOVED = (1 << 12, 1 << 16, 1 << 19, 1 << 22)  # elements of an operator
+_BEYOND_CACHES, _MOST_SETS = 128 << 20, 512  # bytes of all sets of tensors that a measurement takes in turn
+_UPDATED = 1 << 22  # elements; with AdamW's state, 64 MiB
 _SENT = (1 << 10, 1 << 22)  # elements of an all-reduce
 
 
@@ -37,12 +45,13 @@ def calibrate(device: torch.device, dtype: torch.dtype = torch.float32) -> Devic
     products = [(2.0 * n**3, 2.0 * n**3 / max(1e-9, _product(device, dtype, n) - tiny)) for n in _SIZES]
     memory = [(12.0 * n, 12.0 * n / max(1e-9, _moved(device, n) - tiny)) for n in _MOVED]
     forward, backward = _attention(device, dtype)
-    functions = (1 << 18) / max(1e-9, _function(device) - _moved(device, 1 << 18))
+    functions = _FUNCTIONS / max(1e-9, _function(device) - _passed(device))
     operator = _operator(device, products, memory)
-    link, (product, near, far) = _two_ranks(device.type)
+    link, (product, far) = _two_ranks(device.type)
     measured = MeasuredConfig(
         products=products, memory=memory, attention=forward, attention_backward=backward,
-        functions=functions, optimizer=_adamw(device), crowded=(product, far), crowded_in_cache=near,
+        functions=functions, optimizer=_adamw(device), crowded=(product, far),
+        fresh=_fresh(device) if device.type == "cpu" else None,
     )  # fmt: skip
     best = max(rate for _, rate in products)
     return DeviceConfig(
@@ -84,18 +93,60 @@ def best_seconds(
 
 
 def _product(device: torch.device, dtype: torch.dtype, n: int, **how: Any) -> float:
-    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
-    return best_seconds(device, lambda: torch.mm(a, b.t()), **how)
+    sets = _sets(device, (n, n), 3, dtype)
+    return best_seconds(device, lambda: _multiply(*next(sets)), **how)
+
+
+def _multiply(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    return torch.mm(a, b.t(), out=out)
 
 
 def _moved(device: torch.device, n: int, **how: Any) -> float:
-    a, b = (torch.randn(n, device=device) for _ in range(2))
-    return best_seconds(device, lambda: a * b, **how)
+    sets = _sets(device, (n,), 3)
+
+    def work() -> torch.Tensor:
+        a, b, out = next(sets)
+        return torch.mul(a, b, out=out)
+
+    return best_seconds(device, work, **how)
 
 
 def _function(device: torch.device) -> float:
-    a = torch.randn(1 << 18, device=device)
-    return best_seconds(device, lambda: torch.nn.functional.silu(a))
+    sets = _sets(device, (_FUNCTIONS,), 2)
+
+    def work() -> torch.Tensor:
+        a, out = next(sets)
+        return torch.sigmoid(a, out=out)
+
+    return best_seconds(device, work)
+
+
+def _passed(device: torch.device) -> float:
+    """The same bytes without a function."""
+    sets = _sets(device, (_FUNCTIONS,), 2)
+
+    def work() -> torch.Tensor:
+        a, out = next(sets)
+        return torch.neg(a, out=out)
+
+    return best_seconds(device, work)
+
+
+def _sets(
+    device: torch.device, shape: Sequence[int], each: int, dtype: torch.dtype = torch.float32
+) -> Iterator[list[torch.Tensor]]:
+    """Sets of ``each`` tensors, one after the other and round again."""
+    size = each * math.prod(shape) * dtype.itemsize
+    count = min(_MOST_SETS, -(-_BEYOND_CACHES // size))
+    return cycle(
+        [[torch.randn(*shape, device=device, dtype=dtype) for _ in range(each)] for _ in range(count)]
+    )
+
+
+def _fresh(device: torch.device) -> float:
+    """Bytes a second that are written where the system has to give the memory first."""
+    size = 2 * FROM_SYSTEM
+    return size / best_seconds(device, lambda: torch.empty(size // 4).fill_(1.0))
 
 
 def _tiny_operator(device: torch.device) -> float:
@@ -108,18 +159,19 @@ def _attention(
 ) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
     forward, backward = [], []
     for rows in _ROWS:
-        q, k, v = (
-            torch.randn(2, 4, rows, 64, device=device, dtype=dtype, requires_grad=True) for _ in range(3)
-        )
+        sets = _sets(device, (2, 4, rows, 64), 4, dtype)
         flops = 2 * Window(rows // 2, rows - rows // 2, 1).attention_flops(4, 64)
 
         def ahead(
-            q: torch.Tensor = q, k: torch.Tensor = k, v: torch.Tensor = v, rows: int = rows
-        ) -> torch.Tensor:
-            return attend(q, k, v, rows // 2)
+            sets: Iterator[list[torch.Tensor]] = sets, rows: int = rows
+        ) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
+            q, k, v, gradient = next(sets)
+            inputs = [one.requires_grad_() for one in (q, k, v)]
+            return inputs, attend(q, k, v, rows // 2), gradient
 
-        def both(ahead: Callable[[], torch.Tensor] = ahead) -> None:
-            ahead().sum().backward()
+        def both(ahead: Callable[[], Any] = ahead) -> None:
+            inputs, out, gradient = ahead()
+            torch.autograd.grad(out, inputs, gradient)
 
         one = best_seconds(device, ahead)
         two = best_seconds(device, both)
@@ -129,10 +181,10 @@ def _attention(
 
 
 def _adamw(device: torch.device) -> float:
-    weight = torch.nn.Parameter(torch.randn(1 << 21, device=device))
+    weight = torch.nn.Parameter(torch.randn(_UPDATED, device=device))
     weight.grad = torch.randn_like(weight)
     adam = torch.optim.AdamW([weight], fused=True)
-    return (1 << 21) / best_seconds(device, adam.step)
+    return _UPDATED / best_seconds(device, adam.step)
 
 
 def _operator(
@@ -174,7 +226,7 @@ def _two_ranks(kind: str) -> tuple[LinkConfig, tuple[float, ...]]:
     Where there are no two devices, the data sheet's link.
     """
     if kind == "cuda" and torch.cuda.device_count() < 2:
-        return KNOWN["h100-80g"].inside, (1.0, 1.0, 1.0)
+        return KNOWN["h100-80g"].inside, (1.0, 1.0)
     with tempfile.TemporaryDirectory() as folder:
         processes.spawn(_reduce, (folder, kind), nprocs=2)
         short, long, *crowded = (float(word) for word in (Path(folder) / "seconds").read_text().split())
@@ -202,21 +254,20 @@ def _reduce(rank: int, folder: str, kind: str) -> None:
                 torch.cuda.synchronize()
             best = min(best, time.perf_counter() - begun)
         found.append(best)
-    found += _beside_the_other(rank, device) if kind == "cpu" else [1.0, 1.0, 1.0]
+    found += _beside_the_other(rank, device) if kind == "cpu" else [1.0, 1.0]
     if rank == 0:
         (Path(folder) / "seconds").write_text(" ".join(str(value) for value in found))
     dist.destroy_process_group()
 
 
 def _beside_the_other(rank: int, device: torch.device) -> list[float]:
-    """Times that a product, and a memory-bound operator inside and outside of caches, take as long as alone.
+    """Times that a product and a memory-bound operator take as long as alone.
 
     Rank 0 measures. The other does the same work for longer, so that rank 0 is never alone.
     """
     times = []
     for work in (
         lambda rounds: _product(device, torch.float32, 512, rounds=rounds, pick=statistics.median),
-        lambda rounds: _moved(device, _MOVED[-2], rounds=rounds, pick=statistics.median),
         lambda rounds: _moved(device, _MOVED[-1], rounds=rounds, pick=statistics.median),
     ):
         alone = work(2 * _ROUNDS) if rank == 0 else 0.0

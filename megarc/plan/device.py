@@ -17,6 +17,8 @@ from megarc.errors import UserError
 
 _Positive = Annotated[float, Field(gt=0)]
 _Rates = list[tuple[_Positive, _Positive]]
+FROM_SYSTEM = 32 << 20
+"""Bytes from which on glibc maps memory anew for each tensor (mallopt(3): the most that M_MMAP_THRESHOLD grows to)."""
 _TILE = 128 * 256  # elements of a product that one unit computes at once
 
 
@@ -54,7 +56,9 @@ class MeasuredConfig(Config):
         (1.0, 1.0),
         "times as long as alone that a product, a memory-bound operator takes beside a second rank's",
     )
-    crowded_in_cache: float = key(1.0, "the same, of a memory-bound operator whose bytes fit caches", ge=1)
+    fresh: float | None = key(
+        None, "bytes a second that are written where the system gives the memory first", gt=0
+    )
     step: float = key(0.0, "seconds that each step takes beside its work", ge=0)
 
 
@@ -85,8 +89,7 @@ class DeviceConfig(Config):
     def crowded(self) -> DeviceConfig:
         """The device where other ranks work beside: a CPU's cores share caches, memory and, as threads, units."""
         product, memory = self.measured.crowded
-        near = self.measured.crowded_in_cache
-        if product == memory == near == 1:
+        if product == memory == 1:
             return self
 
         def slower(table: list[tuple[float, float]], times: float) -> list[tuple[float, float]]:
@@ -97,7 +100,7 @@ class DeviceConfig(Config):
             update={
                 "products": slower(one.products, product), "attention": slower(one.attention, product),
                 "attention_backward": slower(one.attention_backward, product),
-                "memory": [*slower(one.memory[:-1], near), *slower(one.memory[-1:], memory)],
+                "memory": slower(one.memory, memory),
                 "functions": one.functions and one.functions / product,
                 "optimizer": one.optimizer and one.optimizer / memory,
             }
@@ -133,6 +136,12 @@ class DeviceConfig(Config):
         peak = self.bf16 if width < 4 else self.fp32
         share = self.reached.attention * (1.0 if engine in _BEFORE_CUDNN else self.reached.cudnn)
         return flops / (peak * share * rows / (rows + _SHORT)) + self.operator_seconds
+
+    def fresh_seconds(self, made: float) -> float:
+        """More than otherwise, of writing a tensor of so many bytes: a large one's memory comes from the system."""
+        if self.measured.fresh is None or made < FROM_SYSTEM:
+            return 0.0
+        return max(0.0, made / self.measured.fresh - made / interpolated(self.measured.memory, made))
 
     def memory_seconds(self, moved: float, functions: float = 0.0, operators: float = 1) -> float:
         """Of an operator that reads and writes so many bytes and evaluates so many functions."""

@@ -8,7 +8,7 @@ formulas of ZeRO (Rajbhandari et al. 2020, 1910.02054).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -18,9 +18,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from megarc.errors import UserError
-from megarc.parallel import Dimension, Group, Groups, Topology
-from megarc.plan.fake_stage import Counting, one_block, run_stage
-from megarc.plan.memory import check_expert_ranks, state_bytes
+from megarc.parallel import Group, Groups, Topology, expert_ranks
+from megarc.plan.fake_stage import Counting, Stage, one_block, run_stage
+from megarc.plan.memory import state_bytes
 from megarc.plan.muon_traffic import muon_traffic
 from megarc.train import RunConfig, passes
 
@@ -67,7 +67,6 @@ def dry_run(config: RunConfig, world: int, rank: int) -> DryRun:
         raise UserError(
             "a dry run reads no corpora, so it does not know the vocabulary; give model.vocabulary=50257, for instance"
         )
-    check_expert_ranks(config)
     parallel = config.parallel
     if not 0 <= rank < world:
         raise UserError(f"rank {rank} of {world} ranks: it must lie between 0 and {world - 1}")
@@ -82,41 +81,52 @@ def dry_run(config: RunConfig, world: int, rank: int) -> DryRun:
     # Compiled or not, shapes and collectives are the same.
     execution = config.execution.model_copy(update={"compile": False})
     config = config.model_copy(update={"execution": execution})
-    with _fake_world(topology, rank) as groups, FakeTensorMode():
+    with _fake_world(topology, rank, parallel.expert) as groups, FakeTensorMode():
         with Counting() as counting:
             stage = run_stage(config, groups, micro_batch, counting)
         again = one_block(config, groups, micro_batch) if config.execution.recompute != "none" else 0
     micro_batches = share // micro_batch * passes(config)
-    parameters = stage.parameters
     place = topology.place(rank)
     width = 2 if config.precision == "bf16" else 4
-    shared = topology.replicas
-    context = tuple(topology.members("context", rank))
+    names = {tuple(topology.members("context", rank)): "context"}
+    names |= (
+        {tuple(expert_ranks(topology, rank, parallel.expert).sharing): "expert"}
+        if parallel.expert > 1
+        else {}
+    )
     inside = [
-        Collective(
-            name, "context" if ranks == context else "tensor", len(ranks), times * micro_batches, elements
-        )
+        Collective(name, names.get(ranks, "tensor"), len(ranks), times * micro_batches, elements)
         for (name, ranks, elements), times in counting.counts.items()
     ]
+
+    def held(of: Callable[[float, float], float], from_stage: int) -> float:
+        """Bytes of some elements, matrices among them, which ZeRO shares out from a stage on."""
+        parts = (stage.parameters - stage.routed, stage.matrices - stage.routed), (stage.routed, stage.routed)
+        ranks = topology.replicas, topology.replicas // parallel.expert
+        shared = parallel.zero >= from_stage
+        return sum(of(*part) / (count if shared else 1) for part, count in zip(parts, ranks, strict=True))
+
     return DryRun(
         rank=rank,
         topology=topology,
         zero=parallel.zero,
         layers=[layer.name for layer in stage.layers],
-        parameters=parameters,
-        weight_bytes=parameters * width / (shared if parallel.zero == 3 else 1),
-        gradient_bytes=parameters * 4 / (shared if parallel.zero >= 2 else 1),
+        parameters=stage.parameters,
+        weight_bytes=held(lambda elements, _: width * elements, 3),
+        gradient_bytes=held(lambda elements, _: 4 * elements, 2),
         # masters (beside 16-bit weights only), moments and an average of weights, float32
-        optimizer_bytes=(
-            parameters * (4 if width == 2 else 0) + state_bytes(config, parameters, stage.matrices)
-        )
-        / (shared if parallel.zero >= 1 else 1),
+        optimizer_bytes=held(
+            lambda elements, matrices: (
+                (4 if width == 2 else 0) * elements + state_bytes(config, elements, matrices)
+            ),
+            1,
+        ),
         activation_bytes=stage.activation_bytes,
         recomputed_bytes=again,
         in_flight=min(topology.pipeline - place["pipeline"], micro_batches),
         collectives=inside
         + _between_stages(topology, place["pipeline"], micro_batches, stage.boundary)
-        + _over_replicas(topology, parallel.zero, parameters, micro_batches)
+        + _over_replicas(config, topology, stage, micro_batches)
         + _of_muon(config, topology, rank),
     )
 
@@ -140,10 +150,19 @@ def _between_stages(topology: Topology, stage: int, micro_batches: int, elements
     return [Collective("send and receive", "pipeline", 2, 2 * neighbours * micro_batches, elements)]
 
 
-def _over_replicas(topology: Topology, zero: int, parameters: int, micro_batches: int) -> list[Collective]:
-    """Of gradients and weights: FIELD's 2, 2, 2, 3 times the parameters with one micro-batch."""
-    size, group = topology.replicas, "data" if topology.context == 1 else "context x data"
-    if size == 1:
+def _over_replicas(
+    config: RunConfig, topology: Topology, stage: Stage, micro_batches: int
+) -> list[Collective]:
+    """Of gradients and weights; those of experts go over the ranks that hold the same ones."""
+    group = "data" if topology.context == 1 else "context x data"
+    zero, alike = config.parallel.zero, topology.replicas // config.parallel.expert
+    dense = _of_zero(zero, group, topology.replicas, stage.parameters - stage.routed, micro_batches)
+    return dense + _of_zero(zero, "same experts", alike, stage.routed, micro_batches)
+
+
+def _of_zero(zero: int, group: str, size: int, parameters: int, micro_batches: int) -> list[Collective]:
+    """2, 2, 2, 3 times the parameters with one micro-batch (Rajbhandari et al. 2020, section 7)."""
+    if size == 1 or not parameters:
         return []
     if zero == 0:
         return [Collective("allreduce of gradients", group, size, 1, parameters)]
@@ -159,23 +178,26 @@ def _over_replicas(topology: Topology, zero: int, parameters: int, micro_batches
 
 
 @contextmanager
-def _fake_world(topology: Topology, rank: int) -> Iterator[Groups]:
+def _fake_world(topology: Topology, rank: int, expert: int) -> Iterator[Groups]:
     if dist.is_initialized():
         raise UserError("a dry run takes a process of its own: start it with python, without a launcher")
+    sharing, alike = expert_ranks(topology, rank, expert)
     dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=topology.world)
     try:
-        tensor, data, pipeline = (_group(topology, one, rank) for one in ("tensor", "data", "pipeline"))
-        context = _group(topology, "context", rank) if topology.context > 1 else Group(0, 1)
+        tensor, data, pipeline = (
+            _group(topology.members(one, rank), rank) for one in ("tensor", "data", "pipeline")
+        )
+        context = _group(topology.members("context", rank), rank) if topology.context > 1 else Group(0, 1)
         of_stage = topology.tensor * topology.replicas
         yield Groups(
             Group(rank, topology.world), data, tensor, pipeline, Group(rank % of_stage, of_stage), topology,
-            torch.device("cpu"), context,
+            torch.device("cpu"), context, expert=_group(sharing, rank) if expert > 1 else Group(0, 1),
+            expert_data=_group(alike, rank) if expert > 1 else data,
         )  # fmt: skip
     finally:
         dist.destroy_process_group()
 
 
-def _group(topology: Topology, dimension: Dimension, rank: int) -> Group:
+def _group(ranks: list[int], rank: int) -> Group:
     """The rank's own group; under the fake process group the others need not be made."""
-    ranks = topology.members(dimension, rank)
     return Group(ranks.index(rank), len(ranks), dist.new_group(ranks))

@@ -25,23 +25,25 @@ from megarc.model import (
     record_of,
     stage_bounds,
 )
-from megarc.parallel import Groups, TensorParallel
+from megarc.parallel import EvenExchange, Exchange, Groups, TensorParallel
 from megarc.train import RowSharing, RunConfig, dtype_of
 
 
 class Stage(NamedTuple):
-    """Its layers, bytes kept for the backward pass, parameters, those in blocks' matrices, elements that leave it."""
+    """Its layers, bytes kept for the backward pass, parameters, those in blocks' matrices, those of experts that ranks
+    share out, elements that leave it."""
 
     layers: list[Layer]
     activation_bytes: int
     parameters: int
     matrices: int
+    routed: int
     boundary: int
 
 
 def run_stage(config: RunConfig, groups: Groups, micro_batch: int, counting: Counting) -> Stage:
     """Forward and backward of one micro-batch."""
-    tensor = TensorParallel.of(groups)
+    tensor = _Even.of(groups)
     listed = _layers(config, tensor)
     bounds = stage_bounds(listed, groups.topology.pipeline)
     first, last = bounds[groups.pipeline.rank], bounds[groups.pipeline.rank + 1]
@@ -60,13 +62,10 @@ def run_stage(config: RunConfig, groups: Groups, micro_batch: int, counting: Cou
             if layer.name.startswith("blocks.") and config.execution.recompute == "selective":
                 held.bytes += counting.kept_bytes - before
     x.backward(torch.ones_like(x))
-    matrices = sum(
-        parameter.numel()
-        for module in modules.values()
-        for parameter in module.parameters()
-        if record_of(parameter).kind in ("hidden", "residual")
-    )
-    return Stage(listed[first:last], held.bytes, held.parameters, matrices, hidden.numel())
+    records = [(record_of(one), one.numel()) for module in modules.values() for one in module.parameters()]
+    matrices = sum(elements for record, elements in records if record.kind in ("hidden", "residual"))
+    routed = sum(elements for record, elements in records if record.experts > 1)
+    return Stage(listed[first:last], held.bytes, held.parameters, matrices, routed, hidden.numel())
 
 
 def one_block(config: RunConfig, groups: Groups, micro_batch: int) -> int:
@@ -79,7 +78,7 @@ def one_block(config: RunConfig, groups: Groups, micro_batch: int) -> int:
 
 def _held_by(config: RunConfig, groups: Groups, micro_batch: int) -> int:
     """Of the one block of such a model."""
-    listed = _layers(config, TensorParallel.of(groups))
+    listed = _layers(config, _Even.of(groups))
     block = next(layer for layer in listed if layer.name.startswith("blocks."))
     module = _built(block, config)
     held = _Held(list(module.parameters()))
@@ -95,7 +94,7 @@ def _layers(config: RunConfig, tensor: TensorParallel) -> list[Layer]:
 
 def _inputs(config: RunConfig, groups: Groups, micro_batch: int) -> tuple[Tensor, Beside]:
     """Token ids, and what stands beside the hidden rows: of whole windows, or of a context rank's rows."""
-    window, tensor = config.window.largest(), TensorParallel.of(groups)
+    window, tensor = config.window.largest(), _Even.of(groups)
     sharing = RowSharing.of(config, groups)
     if sharing is None:
         loss = _loss(config, tensor, (micro_batch, window.stride))
@@ -131,6 +130,13 @@ def _hidden(config: RunConfig, groups: Groups, micro_batch: int) -> torch.Tensor
 def _built(layer: Layer, config: RunConfig) -> torch.nn.Module:
     with default_dtype(dtype_of(config)):
         return layer.build()
+
+
+class _Even(TensorParallel):
+    """Rows have no values here: each rank sends as many to each other's experts."""
+
+    def exchange(self, counts: Tensor, rows: int) -> Exchange:
+        return EvenExchange(counts, rows, self.expert)
 
 
 class _Held:

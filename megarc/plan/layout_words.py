@@ -8,7 +8,7 @@ from dataclasses import replace
 from megarc.errors import UserError
 from megarc.model import splits
 from megarc.plan.search import Layout
-from megarc.train import RunConfig, check_context
+from megarc.train import RunConfig, check_context, check_experts
 
 _SIZES = ("tensor", "context", "pipeline", "interleave", "expert", "data", "zero", "micro_batch")
 _ALSO = {"micro": "micro_batch", "recomputation": "recompute", "micro-batch": "micro_batch", "tp": "tensor",
@@ -19,7 +19,6 @@ _CHOICES = {
     "sequence": ("true", "false"),
 }
 _NOT_YET = {
-    "expert": "the planner does not lay out experts that data ranks share out (parallel.expert) yet",
     "interleave": "the engine has no interleaved pipelines (several parts of the model on a stage) yet",
 }
 
@@ -35,7 +34,7 @@ def parse_layout(text: str, config: RunConfig, gpus: int) -> tuple[Layout, bool]
         if given.get(name, 1) != 1:
             raise UserError(f"--topology: {name}={given[name]}: {what}; use {name}=1")
     tensor, pipeline = int(given.get("tensor", 1)), int(given.get("pipeline", 1))
-    context = int(given.get("context", 1))
+    context, expert = int(given.get("context", 1)), int(given.get("expert", 1))
     sample = tensor * context * pipeline
     shape = f"tensor {tensor} x {f'context {context} x ' if context > 1 else ''}pipeline {pipeline}"
     if gpus % sample:
@@ -45,11 +44,16 @@ def parse_layout(text: str, config: RunConfig, gpus: int) -> tuple[Layout, bool]
         raise UserError(
             f"--topology: data={given['data']}, but {gpus} GPUs over {shape} leave {data}; leave data out"
         )
+    if data % expert:
+        raise UserError(
+            f"--topology: expert {expert} does not divide the {data} data ranks that {gpus} GPUs over {shape} leave; "
+            f"use {', '.join(str(size) for size in _divisors(data)[:12])}"
+        )
     rows = [window.rows for window in config.window.all()]
     can = tensor > 1 and all(count % (context * tensor) == 0 for count in rows)
     zero = int(given.get("zero", 1 if pipeline > 1 else config.parallel.zero))
     layout = Layout(
-        tensor=tensor, context=context, pipeline=pipeline, data=data, zero=zero,
+        tensor=tensor, context=context, pipeline=pipeline, expert=expert, data=data, zero=zero,
         sequence=can if "sequence" not in given else given["sequence"] == "true" and tensor > 1,
         recompute=str(given.get("recompute", config.execution.recompute)),
         offload=str(given.get("offload", config.parallel.offload)),
@@ -111,7 +115,9 @@ def _check(layout: Layout, config: RunConfig) -> None:
             f"--topology: offload={layout.offload} needs zero={'3' if layout.offload == 'all' else '1'}"
         )
     try:
-        check_context(layout.config(config).parallel, config.model, config.execution, config.window)
+        parallel = layout.config(config).parallel
+        check_experts(config.model, config.execution, parallel, config.optimizer)
+        check_context(parallel, config.model, config.execution, config.window)
     except ValueError as problem:
         raise UserError(f"--topology: {problem}") from None
     if config.batch.size % layout.data:

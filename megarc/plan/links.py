@@ -61,21 +61,28 @@ class Links(NamedTuple):
     nodes."""
 
     context: Link
+    expert: Link
+    """Those that share experts, of whom each sends to each."""
+    alike: Link
+    """Those that hold the same experts."""
 
     @classmethod
-    def of(cls, topology: Topology, device: DeviceConfig) -> Links:
+    def of(cls, topology: Topology, device: DeviceConfig, expert: int = 1) -> Links:
         """Ranks stand as ``Topology`` has them, nodes filled one after the other."""
         tensor = _link(device, topology.tensor, 1)
         data = _link(device, topology.replicas, topology.tensor)
         of_stage = topology.tensor * topology.replicas
         pipeline = _link(device, topology.pipeline, of_stage)
         context = _link(device, topology.context, topology.tensor)
-        return cls(tensor, data, pipeline, _pairwise(device, of_stage), context)
+        apart = topology.tensor * topology.context
+        experts = _pairwise(device, expert, apart)
+        alike = _link(device, topology.replicas // expert, topology.tensor * expert)
+        return cls(tensor, data, pipeline, _pairwise(device, of_stage), context, experts, alike)
 
 
-def _pairwise(device: DeviceConfig, ranks: int) -> Link:
-    link, rate = _link(device, ranks, 1), 1.0 if device.kind == "cpu" else REACHED
-    beyond = ranks > device.node
+def _pairwise(device: DeviceConfig, ranks: int, apart: int = 1) -> Link:
+    link, rate = _link(device, ranks, apart), 1.0 if device.kind == "cpu" else REACHED
+    beyond = ranks * apart > device.node and ranks > 1
     return link._replace(bandwidth=min(link.bandwidth, device.between.bandwidth * rate)) if beyond else link
 
 

@@ -12,6 +12,9 @@ weight, b the elements of ZeRO's bucket.
     3               wP       4P       8P       4P + wb, and whole    -
                                                what is small
 
+Experts that e data ranks share out count as a part of N, an e-th of them; P does not change, since fewer ranks hold
+the same ones: (N/e) / (data ranks / e).
+
 Over several data ranks, stage 3 keeps a parameter gathered from the forward to the backward pass, where fewer elements
 than ``stage3_max_reuse_distance`` (1e9) are used between the two: those of the last 5e8 elements of the model.
 
@@ -20,6 +23,7 @@ Activations: ``megarc.model.activation_memory``. The update copies gradients onc
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -27,7 +31,6 @@ from typing import NamedTuple
 
 import torch
 
-from megarc.errors import UserError
 from megarc.model import (
     ExecutionConfig,
     Footprint,
@@ -85,16 +88,19 @@ def predict(
         held: a micro-batch's footprint, where it is known already.
         window: of the step; None: the largest of the run.
     """
-    check_expert_ranks(config)
-    config = config.shared_among(topology.replicas)
-    tensor = TensorParallel(Group(0, topology.tensor), topology.sequence)
+    config, expert = config.shared_among(topology.replicas), config.parallel.expert
+    tensor = TensorParallel(Group(0, topology.tensor), topology.sequence, Group(0, expert))
     window, micro_batch = window or config.window.largest(), config.batch.micro_batch
     place = topology.place(rank)
     stage = stages_of(config.model, topology.pipeline)[place["pipeline"]]
-    n = stage.parameters / topology.tensor
     blocks = stage.blocks / config.model.layers
-    matrices = _matrices(config.model.model_dump_json()) * blocks / topology.tensor
-    state = _state(config, n, topology, matrices)
+    elsewhere = stage.routed * (1 - 1 / expert)  # elements of experts that other ranks have
+    n, of_group = (stage.parameters - elsewhere) / topology.tensor, stage.parameters / topology.tensor
+    matrices = _matrices(config.model.model_dump_json()) * blocks
+    owned = [of_group, matrices / topology.tensor]
+    if config.parallel.zero == 0:
+        owned = [n, (matrices - elsewhere) / topology.tensor]
+    state = _state(config, n, topology, *owned)
     one = held or footprint(
         config.model, config.execution, window, micro_batch, dtype_of(config), _device(config), tensor,
         topology.context,
@@ -115,22 +121,11 @@ def predict(
 
 
 class Stage(NamedTuple):
-    """Blocks of a pipeline's stage, and its parameters over all tensor ranks."""
+    """Blocks of a pipeline's stage, its parameters over all tensor ranks, and those of routed experts among them."""
 
     blocks: int
     parameters: int
-
-
-def check_expert_ranks(config: RunConfig) -> None:
-    """
-    Raises:
-        UserError: where experts are shared out over data ranks, which no prediction counts yet.
-    """
-    if config.parallel.expert > 1:
-        raise UserError(
-            f"parallel.expert {config.parallel.expert}: predictions and dry runs do not count experts that data ranks "
-            "share out; use parallel.expert=1 here, which needs more memory and no all-to-all"
-        )
+    routed: int
 
 
 def stages_of(model: ModelConfig, stages: int) -> tuple[Stage, ...]:
@@ -146,8 +141,18 @@ def _stages_of(keys: str, stages: int) -> tuple[Stage, ...]:
     found = []
     for first, last in pairwise(stage_bounds(listed, stages)):
         own = {layer.name: layer.parameters for layer in listed[first:last]}
-        found.append(Stage(sum(name.startswith("blocks.") for name in own), sum(own.values())))
+        blocks = [int(name.split(".")[1]) for name in own if name.startswith("blocks.")]
+        found.append(Stage(len(blocks), sum(own.values()), routed_elements(model, blocks)))
     return tuple(found)
+
+
+def routed_elements(model: ModelConfig, numbers: Iterable[int]) -> int:
+    """Of the experts that rows choose, in the layers of these numbers, over all ranks."""
+    experts = model.experts
+    if experts is None:
+        return 0
+    layer = experts.count * 3 * model.hidden * model.width_of_expert
+    return sum(layer for number in numbers if experts.at(number))
 
 
 class _State(NamedTuple):
@@ -172,12 +177,16 @@ def state_bytes(config: RunConfig, parameters: float, matrices: float) -> float:
     return 4 * (parameters + second + (parameters if config.average.on else 0))
 
 
-def _state(config: RunConfig, n: float, topology: Topology, matrices: float) -> _State:
-    """The table above, in bytes, with Muon's and an average's part."""
+def _state(config: RunConfig, n: float, topology: Topology, shared: float, matrices: float) -> _State:
+    """The table above, in bytes, with Muon's and an average's part.
+
+    Args:
+        shared: elements, of them ``matrices``, that the ranks of ZeRO share out; without ZeRO, those of a rank.
+    """
     replicas = topology.replicas
-    adam = _state_of_adamw(config, n, n / replicas, topology.data)
     own = replicas if config.parallel.zero else 1
-    moments = state_bytes(config, n, matrices) / own
+    adam = _state_of_adamw(config, n, shared / own, topology.data)
+    moments = state_bytes(config, shared, matrices) / own
     if config.optimizer.name == "adamw":
         return adam._replace(moments=moments)
     # The gradients divided, the momentum after the step and ahead of it; then what is ahead, the packed parts, and of

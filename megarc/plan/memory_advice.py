@@ -5,7 +5,7 @@ from __future__ import annotations
 from megarc.errors import UserError
 from megarc.parallel import Topology
 from megarc.plan.memory import memory_table, predict
-from megarc.train import RunConfig
+from megarc.train import RunConfig, check_experts
 
 
 def explain_memory(config: RunConfig, world: int, rank: int) -> str:
@@ -25,9 +25,10 @@ def explain(config: RunConfig, world: int, rank: int) -> str:
     ]
     for words, changed in _smaller(config):
         try:
+            check_experts(changed.model, changed.execution, changed.parallel, changed.optimizer)
             peak = predict(changed, _topology(changed, world), rank).peak
-        except UserError:
-            continue  # does not fit the ranks
+        except (UserError, ValueError):
+            continue  # does not fit the ranks, or is refused
         lines.append(f"{words:<44}{peak / 2**20:>11.2f}")
     return "\n".join(lines)
 

@@ -20,7 +20,9 @@ from torch.utils._pytree import tree_leaves
 from megarc.model import Allocated
 from megarc.window import pairs
 
-Kind = Literal["product", "attention", "memory", "reduce", "gather", "scatter", "gather_rows", "scatter_rows"]
+Kind = Literal[
+    "product", "attention", "memory", "reduce", "gather", "scatter", "gather_rows", "scatter_rows", "exchange"
+]  # fmt: skip
 Part = Literal["embedding", "rest"]
 
 _FREE = ("prim", "profiler", "c10d")  # namespaces that compute nothing

@@ -51,6 +51,7 @@ def _planned(plan: Plan) -> dict[str, Any]:
         "parallel.tensor": layout.tensor,
         "parallel.context": layout.context if layout.context > 1 else None,
         "parallel.pipeline": layout.pipeline,
+        "parallel.expert": layout.expert if layout.expert > 1 else None,
         "parallel.sequence": layout.sequence,
         "parallel.zero": layout.zero,
         "parallel.offload": None if layout.offload == "none" else layout.offload,

@@ -10,17 +10,17 @@ from megarc.model import cost_of, splits
 from megarc.parallel import Topology
 from megarc.plan.device import DeviceConfig
 from megarc.plan.links import Links
-from megarc.plan.memory import Memory, check_expert_ranks, predict
+from megarc.plan.memory import Memory, predict
 from megarc.plan.step import Costs, StepTime, step_time
 from megarc.plan.work import Traces
-from megarc.train import RunConfig, check_context
+from megarc.train import RunConfig, check_context, check_experts
 
 _LARGEST_MICRO = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a run is laid out. ``expert`` is 1: the planner does not lay experts out yet."""
+    """How a run is laid out; ``expert`` of the ``data`` ranks share experts."""
 
     tensor: int = 1
     context: int = 1
@@ -42,7 +42,7 @@ class Layout:
         parallel = config.parallel.model_copy(
             update={
                 "tensor": self.tensor, "context": self.context, "pipeline": self.pipeline,
-                "sequence": self.sequence, "zero": self.zero,
+                "expert": self.expert, "sequence": self.sequence, "zero": self.zero,
                 "offload": self.offload, "data": None, "world": self.topology.world,
                 "node": config.parallel.node if self.zero == 3 else None,
             }
@@ -52,7 +52,8 @@ class Layout:
         return config.model_copy(update={"parallel": parallel, "batch": batch, "execution": execution})
 
     def __str__(self) -> str:
-        names = ("tensor", *(["context"] if self.context > 1 else []), "pipeline", "data", "zero")
+        names = ("tensor", *(["context"] if self.context > 1 else []), "pipeline",
+                 *(["expert"] if self.expert > 1 else []), "data", "zero")  # fmt: skip
         sizes = [f"{name}={getattr(self, name)}" for name in names]
         sizes += [f"micro={self.micro_batch}", f"recompute={self.recompute}"]
         return ",".join(sizes + ([f"offload={self.offload}"] if self.offload != "none" else []))
@@ -108,18 +109,25 @@ class Planner:
     _costs: dict[tuple[object, ...], Costs] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_expert_ranks(self.config)
         self.traces = Traces(self.config, self.device)
 
     def plan(self, layout: Layout) -> Plan:
         """Of one layout, which must fit the model, the batch and the devices."""
         config, topology = layout.config(self.config), layout.topology
-        way = (layout.tensor, layout.sequence, layout.recompute, layout.micro_batch, layout.context)
+        way = (
+            layout.tensor,
+            layout.sequence,
+            layout.recompute,
+            layout.micro_batch,
+            layout.context,
+            layout.expert,
+        )
         work = self.traces.work(*way)
         device, several = (self.device.crowded(), True) if topology.world > 1 else (self.device, False)
         if (way, several) not in self._costs:
-            links = Links.of(topology, device)
-            self._costs[way, several] = Costs.of(config, device, work, links.tensor, links.context)
+            self._costs[way, several] = Costs.of(
+                config, device, work, Links.of(topology, device, layout.expert)
+            )
         step = step_time(config, topology, device, self._costs[way, several])
         ranks = {0, topology.world - 1}
         memory = max(
@@ -195,9 +203,27 @@ class Planner:
                 for zero in zeros if pipeline == 1 else (1,):
                     if data * context == 1 and zero > 1:
                         continue  # the same as 1
-                    for micro in self.micro_batches(data):
-                        for recompute in ("none", "selective", "full"):
-                            yield Layout(tensor, context, pipeline, 1, data, sequence, zero, micro, recompute)
+                    shape = Layout(tensor, context, pipeline, 1, data, sequence, zero)
+                    for expert in self.expert_sizes(shape):
+                        for micro in self.micro_batches(data):
+                            for recompute in ("none", "selective", "full"):
+                                yield replace(shape, expert=expert, micro_batch=micro, recompute=recompute)
+
+    def expert_sizes(self, layout: Layout) -> list[int]:
+        """Numbers of data ranks that may share experts out: those that divide data ranks and experts, 1 among them."""
+        experts = self.config.model.experts
+        if experts is None:
+            return [1]
+        sizes = _divisors(layout.data, experts.count)
+        return [size for size in sizes if size == 1 or self._experts_fit(replace(layout, expert=size))]
+
+    def _experts_fit(self, layout: Layout) -> bool:
+        config = self.config
+        try:
+            check_experts(config.model, config.execution, layout.config(config).parallel, config.optimizer)
+        except ValueError:
+            return False
+        return True
 
     def tensor_sizes(self, gpus: int) -> list[int]:
         """Those that divide the model and stay inside a node."""
@@ -242,7 +268,7 @@ def _on_device(memory: Memory, offload: str) -> float:
 
 
 def _offloaded(layout: Layout) -> list[Layout]:
-    if layout.pipeline > 1 or layout.zero == 0 or layout.context > 1:
+    if layout.pipeline > 1 or layout.zero == 0 or layout.context > 1 or layout.expert > 1:
         return []
     found = [replace(layout, offload="optimizer")]
     return [*found, replace(layout, offload="all")] if layout.zero == 3 else found

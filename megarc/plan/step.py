@@ -28,6 +28,7 @@ PARTS = {
     "memory": "norms, activations, loss: by bytes",
     "tensor": "collectives of tensor ranks",
     "context": "keys and values over context ranks",
+    "experts": "rows to experts on other ranks and back",
     "stages": "sends between stages",
     "bubble": "pipeline bubble",
     "data": "gradients and weights over data ranks, not hidden",
@@ -42,6 +43,16 @@ _BESIDE = 0.15
 """Of a hidden collective's time that the blocks lose to it: NCCL takes 16 to 24 of about 132 units."""
 
 
+_PART_OF = {
+    "product": "products", "attention": "attention", "memory": "memory", "reduce": "tensor", "gather": "tensor",
+    "scatter": "tensor", "gather_rows": "context", "scatter_rows": "context", "exchange": "experts",
+}  # fmt: skip
+
+
+_NORM = 12
+"""Bytes an element of the gradient's norm, beside a measured update: read, its square written and read."""
+
+
 class Seconds(NamedTuple):
     """Of some operations, by kind."""
 
@@ -50,6 +61,7 @@ class Seconds(NamedTuple):
     memory: float = 0.0
     tensor: float = 0.0
     context: float = 0.0
+    experts: float = 0.0
 
     def plus(self, other: Seconds, times: float = 1.0) -> Seconds:
         return Seconds(*(a + times * b for a, b in zip(self, other, strict=True)))
@@ -78,10 +90,7 @@ class Costs(NamedTuple):
     matrices: list[Shape]
 
     @classmethod
-    def of(
-        cls, config: RunConfig, device: DeviceConfig, work: Work, tensor: Link, context: Link | None = None
-    ) -> Costs:
-        between = (tensor, context or Link(1.0, 0.0, 1))
+    def of(cls, config: RunConfig, device: DeviceConfig, work: Work, between: Links) -> Costs:
         embedding, head = (
             _summed([one for one in work.bare if (one.part == "embedding") == wanted], device, between)
             for wanted in (True, False)
@@ -96,7 +105,7 @@ class Costs(NamedTuple):
 
 def step_time(config: RunConfig, topology: Topology, device: DeviceConfig, costs: Costs) -> StepTime:
     """Of a configuration whose micro-batch is known; its step of the first size."""
-    links = Links.of(topology, device)
+    links = Links.of(topology, device, config.parallel.expert)
     micro_batch = config.batch.micro_batch
     count = config.batch.size // (topology.data * micro_batch) * passes(config)
     stage, blocks = _slowest_stage(config, topology, costs)
@@ -125,6 +134,11 @@ def step_time(config: RunConfig, topology: Topology, device: DeviceConfig, costs
             if stage.context
             else ""
         )
+        + (
+            f" + rows over {config.parallel.expert} expert ranks {_ms(stage.experts)}"
+            if stage.experts
+            else ""
+        )
         + f"; sends {_ms(sends)}",
         f"bubble = (p - 1) x a micro-batch = {topology.pipeline - 1} x {_ms(a_micro_batch)} = {_ms(bubble)}",
         f"{'context x data' if topology.context > 1 else 'data'} ranks: {topology.replicas} over "
@@ -139,12 +153,11 @@ def step_time(config: RunConfig, topology: Topology, device: DeviceConfig, costs
 def operation_seconds(
     one: Operation,
     device: DeviceConfig,
-    tensor: Link,
+    between: Links,
     fp8: bool,
     engine: str = "auto",
-    context: Link | None = None,
 ) -> float:
-    """Of one operation of the trace, attention by ``engine``; ``context``: the link over which rows are gathered."""
+    """Of one operation of the trace, attention by ``engine``."""
     if one.kind == "product":
         return device.product_seconds(
             one.batch, one.rows, one.columns, one.inner, one.width, one.read_written, fp8
@@ -155,9 +168,11 @@ def operation_seconds(
         operators = one.operators if device.kind == "cpu" else 1
         return device.memory_seconds(one.read_written, one.functions, operators)
     if one.kind == "gather_rows" or one.kind == "scatter_rows":
-        assert context is not None
-        return context.seconds("gather", one.read_written)
-    return tensor.seconds(one.kind, one.read_written)
+        return between.context.seconds("gather", one.read_written)
+    if one.kind == "exchange":
+        ranks = between.expert.ranks
+        return between.expert.exchange(one.read_written * (ranks - 1) / ranks)
+    return between.tensor.seconds(one.kind, one.read_written)
 
 
 def _slowest_stage(config: RunConfig, topology: Topology, costs: Costs) -> tuple[Seconds, int]:
@@ -174,16 +189,15 @@ def _slowest_stage(config: RunConfig, topology: Topology, costs: Costs) -> tuple
 def _summed(
     operations: list[Operation],
     device: DeviceConfig,
-    between: tuple[Link, Link],
+    between: Links,
     fp8: bool = False,
     engine: str = "auto",
 ) -> Seconds:
-    """Of operations; ``between``: the links of the tensor and of the context group."""
-    found = {"product": 0.0, "attention": 0.0, "memory": 0.0, "tensor": 0.0, "context": 0.0}
+    """Of operations."""
+    found = dict.fromkeys(Seconds._fields, 0.0)
     for one in operations:
-        kind = one.kind if one.kind in found else ("context" if one.kind.endswith("_rows") else "tensor")
-        found[kind] += operation_seconds(one, device, between[0], fp8, engine, between[1])
-    return Seconds(*found.values())
+        found[_PART_OF[one.kind]] += operation_seconds(one, device, between, fp8, engine)
+    return Seconds(**found)
 
 
 def _sends(config: RunConfig, topology: Topology, links: Links) -> float:
@@ -198,17 +212,23 @@ def _sends(config: RunConfig, topology: Topology, links: Links) -> float:
 
 def _data_seconds(blocks: int, links: Links, shares: Shares, count: int, hidden: float) -> float:
     """What of the data ranks' traffic nothing hides: ``hidden`` seconds of a micro-batch can. It goes by blocks."""
-    link, pieces = links.data, max(1, blocks)
-    beside = sum(pieces * link.seconds(what, moved / pieces) for what, moved in shares.beside)
-    after = sum(link.seconds(what, moved) for what, moved in shares.after)
+    pieces = max(1, blocks)
+
+    def link(alike: bool) -> Link:
+        return links.alike if alike else links.data
+
+    beside = sum(pieces * link(alike).seconds(what, moved / pieces) for what, moved, alike in shares.beside)
+    after = sum(link(alike).seconds(what, moved) for what, moved, alike in shares.after)
     exposed = max(beside - hidden, beside / pieces)
     return count * (exposed + _BESIDE * (beside - exposed)) + after
 
 
 def _update_seconds(device: DeviceConfig, shares: Shares) -> float:
+    fresh = device.fresh_seconds(shares.flattened)
     if device.measured.optimizer is not None and shares.update_bytes:
-        return shares.own / device.measured.optimizer + device.memory_seconds(shares.copied_bytes)
-    return device.memory_seconds(shares.update_bytes + shares.copied_bytes)
+        copied = shares.copied_bytes + _NORM * shares.own
+        return shares.own / device.measured.optimizer + device.memory_seconds(copied) + fresh
+    return device.memory_seconds(shares.update_bytes + shares.copied_bytes) + fresh
 
 
 def _ms(seconds: float) -> str:

@@ -24,6 +24,7 @@ from megarc.plan.operations import Operation, Recorder, scaled
 from megarc.train import RunConfig, dtype_of
 from megarc.window import Window
 
+_MANY = 3  # chunks of the head, beyond which those of a sample are not all traced
 _FEW = 128  # loss rows of a block's trace: its head is traced for its own sake
 
 
@@ -52,7 +53,7 @@ class Place(NamedTuple):
     """Of a rank: among its tensor ranks, and how many share the rows of a window."""
 
     tensor: TensorParallel
-    context: int
+    context: int = 1
 
 
 class _Traced(NamedTuple):
@@ -73,15 +74,18 @@ class Traces:
     _known: dict[tuple[object, ...], _Traced] = field(default_factory=dict)
     _works: dict[tuple[object, ...], Work] = field(default_factory=dict)
 
-    def work(self, tensor: int, sequence: bool, recompute: str, micro_batch: int, context: int = 1) -> Work:
-        """Of a rank of so many tensor ranks, and context ranks."""
-        way = (tensor, sequence, recompute, micro_batch, context)
+    def work(
+        self, tensor: int, sequence: bool, recompute: str, micro_batch: int, context: int = 1, expert: int = 1
+    ) -> Work:
+        """Of a rank of so many tensor ranks, context ranks, and ranks that share experts."""
+        way = (tensor, sequence, recompute, micro_batch, context, expert)
         if way not in self._works:
-            self._works[way] = self._work(*way)
+            place = Place(TensorParallel(Group(0, tensor), sequence, Group(0, expert)), context)
+            self._works[way] = self._work(place, recompute, micro_batch)
         return self._works[way]
 
-    def _work(self, tensor: int, sequence: bool, recompute: str, micro_batch: int, context: int) -> Work:
-        config, place = self.config, Place(TensorParallel(Group(0, tensor), sequence), context)
+    def _work(self, place: Place, recompute: str, micro_batch: int) -> Work:
+        config, tensor = self.config, place.tensor.size
         execution = self._execution(tensor, recompute)
         window = config.window.largest()
         bare = self._bare(execution, window, micro_batch, place)
@@ -109,19 +113,41 @@ class Traces:
         model = self.config.model
         if self.device.kind == "cpu":
             return self._trace(model, execution, 0, window, micro_batch, place)
-        assert execution.head_rows is not None
-        # From the size on at which chunks are full, memory grows by equal steps.
-        own = -(-window.stride // place.context)  # loss rows of a sample
-        full = max(1, min(micro_batch - 1, -(-execution.head_rows // own)))
-        counts = (full, full + 1) if micro_batch > 1 else (1, 1)
-        first, second = (self._trace(model, execution, 0, window, count, place).held for count in counts)
-        held = FakePass(*(a + (b - a) * (micro_batch - full) for a, b in zip(first, second, strict=True)))
+        held = self._bare_held(execution, window, micro_batch, place)
         whole = execution.model_copy(update={"head_rows": 3 * window.stride})
 
         def traced(count: int) -> list[Operation]:
             return self._trace(model, whole, 0, window, count, place).operations
 
         return _Traced(held, scaled(traced, micro_batch))
+
+    def _bare_held(
+        self, execution: ExecutionConfig, window: Window, micro_batch: int, place: Place
+    ) -> FakePass:
+        """From the size on at which the head's chunks are full, memory grows by equal steps."""
+
+        def held(window: Window, count: int) -> FakePass:
+            return self._trace(self.config.model, execution, 0, window, count, place).held
+
+        chunk = execution.head_rows
+        assert chunk is not None
+        own = -(-window.stride // place.context)  # loss rows of a sample
+        if own > _MANY * chunk:  # a long window: of samples with two and three chunks
+            two, three = (
+                Window(window.recent, window.causal, place.context * count * chunk) for count in (2, 3)
+            )
+            first, longer = held(two, 1), held(three, 1)
+            second, rows = held(two, 2) if micro_batch > 1 else first, micro_batch * (own / chunk - 2)
+            return FakePass(
+                *(
+                    round(a + (b - a) * (micro_batch - 1) + (c - a) * rows)
+                    for a, b, c in zip(first, second, longer, strict=True)
+                )
+            )
+        full = max(1, min(micro_batch - 1, -(-chunk // own)))
+        counts = (full, full + 1) if micro_batch > 1 else (1, 1)
+        first, second = (held(window, count) for count in counts)
+        return FakePass(*(a + (b - a) * (micro_batch - full) for a, b in zip(first, second, strict=True)))
 
     def _execution(self, tensor: int, recompute: str) -> ExecutionConfig:
         """Of the trace: on this machine's CPU, with the rows of logits at once that the device would have."""
@@ -210,6 +236,7 @@ class Traces:
             place.tensor.size,
             place.tensor.sequence,
             place.context,
+            place.tensor.expert.size if layers else 1,
         )
         if name not in self._known:
             recorder = Recorder(model.narrowing.pairs(window) / place.context)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         write_imported,
     )
     from megarc.train.config import RunConfig
-    from megarc.train.config.combinations import check_context
+    from megarc.train.config.combinations import check_context, check_experts
     from megarc.train.determinism import verify_determinism
     from megarc.train.early_config_check import first_look
     from megarc.train.engine import (
@@ -76,6 +76,7 @@ __all__ = [
     "bucket",
     "build_engine",
     "check_context",
+    "check_experts",
     "decay_weights",
     "dtype_of",
     "end_of_document",

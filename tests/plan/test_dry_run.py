@@ -4,7 +4,7 @@ import pytest
 
 from megarc.config import build
 from megarc.errors import UserError
-from megarc.model import cost_of
+from megarc.model import ModelConfig, cost_of
 from megarc.plan import dry_run, explain_memory
 from megarc.train import RunConfig, find_checkpoint
 
@@ -115,6 +115,26 @@ def test_memory_is_zeros(zero, bytes_each):
     found = dry_run(config(zero=zero).model_copy(update={"precision": precision}), 4, 0)
     total = found.weight_bytes + found.gradient_bytes + found.optimizer_bytes
     assert total == pytest.approx(bytes_each * found.parameters)
+
+
+@pytest.mark.parametrize("expert", [2, 4])
+def test_experts_on_other_ranks(expert):
+    """Each rank has its part of them, sends rows and results forward and backward, and reduces with those alike."""
+    experts = {"count": 4, "active": 2, "width": 24, "dense_first": 2}
+    tree = config(zero=1, expert=expert)
+    tree = tree.model_copy(update={"model": build(ModelConfig, {**SHAPE, "experts": experts}, "test")})
+    found = dry_run(tree, 4, 1)
+    routed, micro_batches = 2 * 4 * 3 * H * 24, 16 // 4 // B
+    whole = cost_of(tree.model, tree.window.build()).parameters
+    assert found.parameters == whole - routed + routed // expert
+    rows = {(one.what, one.group, one.elements): (one.ranks, one.times) for one in found.collectives}
+    assert rows["alltoall_base", "expert", B * N * 2 * H] == (expert, 2 * 4 * micro_batches)
+    alike = [one for one in found.collectives if one.group == "same experts"]
+    assert [one.elements for one in alike] == ([routed // expert] * 2 if expert < 4 else [])
+    assert rows["allgather of weights", "data", whole - routed] == (4, 1)
+    assert found.optimizer_bytes == 8 * whole / 4
+    with pytest.raises(UserError, match=r"parallel\.expert 4 does not divide the 2 data ranks"):
+        dry_run(tree.model_copy(update={"parallel": config(expert=4).parallel}), 2, 0)
 
 
 def test_the_first_stage_holds_most_micro_batches():

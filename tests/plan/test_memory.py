@@ -50,12 +50,17 @@ def test_what_is_told_is_what_is_seen(tables, case):
 
 
 @pytest.mark.parametrize(
-    ("zero", "precision", "parallel"), [(3, "bf16", {}), (0, "fp32", {"parallel__tensor": 2})]
+    ("zero", "precision", "keys"),
+    [
+        (3, "bf16", {}),
+        (0, "fp32", {"parallel__tensor": 2}),
+        (1, "fp32", {"parallel__expert": 2, "model": {**MODEL, "experts": {"count": 4}}}),
+    ],
 )
-def test_two_ranks_need_what_is_predicted(tmp_path, zero, precision, parallel):
+def test_two_ranks_need_what_is_predicted(tmp_path, zero, precision, keys):
     """What gloo's threads let go counts as freed: without that, up to a third more was measured than there was."""
-    job = pretrain(tmp_path / "run", zero, 2, precision=precision, model=MODEL, batch={"size": 16, "micro": 4},
-                   data__train=EVERY_ROW, **parallel)  # fmt: skip
+    job = pretrain(tmp_path / "run", zero, 2, precision=precision, batch={"size": 16, "micro": 4},
+                   data__train=EVERY_ROW, **{"model": MODEL, **keys})  # fmt: skip
     table, _ = told_by_a_step(job, 2, tmp_path)
     predicted, seen = table["at its most"]
     assert predicted == pytest.approx(seen, rel=0.05)

@@ -1,12 +1,11 @@
 """The trace of a micro-batch against closed forms: FLOPs, collectives, and how sizes grow with the micro-batch."""
 
 import pytest
+import torch
 
 from megarc.config import build
-from megarc.errors import UserError
-from megarc.model import cost_of
+from megarc.model import cost_of, footprint
 from megarc.plan.device import find_device
-from megarc.plan.search import Planner
 from megarc.plan.work import Traces
 from megarc.train import RunConfig
 
@@ -49,9 +48,32 @@ def test_products_of_experts_are_those_that_rows_use(recompute):
     assert flops(work, "product") == pytest.approx(2 * 3 * (cost.matrix_flops + cost.head_flops), rel=1e-6)
 
 
-def test_experts_on_other_data_ranks_are_not_predicted():
-    with pytest.raises(UserError, match=r"parallel\.expert 2: predictions and dry runs"):
-        Planner(traces(model={**MODEL, "experts": {}}, parallel={"expert": 2})[0], find_device("h100-80g"))
+@pytest.mark.parametrize("recompute", ["none", "full"])
+def test_rows_go_to_experts_on_other_ranks_and_back(recompute):
+    """Rows, their weights, and results; their gradients likewise: no other product, and no other attention."""
+    experts = {"count": 4, "active": 2, "width": 24, "dense_first": 1}
+    _, traced = traces(model={**MODEL, "experts": experts})
+    works = {ranks: traced.work(1, False, recompute, 2, expert=ranks) for ranks in (1, 2)}
+    for kind in ("product", "attention"):
+        assert flops(works[2], kind) == pytest.approx(flops(works[1], kind), rel=1e-6)
+    (count, block) = max(works[2].blocks, key=lambda one: len(one[1].one))
+    sent = sorted(one.read_written for one in block.one if one.kind == "exchange")
+    rows, again = 2 * 128 * experts["active"], recompute == "full"
+    # Counts go to experts of 64-bit numbers, forward alone; what is computed again sends again, but for the last.
+    assert count == 2 and sent.count(4 * 8) == 1 + again
+    assert sent.count(4 * rows) == 2 + again
+    assert sent.count(4 * rows * MODEL["hidden"]) in (4 + again, 4 + 2 * again)
+    assert not any(one.kind == "exchange" for _, one in works[1].blocks for one in one.one)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_of_a_long_window_few_chunks_of_the_head_are_traced(count):
+    """The bytes that it holds are those of a trace of all of them."""
+    config, traced = traces(window={"recent": 32, "causal": 96}, execution={"head_rows": 8})
+    exact = footprint(
+        config.model, config.execution, config.window.build(), count, torch.float32, torch.device("cpu")
+    )
+    assert traced.work(1, False, "none", count).footprint == exact
 
 
 @pytest.mark.parametrize("recompute", ["none", "full"])

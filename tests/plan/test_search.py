@@ -7,12 +7,12 @@ from megarc.config import build, to_dict
 from megarc.errors import UserError
 from megarc.model import cost_of
 from megarc.parallel import Topology
-from megarc.plan import Planner, find_device, parse_layout, what_would_fit
+from megarc.plan import Planner, find_device, parse_layout, what_would_fit, work
 from megarc.plan.links import Link, Links
 from megarc.plan.muon_time import muon_exchanged, muon_matrices
 from megarc.plan.muon_traffic import muon_traffic
 from megarc.plan.time_to_train import time_over_gpus
-from megarc.train import RunConfig
+from megarc.train import RunConfig, check_experts
 
 DEVICE = find_device("h100-80g")
 
@@ -200,6 +200,50 @@ def test_context_is_tried_where_nothing_fits_without():
         Planner(unlike, small).all(2)
 
 
+EXPERTS = {"layers": 2, "hidden": 128, "heads": 2, "vocabulary": 500, "experts": {"count": 4, "width": 512}}
+
+
+def test_ranks_that_share_experts_hold_fewer_and_send_rows():
+    run = config(model=EXPERTS)
+    planner = Planner(run, DEVICE)
+    one, two = (planner.plan(parse_layout(f"micro=1,zero=1,expert={ranks}", run, 4)[0]) for ranks in (1, 2))
+    routed = 2 * 4 * 3 * 128 * 512  # elements: layers, experts, matrices
+    assert one.memory.weights - two.memory.weights == 2 * routed / 2
+    assert one.memory.moments == two.memory.moments  # half as many experts, over half as many ranks
+    rows = 2 * 128 * 2  # bytes of one row, bf16, and the two experts that it goes to
+    link = Links.of(two.layout.topology, DEVICE, 2).expert
+    least = 2 * 2 * 4 * link.exchange(128 * rows / 2)  # micro-batches of 128 rows, layers, four times
+    assert least < two.step.parts["experts"] < 1.5 * least  # weights and counts too
+    assert one.step.parts["experts"] == 0
+    assert str(two.layout) == "tensor=1,pipeline=1,expert=2,data=4,zero=1,micro=1,recompute=none"
+    assert two.layout.config(run).parallel.expert == 2
+
+
+def test_the_search_tries_experts_where_the_configuration_allows_them():
+    """What ``check_experts`` refuses is no layout."""
+    run = config(model=EXPERTS)
+    plans = Planner(run, DEVICE).all(4)
+    found = {plan.layout.expert for plan in plans}
+    assert found == {1, 2, 4}
+    for plan in plans:
+        parallel = plan.layout.config(run).parallel
+        check_experts(run.model, run.execution, parallel, run.optimizer)
+        assert plan.layout.data % plan.layout.expert == 0
+    assert parse_layout(str(next(plan for plan in plans if plan.layout.expert == 4).layout), run, 4)[1]
+
+
+def test_the_search_that_traces_few_chunks_finds_the_same(monkeypatch):
+    run = config(
+        window={"recent": 128, "causal": 128}, batch={"size": 2}, precision="fp32", execution={"head_rows": 8}
+    )
+    small = DEVICE.model_copy(update={"memory_gib": 0.03, "reserved_gib": 0.0})
+    few = Planner(run, small).all(4)
+    monkeypatch.setattr(work, "_MANY", 10**9)
+    everything = Planner(run, small).all(4)
+    assert {plan.layout.context for plan in few} == {1, 2, 4}
+    assert [plan.facts() for plan in few] == [plan.facts() for plan in everything]
+
+
 def test_what_fits_nowhere_says_what_would():
     small = DEVICE.model_copy(update={"memory_gib": 1.505})
     plans = Planner(config(), small).all(2)
@@ -223,7 +267,8 @@ def test_more_gpus_than_the_critical_batch_allows_buy_less(planner):
     [
         ("context=3", "does not divide --gpus 8"),
         ("context=2,offload=optimizer", "parallel.offload is not supported"),
-        ("expert=4", r"expert=4: the planner does not lay out experts .*; use expert=1"),
+        ("expert=4", r"parallel\.expert 4 shares experts out, and model\.experts is not given"),
+        ("expert=3", "expert 3 does not divide the 8 data ranks .* use 1, 2, 4, 8"),
         ("interleave=2", "no interleaved pipelines"),
         ("tensor=3", "does not divide --gpus 8"),
         ("tensor=4", "does not divide model"),

@@ -13,7 +13,7 @@ from megarc.model.feed_forward.experts.grouped_matmul import grouped_matmul
 from megarc.model.feed_forward.experts.router import Router
 from megarc.model.feed_forward.feed_forward import FeedForward
 from megarc.model.layers import ColumnLinear, RowLinear
-from megarc.parallel import Exchange, TensorParallel
+from megarc.parallel import TensorParallel
 from megarc.window import Window
 
 
@@ -54,11 +54,11 @@ class Experts(FeedForward):
         """``rows`` [rows, hidden], ``weights`` [rows, 1], sorted by expert -> what the experts make of them."""
         if self.tensor.expert.size == 1:
             return self._own(rows, weights, counts)
-        exchange = Exchange(counts, self.tensor.expert)
+        exchange = self.tensor.exchange(counts, len(rows))
         # What came is sorted by rank, then by expert.
         ranks, own = exchange.received.shape
         experts = torch.arange(own, device=rows.device).repeat(ranks)
-        experts = experts.repeat_interleave(exchange.received.flatten())
+        experts = experts.repeat_interleave(exchange.received.flatten(), output_size=exchange.came)
         by_expert = Dispatch.of(experts[:, None])
         came = by_expert.spread(exchange.there(rows))
         made = self._own(came, by_expert.spread(exchange.there(weights)), exchange.received.sum(0))
