@@ -180,10 +180,13 @@ class Traces:
             )
             return BlockWork(one.operations, none.operations)
         few = _few_rows(window)
+        assert execution.head_rows is not None
+        # One chunk, of as many samples as are traced.
+        whole = execution.model_copy(update={"head_rows": max(execution.head_rows, 3 * few.stride)})
 
         def traced(layers: int) -> list[Operation]:
             def of(count: int) -> list[Operation]:
-                return self._trace(model, execution, layers, few, count, place).operations
+                return self._trace(model, whole, layers, few, count, place).operations
 
             return scaled(of, micro_batch)
 
