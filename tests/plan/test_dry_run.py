@@ -4,7 +4,7 @@ import pytest
 
 from megarc.config import build
 from megarc.errors import UserError
-from megarc.model import ModelConfig, cost_of
+from megarc.model import cost_of
 from megarc.plan import dry_run, explain_memory
 from megarc.train import RunConfig, find_checkpoint
 
@@ -12,11 +12,11 @@ SHAPE = {"layers": 4, "hidden": 32, "heads": 4, "vocabulary": 300, "tied": False
 B, N, H = 2, 16, 32
 
 
-def config(**parallel):
+def config(model=SHAPE, **parallel):
     return build(
         RunConfig,
         {
-            "model": SHAPE,
+            "model": model,
             "window": {"recent": 8, "causal": 8},
             "batch": {"size": 16, "micro": B},
             "parallel": parallel,
@@ -121,8 +121,7 @@ def test_memory_is_zeros(zero, bytes_each):
 def test_experts_on_other_ranks(expert):
     """Each rank has its part of them, sends rows and results forward and backward, and reduces with those alike."""
     experts = {"count": 4, "active": 2, "width": 24, "dense_first": 2}
-    tree = config(zero=1, expert=expert)
-    tree = tree.model_copy(update={"model": build(ModelConfig, {**SHAPE, "experts": experts}, "test")})
+    tree = config(model={**SHAPE, "experts": experts}, expert=expert)
     found = dry_run(tree, 4, 1)
     routed, micro_batches = 2 * 4 * 3 * H * 24, 16 // 4 // B
     whole = cost_of(tree.model, tree.window.build()).parameters
@@ -134,7 +133,7 @@ def test_experts_on_other_ranks(expert):
     assert rows["allgather of weights", "data", whole - routed] == (4, 1)
     assert found.optimizer_bytes == 8 * whole / 4
     with pytest.raises(UserError, match=r"parallel\.expert 4 does not divide the 2 data ranks"):
-        dry_run(tree.model_copy(update={"parallel": config(expert=4).parallel}), 2, 0)
+        dry_run(config(model=tree.model.model_dump(), expert=4), 2, 0)
 
 
 def test_the_first_stage_holds_most_micro_batches():

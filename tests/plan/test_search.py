@@ -213,7 +213,7 @@ def test_ranks_that_share_experts_hold_fewer_and_send_rows():
     rows = 2 * 128 * 2  # bytes of one row, bf16, and the two experts that it goes to
     link = Links.of(two.layout.topology, DEVICE, 2).expert
     least = 2 * 2 * 4 * link.exchange(128 * rows / 2)  # micro-batches of 128 rows, layers, four times
-    assert least < two.step.parts["experts"] < 1.5 * least  # weights and counts too
+    assert least < two.step.parts["experts"] < 7 / 4 * least  # three more are weights and counts
     assert one.step.parts["experts"] == 0
     assert str(two.layout) == "tensor=1,pipeline=1,expert=2,data=4,zero=1,micro=1,recompute=none"
     assert two.layout.config(run).parallel.expert == 2
@@ -233,14 +233,14 @@ def test_the_search_tries_experts_where_the_configuration_allows_them():
 
 
 def test_the_search_that_traces_few_chunks_finds_the_same(monkeypatch):
-    run = config(
-        window={"recent": 128, "causal": 128}, batch={"size": 2}, precision="fp32", execution={"head_rows": 8}
-    )
-    small = DEVICE.model_copy(update={"memory_gib": 0.03, "reserved_gib": 0.0})
-    few = Planner(run, small).all(4)
+    model = {"layers": 1, "hidden": 256, "heads": 1, "vocabulary": 1000}
+    window = {"recent": 32, "causal": 32}
+    run = config(model=model, window=window, batch={"size": 2}, execution={"head_rows": 4})
+    small = DEVICE.model_copy(update={"memory_gib": 0.001})
+    few = Planner(run, small).all(2, offload=False)
     monkeypatch.setattr(work, "_MANY", 10**9)
-    everything = Planner(run, small).all(4)
-    assert {plan.layout.context for plan in few} == {1, 2, 4}
+    everything = Planner(run, small).all(2, offload=False)
+    assert {plan.layout.context for plan in few} == {1, 2}
     assert [plan.facts() for plan in few] == [plan.facts() for plan in everything]
 
 
