@@ -14,7 +14,7 @@ from megarc.batchsize import Forecast, Probe, StudyConfig, Trial, knee, search
 from megarc.config import load
 from megarc.errors import UserError
 from megarc.parallel import Groups, disconnect, gather_objects
-from megarc.plan import check_expert_ranks, predict
+from megarc.plan import predict
 from megarc.progress import progress
 from megarc.rank_environment import read_rank_environment
 from megarc.report import micro_batches, table
@@ -27,7 +27,11 @@ _PATIENCE = timedelta(minutes=5)
 def micro(arguments: argparse.Namespace) -> int:
     """Started by a launcher as a run is: each rank calls it."""
     study = load(StudyConfig, arguments.config, arguments.overrides)
-    check_expert_ranks(study)  # sizes are tried as predictions say
+    if study.parallel.expert > 1:
+        raise UserError(
+            f"parallel.expert {study.parallel.expert}: trials of sizes with experts that data ranks share out are not "
+            "supported, since no test has run them; use parallel.expert=1 here"
+        )
     try:
         begun = start(read_rank_environment(), study.run, _PATIENCE)
         trials, limit = try_all(study, begun.groups)

@@ -39,7 +39,14 @@ if TYPE_CHECKING:
         record_of,
     )
     from megarc.model.parametrization import Factors, adam_factors, forward_scales, initial_std, muon_factors
-    from megarc.model.pipeline import Beside, Layer, build_pipeline, layers, stage_bounds
+    from megarc.model.pipeline import (
+        Beside,
+        Layer,
+        build_pipeline,
+        check_stage_experts,
+        layers,
+        stage_bounds,
+    )
     from megarc.model.recompute import is_costly
     from megarc.model.transformer import Transformer, pick_rows, splits
 
@@ -67,6 +74,7 @@ __all__ = [
     "block_parameters",
     "build_pipeline",
     "check_recurrence_kernels",
+    "check_stage_experts",
     "cost_of",
     "default_dtype",
     "expert_group_name",

@@ -150,7 +150,7 @@ def build_pipeline(config: ModelConfig, execution: ExecutionConfig, groups: Grou
 
     tensor = TensorParallel.of(groups)
     listed = layers(config, execution, tensor)
-    check_experts(config, listed, groups.pipeline.size, groups.expert.size)
+    check_stage_experts(config, listed, groups.pipeline.size, groups.expert.size)
     running = Running()
 
     class Stage(PipelineModule):
@@ -194,7 +194,7 @@ def build_pipeline(config: ModelConfig, execution: ExecutionConfig, groups: Grou
     return stage
 
 
-def check_experts(config: ModelConfig, listed: Sequence[Layer], stages: int, ranks: int) -> None:
+def check_stage_experts(config: ModelConfig, listed: Sequence[Layer], stages: int, ranks: int) -> None:
     """Experts that data ranks share out are a group of the optimizer, which every stage must have.
 
     Args:

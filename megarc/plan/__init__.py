@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from megarc.plan.dry_run_table import as_table
     from megarc.plan.known_devices import KNOWN
     from megarc.plan.layout_words import parse_layout
-    from megarc.plan.memory import Memory, check_expert_ranks, memory_table, predict
+    from megarc.plan.memory import Memory, memory_table, predict
     from megarc.plan.memory_advice import explain_memory
     from megarc.plan.memory_tracking import Measuring, explained_memory
     from megarc.plan.run_file import write_run_file
@@ -41,7 +41,6 @@ __all__ = [
     "as_table",
     "best_three",
     "calibrate",
-    "check_expert_ranks",
     "dry_run",
     "explain_memory",
     "explained_memory",

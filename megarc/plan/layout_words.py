@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from megarc.errors import UserError
 from megarc.model import splits
-from megarc.plan.search import Layout
-from megarc.train import RunConfig, check_context, check_experts
+from megarc.plan.search import Layout, check_layout
+from megarc.train import RunConfig
 
 _SIZES = ("tensor", "context", "pipeline", "interleave", "expert", "data", "zero", "micro_batch")
 _ALSO = {"micro": "micro_batch", "recomputation": "recompute", "micro-batch": "micro_batch", "tp": "tensor",
@@ -115,9 +115,7 @@ def _check(layout: Layout, config: RunConfig) -> None:
             f"--topology: offload={layout.offload} needs zero={'3' if layout.offload == 'all' else '1'}"
         )
     try:
-        parallel = layout.config(config).parallel
-        check_experts(config.model, config.execution, parallel, config.optimizer)
-        check_context(parallel, config.model, config.execution, config.window)
+        check_layout(layout, config)
     except ValueError as problem:
         raise UserError(f"--topology: {problem}") from None
     if config.batch.size % layout.data:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 
 from megarc.errors import UserError
-from megarc.model import cost_of, splits
-from megarc.parallel import Topology
+from megarc.model import check_stage_experts, cost_of, layers, splits
+from megarc.parallel import TensorParallel, Topology
 from megarc.plan.device import DeviceConfig
 from megarc.plan.links import Links
 from megarc.plan.memory import Memory, predict
@@ -218,10 +218,9 @@ class Planner:
         return [size for size in sizes if size == 1 or self._experts_fit(replace(layout, expert=size))]
 
     def _experts_fit(self, layout: Layout) -> bool:
-        config = self.config
         try:
-            check_experts(config.model, config.execution, layout.config(config).parallel, config.optimizer)
-        except ValueError:
+            check_layout(layout, self.config)
+        except (UserError, ValueError):
             return False
         return True
 
@@ -259,6 +258,20 @@ class Planner:
             for tensor in self.tensor_sizes(gpus)
             for pipeline in _divisors(gpus // tensor, self.config.model.layers)
         )
+
+
+def check_layout(layout: Layout, config: RunConfig) -> None:
+    """What a run with this layout would be refused for, of experts and of context ranks.
+
+    Raises:
+        ValueError, UserError: with the reason.
+    """
+    model, parallel = config.model, layout.config(config).parallel
+    check_experts(model, config.execution, parallel, config.optimizer)
+    check_context(parallel, model, config.execution, config.window)
+    if layout.expert > 1:
+        listed = layers(model, config.execution, TensorParallel())
+        check_stage_experts(model, listed, layout.pipeline, layout.expert)
 
 
 def _on_device(memory: Memory, offload: str) -> float:

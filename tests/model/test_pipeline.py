@@ -23,7 +23,7 @@ from megarc.model import (
     record_of,
     stage_bounds,
 )
-from megarc.model.pipeline import check_experts
+from megarc.model.pipeline import check_stage_experts
 from megarc.model.transformer import pick_rows
 from megarc.parallel import TensorParallel
 from megarc.train import RunConfig
@@ -106,6 +106,6 @@ def test_a_stage_without_experts_that_ranks_share_is_refused():
     config = ModelConfig(layers=4, hidden=32, heads=2, vocabulary=50, experts={"count": 4, "dense_first": 2})
     listed = layers(config, ExecutionConfig(), TensorParallel())
     with pytest.raises(UserError, match=r"stage 0 has layers 1 to .*none with experts.*use fewer stages"):
-        check_experts(config, listed, 4, 2)
-    check_experts(config, listed, 4, 1)
-    check_experts(config, listed, 1, 2)
+        check_stage_experts(config, listed, 4, 2)
+    check_stage_experts(config, listed, 4, 1)
+    check_stage_experts(config, listed, 1, 2)

@@ -50,20 +50,25 @@ def test_what_is_told_is_what_is_seen(tables, case):
 
 
 @pytest.mark.parametrize(
-    ("zero", "precision", "keys"),
+    ("zero", "precision", "keys", "near"),
     [
-        (3, "bf16", {}),
-        (0, "fp32", {"parallel__tensor": 2}),
-        (1, "fp32", {"parallel__expert": 2, "model": {**MODEL, "experts": {"count": 4}}}),
+        (3, "bf16", {}, 0.05),
+        (0, "fp32", {"parallel__tensor": 2}, 0.05),
+        # Rows are not even over experts, and the engine copies the gradients of experts once more.
+        (1, "fp32", {"parallel__expert": 2, "model": {**MODEL, "experts": {"count": 4}}}, 0.15),
     ],
 )
-def test_two_ranks_need_what_is_predicted(tmp_path, zero, precision, keys):
+def test_two_ranks_need_what_is_predicted(tmp_path, zero, precision, keys, near):
     """What gloo's threads let go counts as freed: without that, up to a third more was measured than there was."""
     job = pretrain(tmp_path / "run", zero, 2, precision=precision, batch={"size": 16, "micro": 4},
                    data__train=EVERY_ROW, **{"model": MODEL, **keys})  # fmt: skip
     table, _ = told_by_a_step(job, 2, tmp_path)
-    predicted, seen = table["at its most"]
-    assert predicted == pytest.approx(seen, rel=0.05)
+    for row, within in (("weights", 0.02), ("at its most", near)):
+        predicted, seen = table[row]
+        assert predicted == pytest.approx(seen, rel=within, abs=0.05), row
+    if zero == 1:
+        for row in ("masters, float32", "moments, float32"):
+            assert table[row][0] == pytest.approx(table[row][1], rel=0.01), row
 
 
 def test_the_step_that_is_watched_has_the_window_of_its_stage(tmp_path):
