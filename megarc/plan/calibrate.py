@@ -9,6 +9,7 @@ therefore takes the next of several sets of tensors, which together are larger t
 from __future__ import annotations
 
 import math
+import mmap
 import statistics
 import tempfile
 import time
@@ -146,7 +147,11 @@ def _sets(
 def _fresh(device: torch.device) -> float:
     """Bytes a second that are written where the system has to give the memory first."""
     size = 2 * FROM_SYSTEM
-    return size / best_seconds(device, lambda: torch.empty(size // 4).fill_(1.0))
+
+    def work() -> None:  # torch.empty may be given memory of this process that was let go
+        torch.frombuffer(mmap.mmap(-1, size), dtype=torch.float32).fill_(1.0)
+
+    return size / best_seconds(device, work)
 
 
 def _tiny_operator(device: torch.device) -> float:

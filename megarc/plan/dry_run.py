@@ -136,6 +136,11 @@ def _of_muon(config: RunConfig, topology: Topology, rank: int) -> list[Collectiv
     ranks = topology.tensor * topology.replicas
     if config.optimizer.name != "muon" or ranks == 1:
         return []
+    if config.parallel.expert > 1:
+        raise UserError(
+            f"a dry run does not count what Muon exchanges of experts that data ranks share out (parallel.expert "
+            f"{config.parallel.expert}); use parallel.expert=1 or optimizer.name=adamw here"
+        )
     traffic = muon_traffic(config, topology, rank)
     return [
         Collective("all_to_all of momenta, sent", "stage", ranks, 1, traffic.gathered),
