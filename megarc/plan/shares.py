@@ -16,9 +16,8 @@ gradient (4), the master read again and the 16-bit weight written (6)."""
 _COPIES = 40
 """Bytes an element of stages 1 to 3, once a step: gradients into the bucket, averaged, out of it, into the flat
 buffer of the update, weights back; each reads and writes."""
-_BUCKETS, _DIVIDED = 16, 8
-"""Bytes an element of stage 0: float32 gradients into one new tensor and out of it, on one data rank too; divided, on
-several."""
+_BUCKETS = 24
+"""Bytes an element of stage 0, over several data ranks: float32 gradients into one new tensor, divided, out of it."""
 _AVERAGE = 12  # bytes an element: master and average read, the average written
 _SUM = 10  # bytes an element, to add a 16-bit gradient to a float32 sum
 _BESIDE: dict[int, tuple[Collective, ...]] = {
@@ -79,8 +78,8 @@ class Shares:
         # Stages 2 and 3 add up their own share alone.
         summed = _SUM * (own if zero >= 2 else n) if several or (zero == 1 and wide) else 0.0
         update = (_ADAM if wide else _ADAM - 6) * own
-        flattened = _BUCKETS + (_DIVIDED if topology.replicas > 1 else 0)
-        copied = _COPIES * (n if zero in (1, 2) else own) if zero else flattened * n
+        flattened = n if zero == 0 and topology.replicas > 1 else 0.0
+        copied = _COPIES * (n if zero in (1, 2) else own) if zero else _BUCKETS * flattened
         copied += _AVERAGE * own if config.average.on else 0
         on_host = parallel.offload != "none"
         # Gradients go to the host and weights come back; offloaded, weights come twice a micro-batch as well.
@@ -95,5 +94,5 @@ class Shares:
             n, own, sent(beside), sent(after),
             0.0 if on_host else update, copied, summed, host, update if on_host else 0.0,
             f"N = {n / 1e6:.1f}M elements, {words}",
-            4 * n if zero == 0 else 0.0,
+            4 * flattened,
         )  # fmt: skip

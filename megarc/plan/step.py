@@ -49,8 +49,8 @@ _PART_OF = {
 }  # fmt: skip
 
 
-_NORM = 12
-"""Bytes an element of the gradient's norm, beside a measured update: read, its square written and read."""
+_NORM = 4
+"""Bytes an element of the gradient's norm, beside a measured update."""
 
 
 class Seconds(NamedTuple):
@@ -105,6 +105,7 @@ class Costs(NamedTuple):
 
 def step_time(config: RunConfig, topology: Topology, device: DeviceConfig, costs: Costs) -> StepTime:
     """Of a configuration whose micro-batch is known; its step of the first size."""
+    config = config.shared_among(topology.replicas)
     links = Links.of(topology, device, config.parallel.expert)
     micro_batch = config.batch.micro_batch
     count = config.batch.size // (topology.data * micro_batch) * passes(config)
