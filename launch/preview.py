@@ -45,7 +45,8 @@ def main() -> int:
         return 0
     from rich.console import Console
 
-    Console(highlight=False, soft_wrap=True).print(as_text(samples, stream))
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(as_text(samples, stream, marks=console.color_system is None))
     return 0
 
 

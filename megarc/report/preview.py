@@ -123,20 +123,28 @@ def _runs(batch: Batch, parts: Sequence[str], decode: Decode) -> list[Run]:
     return found
 
 
-def as_text(samples: Sequence[Shown], stream: Stream) -> Text:
-    """For a terminal."""
+def as_text(samples: Sequence[Shown], stream: Stream, *, marks: bool = False) -> Text:
+    """For a terminal.
+
+    Args:
+        marks: name each part before its text, for a pipe or a terminal without colours.
+    """
     text = Text(f"window {stream.shapes}\n")
     for part, meaning in _MEANINGS.items():
-        text.append(f"  {meaning}\n", style=_STYLES[part])
+        text.append(f"  {_mark(part) if marks else ''}{meaning}\n", style=_STYLES[part])
     for one in samples:
         text.append(f"\n{one.head}\n", style="bold")
         for run in one.runs:
             if run.begins:
                 text.append("\n--- another document ---\n", style="red")
             style = _STYLES[run.part] + (" reverse" if run.hidden else "")
-            text.append(run.text, style=style)
+            text.append((_mark(run.part, hidden=run.hidden) if marks else "") + run.text, style=style)
         text.append("\n")
     return text
+
+
+def _mark(part: str, *, hidden: bool = False) -> str:
+    return f"\u00ab{part}{', hidden' if hidden else ''}\u00bb "
 
 
 def as_html(samples: Sequence[Shown], stream: Stream) -> str:

@@ -77,6 +77,18 @@ def test_text_and_page_escape_what_they_show(corpus):
     assert samples[0].head in as_text(samples, stream).plain
 
 
+def test_without_colours_each_part_is_named(corpus):
+    hide = RecentLossConfig(share=1.0, mask=0.5, token=270)
+    stream = opened(corpus, Window(12, 8, 8), hide=hide)
+    (one,) = samples = shown(stream, [0], decode)
+    printed = as_text(samples, stream, marks=True).plain.split(one.head)[1]
+    for run in one.runs:
+        hidden = ", hidden" if run.hidden else ""
+        begin = printed.index(f"\u00ab{run.part}{hidden}\u00bb {run.text}")
+        printed = printed[begin + len(run.text) :]
+    assert "\u00ab" not in as_text(samples, stream).plain
+
+
 def test_the_page_shows_text_that_is_packed_while_it_is_read(corpus, capsys, tmp_path):
     words = ["window.recent=6", "window.causal=30", f"data.cache={tmp_path}", "data.workers=0",
              f"data.train=[{{kind: text, path: {corpus}/text.jsonl, tokenizer: bytes}}]"]  # fmt: skip
