@@ -290,12 +290,14 @@ def explained(url: str, verb: str = "read") -> Iterator[None]:
     except FileNotFoundError as error:
         raise UserError(f"{url} does not exist, or its bucket does not: {_short(error)}") from None
     except PermissionError as error:
+        _filesystem_of.cache_clear()  # the next try reads the credentials again: a profile's may be new by then
         raise UserError(
             f"the store refuses {url}: {_short(error)}; are the credentials right and not expired?"
         ) from None
     except Exception as error:  # botocore, aiohttp and fsspec have families of their own
         name = type(error).__name__
         if "Credentials" in name or "Credentials" in str(error):
+            _filesystem_of.cache_clear()
             raise UserError(
                 f"there are no credentials for {url}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or "
                 "what the store's own tools take"

@@ -151,8 +151,8 @@ class Blocks:
                 self._keep(claims[number], data)
         if theirs and not found:
             self._wait_for(theirs[0])
-        others = [number for number in numbers if number not in found]
-        return found | self._in_memory(others)
+        # What was kept is mapped, so that a large batch does not hold all of its blocks in memory.
+        return found | self._in_memory(numbers)
 
     def _fetched(self, numbers: Sequence[int]) -> dict[int, Bytes]:
         if not numbers:
