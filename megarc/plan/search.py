@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 
@@ -210,12 +211,20 @@ class Planner:
                                 yield replace(shape, expert=expert, micro_batch=micro, recompute=recompute)
 
     def expert_sizes(self, layout: Layout) -> list[int]:
-        """Numbers of data ranks that may share experts out: those that divide data ranks and experts, 1 among them."""
+        """Numbers of data ranks that share experts out, to be tried; they divide data ranks and experts.
+
+        1, those inside a node, whose links are fast, and the largest, which needs the least memory.
+        """
         experts = self.config.model.experts
         if experts is None:
             return [1]
-        sizes = _divisors(layout.data, experts.count)
-        return [size for size in sizes if size == 1 or self._experts_fit(replace(layout, expert=size))]
+        inside = self.device.node // (layout.tensor * layout.context)
+        sizes = [
+            size
+            for size in _divisors(math.gcd(layout.data, experts.count), experts.count)
+            if size == 1 or self._experts_fit(replace(layout, expert=size))
+        ]
+        return [size for size in sizes if size <= max(1, inside) or size == sizes[-1]]
 
     def _experts_fit(self, layout: Layout) -> bool:
         try:
@@ -269,7 +278,7 @@ def check_layout(layout: Layout, config: RunConfig) -> None:
     model, parallel = config.model, layout.config(config).parallel
     check_experts(model, config.execution, parallel, config.optimizer)
     check_context(parallel, model, config.execution, config.window)
-    if layout.expert > 1:
+    if layout.expert > 1 and layout.pipeline > 1:
         listed = layers(model, config.execution, TensorParallel())
         check_stage_experts(model, listed, layout.pipeline, layout.expert)
 

@@ -239,7 +239,7 @@ class Traces:
             place.tensor.size,
             place.tensor.sequence,
             place.context,
-            place.tensor.expert.size if layers else 1,
+            place.tensor.expert.size if layers and model.experts is not None else 1,
         )
         if name not in self._known:
             recorder = Recorder(model.narrowing.pairs(window) / place.context)
