@@ -90,7 +90,8 @@ def _restore(stored: StoredCheckpoints, folder: RunFolder) -> Restored:
 
 def _bring_small(stored: StoredCheckpoints, folder: RunFolder) -> None:
     """Files that are not there; of lines also where the store has more. The run's name comes first."""
-    listed = [f"tokenizer/{name}" for name in names_below(f"{stored.url}/tokenizer")]
+    names = names_below(f"{stored.url}/tokenizer")
+    listed = [f"tokenizer/{name}" for name in names if name == Path(name).name]  # none that leads elsewhere
     for name in (*SMALL, *listed):
         path = folder.path / name
         if path.exists() and not name.endswith(".jsonl"):

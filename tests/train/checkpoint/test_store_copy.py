@@ -231,6 +231,21 @@ def test_damage_everywhere_does_not_look_like_a_new_run(store, tmp_path):
         restore(URL, RunFolder(tmp_path / "b"))
 
 
+def test_names_in_a_store_lead_nowhere_else(store, tmp_path):
+    folder = run_folder(tmp_path / "a")
+    checkpoint(folder, 2)
+    assert copier(folder)._round(last=True)
+    store.store["/bucket/runs/a/tokenizer/../../../out"] = store.store["/bucket/runs/a/config.yaml"]
+    fresh = RunFolder(tmp_path / "deep" / "er" / "b")
+    restore(URL, fresh)
+    assert fresh.config.exists() and not list(tmp_path.rglob("out"))
+    manifest = "/bucket/runs/a/checkpoints/step-000000002/manifest.json"
+    store.pipe(manifest, store.cat(manifest).replace(b"rank-00001.json", b"../../../x.json"))
+    with pytest.raises(UserError, match="is damaged"):
+        restore(URL, RunFolder(tmp_path / "other"))
+    del store.store["/bucket/runs/a/tokenizer/../../../out"]
+
+
 def test_an_older_disk_gets_the_newer_state(store, tmp_path):
     old, new = run_folder(tmp_path / "a"), run_folder(tmp_path / "b")
     checkpoint(old, 2)
