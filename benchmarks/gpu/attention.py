@@ -1,6 +1,7 @@
 """[R | C] attention on one GPU: every engine, in useful TFLOP/s and as ratios, offline on a bare machine.
 
-    python benchmarks/gpu/attention.py                     all shapes, about 8 minutes
+    python benchmarks/gpu/attention.py                     n = 1024 .. 16384, r/n = .5, 0, .9
+    python benchmarks/gpu/attention.py --seconds 300       as many of them as fit, the most telling ones first
     python benchmarks/gpu/attention.py --device cpu --toy  a few rows on the CPU, to see that it runs
     python benchmarks/gpu/attention.py --tiles             times tile plans of the Triton kernel instead
 
@@ -34,7 +35,12 @@ from megarc.attention import ENGINES, attend  # noqa: E402
 from megarc.attention.parity import CASES, LARGE, TOLERANCE, worst  # noqa: E402
 from megarc.window import pairs  # noqa: E402
 
-SHAPES = [(half, half) for half in (512, 1024, 2048, 4096, 8192)] + [(2048, 512), (512, 3584), (1000, 3001)]
+SHAPES = [
+    (round(share * rows), rows - round(share * rows))
+    for share in (0.5, 0.0, 0.9)
+    for rows in (1024, 2048, 4096, 8192, 16384)
+]
+HEADS = ((128, 8), (64, 8), (128, 1), (64, 1))  # head_dim, query heads that share a key head
 TOKENS = 16384
 TARGETS = {512: 350, 1024: 450, 2048: 530, 4096: 570}  # useful TFLOP/s, hd 128, forward + backward, H100
 
@@ -42,7 +48,9 @@ TARGETS = {512: 350, 1024: 450, 2048: 530, 4096: 570}  # useful TFLOP/s, hd 128,
 def main() -> None:
     parser = gpu_options(__doc__, "gpu-attention.json", toy="tiny shapes, two repeats")
     parser.add_argument("--tiles", action="store_true", help="time tile plans of the Triton kernel")
+    parser.add_argument("--seconds", type=float, default=1e9, help="begin no other shape after so many")
     arguments = parser.parse_args()
+    end = time.monotonic() + arguments.seconds
     need_gpu(arguments.device)
     dtype = torch.bfloat16 if arguments.device == "cuda" else torch.float32
     report = {
@@ -54,14 +62,36 @@ def main() -> None:
         report["tiles"] = sweep_tiles(dtype, arguments)
     else:
         good = [name for name, found in report["parity"].items() if found.get("good")]
-        report["rows"] = [
-            time_shape(shape, head_dim, groups, good, dtype, arguments)
-            for head_dim, groups in ((128, 1), (128, 8), (64, 1), (64, 8))
-            for shape in ([(24, 24), (17, 30)] if arguments.toy else SHAPES)
-        ]
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+        report["rows"] = []
+        for head_dim, groups in HEADS:
+            for shape in [(24, 24), (17, 30)] if arguments.toy else SHAPES:
+                if time.monotonic() < end:
+                    row = time_shape(shape, head_dim, groups, good, dtype, arguments)
+                    report["rows"].append(row)
+                    report["order"] = order(report["rows"], good)
+                    write(report, arguments.out)
+    write(report, arguments.out)
     print(json.dumps(report, indent=1))
+
+
+def write(report: dict, out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def order(rows: list[dict], engines: list[str]) -> dict[str, float]:
+    """Engines by their time over the fastest one's, forward and backward, the geometric mean of the shapes that each
+    could do: the order that ``auto`` should have on this card."""
+    found = {}
+    for name in engines:
+        ratios = [
+            row[key]["ms"] / min(row[f"{one}, forward+backward"]["ms"] for one in row["verdict"]["timed"])
+            for row in rows
+            if "ms" in row.get(key := f"{name}, forward+backward", {})
+        ]
+        if ratios:
+            found[name] = statistics.geometric_mean(ratios)
+    return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
 def parity(engine: str, dtype: torch.dtype, arguments: argparse.Namespace) -> dict:
@@ -147,8 +177,9 @@ def verdict(found: dict, engines: list[str]) -> dict:
     if not timed:
         return {}
     best = min(timed, key=timed.__getitem__)
-    ratios = {
+    ratios: dict[str, object] = {
         "best": best,
+        "timed": list(timed),
         "useful_tflops": found[f"{best}, {what}"]["useful_tflops"],
         "time / torch full": timed[best] / found[f"torch full, {what}"].get("ms", float("nan")),
     }

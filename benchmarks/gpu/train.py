@@ -1,6 +1,6 @@
 """Training steps on one GPU, offline on a bare machine: speed, MFU, memory, against a bare loop and transformers.
 
-    python benchmarks/gpu/train.py                        124M, 350M, 1.3B; about 10 minutes on an H100
+    python benchmarks/gpu/train.py                        124M, 350M, 760M, 1.3B; about 12 minutes on an H100
     python benchmarks/gpu/train.py --fp8 --profile        the blocks' products in fp8 too; a table and a trace
     python benchmarks/gpu/train.py --device cpu --toy     a few tiny steps on the CPU, to see that it runs
 
@@ -28,6 +28,7 @@ from options import gpu_options, need_gpu  # noqa: E402
 from megarc.config import load  # noqa: E402
 from megarc.model import Transformer, cost_of, initialise  # noqa: E402
 from megarc.parallel import connect, disconnect, meet  # noqa: E402
+from megarc.plan import predict  # noqa: E402
 from megarc.rank_environment import ALONE  # noqa: E402
 from megarc.train import MicroBatch, RunConfig, build_engine, dtype_of  # noqa: E402
 from megarc.train.engine.optimizer import adamw  # noqa: E402
@@ -39,7 +40,7 @@ TARGET = 0.55  # MFU, exact mask, 1.3B on one H100 or H200
 
 def main() -> None:
     parser = gpu_options(__doc__, "gpu-train.json", toy="the 1M preset, a few rows, fp32, eager")
-    parser.add_argument("--models", nargs="+", default=["124M", "350M", "1.3B"])
+    parser.add_argument("--models", nargs="+", default=["124M", "350M", "760M", "1.3B"])
     parser.add_argument("--fp8", action="store_true", help="time fp8 products too")
     parser.add_argument("--profile", action="store_true", help="table and trace of the last shape's step")
     arguments = parser.parse_args()
@@ -60,9 +61,10 @@ def shape(model: str, half: int, groups, arguments) -> list[dict]:
     peers: dict[str, Callable] = {"ours": ours, "bare": bare, "transformers": transformers}
     rows = []
     for peer, make in peers.items():
-        for fp8 in (False, True) if arguments.fp8 and peer == "ours" else (False,):
-            config = configured(model, half, fp8, arguments)
-            row = {"model": model, "recent": half, "causal": half, "who": peer + (", fp8" if fp8 else "")}
+        for scales in (None, "tensor", "row") if arguments.fp8 and peer == "ours" else (None,):
+            config = configured(model, half, scales, arguments)
+            name = f"{peer}, fp8 with a scale a {scales}" if scales else peer
+            row = {"model": model, "recent": half, "causal": half, "who": name}
             try:
                 step, close = make(config, groups)
                 row |= timed(step, config, groups, arguments)
@@ -75,13 +77,13 @@ def shape(model: str, half: int, groups, arguments) -> list[dict]:
     return rows
 
 
-def configured(model: str, half: int, fp8: bool, arguments) -> RunConfig:
+def configured(model: str, half: int, scales: str | None, arguments) -> RunConfig:
     micro = max(1, MICRO.get(model, 8) * 512 // half) if not arguments.toy else 2
     keys = [
         f"window.recent={half}", f"window.causal={half}", "model.vocabulary=50257", f"batch.size={micro}",
         f"batch.micro={micro}", f"device={arguments.device}", "optimizer.lr=1e-4",
         *(["model.vocabulary=512"] if arguments.toy else ["precision=bf16", "execution.compile=true"]),
-        *(["execution.fp8=true"] if fp8 else []),
+        *(["execution.fp8=true", f"execution.fp8_scales={scales}"] if scales else []),
     ]  # fmt: skip
     return load(RunConfig, ROOT / "configs" / "models" / f"{model}.yaml", keys)
 
@@ -169,6 +171,7 @@ def timed(step: Callable, config: RunConfig, groups, arguments) -> dict:
         "mfu_exact_mask": samples * cost.training_flops / seconds / peak if peak else None,
         "mfu_full_square": samples * cost.training_flops_full_square / seconds / peak if peak else None,
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if cuda else None,
+        "predicted_gib_eager": predict(config, groups.topology).peak / 2**30,
     }
 
 

@@ -374,8 +374,11 @@ class ExecutionConfig(Config):
         circumstance=True,
         ge=1,
     )
-    fp8: bool = key(
-        False, "the blocks' matrix products in fp8, a scale a row (Ada, Hopper or later)", circumstance=True
+    fp8: bool = key(False, "the blocks' matrix products in fp8 (Ada, Hopper or later)", circumstance=True)
+    fp8_scales: Literal["row", "tensor"] = key(
+        "row",
+        "with fp8: one scale for each row of an operand, or one for the whole, which is coarser and costs less",
+        circumstance=True,
     )
     recurrence: Literal["torch", "fla"] = key(
         "torch",

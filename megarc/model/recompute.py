@@ -53,7 +53,7 @@ class Runner:
 
     def __init__(self, execution: ExecutionConfig) -> None:
         self.recompute, self.every = execution.recompute, execution.recompute_every
-        self.linear = fp8.linear if execution.fp8 else F.linear
+        self.linear = fp8.linear_with(execution.fp8_scales) if execution.fp8 else F.linear
         self.scan: Scan = fla_scan.scan if execution.recurrence == "fla" else scan
         self._ways: dict[Recompute, Callable[..., Tensor]] = dict(_WAYS)
         if execution.compile:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from megarc.model import ExecutionConfig, ModelConfig, Transformer, initialise, no_fp8
-from megarc.model.fp8 import FORWARD, linear, product, quantised
+from megarc.model.fp8 import BACKWARD, FORWARD, linear_with, product, quantised
 from megarc.window import Window
 
 
@@ -21,33 +21,49 @@ def test_a_row_comes_back_to_three_bits():
     assert ((back - x).abs() <= x.abs() / 16 + scale * 2**-10).all()
 
 
+def test_a_tensor_has_one_scale_and_comes_back_to_three_bits_of_its_largest_values():
+    torch.manual_seed(0)
+    x = torch.randn(8, 64) * 10.0 ** torch.arange(-4, 4)[:, None]
+    small, scale = quantised(x, FORWARD, "tensor")
+    assert scale.shape == (1, 1) and float(scale) == pytest.approx(float(x.abs().max()) / 448)
+    assert small.float().abs().max() == 448
+    assert ((small.float() * scale - x).abs() <= x.abs() / 16 + scale * 2**-10).all()
+    assert (small[0] == 0).all(), "what is a millionth of the largest is lost, which a scale a row keeps"
+    assert quantised(torch.zeros(3, 4), BACKWARD, "tensor")[0].float().eq(0).all()
+
+
+@pytest.mark.parametrize("scales", ["row", "tensor"])
 @pytest.mark.parametrize("inner", [32, 37])
-def test_products_and_gradients(inner):
+def test_products_and_gradients(inner, scales):
     torch.manual_seed(0)
     x, weight = torch.randn(2, 24, inner, requires_grad=True), torch.randn(48, inner, requires_grad=True)
     gradient = torch.randn(2, 24, 48)
     exact = torch.nn.functional.linear(x, weight)
     wanted = torch.autograd.grad(exact, (x, weight), gradient)
-    found = linear(x, weight)
+    found = linear_with(scales)(x, weight)
     assert relative(found, exact) < 0.05
     for one, other in zip(torch.autograd.grad(found, (x, weight), gradient), wanted, strict=True):
         assert relative(one, other) < 0.1  # e5m2 has two bits
 
 
-def test_torch_s_scaled_product_is_what_is_emulated():
+@pytest.mark.parametrize("scales", ["row", "tensor"])
+def test_torch_s_scaled_product_is_what_is_emulated(scales):
     torch.manual_seed(0)
     a, b = torch.randn(32, 64), torch.randn(48, 64)
-    (a8, a_scale), (b8, b_scale) = quantised(a, FORWARD), quantised(b, FORWARD)
+    (a8, a_scale), (b8, b_scale) = quantised(a, FORWARD, scales), quantised(b, FORWARD, scales)
+    if scales == "tensor":
+        a_scale, b_scale = a_scale.reshape(()), b_scale.reshape(())
     found = torch._scaled_mm(a8, b8.t(), scale_a=a_scale, scale_b=b_scale.t(), out_dtype=torch.bfloat16)
-    assert relative(found.float(), product(a, b, FORWARD, FORWARD)) < 5e-3
+    assert relative(found.float(), product(a, b, FORWARD, FORWARD, scales)) < 5e-3
 
 
-def test_a_model_s_loss_and_gradients_stay_near():
+@pytest.mark.parametrize("scales", ["row", "tensor"])
+def test_a_model_s_loss_and_gradients_stay_near(scales):
     config, window = ModelConfig(layers=2, hidden=64, heads=4, vocabulary=100), Window.split(16, 16)
     tokens = torch.randint(0, 100, (4, window.tokens), generator=torch.Generator().manual_seed(1))
     results = []
     for fp8 in (False, True):
-        model = Transformer(config, ExecutionConfig(fp8=fp8))
+        model = Transformer(config, ExecutionConfig(fp8=fp8, fp8_scales=scales))
         initialise(model, config, 0)
         loss = model(tokens, window.loss_rows, window.recent).objective
         loss.backward()

@@ -63,6 +63,7 @@ def tiny_run(config: RunConfig, topology: Topology) -> RunConfig:
             "recompute": execution.recompute,
             "recompute_every": execution.recompute_every,
             "fp8": execution.fp8,
+            "fp8_scales": execution.fp8_scales,
         },
     }
     tiny = build(RunConfig, tree, "the self-check")
