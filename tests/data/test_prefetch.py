@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from megarc.data.prefetch import Ahead
+from megarc.data.prefetch import Ahead, announcing
 
 
 def test_gives_everything_in_order() -> None:
@@ -65,3 +65,15 @@ def test_leaving_early_ends_the_thread() -> None:
     with pytest.raises(KeyError), Ahead(lambda first, count: first, ((k, 1) for k in itertools.count())):
         raise KeyError("the loop failed")
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("reach", [0, 1, 3, 100])
+def test_requests_are_announced_before_they_come_and_stay_as_they_are(reach):
+    requests, events = [(8 * step, 8) for step in range(10)], []
+    for request in announcing(iter(requests), lambda *one: events.append(("announced", one)), reach):
+        events.append(("came", request))
+    assert [one for what, one in events if what == "came"] == requests
+    assert [one for what, one in events if what == "announced"] == requests
+    for number, request in enumerate(requests):
+        before = [one for what, one in events[: events.index(("came", request))] if what == "announced"]
+        assert len(before) == min(number + reach + 1, 10)
