@@ -35,11 +35,11 @@ LONG = 15_000_000  # characters
 SHORT = LONG // 1000
 KINDS = {  # the tokenizer, and whether gigatoken is there
     "SentencePiece BPE, gigatoken": ("bpe", True),
-    "SentencePiece BPE that normalises, gigatoken": ("normalising", True),
-    "Hugging Face BPE, gigatoken": ("huggingface", True),
     "SentencePiece BPE, library": ("bpe", False),
+    "SentencePiece BPE that normalises, gigatoken": ("normalising", True),
     "SentencePiece BPE that normalises, library": ("normalising", False),
     "SentencePiece unigram, library": ("unigram", False),
+    "Hugging Face BPE, gigatoken": ("huggingface", True),
     "Hugging Face BPE, library": ("huggingface", False),
     "bytes": ("bytes", True),
 }
@@ -49,6 +49,7 @@ def main() -> int:
     parser = options(__doc__)
     parser.add_argument("--against", type=Path, metavar="FOLDER", help="another checkout")
     parser.add_argument("--long", action="store_true", help="one long document beside short ones")
+    parser.add_argument("--rows", nargs="+", choices=KINDS, metavar="ROW", help="of --long, only these")
     parser.add_argument("--megabytes", type=int, nargs="+", default=[40, 100], help="of text (40 100)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each (3)")
     parser.add_argument("--work", type=Path, help="a folder that keeps text and tokenizers for the next time")
@@ -104,16 +105,19 @@ def measure_long(work: Path, arguments: argparse.Namespace, out: Path) -> None:
         "one": lines(work / "one.jsonl", [text]),
         "many": lines(work / "many.jsonl", [text[at : at + SHORT] for at in range(0, LONG, SHORT)]),
     }
+    wholes: dict[str, Cost] = {}
     for name, (kind, engine) in KINDS.items():
-        if name in found["rows"]:
+        if name in found["rows"] or (arguments.rows and name not in arguments.rows):
             continue
         model = kind if kind == "bytes" else str(tokenizers(work)[kind])
         costs: dict[str, list[Cost]] = {"one": [], "many": []}
         for _ in range(arguments.rounds):
             for what, path in inputs.items():
                 costs[what].append(packed(ROOT, path, model, work / what, engine=engine))
-        whole = packed(ROOT, inputs["one"], model, work / "whole", "--engine", "plain")
-        same(work / "one", work / "whole")
+        if kind not in wholes:
+            wholes[kind] = packed(ROOT, inputs["one"], model, work / f"whole-{kind}", "--engine", "plain")
+        whole = wholes[kind]
+        same(work / "one", work / f"whole-{kind}")
         one, many = (min(costs[what], key=lambda cost: cost.cpu_seconds) for what in ("one", "many"))
         found["rows"][name] = {
             "1,000 documents, CPU-s": round(many.cpu_seconds, 2),

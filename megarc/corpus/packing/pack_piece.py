@@ -25,6 +25,7 @@ from megarc.corpus.transcript import Unbalanced, parse_marked
 
 UNBALANCED = "marks of a transcript do not fit together"
 _TOKENS_A_SHARD = 4_000_000
+_LONG = 256  # tokens of a document
 _REJECTS_SHOWN = 20_000  # of a span; the others are counted
 
 Tell = Callable[["News"], None]
@@ -174,6 +175,10 @@ def _balanced(text: str) -> bool:
 def append_to_each(tokens: Any, lengths: Any, end: int) -> tuple[Any, Any]:
     """``end`` after each document, but for empty ones: as Megatron does."""
     longer = lengths + (lengths > 0)
+    if len(tokens) > _LONG * len(lengths):  # a mask takes longer than slices of long documents
+        last = np.full(1, end, tokens.dtype)
+        texts = np.split(tokens, np.cumsum(lengths, dtype=np.int64)[:-1])
+        return np.concatenate([part for text in texts if len(text) for part in (text, last)]), longer
     ends = np.cumsum(longer, dtype=np.int64)[lengths > 0] - 1
     result = np.full(int(longer.sum(dtype=np.int64)), end, tokens.dtype)
     text: npt.NDArray[np.bool_] = np.ones(len(result), np.bool_)

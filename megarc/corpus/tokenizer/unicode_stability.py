@@ -23,6 +23,7 @@ _CODES = 0x110000
 _PAGE = 256  # code points whose classes are looked up together
 _STABLE, _UNSTABLE = 1, 2
 _CUTTING = "LNMZ"  # letters, numbers, marks and spaces
+_STRETCH = 1 << 13  # characters that are looked at together
 _NOWHERE: npt.NDArray[np.int64] = np.empty(0, np.int64)
 
 
@@ -35,6 +36,15 @@ def unstable_places(text: str, kinds: bool) -> npt.NDArray[np.int64]:
     """Which characters of ``text`` are not stable, by their numbers."""
     if text.isascii():
         return _NOWHERE
+    found = []
+    for first in range(0, len(text), _STRETCH):  # most stretches of a long text are ASCII
+        stretch = text[first : first + _STRETCH]
+        if not stretch.isascii() and len(places := _unstable_in(stretch, kinds)):
+            found.append(places + first)
+    return np.concatenate(found) if found else _NOWHERE
+
+
+def _unstable_in(text: str, kinds: bool) -> npt.NDArray[np.int64]:
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
     table = _table(kinds)
     found = table.take(codes)

@@ -12,6 +12,7 @@ from megarc.corpus import IndexedCorpus, IndexedWriter, join_parts, load_manifes
 from megarc.corpus.indexed.digest import file_digest
 from megarc.corpus.inputs import split_files
 from megarc.corpus.packing import pack_piece as work_module
+from megarc.corpus.packing.pack_piece import append_to_each
 from megarc.corpus.tokenizer.train import train_tokenizer
 from megarc.errors import UserError
 
@@ -191,3 +192,14 @@ def test_merge_refuses_what_is_missing_short_damaged_or_other(tmp_path, monkeypa
     join_parts(prefix, max_bad=0, quiet=True)
     pack_some(tmp_path / "d", lines)
     assert files_of(prefix)[".bin"] == files_of(tmp_path / "d")[".bin"]
+
+
+@pytest.mark.parametrize("long", [0, 10**9])
+def test_every_document_but_empty_ones_gets_its_end(monkeypatch, long):
+    """The same by slices, as for long documents, and by a mask."""
+    monkeypatch.setattr("megarc.corpus.packing.pack_piece._LONG", long)
+    lengths = np.array([3, 0, 1, 0, 2], np.int32)
+    tokens, longer = append_to_each(np.arange(1, 7, dtype=np.int32), lengths, 99)
+    assert tokens.tolist() == [1, 2, 3, 99, 4, 99, 5, 6, 99] and tokens.dtype == np.int32
+    assert longer.tolist() == [4, 0, 2, 0, 3]
+    assert len(append_to_each(tokens[:0], lengths[:0], 99)[0]) == 0
