@@ -1,5 +1,7 @@
 """Layouts, links and steps: properties that hold for any device, and what is refused."""
 
+from dataclasses import replace
+
 import pytest
 import yaml
 
@@ -7,7 +9,7 @@ from megarc.config import build, to_dict
 from megarc.errors import UserError
 from megarc.model import cost_of
 from megarc.parallel import Topology
-from megarc.plan import Planner, find_device, parse_layout, what_would_fit, work
+from megarc.plan import PARTS, Planner, best_three, find_device, parse_layout, what_would_fit, work
 from megarc.plan.links import Link, Links
 from megarc.plan.muon_time import muon_exchanged, muon_matrices
 from megarc.plan.muon_traffic import muon_traffic
@@ -81,6 +83,15 @@ def test_all_layouts_divide_and_the_best_is_first(planner):
     # Built again through its own words, a layout gives the same plan.
     layout, whole = parse_layout(str(plans[3].layout), planner.config, 4)
     assert whole and planner.plan(layout).step.seconds == plans[3].step.seconds
+
+
+def test_every_part_of_a_step_has_words(planner):
+    """Where it is the largest part but products, the best layout's sentence names it."""
+    plan = planner.plan(parse_layout("micro=2", planner.config, 4)[0])
+    for name in PARTS:
+        step = replace(plan.step, parts={**dict.fromkeys(PARTS, 0.0), name: 1.0})
+        ((_, why),) = best_three([replace(plan, step=step)])
+        assert "the largest other part is" in why
 
 
 def test_recomputation_costs_time_and_saves_memory(planner):
