@@ -119,8 +119,9 @@ def _encode(job: Job, number: int, block: Block, dropped: Counter[str], line: in
         dropped[UNBALANCED] += len(balanced) - sum(balanced)
         block.keep(balanced)
     tokens, lengths, answers = _tokens_of(job, block, line)
+    dtype = dtype_for(job.tokenizer.vocabulary_size)
     if settings.append_end_of_document:
-        tokens, lengths = append_to_each(tokens, lengths, job.tokenizer.end_of_document)
+        tokens, lengths = append_to_each(tokens, lengths, job.tokenizer.end_of_document, dtype)
     records: npt.NDArray[Any] = np.zeros(len(block.texts), RECORD)
     records["offset"] = block.offsets
     records["bytes"] = _sizes(block.texts)
@@ -130,7 +131,7 @@ def _encode(job: Job, number: int, block: Block, dropped: Counter[str], line: in
     records["key"] = order_keys(records, settings.shuffle_seed)
     if settings.drop_duplicates or settings.splits:
         records["hash"] = text_hashes(block.texts)
-    return records, tokens.astype(dtype_for(job.tokenizer.vocabulary_size))
+    return records, tokens.astype(dtype, copy=False)
 
 
 def _sizes(texts: list[str]) -> list[int]:
@@ -172,15 +173,16 @@ def _balanced(text: str) -> bool:
     return True
 
 
-def append_to_each(tokens: Any, lengths: Any, end: int) -> tuple[Any, Any]:
-    """``end`` after each document, but for empty ones: as Megatron does."""
+def append_to_each(tokens: Any, lengths: Any, end: int, dtype: Any = None) -> tuple[Any, Any]:
+    """``end`` after each document, but for empty ones: as Megatron does; tokens of ``dtype`` (None: as they are)."""
     longer = lengths + (lengths > 0)
     if len(tokens) > _LONG * len(lengths):  # a mask takes longer than slices of long documents
         last = np.full(1, end, tokens.dtype)
         texts = np.split(tokens, np.cumsum(lengths, dtype=np.int64)[:-1])
-        return np.concatenate([part for text in texts if len(text) for part in (text, last)]), longer
+        parts = [part for text in texts if len(text) for part in (text, last)]
+        return np.concatenate(parts, dtype=dtype or tokens.dtype, casting="unsafe"), longer
     ends = np.cumsum(longer, dtype=np.int64)[lengths > 0] - 1
-    result = np.full(int(longer.sum(dtype=np.int64)), end, tokens.dtype)
+    result = np.full(int(longer.sum(dtype=np.int64)), end, dtype or tokens.dtype)
     text: npt.NDArray[np.bool_] = np.ones(len(result), np.bool_)
     text[ends] = False
     result[text] = tokens
@@ -213,7 +215,9 @@ class _Output:
     def _write(self, *, last: bool) -> None:
         dtype = dtype_for(self.job.tokenizer.vocabulary_size)
         records = np.concatenate([np.empty(0, RECORD), *self.records])
-        tokens = np.concatenate([np.empty(0, dtype), *self.tokens])
+        tokens = (
+            self.tokens[0] if len(self.tokens) == 1 else np.concatenate([np.empty(0, dtype), *self.tokens])
+        )
         facts = {
             "plan": self.job.plan,
             "pieces": [self.piece] if last else [],

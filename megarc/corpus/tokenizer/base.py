@@ -95,4 +95,6 @@ def require_whole(text: str) -> None:
 def join(parts: Sequence[Any]) -> tuple[Any, Any]:
     """Arrays of ids end to end, and their lengths: what ``encode_documents`` gives."""
     lengths = np.fromiter(map(len, parts), np.int32, len(parts))
+    if len(parts) == 1 and getattr(parts[0], "dtype", None) in (np.int32, np.uint32):
+        return parts[0].view(np.int32), lengths  # a long document is not copied
     return np.concatenate([np.empty(0, np.int32), *parts], dtype=np.int32, casting="unsafe"), lengths
