@@ -250,7 +250,11 @@ class StoreCacheConfig(Config):
         circumstance=True,
     )
     gib: float = key(
-        64.0, "GiB that the folder may hold; what was used longest ago is removed", circumstance=True, gt=0
+        64.0,
+        "GiB that the folder may hold; what was used longest ago is removed",
+        circumstance=True,
+        gt=0,
+        le=2**30,
     )
     block_kib: int = key(
         1024,

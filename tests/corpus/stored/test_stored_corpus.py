@@ -298,6 +298,12 @@ def test_a_damaged_index_is_named_by_its_url(store, tmp_path):
         opened(tmp_path)
 
 
+def test_a_cache_of_more_bytes_than_a_number_holds_is_refused():
+    """A manifest of the fuzzer ended in a traceback: 1e308 GiB are infinitely many bytes."""
+    with pytest.raises(UserError, match=r"store_cache\.gib.*less than or equal to"):
+        build(DataConfig, {"store_cache": {"gib": 1e308}}, "keys")
+
+
 def test_too_small_a_cache_is_refused():
     with pytest.raises(UserError, match="fewer than 16 blocks"):
         build(DataConfig, {"store_cache": {"gib": 0.001}}, "keys")
