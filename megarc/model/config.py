@@ -176,7 +176,7 @@ class ModelConfig(Config):
 
     @model_validator(mode="after")
     def _heads_are_causal_by_group(self) -> ModelConfig:
-        causal, each = self.causal_heads, self.heads // self.groups
+        causal, each = self.causal_heads, max(1, self.heads // self.groups)  # more groups: refused elsewhere
         if causal > self.heads:
             raise ValueError(
                 f"causal_heads is {causal}, more than heads {self.heads}; give at most {self.heads}"
