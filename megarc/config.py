@@ -408,6 +408,8 @@ _KINDS = {
 }
 """In YAML's words, where pydantic speaks of JSON's."""
 
+_LOOKED_AT = 2000  # characters of a value; 80 are shown, and the search for passwords is slow in a megabyte
+
 _IN_YAML = {"None": "null", "True": "true", "False": "false"}
 
 
@@ -449,7 +451,7 @@ def _explain(kind: type[Config], problem: Any, place: str) -> str:
     if problem["type"] == "missing":
         return f"{place}: the key '{name}' is required and missing"
     message = _KINDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
-    shown = _IN_YAML.get(repr(problem["input"])) or without_credentials(repr(problem["input"]))
+    shown = _IN_YAML.get(repr(problem["input"])) or without_credentials(repr(problem["input"])[:_LOOKED_AT])
     where = f"'{name}'" if name else "the configuration"
     given = f" (given: {shown if len(shown) < 80 else shown[:77] + '...'})" if name else ""
     return f"{place}: {where}: {message}{given}"
