@@ -65,7 +65,13 @@ def _filled_in(path: Path) -> Path:
         raise ValueError(str(error)) from None
 
 
-PathKey = Annotated[Path, AfterValidator(_filled_in)]
+def _no_url(value: Any) -> Any:
+    if isinstance(value, str) and is_stored(value):
+        raise ValueError("a URL, and this key takes a path of this machine; give one")
+    return value
+
+
+PathKey = Annotated[Path, BeforeValidator(_no_url), AfterValidator(_filled_in)]
 """A key that holds a path: relative to the working folder; ``~`` and ``$NAME`` are filled in."""
 
 
@@ -184,7 +190,7 @@ def read_yaml(
             f"cannot read the configuration {path}: {error.strerror}; give a YAML file that you may read"
         ) from None
     except yaml.YAMLError as error:
-        told = str(error).replace('in "<unicode string>", ', "")
+        told = _yaml_problem(error).replace('in "<unicode string>", ', "")
         raise UserError(f"{path} is not valid YAML: {told}") from None
     if tree is None:
         tree = {}
@@ -215,7 +221,8 @@ def _of_bases(bases: Any, folder: Path, place: str, above: tuple[Path, ...]) -> 
     """The trees of files named under ``base``, the later over the earlier; paths are relative to ``folder``."""
     names = [bases] if isinstance(bases, str) else bases
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{place}: 'base' names a configuration file, or a list of them; given: {bases!r}")
+        given = _shown(bases)
+        raise UserError(f"{place}: 'base' names a configuration file, or a list of them; given: {given}")
     merged: dict[str, Any] = {}
     for name in names:
         merged = _merge(merged, read_yaml(folder / user_path(name), above=above))
@@ -317,12 +324,13 @@ def _from_yaml(text: str) -> Any:
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     name, equals, text = override.partition("=")
+    shown = without_credentials(override)
     if not equals or not name:
-        raise UserError(f"'{override}' is not an override; write key=value, for instance optimizer.lr=3e-4")
+        raise UserError(f"'{shown}' is not an override; write key=value, for instance optimizer.lr=3e-4")
     try:
         value = _from_yaml(text)
     except yaml.YAMLError as error:
-        raise UserError(f"'{override}': the value is not valid YAML: {error}") from None
+        raise UserError(f"'{shown}': the value is not valid YAML: {_yaml_problem(error)}") from None
     *path, last = name.split(".")
     node = tree
     for depth, part in enumerate(path, start=1):
@@ -331,7 +339,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
             kind = "list" if isinstance(child, list) else "value"
             whole = ".".join(path[:depth])
             raise UserError(
-                f"'{override}': '{whole}' is a {kind}, not a group of keys; give it whole: {whole}=..."
+                f"'{shown}': '{whole}' is a {kind}, not a group of keys; give it whole: {whole}=..."
             )
         node = child
     node[last] = value
@@ -408,12 +416,11 @@ _KINDS = {
 }
 """In YAML's words, where pydantic speaks of JSON's."""
 
-_LOOKED_AT = 2000  # characters of a value; 80 are shown, and the search for passwords is slow in a megabyte
-
 _IN_YAML = {"None": "null", "True": "true", "False": "false"}
 
 
 _FEW_KEYS = 12
+_LONG = 2000  # characters of a message
 
 
 def _is_text(value: str) -> bool:
@@ -422,6 +429,21 @@ def _is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _shown(value: Any) -> str:
+    """A value for a message: in YAML's words, without passwords, not too long."""
+    shown = _IN_YAML.get(repr(value)) or without_credentials(repr(value))
+    return shown if len(shown) < 80 else shown[:77] + "..."
+
+
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    """What is wrong, with the line that YAML quotes, unless that may show a password or a part of one."""
+    mark = getattr(error, "problem_mark", None)
+    text = getattr(mark, "buffer", None) or ""
+    if mark is None or without_credentials(text) == text:
+        return str(error)
+    return f"line {mark.line + 1}, column {mark.column + 1}: {getattr(error, 'problem', None) or 'it cannot be read'}"
 
 
 def _explain(kind: type[Config], problem: Any, place: str) -> str:
@@ -445,13 +467,12 @@ def _explain(kind: type[Config], problem: Any, place: str) -> str:
         given = "; a space belongs after each colon" * any(
             ":" in name and value is None for name, value in problem["input"].items()
         )
-        return (
-            f"{place}: '{name}' is a list; put [ ] around its one item{given} (given: {problem['input']!r})"
-        )
+        return f"{place}: '{name}' is a list; put [ ] around its one item{given} (given: {_shown(problem['input'])})"
     if problem["type"] == "missing":
         return f"{place}: the key '{name}' is required and missing"
-    message = _KINDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
-    shown = _IN_YAML.get(repr(problem["input"])) or without_credentials(repr(problem["input"])[:_LOOKED_AT])
+    message = _KINDS.get(problem["type"]) or without_credentials(problem["msg"].removeprefix("Value error, "))
+    if len(message) > _LONG:  # it quotes the value
+        message = f"{message[: _LONG // 2]} ... {message[-_LONG // 2 :]}"
     where = f"'{name}'" if name else "the configuration"
-    given = f" (given: {shown if len(shown) < 80 else shown[:77] + '...'})" if name else ""
+    given = f" (given: {_shown(problem['input'])})" if name else ""
     return f"{place}: {where}: {message}{given}"

@@ -6,6 +6,7 @@ parts are given up. Requests that fail are repeated by the store's library, and 
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +18,7 @@ from megarc.object_store import ask, explained, filesystem, read_range
 
 T = TypeVar("T")
 
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 PAUSES = (1.0, 5.0, 20.0)  # seconds between tries
 
 
@@ -73,8 +75,16 @@ def get_file(url: str, path: Path) -> None:
     """
 
     def get() -> None:
+        problem = None
         with explained(url):
-            filesystem(url).get_file(url, str(path))
+            try:
+                filesystem(url).get_file(url, str(path))
+            except OSError as error:
+                if error.errno not in _OF_THE_DISK:
+                    raise
+                problem = error
+        if problem is not None:  # not the store's fault: neither explained as such nor tried again
+            raise problem
 
     _persistent(get)
 

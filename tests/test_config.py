@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from megarc.config import Config, Duration, build, differences, identity, key, load, to_dict
+from megarc.config import Config, Duration, PathKey, build, differences, identity, key, load, to_dict
 from megarc.errors import UserError
 from megarc.key_reference import every_key, reference
 from megarc.quantity import Quantity
@@ -22,7 +22,7 @@ class Tree(Config):
     name: str = key(..., "what it is called")
     inner: Inner = key(Inner, "a group")
     length: Duration = key(Quantity(1, "steps"), "how long")
-    where: Path = key(Path("x"), "a place", circumstance=True)
+    where: PathKey = key(Path("x"), "a place", circumstance=True)
     many: list[int] = key([], "numbers")
 
 
@@ -59,7 +59,7 @@ def test_file_base_and_overrides(tmp_path):
         ("name: [", "not valid YAML"),
         ("- a\n- b", "expected keys and values"),
         ("base: nowhere.yaml", "no such configuration file"),
-        ("base:\nname: x", "'base' names a configuration file.*given: None"),
+        ("base:\nname: x", "'base' names a configuration file.*given: null"),
         ("base: [3]", "'base' names a configuration file"),
         ("base: bad.yaml", "includes itself through 'base'"),
         ("base: $MEGARC_UNSET/nowhere.yaml", "MEGARC_UNSET is not set"),
@@ -219,3 +219,46 @@ def test_a_pair_is_a_list_in_yamls_words():
 
     with pytest.raises(UserError, match="'part': it should be a list, in brackets"):
         load(Pair, None, ["part=3"])
+
+
+@pytest.mark.timeout(60)
+def test_a_value_of_a_megabyte_is_refused_at_once():
+    """Mutant 1331 of the fuzzer: the search for passwords in it took longer than a start may."""
+    for words in ("a" * (1 << 20), "a" * (1 << 20) + "://"):
+        with pytest.raises(UserError, match=r"'length': .*\(given: 'aaa[a]*\.\.\.\)") as error:
+            load(Tree, None, ["name=a", f"length={words}"])
+        assert len(str(error.value)) < 3000
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "many={path: URL}",
+        "many.0.path=URL",
+        "URL",
+        "base=[1, URL]",
+        "many=[{path: URL}]",
+        "many=[{path: URL]",
+        "many=[{path: URL, and much that comes behind it on this line, so that YAML's quotation is cut]",
+        "length=URL",
+        "where=URL",
+    ],
+)
+def test_no_message_shows_a_password(tmp_path, override):
+    """Those of lists, of overrides and of YAML did."""
+    url = "s3://key:sec/ret@bucket/x"
+    given = ["name=a", *(["many=[1]"] if "0.path" in override else []), override.replace("URL", url)]
+    with pytest.raises(UserError) as error:
+        load(Tree, None, given)
+    assert "sec" not in str(error.value) and "ret@" not in str(error.value)
+    if override.startswith("many=[{path: URL"):
+        name, _, text = given[-1].partition("=")
+        with pytest.raises(UserError) as error:
+            load(Tree, write(tmp_path, "run.yaml", f"{name}: {text}"))
+        assert "sec" not in str(error.value) and "ret@" not in str(error.value)
+
+
+def test_a_url_is_no_path():
+    """It became the folder "s3:" in the working folder."""
+    with pytest.raises(UserError, match="'where': a URL, and this key takes a path of this machine"):
+        load(Tree, None, ["name=a", "where=s3://bucket/x"])

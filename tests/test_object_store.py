@@ -75,3 +75,13 @@ def test_credentials_in_a_url_are_refused_and_not_shown(url):
         assert "sec" not in str(error.value) and "key" not in str(error.value)
     assert object_store.holds_credentials(url)
     assert "sec" not in without_credentials(f"given: '{url}'")
+
+
+@pytest.mark.timeout(60)
+def test_credentials_are_searched_for_in_one_pass():
+    """The pattern of a URL looked from every character to the end of its word: hours for this one."""
+    word = "a" * (2 << 20)
+    assert without_credentials(word) == word
+    many = "s3://" * (1 << 18)
+    assert without_credentials(many) == many
+    assert without_credentials(f"{word}://k:s@x\ny://k:s@x@z") == f"{word}://...@x\ny://...@z"

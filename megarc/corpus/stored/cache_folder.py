@@ -2,9 +2,10 @@
 
 CACHE/lock                 held while room is made
 CACHE/used                 bytes of all copies, as a decimal number; never too few
-CACHE/OBJECT/NAME          a copy, there whole or not at all
+CACHE/OBJECT/NAME          a copy, there whole or not at all; OBJECT is 32 hexadecimal digits
 CACHE/OBJECT/NAME.partial  being written, locked by its writer until it takes its name
 
+Whatever else lies in the folder is the user's: it is neither counted nor removed.
 A lock ends with its process, so whoever is killed leaves nothing that others would wait for or take for whole.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from megarc.errors import UserError
 
 _SLACK = 16  # of a full cache this part is freed at once
 _PARTIAL = ".partial"
+_OBJECT = re.compile("[0-9a-f]{32}")  # as ``CacheFolder.folder`` names them
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +140,7 @@ class CacheFolder:
         """``(used at, bytes, path)`` of all copies; what killed writers left is removed."""
         found = []
         for folder in os.scandir(self.path):
-            if not folder.is_dir(follow_symlinks=False):
+            if not (_OBJECT.fullmatch(folder.name) and folder.is_dir(follow_symlinks=False)):
                 continue
             for entry in os.scandir(folder.path):
                 with suppress(FileNotFoundError):

@@ -22,6 +22,7 @@ from megarc.object_store import StoredFile, ask, read_ranges
 _COPIED = (".idx", ".json", ".answers")
 _RANGE = 8 << 20  # bytes of a request for a file that is copied
 _RANGES = 8  # at once
+_DIGITS = 64  # of a digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,8 @@ class StoredCorpus:
         digest = None
         try:
             with self.cache.claim(path, wait=True) as claim:
-                if path.exists():
-                    return path.read_text()
+                if path.exists() and len(kept := path.read_text()) == _DIGITS:
+                    return kept
                 digest = cheap_digest(self.prefix, self.bin)
                 assert claim is not None
                 claim.file.write(digest.encode())
@@ -108,7 +109,7 @@ def copy_whole(file: StoredFile, cache: CacheFolder, path: Path) -> None:
         UserError: where the store refuses or stays away, or the object has changed.
     """
     with cache.claim(path, wait=True) as claim:
-        if path.exists():
+        if path.exists() and path.stat().st_size == file.bytes:  # a loss of power may have left less
             cache.touch(path)
             return
         assert claim is not None

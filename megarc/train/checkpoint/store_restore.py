@@ -9,7 +9,7 @@ from pathlib import Path
 
 import orjson
 
-from megarc.atomic_write import written_atomically
+from megarc.atomic_write import cannot_write, written_atomically
 from megarc.errors import UserError
 from megarc.object_upload import get_bytes, get_file, names_below
 from megarc.train.checkpoint import layout
@@ -27,7 +27,7 @@ class Restored:
     Attributes:
         brought: the checkpoint that was copied to the disk, and from where; None: none was newer.
         damaged: of those that were passed over, by name, what is wrong. ``StoreCopy`` replaces them.
-        away: why the store could not be read.
+        away: why the store could not be read, or the disk not written.
     """
 
     brought: str | None = None
@@ -47,11 +47,12 @@ class Restored:
 def restore(url: str, folder: RunFolder) -> Restored:
     """Copies what the store has and the run folder lacks: small files, and the newest checkpoint if it is newer.
 
-    A checkpoint whose files do not have their digests is passed over for the one before it. Rank 0 only.
+    A checkpoint whose files do not have their digests, or are not all there, is passed over for the one before it; one
+    that cannot be read now, or does not fit on the disk, is not. Rank 0 only.
 
     Raises:
         UserError: where the store holds another run; where the folder holds no checkpoint yet, and the store cannot be
-            read, or all that it holds are damaged.
+            read or the disk not written, or all that it holds are damaged.
     """
     try:
         return _restore(StoredCheckpoints(url.rstrip("/")), folder)
@@ -118,25 +119,43 @@ def _bring_newest(stored: StoredCheckpoints, folder: RunFolder, damaged: dict[st
 
 
 def _bring(stored: StoredCheckpoints, name: str, target: Path) -> str | None:
-    """Copies one checkpoint, its manifest last; what is wrong with it, or None."""
-    content = stored.manifest(name)
+    """Copies one checkpoint, its manifest last; what is wrong with it, or None.
+
+    Raises:
+        UserError: where the store cannot be read, or the disk not written: this says nothing of the checkpoint.
+    """
+    content = stored.manifest(name) or b""
     beside = target.with_name(f"{name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
     try:
-        (beside / layout.MANIFEST).write_bytes(content or b"")
-        files = layout.read_manifest(beside)["files"]
-        for file, facts in files.items():
-            get_file(f"{stored.place(name)}/{file}", beside / file)
-            if layout.digest_of(beside / file) != facts["sha256"]:
-                return f"{file} is damaged: its digest differs from the manifest's"
+        beside.mkdir(parents=True)
+        (beside / layout.MANIFEST).write_bytes(content)
+        problem = _fetch(stored, name, beside)
+        if problem is not None:
+            return problem
         (beside / layout.MANIFEST).unlink()
         shutil.rmtree(target, ignore_errors=True)  # an unfinished save
         beside.rename(target)
         with written_atomically(target / layout.MANIFEST) as file:
-            file.write(content or b"")
-    except UserError as error:
-        return str(error).replace(str(beside), stored.place(name))
+            file.write(content)
+    except OSError as error:
+        raise cannot_write(target, error) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+    return None
+
+
+def _fetch(stored: StoredCheckpoints, name: str, beside: Path) -> str | None:
+    """Copies the files that the manifest in ``beside`` names; what is wrong with them, or None."""
+    try:
+        files = layout.read_manifest(beside)["files"]
+    except UserError as error:
+        return str(error).replace(str(beside), stored.place(name))
+    there = stored.listed().get(name, [])
+    for file, facts in files.items():
+        if file not in there:
+            return f"{file} is not in the store"
+        get_file(f"{stored.place(name)}/{file}", beside / file)
+        if layout.digest_of(beside / file) != facts["sha256"]:
+            return f"{file} is damaged: its digest differs from the manifest's"
     return None

@@ -133,6 +133,31 @@ def test_the_cache_keeps_its_size_and_what_was_used_last(disk, store, tmp_path):
     assert f"{start // 2048:08d}.block" in recent
 
 
+def test_other_files_in_the_cache_folder_are_the_users(tmp_path):
+    """data.store_cache.folder=/scratch/me: making room removed what lay in the folders there, the oldest first."""
+    thesis = tmp_path / "thesis"
+    thesis.mkdir()
+    for name in ("draft.txt", "left.partial"):
+        (thesis / name).write_bytes(b"x" * 3000)
+    cache = CacheFolder(tmp_path, 4000)
+    folder = cache.folder("an object")
+    for number in range(4):
+        with cache.claim(folder / f"{number}.block", wait=True) as claim:
+            claim.file.write(b"y" * 1500)
+            cache.publish(claim)
+    assert {path.name for path in thesis.iterdir()} == {"draft.txt", "left.partial"}
+    assert [path.name for path in sorted(folder.iterdir())] == ["2.block", "3.block"] and cache.used() == 3000
+
+
+def test_an_index_that_a_loss_of_power_cut_is_copied_again(disk, store, tmp_path):
+    opened(tmp_path)
+    small = [path for path in tmp_path.rglob("corpus.*") if path.suffix != ".partial"]
+    assert {path.suffix for path in small} >= {".idx", ".json"}
+    for path in small:
+        path.write_bytes(b"")
+    assert np.array_equal(opened(tmp_path).tokens[:50], IndexedCorpus(disk).tokens[:50])
+
+
 def test_a_file_larger_than_the_cache_says_so(store, tmp_path):
     store.pipe("/corpora/c.json", b"x" * 100_000)
     with pytest.raises(UserError, match=r"data.store_cache.gib"):

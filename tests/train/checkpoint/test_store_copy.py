@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -229,6 +230,44 @@ def test_damage_everywhere_does_not_look_like_a_new_run(store, tmp_path):
     store.pipe("/bucket/runs/a/checkpoints/step-000000002/rank-00001.json", b"{}")
     with pytest.raises(UserError, match="every checkpoint in memory://bucket/runs/a is damaged"):
         restore(URL, RunFolder(tmp_path / "b"))
+
+
+@pytest.mark.parametrize("problem", [OSError(errno.ENOSPC, "no space left"), PermissionError("ExpiredToken")])
+def test_a_full_disk_or_a_refusal_is_no_damage(store, tmp_path, monkeypatch, problem):
+    """Every checkpoint in the store was "damaged" then; the advice was to start anew."""
+    folder = run_folder(tmp_path / "a")
+    for step in (2, 4):
+        checkpoint(folder, step)
+        assert copier(folder)._round()
+    old = run_folder(tmp_path / "b")
+    checkpoint(old, 3)
+    kept = contents(old.checkpoints / "step-000000003")
+
+    def fails(self, url, local, **keys):
+        raise problem
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store), "get_file", fails)
+        words = "the disk is full" if problem.errno else "refuses .*step-000000004"
+        with pytest.raises(UserError, match=words) as error:
+            restore(URL, fresh := RunFolder(tmp_path / "c"))
+        assert "damaged" not in str(error.value)
+        restored = restore(URL, old)
+    assert restored.damaged == {} and restored.away is not None and restored.brought is None
+    assert contents(old.checkpoints / "step-000000003") == kept
+    assert not list(tmp_path.rglob("*.partial"))
+    assert "step-000000004" in restore(URL, fresh).brought and "step-000000004" in restore(URL, old).brought
+
+
+def test_a_checkpoint_that_lost_a_file_is_passed_over(store, tmp_path):
+    folder = run_folder(tmp_path / "a")
+    for step in (2, 4):
+        checkpoint(folder, step)
+        assert copier(folder)._round()
+    store.rm("/bucket/runs/a/checkpoints/step-000000004/rank-00001.json")
+    restored = restore(URL, RunFolder(tmp_path / "b"))
+    assert "step-000000002" in restored.brought
+    assert restored.damaged == {"step-000000004": "rank-00001.json is not in the store"}
 
 
 def test_names_in_a_store_lead_nowhere_else(store, tmp_path):
