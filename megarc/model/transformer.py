@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from megarc.attention import Cache, Cached, CacheShape, Slots
+from megarc.errors import UserError
 from megarc.interval import Intervals, Seen
 from megarc.model.block import Block
 from megarc.model.block_part import Split
@@ -20,7 +21,11 @@ from megarc.parallel import TensorParallel
 
 
 class Transformer(nn.Module):
-    """Built with empty parameters: ``initialise`` or a checkpoint fills them."""
+    """Built with empty parameters: ``initialise`` or a checkpoint fills them.
+
+    Raises:
+        UserError: for recurrent mixers whose rows context ranks would share.
+    """
 
     def __init__(
         self,
@@ -31,6 +36,13 @@ class Transformer(nn.Module):
         super().__init__()
         execution, tensor = execution or ExecutionConfig(), tensor or TensorParallel()
         self.config, self.execution, self.tensor = config, execution, tensor
+        recurrent = sorted(set(config.mixers) - {"attention"})
+        if recurrent and tensor.context.size > 1:  # a rank's rows are not one after the other
+            raise UserError(
+                f"{tensor.context.size} context ranks cannot share the rows of a model whose model.mixers are "
+                f"{', '.join(recurrent)}: their state goes from row to row; leave --context out, or use "
+                "parallel.context=1"
+            )
         width, ids = config.hidden, config.padded_vocabulary
         self.embedding = Embedding(ids, width, tensor)
         rows = config.learned_positions

@@ -44,7 +44,8 @@ def shapes_of(
 ) -> list[RunConfig]:
     """``config`` at each width (at the first depth), then at each depth (at the first width), whose base is the first.
 
-    Heads keep their width, and the feed-forward (experts too) its ratio to ``hidden``.
+    Heads keep their width and the share of them that is causal, and the feed-forward (experts too) its ratio to
+    ``hidden``.
 
     Raises:
         UserError: where a width is not a multiple of the head's.
@@ -59,6 +60,7 @@ def shapes_of(
     return [
         overlaid(config, {"model": {
             "hidden": width, "layers": depth, "heads": width // head, "kv_heads": None, "head_dim": head,
+            "causal_heads": round(config.model.causal_heads * (width // head) / config.model.heads),
             "ffn": round(width * ratio), "parametrization": parametrization,
             "base_hidden": widths[0], "base_layers": depths[0], **_experts(config.model, width),
         }}, "coordinate check")

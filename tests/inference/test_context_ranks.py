@@ -16,7 +16,8 @@ from megarc.inference.own_rows import own_rows
 from megarc.inference.shared_slots import SharedSlots
 from megarc.interval import Intervals
 from megarc.model import ModelConfig
-from megarc.parallel import Group
+from megarc.parallel import Group, TensorParallel
+from megarc.parallel.tensor import ALONE
 from megarc.train import RunConfig
 
 LAYOUTS = {"context 4": {"context": 4}, "tensor 2, context 2": {"tensor": 2, "context": 2}}
@@ -76,3 +77,15 @@ def test_layers_that_keep_states_are_refused():
         SharedSlots(
             CacheShape([LayerCache(states=((4,),))]), 1, 8, torch.float32, torch.device("cpu"), Group(0, 2)
         )
+
+
+def test_models_with_recurrent_layers_are_refused_before_they_are_loaded():
+    """Their losses were wrong without a word: each rank ran the recurrence over its own rows."""
+    keys = build(
+        ModelConfig,
+        {**models()["experts"], "experts": None, "kv_heads": None, "mixers": ["attention", "ssm"]},
+        "test",
+    )
+    with pytest.raises(UserError, match=r"2 context ranks cannot share .* model\.mixers are ssm.*--context"):
+        built_model(keys, TensorParallel(ALONE, context=Group(0, 2)))
+    built_model(keys, TensorParallel(ALONE))
