@@ -38,6 +38,11 @@ def is_stored(name: str) -> bool:
     return bool(found) and scheme.isalnum()
 
 
+def names_this_machine(url: str) -> bool:
+    """Whether a URL is one of files here, which no store has: ``file:///data``."""
+    return url.partition("://")[0] in _LOCAL
+
+
 @dataclass(frozen=True, slots=True)
 class StoredFile:
     """An object, with the part of ``pathlib.Path`` that readers use."""

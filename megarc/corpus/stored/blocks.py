@@ -152,7 +152,12 @@ class Blocks:
         if theirs and not found:
             self._wait_for(theirs[0])
         # What was kept is mapped, so that a large batch does not hold all of its blocks in memory.
-        return found | self._in_memory(numbers)
+        found |= self._in_memory(numbers)
+        if (
+            not found and not theirs
+        ):  # they are there, and cannot be opened: other rights, too many open files
+            found = self._fetched(numbers)
+        return found
 
     def _fetched(self, numbers: Sequence[int]) -> dict[int, Bytes]:
         if not numbers:

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import field_validator, model_validator
 
 from megarc.config import Config, Duration, key
-from megarc.object_store import holds_credentials, is_stored
+from megarc.object_store import holds_credentials, is_stored, names_this_machine
 from megarc.quantity import Quantity
 
 
@@ -75,6 +75,8 @@ class CheckpointConfig(Config):
             raise ValueError(
                 "it is no URL of a store, such as s3://bucket/runs/NAME; folder=... is a run's own place"
             )
+        if given is not None and names_this_machine(given):
+            raise ValueError("it names a folder of this machine, not of a store; give s3://bucket/runs/NAME")
         return given
 
     @model_validator(mode="after")

@@ -246,6 +246,15 @@ def test_a_block_of_the_wrong_size_is_fetched_again(disk, store, tmp_path):
     np.testing.assert_array_equal(opened(tmp_path).tokens[:10], IndexedCorpus(disk).tokens[:10])
 
 
+@pytest.mark.timeout(60)
+def test_blocks_that_are_there_and_cannot_be_opened_come_from_the_store(disk, store, tmp_path, monkeypatch):
+    """A process with too many open files looked for them again and again, without an end."""
+    corpus, expected = opened(tmp_path), IndexedCorpus(disk).tokens[3000:9000]
+    assert np.array_equal(corpus.tokens[3000:9000], expected)
+    monkeypatch.setattr(blocks_module.Blocks, "_map", lambda self, number: None)
+    assert np.array_equal(opened(tmp_path).tokens[3000:9000], expected)
+
+
 def test_what_is_announced_is_there_when_it_is_read(disk, store, tmp_path):
     far = stream(URL, tmp_path)
     assert far.far and not stream(disk, tmp_path).far

@@ -360,7 +360,11 @@ class _Groups:
 
 @pytest.mark.parametrize(
     ("url", "words"),
-    [("s3://me:secret@bucket/x", "credentials belong into the environment"), ("/tmp/x", "no URL of a store")],
+    [
+        ("s3://me:secret@bucket/x", "credentials belong into the environment"),
+        ("/tmp/x", "no URL of a store"),
+        ("file:///tmp/x", "names a folder of this machine"),
+    ],
 )
 def test_a_wrong_key_is_explained_without_its_secret(url, words):
     with pytest.raises(UserError, match=words) as error:
