@@ -152,6 +152,8 @@ def adding(content, **more):
             lambda tree: tree["pre_tokenizer"]["pretokenizers"][0].update(pattern={"Regex": "\\w+ \\w+"}),
         ),
         ("llama2", adding("word")),
+        ("llama2", adding(" ")),
+        ("metaspace", adding(" t!")),
         ("llama2", lambda tree: tree["model"]["vocab"].update({"a\u2581b": 460})),
         ("metaspace", lambda tree: tree["model"]["vocab"].pop("\u2581")),
     ],
