@@ -100,7 +100,6 @@ LAYOUTS = [
     "pipeline",
     "muon",
     "muon, bf16",
-    "muon, bf16, pipeline",
     "muon, mixers",
     "fp8",
     "node",
