@@ -82,7 +82,7 @@ def _place(value: Any) -> Path | str:
         return _filled_in(Path(value))
     if holds_credentials(str(value)):
         raise ValueError(
-            "a URL with a name before an '@'; credentials belong into the environment, not into a URL"
+            "a URL with a name before an '@'; credentials belong in the environment, not in a URL"
         )
     return str(value)
 

@@ -87,11 +87,11 @@ class StoredFile:
         """``st_size`` in bytes and ``st_mtime_ns``, a number that changes with ``version``: the store is asked again.
 
         Raises:
-            UserError: where the object is there no more.
+            UserError: if the object no longer exists.
         """
         now = ask(self.url)
         if now is None:
-            raise UserError(f"{self.url} is there no more")
+            raise UserError(f"{self.url} no longer exists")
         return now.found
 
     def open(self, mode: str = "rb") -> BinaryIO:
@@ -170,7 +170,7 @@ def ask(url: str) -> StoredFile | None:
     """An object as the store has it now; None: there is none of that name.
 
     Raises:
-        UserError: where the store refuses or stays away, or the URL holds credentials.
+        UserError: if the store refuses a request or does not answer, or the URL holds credentials.
     """
     _refuse_credentials(url)
     with explained(url):
@@ -192,7 +192,7 @@ def find_stored(url: str) -> tuple[list[StoredFile], str | None]:
         if any(sign in url for sign in "*?["):
             files = fitting(url)
             if not files:
-                raise UserError(f"no object fits {url}")
+                raise UserError(f"no object matches {url}")
             return files, None
         kind = {} if url.endswith("/") else _info(store, url)
         if kind.get("type") == "file":
@@ -208,7 +208,7 @@ def fitting(url: str) -> list[StoredFile]:
     """The objects that fit the glob ``url``, sorted.
 
     Raises:
-        UserError: where the store refuses or stays away.
+        UserError: if the store refuses a request or does not answer.
     """
     _refuse_credentials(url)
     with explained(url):
@@ -237,8 +237,8 @@ def without_credentials(text: str) -> str:
 def _refuse_credentials(url: str) -> None:
     if holds_credentials(url):
         raise UserError(
-            f"{url.partition('://')[0]}://... holds a name before an '@': credentials belong into the environment or "
-            "a profile of the store's tools, not into a URL"
+            f"{url.partition('://')[0]}://... holds a name before an '@': credentials belong in the environment or "
+            "a profile of the store's tools, not in a URL"
         )
 
 

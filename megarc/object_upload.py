@@ -26,7 +26,7 @@ def put_bytes(url: str, content: bytes) -> None:
     """Writes a small object.
 
     Raises:
-        UserError: where the store refuses or stays away.
+        UserError: if the store refuses a request or does not answer.
     """
 
     def put() -> None:
@@ -40,7 +40,7 @@ def put_file(url: str, path: Path, size: int) -> None:
     """Writes an object from a file of ``size`` bytes, unless it is there with that size already.
 
     Raises:
-        UserError: where the store refuses or stays away, or holds another number of bytes afterwards.
+        UserError: if the store refuses a request or does not answer, or holds another number of bytes afterwards.
     """
 
     def put() -> None:
@@ -60,7 +60,7 @@ def get_bytes(url: str) -> bytes | None:
     """A small object; None: there is none.
 
     Raises:
-        UserError: where the store refuses or stays away.
+        UserError: if the store refuses a request or does not answer.
     """
     found = ask(url)
     return None if found is None else read_range(url, 0, found.bytes) if found.bytes else b""
@@ -70,7 +70,7 @@ def get_file(url: str, path: Path) -> None:
     """Copies an object to a file.
 
     Raises:
-        UserError: where the store refuses or stays away.
+        UserError: if the store refuses a request or does not answer.
         OSError: where the file cannot be written.
     """
 
@@ -93,7 +93,7 @@ def names_below(url: str) -> list[str]:
     """The objects below a folder's URL, by their places there (``step-1/manifest.json``), sorted; of none: [].
 
     Raises:
-        UserError: where the store refuses or stays away.
+        UserError: if the store refuses a request or does not answer.
     """
     with explained(url):
         found = filesystem(url).find(url)
@@ -105,7 +105,7 @@ def remove(urls: list[str]) -> None:
     """Removes objects one after the other; one that is not there is passed over.
 
     Raises:
-        UserError: where the store refuses or stays away.
+        UserError: if the store refuses a request or does not answer.
     """
     for url in urls:
         with explained(url, "removed"), suppress(FileNotFoundError):

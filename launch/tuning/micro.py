@@ -29,8 +29,8 @@ def micro(arguments: argparse.Namespace) -> int:
     study = load(StudyConfig, arguments.config, arguments.overrides)
     if study.parallel.expert > 1:
         raise UserError(
-            f"parallel.expert {study.parallel.expert}: trials of sizes with experts that data ranks share out are not "
-            "supported, since no test has run them; use parallel.expert=1 here"
+            f"parallel.expert {study.parallel.expert}: trials of sizes with experts that are distributed over data "
+            "ranks are not supported, because no test runs them; use parallel.expert=1 here"
         )
     try:
         begun = start(read_rank_environment(), study.run, _PATIENCE)

@@ -217,8 +217,8 @@ def _of_a_store(corpus: IndexedCorpus, data: DataConfig) -> str:
     note = f"{human_bytes(size)} in a store, read through {cache.folder} ({cache.gib:g} GiB)"
     if size > cache.limit and data.locality is None:
         note += (
-            f", which does not hold it: most windows bring a block of {cache.block_kib} KiB along. Give "
-            "data.store_cache.gib more, or shuffle block by block (data.locality)"
+            f", which is too small for it: most windows request a block of {cache.block_kib} KiB. Increase "
+            "data.store_cache.gib, or shuffle block by block (data.locality)"
         )
     return note
 

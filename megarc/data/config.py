@@ -251,21 +251,21 @@ class StoreCacheConfig(Config):
     )
     gib: float = key(
         64.0,
-        "GiB that the folder may hold; what was used longest ago is removed",
+        "largest size of the folder in GiB; the least recently used blocks are removed",
         circumstance=True,
         gt=0,
         le=2**30,
     )
     block_kib: int = key(
         1024,
-        "KiB of a request: a window that is in no cached block brings that many along",
+        "KiB of a block; a window that is not in the cache requests whole blocks",
         circumstance=True,
         ge=4,
         le=65536,
     )
     ahead: int = key(
         4,
-        "steps whose blocks are asked for before the step that is being read; 0: none",
+        "number of later steps whose blocks are requested in advance; 0: none",
         circumstance=True,
         ge=0,
     )
@@ -332,7 +332,7 @@ class DataConfig(Config):
         circumstance=True,
     )
     store_cache: StoreCacheConfig = key(
-        StoreCacheConfig, "of corpora in object stores: what is kept of them on each host"
+        StoreCacheConfig, "the cache on each host for corpora in object stores"
     )
     workers: int = key(
         4,

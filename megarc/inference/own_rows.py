@@ -1,7 +1,7 @@
-"""Rows of windows that ranks share out while a model is in use: which are this rank's, and what they see.
+"""How ranks share the rows of windows in evaluation and generation: which rows are this rank's, and what they see.
 
-Training shares rows out alike (``megarc/train/engine/row_sharing.py``). A model in use meets windows of any length, so
-a window is filled up to a multiple of the ranks. Rows that fill it stand behind all others, which do not see them.
+Training distributes rows in the same way (``megarc/train/engine/row_sharing.py``). Here windows may have any length, so
+a window is padded to a multiple of the number of ranks. The padding follows all other rows, and no row sees it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Keys and values of texts that are written side by side, of which each rank of a group keeps those of some rows.
+"""Keys and values of texts that are generated side by side. Each rank of a group keeps those of some rows.
 
-A window's beginning is encoded by all ranks, each its own rows (``own_rows.py``). Each further row is computed by
-every rank, kept by the one that holds the fewest of its text, and reads all of them: each rank attends to its own keys,
-and the results are merged by their log-sum-exp. So a rank needs memory for 1 / ranks of a window's keys and values.
+All ranks encode a window's beginning, each its own rows (``own_rows.py``). Every rank computes each further row, and
+the rank with the fewest rows of that text keeps it. Each rank attends to its own keys, and the results are merged by
+their log-sum-exp. So a rank needs memory for 1 / ranks of a window's keys and values.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ class ModelConfig(Config):
     )
     causal_heads: int = key(
         0,
-        "query heads, the first ones, that see R causally, where the others see it both ways (docs/window.md)",
+        "number of query heads, the first ones, that see R causally; the others see R both ways (docs/window.md)",
         ge=0,
     )
     logit_cap: float | None = key(

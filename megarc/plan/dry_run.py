@@ -138,8 +138,8 @@ def _of_muon(config: RunConfig, topology: Topology, rank: int) -> list[Collectiv
         return []
     if config.parallel.expert > 1:
         raise UserError(
-            f"a dry run does not count what Muon exchanges of experts that data ranks share out (parallel.expert "
-            f"{config.parallel.expert}); use parallel.expert=1 or optimizer.name=adamw here"
+            f"a dry run does not count Muon's exchanges for experts that are distributed over data ranks "
+            f"(parallel.expert {config.parallel.expert}); use parallel.expert=1 or optimizer.name=adamw here"
         )
     traffic = muon_traffic(config, topology, rank)
     return [

@@ -278,7 +278,7 @@ def test_more_gpus_than_the_critical_batch_allows_buy_less(planner):
     [
         ("context=3", "does not divide --gpus 8"),
         ("context=2,offload=optimizer", "parallel.offload is not supported"),
-        ("expert=4", r"parallel\.expert 4 shares experts out, and model\.experts is not given"),
+        ("expert=4", r"parallel\.expert 4 distributes experts, but model\.experts is not given"),
         ("expert=3", "expert 3 does not divide the 8 data ranks .* use 1, 2, 4, 8"),
         ("interleave=2", "no interleaved pipelines"),
         ("tensor=3", "does not divide --gpus 8"),

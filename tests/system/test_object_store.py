@@ -116,10 +116,10 @@ def test_what_passes_is_tried_again(store, texts, environment, tmp_path):
     ("url", "words"),
     [
         ("s3://texts/data/nowhere.jsonl", "no such object or folder: s3://texts/data/nowhere.jsonl"),
-        ("s3://texts/data/*.tar", "no object fits s3://texts/data/"),
+        ("s3://texts/data/*.tar", "no object matches s3://texts/data/"),
         ("s3://no-such-bucket/x", "no-such-bucket"),
-        ("s3://me:word@texts/data", "credentials belong into the environment"),
-        ("s3://me:pass/word@texts/data", "credentials belong into the environment"),
+        ("s3://me:word@texts/data", "credentials belong in the environment"),
+        ("s3://me:pass/word@texts/data", "credentials belong in the environment"),
         ("nfs4://texts/data", "no store that fsspec knows"),
         ("file:///etc/hostname", "give its path"),
     ],

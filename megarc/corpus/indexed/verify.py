@@ -56,7 +56,7 @@ def make_manifest(prefix: str | Path, tokenizer: Tokenizer | None = None, *, qui
     corpus = IndexedCorpus(prefix, compare=False)
     if corpus.url is not None:
         raise UserError(
-            f"{corpus.url}: the manifest is written beside a corpus on a disk; make it there, and copy it"
+            f"{corpus.url}: a manifest can be made only for a corpus on a disk; make it there, and copy it to the store"
         )
     if corpus.manifest is not None:
         raise UserError(f"{corpus.prefix} has a manifest already; verify it, or move it away")

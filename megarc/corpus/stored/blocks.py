@@ -1,8 +1,8 @@
 """The bytes of one object in blocks: from this process's maps, else from the host's cache, else from the store.
 
-Blocks that are missing are asked for all at once. After they came the store is asked whether the object is still the
-one that was opened; only then do they enter the cache. Of several processes that want the same block one asks for it,
-and the others wait for that.
+Missing blocks are requested all at once. When they have arrived, the store is asked whether the object is still the one
+that was opened; only then do they enter the cache. If several processes need the same block, one requests it and the
+others wait.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Blocks:
         fetched: bytes that this process has asked the store for.
 
     Raises:
-        UserError: of ``get``: where the store refuses or stays away, or the object has changed.
+        UserError: in ``get``, if the store refuses a request or does not answer, or if the object has changed.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Blocks:
         self._announcers = 0  # the process that started them
 
     def get(self, numbers: Iterable[int]) -> dict[int, Bytes]:
-        """Some blocks."""
+        """The blocks with these numbers."""
         wanted = sorted(set(numbers))
         found = self._in_memory(wanted)
         missing = [number for number in wanted if number not in found]
@@ -77,7 +77,7 @@ class Blocks:
         return found
 
     def announce(self, numbers: Iterable[int]) -> None:
-        """Some blocks will be wanted soon: they come into the cache meanwhile. Never waits, never fails."""
+        """Brings blocks that are needed soon into the cache, in the background. It never waits and never fails."""
         missing = [number for number in sorted(set(numbers)) if not self._known(number)]
         if not missing or not self._cached:
             return
@@ -167,7 +167,7 @@ class Blocks:
         if now is None or now.version != self.file.version:
             raise UserError(
                 f"{self.file.url} has {'gone' if now is None else 'changed'} since it was opened, so its samples "
-                "would be others; put the object back and run the same command again, or start a new run"
+                "would differ; restore the object and run the same command again, or start a new run"
             )
         self.fetched += sum(map(len, data))
         return {number: np.frombuffer(one, np.uint8) for number, one in zip(numbers, data, strict=True)}

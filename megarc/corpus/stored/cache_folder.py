@@ -2,11 +2,11 @@
 
 CACHE/lock                 held while room is made
 CACHE/used                 bytes of all copies, as a decimal number; never too few
-CACHE/OBJECT/NAME          a copy, there whole or not at all; OBJECT is 32 hexadecimal digits
+CACHE/OBJECT/NAME          a complete copy; OBJECT is 32 hexadecimal digits
 CACHE/OBJECT/NAME.partial  being written, locked by its writer until it takes its name
 
 Whatever else lies in the folder is the user's: it is neither counted nor removed.
-A lock ends with its process, so whoever is killed leaves nothing that others would wait for or take for whole.
+A lock ends with its process, so a killed process leaves no lock that others wait for and no copy that looks complete.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Opens ``s3://bucket/corpus``: its index and manifest are copied whole, its tokens stay where they are."""
+"""Opens ``s3://bucket/corpus``: its index and manifest are copied, and its tokens stay in the store."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class StoredCorpus:
         """``cheap_digest``, worked out once for all processes that use the cache.
 
         Raises:
-            UserError: where the store refuses or stays away.
+            UserError: if the store refuses a request or does not answer.
         """
         path = Path(f"{self.prefix}.sampled")
         digest = None
@@ -106,7 +106,7 @@ def copy_whole(file: StoredFile, cache: CacheFolder, path: Path) -> None:
 
     Raises:
         OSError: where the cache cannot be written.
-        UserError: where the store refuses or stays away, or the object has changed.
+        UserError: if the store refuses a request or does not answer, or the object has changed.
     """
     with cache.claim(path, wait=True) as claim:
         if path.exists() and path.stat().st_size == file.bytes:  # a loss of power may have left less

@@ -17,7 +17,7 @@ def stored_tokenizer(url: str, digest: str, settings: CacheSettings) -> Path | N
 
     Raises:
         OSError: where the cache cannot be written.
-        UserError: where the store refuses or stays away.
+        UserError: if the store refuses a request or does not answer.
     """
     beside = url.rpartition("/")[0]
     cache = CacheFolder(settings.folder, settings.limit)

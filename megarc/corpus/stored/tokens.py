@@ -1,4 +1,4 @@
-"""The tokens of a corpus in a store, as far as the readers of corpora know arrays."""
+"""The tokens of a corpus in a store, with the part of an array's interface that readers of corpora use."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class StoredTokens:
 
     def __array__(self, *_: Any, **__: Any) -> npt.NDArray[Any]:
         raise UserError(
-            f"{self.blocks.file.url} would be read whole, which is not done from a store; copy the corpus to a disk"
+            f"{self.blocks.file.url} would be read as a whole, which is refused for a store; copy the corpus to a disk"
         )
 
     def read(self, starts: Sequence[int] | Numbers, length: int) -> npt.NDArray[Any]:
@@ -90,7 +90,7 @@ class StoredTokens:
         self.blocks.announce(_touched(starts // self._per_block, last // self._per_block))
 
     def fetch(self, starts: Numbers, lengths: Numbers) -> None:
-        """As ``announce``, and waits: what is read next is here already."""
+        """As ``announce``, but waits until the tokens are in the cache."""
         last = np.minimum(starts + lengths, self._count) - 1
         self.blocks.get(_touched(starts // self._per_block, last // self._per_block))
 

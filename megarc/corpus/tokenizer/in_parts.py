@@ -1,8 +1,8 @@
 """A long document encoded in parts: the same ids in time and memory that grow with its length alone.
 
-The libraries take more for each character of a long text: SentencePiece's BPE keeps all merges of a document in one
-queue, Hugging Face's keeps some 50 bytes a character. Where borders of tokens are known (`known_borders.py`), the
-library encodes parts instead. Of each long document a stretch is also encoded as a whole, and must give the same ids.
+The libraries need more time or memory per character in a long text: SentencePiece's BPE keeps all merges of a document
+in one queue, and Hugging Face's keeps some 50 bytes per character. Where token borders are known (`known_borders.py`),
+the library encodes parts instead. A piece of each long document is also encoded as a whole and must give the same ids.
 """
 
 from __future__ import annotations
@@ -65,5 +65,5 @@ class InParts(Tokenizer):
         whole = self.exact.encode_documents([stretch])[0]
         if not np.array_equal(whole, self.exact.encode_documents(borders.parts(stretch, _AUDIT // 8))[0]):
             raise EngineError(
-                f"parts of a text give other ids of the {self.kind} library than {stretch[:40]!r}..."
+                f"the {self.kind} library gives other ids for parts of a text than for the whole: {stretch[:40]!r}..."
             )

@@ -195,9 +195,9 @@ def _family_of_experts(config: ModelConfig, experts: ExpertsConfig) -> str:
             return "glm4_moe"
     elif experts.balance == "bias":
         raise UserError(
-            "model.experts.balance bias with softmax scores has no place in Hugging Face's layouts that megarc knows: "
-            "rows would go to other experts without it. Export with --layout megarc, or train with scores sigmoid "
-            "(glm4_moe), or with balance loss or none (qwen3_moe, mixtral)"
+            "model.experts.balance bias with softmax scores cannot be stored in the Hugging Face layouts that megarc "
+            "knows: rows would go to other experts without it. Export with --layout megarc, or train with scores "
+            "sigmoid (glm4_moe), or with balance loss or none (qwen3_moe, mixtral)"
         )
     elif plain and experts.shared == 0 and experts.scale == 1.0:
         if config.qk_norm and of_heads and config.attention_bias != "qkv":

@@ -1,8 +1,8 @@
 """Which start of a run wrote a checkpoint, so that parts of two starts are never mixed.
 
-A run may go on from an earlier checkpoint than its newest: a host was away, or its ranks lie otherwise. From there on
-it takes another course, and later checkpoints of the one before may still lie on a host's own disk, or come back with
-it. Two things in each manifest tell: the number of the start, and the step from which that went on.
+A run may resume from a checkpoint before its newest one, because a host is missing or the layout has changed. Later
+checkpoints of the earlier start may still be on a host's own disk, or return with it. Each manifest therefore records
+two numbers: that of the start, and the step from which that start resumed. The two are called a course.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ KEY = "course"  # of a manifest
 
 
 class Course(NamedTuple):
-    """Of one start: its number, and the step from which it went on."""
+    """One start of a run: its number, and the step from which it resumed."""
 
     start: int
     begin: int
 
     @classmethod
     def of(cls, folder: Path) -> Course:
-        """Whose the checkpoint in ``folder`` is; one of an earlier megarc comes before all others."""
+        """The course of the checkpoint in ``folder``; manifests of an earlier megarc are before all others."""
         return cls.told(layout.read_manifest(folder))
 
     @classmethod
@@ -34,5 +34,5 @@ class Course(NamedTuple):
         return cls(found["start"], found["begin"])
 
     def left_before(self, step: int, courses: Iterable[Course]) -> bool:
-        """Whether the run went on without this course's ``step``: a later start, which saved, began before it."""
+        """Whether the run has abandoned this course's ``step``: a later start, which saved, began before it."""
         return any(self.start < later.start and later.begin < step for later in courses)

@@ -104,7 +104,7 @@ def newest_local(
         common |= peers.steps(inventory)
     if (left := max(own, default=0)) > max([above, *common]) and engine.groups.first:
         log.info(
-            "step %d in %s is not used: other hosts lack it, or the run went on without it",
+            "step %d in %s is not used: other hosts lack it, or the run has resumed from an earlier step",
             left,
             level.folder,
         )

@@ -1,7 +1,8 @@
 """Copies a run to an object store while it trains: its newest checkpoint, its metrics, what is needed to resume.
 
-A thread of rank 0 looks at the run folder and copies what is new. Checkpoints are written to the disk as ever, and
-copied afterwards. So a store that is slow or away costs neither a step nor a checkpoint: it is tried again, and said.
+A thread of rank 0 looks at the run folder and copies what is new. Checkpoints are written to the disk first and
+copied afterwards. So a store that is slow or unreachable costs no step and no checkpoint: the log says so, and the copy
+is tried again.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class StoreCopy:
         except UserError as error:
             if not layout.finished(self.folder.checkpoints):
                 raise UserError(f"checkpoint.store: {error}") from None
-            log.warning("checkpoint.store: %s; the run goes on, and it is tried again", error)
+            log.warning("checkpoint.store: %s; the run continues, and the copy is tried again", error)
 
     # ---- the thread
 
@@ -191,7 +192,7 @@ class StoreCopy:
 
 
 class StoreCopies(Observer):
-    """Tells the copying thread where the run stands; ends the run for a failed copy, where ``on_error`` says so.
+    """Tells the copying thread where the run stands; ends the run after a failed copy if ``on_error`` says so.
 
     Args:
         copy: on rank 0; None on the others, and without a store.
@@ -219,5 +220,5 @@ class StoreCopies(Observer):
             with reported_once(engine.groups.first):
                 raise UserError(
                     f"checkpoint.store: {next(filter(None, errors))}. The checkpoints on the disk are whole; "
-                    "checkpoint.store_on_error=continue trains on without copies"
+                    "with checkpoint.store_on_error=continue the run continues without copies"
                 )

@@ -39,7 +39,7 @@ class StoredCheckpoints:
         """The objects of each checkpoint, whole or not, the oldest first.
 
         Raises:
-            UserError: where the store refuses or stays away; so all methods.
+            UserError: if the store refuses a request or does not answer; so all methods.
         """
         found: dict[str, list[str]] = {}
         for name in names_below(f"{self.url}/checkpoints"):

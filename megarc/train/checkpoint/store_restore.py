@@ -37,9 +37,9 @@ class Restored:
     def say(self) -> None:
         """Once the run's log is there."""
         for name, problem in self.damaged.items():
-            log.warning("checkpoint.store: its %s is not used: %s", name, problem)
+            log.warning("checkpoint.store: the copy of %s is not used: %s", name, problem)
         if self.away is not None:
-            log.warning("checkpoint.store: %s; the run goes on from its own disk", self.away)
+            log.warning("checkpoint.store: %s; the run resumes from its own disk", self.away)
         if self.brought is not None:
             log.info("%s", self.brought)
 
@@ -75,9 +75,7 @@ def _restore(stored: StoredCheckpoints, folder: RunFolder) -> Restored:
     except (orjson.JSONDecodeError, KeyError, TypeError):
         raise UserError(f"{stored.url}/environment.json is not that of a run") from None
     if folder.run not in ("", run):
-        raise _AnotherRun(
-            f"{stored.url} holds another run than {folder.path}; give each run a place of its own in the store"
-        )
+        raise _AnotherRun(f"{stored.url} holds another run than {folder.path}; give each run its own URL")
     _bring_small(stored, folder)
     damaged: dict[str, str] = {}
     newest = _bring_newest(stored, folder, damaged)

@@ -54,7 +54,7 @@ class CheckpointConfig(Config):
     store: str | None = key(
         None,
         "a URL of an object store (s3://bucket/runs/NAME) to which the newest checkpoint, the metrics and what "
-        "resuming needs are copied in the background; the same command on a fresh host goes on from there. null: none",
+        "resuming needs are copied in the background; the same command on a fresh host resumes there. null: none",
         circumstance=True,
     )
     store_on_error: Literal["stop", "continue"] = key(
@@ -69,11 +69,12 @@ class CheckpointConfig(Config):
     def _is_a_store(cls, given: str | None) -> str | None:
         if given is not None and holds_credentials(given):
             raise ValueError(
-                "it holds a name before an '@'; credentials belong into the environment, not into a URL"
+                "it holds a name before an '@'; credentials belong in the environment, not in a URL"
             )
         if given is not None and not is_stored(given):
             raise ValueError(
-                "it is no URL of a store, such as s3://bucket/runs/NAME; folder=... is a run's own place"
+                "it is not the URL of an object store, such as s3://bucket/runs/NAME; folder=... names the "
+                "folder on the disk"
             )
         if given is not None and names_this_machine(given):
             raise ValueError("it names a folder of this machine, not of a store; give s3://bucket/runs/NAME")

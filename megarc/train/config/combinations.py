@@ -132,7 +132,9 @@ def check_context(
 def _expert_ranks_fit(model: ModelConfig, parallel: ParallelConfig, optimizer: OptimizerConfig) -> None:
     ranks = parallel.expert
     if model.experts is None:
-        raise ValueError(f"parallel.expert {ranks} shares experts out, and model.experts is not given; use 1")
+        raise ValueError(
+            f"parallel.expert {ranks} distributes experts, but model.experts is not given; use 1"
+        )
     count = model.experts.count
     if count % ranks:
         near = [str(one) for one in (count // ranks * ranks, -(-count // ranks) * ranks) if one]

@@ -10,8 +10,10 @@ from megarc.config import Config, key
 class ParallelConfig(Config):
     """Who holds what. Ranks that tensor, context and pipeline leave are data parallel."""
 
-    tensor: int = key(1, "ranks that share each layer out", circumstance=True, ge=1)
-    pipeline: int = key(1, "stages, one after the other, that share the layers out", circumstance=True, ge=1)
+    tensor: int = key(1, "ranks over which each layer is split", circumstance=True, ge=1)
+    pipeline: int = key(
+        1, "stages, one after the other, over which the layers are distributed", circumstance=True, ge=1
+    )
     sequence: bool = key(
         False, "between split layers, each tensor rank keeps a part of the rows", circumstance=True
     )
@@ -23,14 +25,16 @@ class ParallelConfig(Config):
     )
     expert: int = key(
         1,
-        "data ranks that share out the experts of model.experts; the data ranks are a multiple",
+        "data ranks over which the experts of model.experts are distributed; it divides the number of data ranks",
         circumstance=True,
         ge=1,
     )
     zero: Literal[0, 1, 2, 3] = key(
-        1, "ZeRO stage: what data and context ranks share out. 0 nothing, 1 optimizer, 2 + gradients, 3 + weights",
+        1,
+        "ZeRO stage: what is partitioned over data and context ranks. 0 nothing, 1 optimizer, "
+        "2 + gradients, 3 + weights",
         circumstance=True,
-    )  # fmt: skip
+    )
     offload: Literal["none", "optimizer", "all"] = key(
         "none",
         "what lives in the host's memory: the optimizer (with zero 1 to 3), or the weights too (zero 3)",

@@ -75,7 +75,7 @@ class Profile(Observer):
         try:
             self._begin(engine.groups.device.type == "cuda", self._wanted.memory)
         except RuntimeError as error:  # another profiler is at work, or the allocator keeps no history
-            log.warning("profile: it could not begin: %s", error)
+            log.warning("profile: the profiler could not start: %s", error)
             self._wanted = self._profiler = None
             return
         self._phases = _Phases(engine.heartbeat)

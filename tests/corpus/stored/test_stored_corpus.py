@@ -316,7 +316,7 @@ def test_the_tokenizer_beside_a_corpus_comes_along(store, tmp_path):
     ("url", "words"),
     [
         ("memory://corpora/nowhere", r"no such corpus: memory://corpora/nowhere .*nowhere\.idx"),
-        ("s3://me:word@corpora/c", "credentials belong into the environment"),
+        ("s3://me:word@corpora/c", "credentials belong in the environment"),
         ("nfs4://corpora/c", "no store that fsspec knows"),
     ],
 )

@@ -316,7 +316,7 @@ def test_what_no_class_is_is_refused(tmp_path, changes):
 @pytest.mark.parametrize(
     ("experts", "words"),
     [
-        ({"balance": "bias"}, "balance bias with softmax scores has no place"),
+        ({"balance": "bias"}, "balance bias with softmax scores cannot be stored"),
         ({"balance": "none", "shared": 1}, "shared 1"),
         ({"scores": "sigmoid", "every": 2}, "scores sigmoid.*every 2"),
         ({"balance": "none", "every": 2}, "nor dense layers"),

@@ -312,7 +312,7 @@ def test_a_store_that_is_away_ends_only_a_run_that_has_nothing_else(store, tmp_p
 
     monkeypatch.setattr("megarc.train.checkpoint.store_restore.get_bytes", away)
     restore(URL, folder).say()
-    assert "the run goes on from its own disk" in caplog.text
+    assert "the run resumes from its own disk" in caplog.text
     with pytest.raises(UserError, match=r"checkpoint\.store: the store refuses"):
         restore(URL, RunFolder(tmp_path / "b"))
 
@@ -361,8 +361,8 @@ class _Groups:
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("s3://me:secret@bucket/x", "credentials belong into the environment"),
-        ("/tmp/x", "no URL of a store"),
+        ("s3://me:secret@bucket/x", "credentials belong in the environment"),
+        ("/tmp/x", "not the URL of an object store"),
         ("file:///tmp/x", "names a folder of this machine"),
     ],
 )

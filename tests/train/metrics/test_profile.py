@@ -109,7 +109,7 @@ def test_a_profiler_that_cannot_begin_is_a_warning(tmp_path, caplog, monkeypatch
 
     monkeypatch.setattr(torch.profiler, "profile", refuse)
     assert run(tmp_path, Profiled(3, 2, [0], memory=False)) == []
-    assert "it could not begin: another profiler" in caplog.text
+    assert "the profiler could not start: another profiler" in caplog.text
 
 
 def test_memory_on_a_cpu_is_a_column_of_the_table(tmp_path):
