@@ -14,7 +14,9 @@ import importlib
 import importlib.util
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -29,6 +31,7 @@ def import_compiler_on_demand() -> None:
     """Puts the stand-in where the real module is not yet imported."""
     if NAME not in sys.modules:
         sys.modules[NAME] = torch._dynamo = StandIn()
+        sys.meta_path.insert(0, _AlreadyImported())
 
 
 class StandIn(ModuleType):
@@ -80,6 +83,28 @@ class StandIn(ModuleType):
             return disabled(*arguments, **keys)
 
         return call
+
+
+class _AlreadyImported(MetaPathFinder, Loader):
+    """Finds a submodule where it was imported while Python looked for it.
+
+    Python asks the stand-in for ``__path__`` to find, say, ``torch._dynamo.exc``. That imports the real package with
+    this submodule. Python would import it once more, and its exceptions would be other classes than those raised.
+    """
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if target is not None or not fullname.startswith(f"{NAME}.") or fullname not in sys.modules:
+            return None
+        return ModuleSpec(fullname, self, loader_state=sys.modules[fullname].__spec__)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return sys.modules[spec.name]
+
+    def exec_module(self, module: ModuleType) -> None:
+        assert module.__spec__ is not None
+        module.__spec__ = module.__spec__.loader_state  # its own, which Python has replaced
 
 
 def _settings() -> ModuleType | None:

@@ -68,3 +68,35 @@ step()
 def test_an_eager_step_runs_without_it_and_a_compiled_one_with_all_of_it():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+ONCE = """
+import sys
+
+import torch
+
+import megarc.attention
+
+assert type(torch._dynamo).__name__ == "StandIn"
+from torch._dynamo.exc import TorchDynamoException
+
+assert sys.modules["torch._dynamo.exc"] is torch._dynamo.exc
+assert torch._dynamo.exc.__spec__.origin.endswith("exc.py")
+
+
+def breaks(x):
+    print(end="")
+    return x + 1
+
+
+try:
+    torch.compile(breaks, fullgraph=True)(torch.zeros(1))
+except TorchDynamoException:
+    print("caught")
+"""
+
+
+def test_a_submodule_that_is_asked_for_first_is_imported_once():
+    """It was imported twice: an exception of the compiler was no TorchDynamoException, and ended the run."""
+    done = subprocess.run([sys.executable, "-c", ONCE], capture_output=True, text=True)
+    assert done.returncode == 0 and "caught" in done.stdout, done.stderr
