@@ -238,9 +238,9 @@ class Repeated(Cache):
             own[:, :, :, :held] = theirs[:, :, :, :held].repeat_interleave(times, dim=1)
         self._held = [held] * layers
 
-    def attend(self, layer, q, k, v, seen, engine, sliding=None):
+    def attend(self, layer, q, k, v, seen, heads):
         k, v = self.append(layer, k, v)
-        return attend_cached(q, k, v, 0, engine=engine)
+        return attend_cached(q, k, v, 0, engine=heads.engine)
 
 
 @torch.inference_mode()

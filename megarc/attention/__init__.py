@@ -9,7 +9,7 @@ A run asks ``resolve`` once, which logs the engine and why; its blocks call
 ``attend_cached``.
 """
 
-from megarc.attention.by_head import attend_by_head
+from megarc.attention.by_head import LayerHeads, attend_by_head
 from megarc.attention.cache import Cache, Cached, attend_cached
 from megarc.attention.dispatch import ENGINES, attend, resolve
 from megarc.attention.mask import narrowed, on_device
@@ -22,6 +22,7 @@ __all__ = [
     "CacheShape",
     "Cached",
     "LayerCache",
+    "LayerHeads",
     "Slots",
     "attend",
     "attend_by_head",

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from megarc.interval import Seen, causally
+
+
+@dataclass(frozen=True, slots=True)
+class LayerHeads:
+    """How a layer's heads attend, beyond what the window says.
+
+    Attributes:
+        engine: as in ``megarc.attention.attend``.
+        sliding: a row sees no key that lies so many rows or more before it; None: any.
+        causal: how many query heads of this rank, the first ones, see no key behind their row, in R too.
+    """
+
+    engine: str = "auto"
+    sliding: int | None = None
+    causal: int = 0
+
 
 Attend = Callable[[Tensor, Tensor, Tensor, Seen], Tensor]
 

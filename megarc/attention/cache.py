@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from megarc.attention.by_head import attend_by_head
+from megarc.attention.by_head import LayerHeads, attend_by_head
 from megarc.attention.dispatch import attend
 from megarc.attention.mask import narrowed
 from megarc.attention.states import States, StateShapes
@@ -34,25 +34,14 @@ class Cached(Protocol):
         Queries may be these rows' alone: where no layer follows, nothing else is read.
         """
 
-    def attend(
-        self,
-        layer: int,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        seen: Seen,
-        engine: str,
-        sliding: int | None = None,
-        causal: int = 0,
-    ) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, heads: LayerHeads) -> Tensor:
         """Keeps new rows of ``layer``; what they read from all rows so far, as ``attend`` gives it.
 
         Args:
             q: ``[batch, heads, m, head_dim]``, or of the last of these rows alone; k and v
                 ``[batch, kv_heads, m, head_dim]``.
             seen: as in ``attend``; rows that follow others see all before them, unless intervals say otherwise.
-            sliding: a row sees no key that lies so many rows or more before it; None: any.
-            causal: how many query heads, the first ones, see no key behind their row, in R too.
+            heads: of the layer.
         """
 
     def recall(self, layer: int) -> list[Tensor] | None:
@@ -140,24 +129,14 @@ class Cache:
         self._held[layer] = last
         return self.k[place, :, :, :last], self.v[place, :, :, :last]
 
-    def attend(
-        self,
-        layer: int,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        seen: Seen,
-        engine: str,
-        sliding: int | None = None,
-        causal: int = 0,
-    ) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, heads: LayerHeads) -> Tensor:
         """As ``Cached`` says."""
         first = self._held[layer]
         k, v = self.append(layer, k, v)
         if first and not isinstance(seen, Intervals):
             seen = 0
-        seen = narrowed(seen, sliding, len(q), q.shape[2], q.device, k.shape[2] - q.shape[2])
-        return attend_cached(q, k, v, seen, engine=engine, causal=causal)
+        seen = narrowed(seen, heads.sliding, len(q), q.shape[2], q.device, k.shape[2] - q.shape[2])
+        return attend_cached(q, k, v, seen, engine=heads.engine, causal=heads.causal)
 
     def recall(self, layer: int) -> list[Tensor] | None:
         """As ``Cached`` says."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from megarc.attention.by_head import LayerHeads
 from megarc.attention.cache import Cache, attend_cached, places_of
 from megarc.attention.mask import narrowed
 from megarc.attention.states import States, StateShapes
@@ -128,17 +129,7 @@ class Filling:
     def length(self) -> int:
         return 0
 
-    def attend(
-        self,
-        layer: int,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        seen: Seen,
-        engine: str,
-        sliding: int | None = None,
-        causal: int = 0,
-    ) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, heads: LayerHeads) -> Tensor:
         """As ``Cached`` says: [texts, heads, m, head_dim], or packed [1, heads, rows of all, head_dim]."""
         place = self._slots.places[layer]
         for buffer, new in ((self._slots.k[place], k), (self._slots.v[place], v)):
@@ -147,9 +138,9 @@ class Filling:
             else:
                 buffer[self._numbers, :, self._row] = new[0].transpose(0, 1)
         if self._row is None or q.shape[2] == k.shape[2]:
-            seen = narrowed(seen, sliding, len(q), q.shape[2], q.device, k.shape[2] - q.shape[2])
-            return attend_cached(q, k, v, seen, engine=engine, causal=causal)
-        return self._last(place, q, sliding)
+            seen = narrowed(seen, heads.sliding, len(q), q.shape[2], q.device, k.shape[2] - q.shape[2])
+            return attend_cached(q, k, v, seen, engine=heads.engine, causal=heads.causal)
+        return self._last(place, q, heads.sliding)
 
     def _last(self, place: int, q: Tensor, sliding: int | None) -> Tensor:
         """What the last row of each packed text, ``q`` [1, heads, texts, head_dim], reads: all of its window."""
@@ -184,24 +175,14 @@ class Step:
         self.last = None
         self._alike, self._biases = min(lengths) == self.length, dict[int | None, Tensor]()
 
-    def attend(
-        self,
-        layer: int,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        seen: Seen,
-        engine: str,
-        sliding: int | None = None,
-        causal: int = 0,
-    ) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, heads: LayerHeads) -> Tensor:
         """As ``Cached`` says, of m = 1."""
         place = self._slots.places[layer]
         keys, values = self._slots.k[place], self._slots.v[place]
         keys[self._all, :, self._row] = k[:, :, 0]
         values[self._all, :, self._row] = v[:, :, 0]
         keys, values = (x[: self._count, :, : self.length + 1] for x in (keys, values))
-        bias, grouped = self._bias(sliding), q.shape[1] != k.shape[1]
+        bias, grouped = self._bias(heads.sliding), q.shape[1] != k.shape[1]
         return functional.scaled_dot_product_attention(q, keys, values, bias, enable_gqa=grouped)
 
     def _bias(self, sliding: int | None) -> Tensor | None:
@@ -254,21 +235,11 @@ class Branches:
     def length(self) -> int:
         return self._held + min(self._rows)
 
-    def attend(
-        self,
-        layer: int,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        seen: Seen,
-        engine: str,
-        sliding: int | None = None,
-        causal: int = 0,
-    ) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, heads: LayerHeads) -> Tensor:
         """As ``Cached`` says, of m = 1."""
         place, kv_heads, d = self._places[layer], k.shape[1], k.shape[3]
         group, first = q.shape[1] // kv_heads, self._held + self._rows[layer] * self._each
-        seen_keys = slice(self._first_seen(self._rows[layer], sliding), first + self._each)
+        seen_keys = slice(self._first_seen(self._rows[layer], heads.sliding), first + self._each)
         self._rows[layer] += 1
         last = first + self._each
         # [batch * each, kv_heads, 1, d] -> [batch, kv_heads, each, d]

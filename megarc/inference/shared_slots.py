@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from megarc.attention import CacheShape, attend, attend_by_head
+from megarc.attention import CacheShape, LayerHeads, attend, attend_by_head
 from megarc.errors import UserError
 from megarc.inference.own_rows import OwnRows
 from megarc.interval import Seen
@@ -97,24 +97,14 @@ class SharedFilling(_NoStates):
     def __init__(self, slots: SharedSlots, texts: Tensor, present: int) -> None:
         self._slots, self._texts, self._present = slots, texts, present
 
-    def attend(
-        self,
-        layer: int,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        seen: Seen,
-        engine: str,
-        sliding: int | None = None,
-        causal: int = 0,
-    ) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, heads: LayerHeads) -> Tensor:
         """As ``Cached`` says, of this rank's rows."""
         assert isinstance(seen, RankRows)
         for buffer, new in ((self._slots.k[layer], k), (self._slots.v[layer], v)):
             buffer[self._texts, :, : self._present] = new[:, :, : self._present]
         keys, values = seen.of_window(k, v)
-        own = seen.under(sliding)
-        return attend_by_head(q, keys, values, own, causal, partial(attend, engine=engine), seen.row_numbers)
+        read, own = partial(attend, engine=heads.engine), seen.under(heads.sliding)
+        return attend_by_head(q, keys, values, own, heads.causal, read, seen.row_numbers)
 
 
 class SharedStep(_NoStates):
@@ -141,17 +131,7 @@ class SharedStep(_NoStates):
         self.length = int(numbers.max())
         self._hidden = dict[int | None, Tensor]()
 
-    def attend(
-        self,
-        layer: int,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        seen: Seen,
-        engine: str,
-        sliding: int | None = None,
-        causal: int = 0,
-    ) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, seen: Seen, heads: LayerHeads) -> Tensor:
         """As ``Cached`` says, of m = 1."""
         keys, values = self._slots.k[layer], self._slots.v[layer]
         keys[self._mine, :, self._at] = k[self._mine, :, 0]
@@ -159,7 +139,7 @@ class SharedStep(_NoStates):
         keys, values = (x[: self._count, :, : self._most] for x in (keys, values))
         # [texts, heads, 1, d] -> [texts, kv_heads, group, d]
         grouped = q.reshape(len(q), k.shape[1], -1, q.shape[-1])
-        out, weight = _read(grouped, keys, values, self._unseen(sliding))
+        out, weight = _read(grouped, keys, values, self._unseen(heads.sliding))
         return merged(out, weight, self._slots.group).reshape(q.shape).to(q.dtype)
 
     def _unseen(self, sliding: int | None) -> Tensor:

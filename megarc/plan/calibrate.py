@@ -46,7 +46,7 @@ def calibrate(device: torch.device, dtype: torch.dtype = torch.float32) -> Devic
     products = [(2.0 * n**3, 2.0 * n**3 / max(1e-9, _product(device, dtype, n) - tiny)) for n in _SIZES]
     memory = [(12.0 * n, 12.0 * n / max(1e-9, _moved(device, n) - tiny)) for n in _MOVED]
     forward, backward = _attention(device, dtype)
-    functions = _FUNCTIONS / max(1e-9, _function(device) - _passed(device))
+    functions = _FUNCTIONS / max(1e-9, _passed(device, torch.sigmoid) - _passed(device, torch.neg))
     operator = _operator(device, products, memory)
     link, (product, far) = _two_ranks(device.type)
     measured = MeasuredConfig(
@@ -112,23 +112,13 @@ def _moved(device: torch.device, n: int, **how: Any) -> float:
     return best_seconds(device, work, **how)
 
 
-def _function(device: torch.device) -> float:
+def _passed(device: torch.device, operator: Callable[..., torch.Tensor]) -> float:
+    """Of ``operator`` on each element: a function, or ``torch.neg``, which moves the same bytes without one."""
     sets = _sets(device, (_FUNCTIONS,), 2)
 
     def work() -> torch.Tensor:
         a, out = next(sets)
-        return torch.sigmoid(a, out=out)
-
-    return best_seconds(device, work)
-
-
-def _passed(device: torch.device) -> float:
-    """The same bytes without a function."""
-    sets = _sets(device, (_FUNCTIONS,), 2)
-
-    def work() -> torch.Tensor:
-        a, out = next(sets)
-        return torch.neg(a, out=out)
+        return operator(a, out=out)
 
     return best_seconds(device, work)
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from megarc.attention import Cached, LayerCache, attend, attend_by_head, narrowed
+from megarc.attention import Cached, LayerCache, LayerHeads, attend, attend_by_head, narrowed
 from megarc.interval import Seen
 from megarc.model.block_part import PartCost, Split
 from megarc.model.config import ModelConfig
@@ -27,11 +27,11 @@ class Attention(Mixer):
 
     def __init__(self, config: ModelConfig, engine: str, layer: int, tensor: TensorParallel) -> None:
         super().__init__(config, engine, layer, tensor)
-        self.tensor, self.engine, self.layer, self.head_dim = tensor, engine, layer, config.width_of_head
+        self.tensor, self.layer, self.head_dim = tensor, layer, config.width_of_head
         self.heads = config.heads // tensor.size
         self.query_scale, self.rotary = query_scale(config), Rotary(config, layer)
-        self.sliding = config.sliding_window
-        self.causal = min(max(0, config.causal_heads - tensor.rank * self.heads), self.heads)
+        causal = min(max(0, config.causal_heads - tensor.rank * self.heads), self.heads)
+        self.layer_heads = LayerHeads(engine, config.sliding_window, causal)
         width, biased = config.heads * self.head_dim, config.attention_bias != "none"
         self.query = ColumnLinear(config.hidden, width, "hidden", tensor, biased=biased)
         self.key_value = KeyValue(config, tensor)
@@ -50,17 +50,18 @@ class Attention(Mixer):
     ) -> Tensor:
         q, k, v = self.queries_keys_values(self.tensor.enter(x), read)
         q, k = self.turned(q, k, cache, positions, read)
-        if cache is None:
-            rows = None
-            if isinstance(seen, RankRows):
-                rows = seen.row_numbers
-                seen, (k, v) = seen.under(self.sliding), seen.of_window(k, v)
-            else:
-                seen = narrowed(seen, self.sliding, len(q), q.shape[2], q.device)
-            return self.written(
-                attend_by_head(q, k, v, seen, self.causal, partial(attend, engine=self.engine), rows)
-            )
-        return self.written(cache.attend(self.layer, q, k, v, seen, self.engine, self.sliding, self.causal))
+        heads = self.layer_heads
+        if cache is not None:
+            return self.written(cache.attend(self.layer, q, k, v, seen, heads))
+        rows = None
+        if isinstance(seen, RankRows):
+            rows = seen.row_numbers
+            seen, (k, v) = seen.under(heads.sliding), seen.of_window(k, v)
+        else:
+            seen = narrowed(seen, heads.sliding, len(q), q.shape[2], q.device)
+        return self.written(
+            attend_by_head(q, k, v, seen, heads.causal, partial(attend, engine=heads.engine), rows)
+        )
 
     def queries_keys_values(
         self, x: Tensor, read: slice | Tensor | None = None

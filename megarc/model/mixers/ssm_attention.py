@@ -51,17 +51,17 @@ class RecentStateSpace(Attention):
         if isinstance(where, Documents):
             both = self._recent(x, q, k, v, where)
             if cache is None:
-                attended = attend(turned_q, turned_k, v, seen, engine=self.engine)
+                attended = attend(turned_q, turned_k, v, seen, engine=self.layer_heads.engine)
             else:
-                attended = cache.attend(self.layer, turned_q, turned_k, v, seen, self.engine)
+                attended = cache.attend(self.layer, turned_q, turned_k, v, seen, self.layer_heads)
             return self.written(torch.where(where.inside[:, None, :, None], both, attended))
         causal = turned_q[:, :, where:]
         if cache is not None:
-            attended = cache.attend(self.layer, causal, turned_k, v, where or seen, self.engine)
+            attended = cache.attend(self.layer, causal, turned_k, v, where or seen, self.layer_heads)
         elif where:
-            attended = attend_cached(causal, turned_k, v, where, engine=self.engine)
+            attended = attend_cached(causal, turned_k, v, where, engine=self.layer_heads.engine)
         else:
-            attended = attend(causal, turned_k, v, seen, engine=self.engine)
+            attended = attend(causal, turned_k, v, seen, engine=self.layer_heads.engine)
         if where:
             recent = self._recent(x[:, :where], q[:, :, :where], k[:, :, :where], v[:, :, :where], where)
             attended = torch.cat([recent, attended], 2)
