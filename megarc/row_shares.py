@@ -16,34 +16,45 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from megarc.interval import Intervals, Seen
+from megarc.interval import Intervals, Seen, causally
+from megarc.window import Narrowing
 
 Numbers: TypeAlias = npt.NDArray[np.int64]
+Work: TypeAlias = npt.NDArray[np.float64]
 
 _EVEN = 1.01  # the busiest rank's work over the mean, with which no shorter chunks are tried
 _MOST = 512  # chunks of a rank
+_WHOLE = Narrowing()
 
 
 def work_of_rows(
-    seen: Seen, rows: int, samples: int, sliding: int | None = None, loss: Numbers | None = None
-) -> Numbers:
-    """The (query, key) pairs that each row of a window allows, summed over samples: [rows].
+    seen: Seen, rows: int, samples: int, narrowing: Narrowing = _WHOLE, loss: Numbers | None = None
+) -> Work:
+    """The (query, key) pairs that each row of a window allows, a head's mean, summed over samples: [rows].
 
     Args:
         seen: in numpy.
-        sliding: a row sees no key that lies so many rows or more before it; None: any.
+        narrowing: how the model's attention sees less.
         loss: [rows], what else a row has to do, in pairs; None: nothing.
     """
     row: Numbers = np.arange(rows, dtype=np.int64)
-    first = np.maximum(row - sliding + 1, 0) if sliding is not None else np.zeros_like(row)
-    if isinstance(seen, Intervals):
-        pairs = (seen.end - np.maximum(seen.begin, first)).sum(axis=0, dtype=np.int64)
-    else:
-        pairs = samples * (np.maximum(row + 1, seen) - first)
+    first = np.zeros_like(row) if narrowing.sliding is None else np.maximum(row - narrowing.sliding + 1, 0)
+    share = narrowing.causal
+    pairs = (1 - share) * _keys(seen, row, first, samples)
+    if share:
+        pairs = pairs + share * _keys(causally(seen, row), row, first, samples)
     return pairs if loss is None else pairs + loss
 
 
-def row_shares(work: Numbers, ranks: int) -> list[Numbers]:
+def _keys(seen: Seen, row: Numbers, first: Numbers, samples: int) -> Numbers:
+    """How many keys each row of all samples sees from the row ``first`` on: [rows]."""
+    if isinstance(seen, Intervals):
+        keys: Numbers = (seen.end - np.maximum(seen.begin, first)).sum(axis=0, dtype=np.int64)
+        return keys
+    return samples * (np.maximum(row + 1, seen) - first)
+
+
+def row_shares(work: Work, ranks: int) -> list[Numbers]:
     """The rows of each rank, ascending; each has ``len(work) / ranks`` of them.
 
     Args:
@@ -69,13 +80,13 @@ def _divisors(rows: int) -> Iterator[int]:
     return (count for count in range(1, min(rows, _MOST) + 1) if rows % count == 0)
 
 
-def _dealt(chunks: Numbers, ranks: int) -> tuple[Numbers, int]:
+def _dealt(chunks: Work, ranks: int) -> tuple[Numbers, float]:
     """The owner of each chunk, and what the busiest rank has to do."""
     order = np.argsort(-chunks, kind="stable").reshape(-1, ranks)
     owner: Numbers = np.empty(len(chunks), dtype=np.int64)
-    has: Numbers = np.zeros(ranks, dtype=np.int64)
+    has: Work = np.zeros(ranks)
     for some in order:  # one for each rank, the heaviest first
         idlest = np.argsort(has, kind="stable")
         owner[some] = idlest
         has[idlest] += chunks[some]
-    return owner, int(has.max())
+    return owner, float(has.max())

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megarc.interval import Intervals
+from megarc.interval import Intervals, pairs_of
 from megarc.row_shares import row_shares, work_of_rows
-from megarc.window import pairs
+from megarc.window import Narrowing, pairs
 
 EVEN = 1.05
 
@@ -46,7 +46,20 @@ def test_of_packed_documents_too(rows, ranks, part):
             work = work_of_rows(seen, rows, 1)
             assert work.sum() == seen.pairs()
             assert busiest(work, ranks) <= EVEN
-            assert busiest(work_of_rows(seen, rows, 1, sliding=rows // 8), ranks) <= EVEN
+            for narrowing in (Narrowing(sliding=rows // 8), Narrowing(rows // 8, causal=0.75)):
+                work = work_of_rows(seen, rows, 1, narrowing)
+                assert work.sum() == pairs_of(seen, rows, 1, narrowing)
+                assert busiest(work, ranks) <= EVEN
+
+
+@pytest.mark.parametrize("causal", [0.25, 0.75, 1.0])
+@pytest.mark.parametrize("recent", [0, 512, 2048, 3584])
+def test_heads_that_see_r_causally_count_their_own_pairs(causal, recent):
+    narrowing = Narrowing(causal=causal)
+    work = work_of_rows(recent, 4096, 3, narrowing)
+    assert work.sum() == pairs_of(recent, 4096, 3, narrowing)
+    assert work[0] == 3 * ((1 - causal) * max(recent, 1) + causal)
+    assert busiest(work, 4) <= EVEN
 
 
 def test_a_causal_window_is_cut_into_two_chunks_a_rank_and_half_of_r_into_four():

@@ -94,8 +94,8 @@ class Decoder:
     def _begin_shared(self, openings: Sequence[Opening], slots: SharedSlots) -> Tensor:
         """The same of windows that begin alike: context ranks encode their rows, and one has the last row's logits."""
         rows, recent = _shape(openings[0])
-        context, sliding = self.model.tensor.context, self.model.config.sliding_window
-        own = own_rows(recent, rows, len(openings), context, self.device, sliding=sliding)
+        context, narrowing = self.model.tensor.context, self.model.config.narrowing
+        own = own_rows(recent, rows, len(openings), context, self.device, narrowing=narrowing)
         cache = slots.filling([opening.slot for opening in openings], own)
         given = own.of(np.array([opening.ids for opening in openings]))
         present = len(own.present)

@@ -17,7 +17,10 @@ from megarc.attention import on_device
 from megarc.interval import Intervals, Seen
 from megarc.model import Transformer, loss_work_of
 from megarc.parallel import Group, RankRows, all_reduce_sum
-from megarc.row_shares import Numbers, row_shares, work_of_rows
+from megarc.row_shares import Numbers, Work, row_shares, work_of_rows
+from megarc.window import Narrowing
+
+_WHOLE = Narrowing()
 
 
 @dataclass(frozen=True)
@@ -57,19 +60,19 @@ def own_rows(
     group: Group,
     device: torch.device,
     *,
-    sliding: int | None = None,
+    narrowing: Narrowing = _WHOLE,
     loss: Numbers | None = None,
 ) -> OwnRows:
     """How the ranks of ``group`` share out ``samples`` windows of ``rows`` rows.
 
     Args:
         seen: in numpy.
-        sliding: a row sees no key that lies so many rows or more before it; None: any.
+        narrowing: how the model's attention sees less.
         loss: [rows], what else a row has to do, in (query, key) pairs; None: nothing.
     """
     padded = -(-rows // group.size) * group.size
-    work: Numbers = np.zeros(padded, dtype=np.int64)
-    work[:rows] = work_of_rows(seen, rows, samples, sliding, loss)
+    work: Work = np.zeros(padded)
+    work[:rows] = work_of_rows(seen, rows, samples, narrowing, loss)
     shares = row_shares(work, group.size)
     numbers = shares[group.rank]
     places: Numbers = np.empty(padded, dtype=np.int64)
@@ -107,7 +110,7 @@ def row_losses(
     bears: Numbers = np.zeros(n, dtype=np.int64)
     bears[rows] = 1
     loss = samples * loss_work_of(model.config) * bears
-    own = own_rows(seen, n, samples, group, device, sliding=model.config.sliding_window, loss=loss)
+    own = own_rows(seen, n, samples, group, device, narrowing=model.config.narrowing, loss=loss)
     picked = np.flatnonzero(bears[own.present])
     flat = (np.arange(samples)[:, None] * len(own.numbers) + picked).ravel()
     inputs = own.of(read[:, :-1])

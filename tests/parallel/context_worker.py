@@ -11,6 +11,7 @@ from megarc.interval import Intervals
 from megarc.parallel import Group
 from megarc.parallel.context import RankRows
 from megarc.row_shares import row_shares, work_of_rows
+from megarc.window import Narrowing
 
 ROWS, SAMPLES = 96, 2
 
@@ -47,7 +48,7 @@ def compare(seen, sliding, rank):
     )
     upstream = torch.randn_like(expected)
     wanted = torch.autograd.grad(expected, (q, k, v), upstream)
-    shares = row_shares(work_of_rows(seen, ROWS, SAMPLES, sliding), 2)
+    shares = row_shares(work_of_rows(seen, ROWS, SAMPLES, Narrowing(sliding)), 2)
     places = np.empty(ROWS, np.int64)
     places[np.concatenate(shares)] = np.arange(ROWS)
     own = torch.as_tensor(shares[rank])

@@ -159,6 +159,10 @@ SHARED_WINDOWS = [
     Mix(2, 2, sequence=True, variant="imported", context=2),
     *(Mix(zero=zero, variant=variant, context=2) for zero, variant in ((2, "experts"), (3, "experts_loss"))),
     Mix(1, 2, variant="packed_experts", context=2),
+    Mix(zero=3, variant="causal_heads", context=2),
+    Mix(2, zero=2, sequence=True, variant="causal_heads_documents", context=2),
+    Mix(1, 2, variant="causal_heads_packed", context=2),
+    Mix(zero=2, variant="causal_heads_mix", context=4),
 ]
 """Rows of ``parallel.context``: each ZeRO stage, each other dimension, and every way in which samples say what
 rows see, with rows of R that bear loss."""

@@ -32,6 +32,14 @@ WINDOWS = {
         "model__sliding_window": 5,
         "average__decay": 0.5,
     },
+    "causal_heads_packed": {
+        "data": _PACKED,
+        "window": _STAGES,
+        "objective": {**_LOSS, "widths": "all"},
+        "model__causal_heads": 2,
+        "model__nested": ["1/4", "1/2", 1],
+    },
+    "causal_heads_mix": {"window": _MIXED, "objective": _LOSS, "model__causal_heads": 2},
     "hidden_context": {
         "window": {"recent": 0, "causal": 40, "stride": 16},
         "objective": {"recent": {**_LOSS["recent"], "rows": "context"}},

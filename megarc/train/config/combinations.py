@@ -120,7 +120,6 @@ def check_context(
         ("parallel.offload", parallel.offload != "none"),
         ("parallel.node", parallel.node is not None),
         ("parallel.expert", parallel.expert > 1),
-        ("model.causal_heads", model.causal_heads > 0),
     ):
         if on:
             raise ValueError(

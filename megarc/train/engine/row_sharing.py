@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from megarc.model import loss_work_of
 from megarc.parallel import Group, Groups, RankRows
 from megarc.row_shares import Numbers, row_shares, work_of_rows
 from megarc.train.config import RunConfig
+from megarc.window import Narrowing
 
 
 class Shares(NamedTuple):
@@ -42,7 +43,7 @@ class OwnRows(NamedTuple):
         weights: [k]; None: all 1.
         loss_places: [k], which of all loss rows of the batch, on any rank, they are.
         loss_rows: of the batch, on all ranks.
-        pairs: (query, key) pairs that own rows allow; on the host.
+        pairs: (query, key) pairs that own rows allow, a head's mean; on the host.
     """
 
     tokens: Tensor
@@ -53,7 +54,7 @@ class OwnRows(NamedTuple):
     weights: Tensor | None
     loss_places: Tensor
     loss_rows: int
-    pairs: int
+    pairs: float
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,13 @@ class RowSharing:
     Attributes:
         stride: loss rows of a window whose batches have no weights, its last ones.
         loss_work: what the head does for a loss row, in (query, key) pairs of all layers' attention.
-        sliding: the model's sliding window.
+        narrowing: how the model's attention sees less than the window allows.
     """
 
     group: Group
     stride: int
     loss_work: int = 0
-    sliding: int | None = None
+    narrowing: Narrowing = field(default_factory=Narrowing)
 
     @classmethod
     def of(cls, config: RunConfig, groups: Groups) -> RowSharing | None:
@@ -77,7 +78,7 @@ class RowSharing:
         if groups.context.size == 1:
             return None
         model = config.model
-        return cls(groups.context, config.window.build().stride, loss_work_of(model), model.sliding_window)
+        return cls(groups.context, config.window.build().stride, loss_work_of(model), model.narrowing)
 
     def shares(self, batch: Batch) -> Shares:
         """Who takes which rows of ``batch``."""
@@ -91,7 +92,7 @@ class RowSharing:
             weights[:, rows - batch.weights.shape[1] :] = batch.weights
             bears = weights != 0
         loss = bears.sum(axis=0, dtype=np.int64) * self.loss_work
-        work = work_of_rows(batch.seen(), rows, samples, self.sliding, loss)
+        work = work_of_rows(batch.seen(), rows, samples, self.narrowing, loss)
         return Shares(np.concatenate(row_shares(work, self.group.size)), weights, bears)
 
     def own(self, batch: Batch, shares: Shares, device: torch.device) -> OwnRows:
@@ -122,7 +123,7 @@ class RowSharing:
             weights=None if shares.weights is None else move(shares.weights[sample, window_row]),
             loss_places=move(np.searchsorted(in_batch, sample * rows + window_row)),
             loss_rows=len(in_batch),
-            pairs=int(work_of_rows(batch.seen(), rows, samples, self.sliding)[own].sum()),
+            pairs=float(work_of_rows(batch.seen(), rows, samples, self.narrowing)[own].sum()),
         )
 
     def _seen(self, batch: Batch, own: Numbers) -> Intervals:
