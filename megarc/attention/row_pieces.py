@@ -1,7 +1,7 @@
 """Cuts the rows of a batch into pieces that need no key outside their own range: for engines on the CPU.
 
-A document is such a piece, and usually a plain [R | C] of its own. Short documents that
-follow each other are taken together under a mask, since a call costs more than their pairs.
+A document is such a piece, and usually a plain [R | C] of its own. Short documents are taken whole under a mask,
+and very short ones that follow each other together, since a call costs more than their pairs.
 
 Of rows that are some of a window's (parallel.context), pieces are runs that see the same keys, or each one key
 more than the one before: the last rows of a plain window.
@@ -20,7 +20,8 @@ from torch import Tensor
 
 Rows: TypeAlias = npt.NDArray[np.int64]
 
-SHORT = 64  # rows of a document that is not worth a call of its own
+SHORT = 128  # rows of a document that is worth more than one call; measured, as JOINED was (docs/journal.md)
+JOINED = 64  # rows of documents that one call takes together, at most: half of them where it serves several samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +52,24 @@ def pieces(begin: Tensor, end: Tensor, keys: int, chunk: int) -> Iterator[Piece]
     groups = [0, *(np.nonzero(new)[0] + 1).tolist(), len(first)]
     for start, stop in pairwise(groups):
         cut = _closed if first.shape[1] == keys else _runs
-        for rows, recent in cut(first[start], behind[start], chunk):
+        most = JOINED // min(2, stop - start) if cut is _closed else chunk
+        for rows, recent in cut(first[start], behind[start], most):
             for part in [rows] if recent is not None else _cut(rows, chunk):
                 seen = slice(int(first[start, part.start]), int(behind[start, part.stop - 1]))
                 yield Piece(slice(start, stop), part, seen, recent)
 
 
-def _closed(begin: Rows, end: Rows, chunk: int) -> Iterator[tuple[slice, int | None]]:
+def _closed(begin: Rows, end: Rows, most: int) -> Iterator[tuple[slice, int | None]]:
     """Runs of rows that see none but each other, with R where they are one plain window."""
     row = np.arange(len(begin))
     apart = (begin == row) & (np.concatenate([[0], end[:-1]]) <= row)
     borders = [*np.nonzero(apart)[0].tolist(), len(begin)]
     return _joined(
-        borders, chunk, lambda first, last: _recent(begin[first:last] - first, end[first:last] - first)
+        borders, most, lambda first, last: _recent(begin[first:last] - first, end[first:last] - first)
     )
 
 
-def _runs(begin: Rows, end: Rows, chunk: int) -> Iterator[tuple[slice, int | None]]:
+def _runs(begin: Rows, end: Rows, most: int) -> Iterator[tuple[slice, int | None]]:
     """Runs of rows with one begin that all see the same, or each one key more, and the keys that all of them see."""
     more = np.diff(end)
     kind = np.where((np.diff(begin) == 0) & (more <= 1), more, -1)  # of two neighbours: 0 or 1; -1: a border
@@ -80,16 +82,16 @@ def _runs(begin: Rows, end: Rows, chunk: int) -> Iterator[tuple[slice, int | Non
         all_see = end[first] - begin[first]
         return int(all_see if end[last - 1] == end[first] else all_see - 1)
 
-    return _joined(borders, chunk, recent)
+    return _joined(borders, most, recent)
 
 
 def _joined(
-    borders: list[int], chunk: int, recent: Callable[[int, int], int | None]
+    borders: list[int], most: int, recent: Callable[[int, int], int | None]
 ) -> Iterator[tuple[slice, int | None]]:
-    """The rows between neighbouring borders with their ``recent``; short neighbours as one, up to ``chunk`` rows."""
+    """The rows between neighbouring borders with their ``recent``; short neighbours as one, up to ``most`` rows."""
     waiting: int | None = None  # where short ones that are not out yet begin
     for first, last in pairwise(borders):
-        if waiting is not None and (last - first >= SHORT or last - waiting > chunk):
+        if waiting is not None and (last - first >= SHORT or last - waiting > most):
             yield slice(waiting, first), None
             waiting = None
         if last - first < SHORT:

@@ -70,7 +70,11 @@ def _forward(call: Inputs, mask: Mask) -> tuple[Tensor, Tensor]:
 def _backward(call: Inputs, mask: Mask, outputs: Outputs) -> Grads:
     if mask.begin is None or mask.end is None:
         return cpu_tiles.backward(_CpuFlash(), call, outputs, mask.recent)
-    grad_q, grad_k, grad_v = torch.empty_like(call.q), torch.zeros_like(call.k), torch.zeros_like(call.v)
+    made = (
+        torch.empty_like if mask.begin.shape[1] == call.k.shape[2] else torch.zeros_like
+    )  # a key may be unseen
+    grad_q, grad_k, grad_v = torch.empty_like(call.q), made(call.k), made(call.v)
+    sample, done = 0, 0  # keys of these samples before ``done`` have a gradient: pieces come in such an order
     for piece in pieces(mask.begin, mask.end, call.k.shape[2], CHUNK):
         part = call.part(piece.rows, piece.keys, piece.sample)
         given = outputs.part(piece.rows, piece.sample)
@@ -79,9 +83,19 @@ def _backward(call: Inputs, mask: Mask, outputs: Outputs) -> Grads:
         else:
             found = cpu_tiles.backward(_CpuFlash(), part, given, piece.recent)
         grad_q[piece.sample, :, piece.rows] = found[0]
-        grad_k[piece.sample, :, piece.keys] += found[1]
-        grad_v[piece.sample, :, piece.keys] += found[2]
+        done = done if piece.sample.start == sample else 0
+        for whole, share in zip((grad_k, grad_v), found[1:], strict=True):
+            _add_up(whole[piece.sample], share, piece.keys, done)
+        sample, done = piece.sample.start, piece.keys.stop
     return grad_q, grad_k, grad_v
+
+
+def _add_up(whole: Tensor, share: Tensor, keys: slice, done: int) -> None:
+    """Puts the gradients of some keys into ``whole``, where those before ``done`` have shares already."""
+    more = max(0, done - keys.start)
+    if more:
+        whole[:, :, keys.start : done] += share[:, :, :more]
+    whole[:, :, keys.start + more : keys.stop] = share[:, :, more:]
 
 
 attend = operator("split_cpu", _forward, _backward)
@@ -91,6 +105,5 @@ def _bias(mask: Mask, piece: Piece, dtype: torch.dtype) -> Tensor:
     """0 where a row sees a key and -inf elsewhere: ``[1, 1, rows, keys]``; one sample speaks for all."""
     assert mask.intervals is not None
     one = mask.intervals.map(lambda array: array[piece.sample.start : piece.sample.start + 1])
-    allowed = one.allow(torch.arange(piece.keys.start, piece.keys.stop), piece.rows)
-    bias = torch.zeros(allowed.shape, dtype=dtype).masked_fill_(~allowed, -torch.inf)
-    return bias[:, None]
+    allowed = one.allow(torch.arange(piece.keys.start, piece.keys.stop, dtype=torch.int32), piece.rows)
+    return torch.where(allowed, 0.0, -torch.inf).to(dtype)[:, None]
