@@ -55,16 +55,13 @@ def main() -> int:
     tell(config, device, plans, arguments)
     if arguments.plots is not None:
         draw(planner, plans, arguments)
+    fitting = [plan for plan in plans if plan.fits]
+    if fitting and arguments.write is not None:
+        write(config, device, fitting[0], arguments)
     if arguments.json:
         print(json.dumps({"topologies": [plan.facts() for plan in plans]}))
-    fitting = [plan for plan in plans if plan.fits]
     if not fitting:
-        from megarc.plan import what_would_fit
-
-        raise UserError(f"the model fits no layout of {arguments.gpus} x {device.name}: "
-                        + what_would_fit(plans, device.memory_gib))  # fmt: skip
-    if arguments.write is not None:
-        write(config, device, fitting[0], arguments)
+        raise does_not_fit(planner, plans, arguments)
     return 0
 
 
@@ -94,6 +91,17 @@ def wanted(planner: Planner, arguments: argparse.Namespace) -> list[Plan]:
         return [planner.plan(layout)]
     plans = planner.one(layout, planner.micro_batches(layout.data))
     return plans[:1]
+
+
+def does_not_fit(planner: Planner, plans: list[Plan], arguments: argparse.Namespace) -> UserError:
+    """What is too large, and what would fit."""
+    from megarc.plan import what_would_fit
+
+    devices = f"{arguments.gpus} x {planner.device.name}"
+    said = f"the model fits no layout of {devices}" if arguments.topology is None else (
+        f"the layout of --topology does not fit {devices}"
+    )  # fmt: skip
+    return UserError(f"{said}: {what_would_fit(planner, plans, arguments.gpus)}")
 
 
 def tell(config: RunConfig, device: DeviceConfig, plans: list[Plan], arguments: argparse.Namespace) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from megarc.model.compiling import no_compiler
     from megarc.model.config import ExecutionConfig, ModelConfig
     from megarc.model.cost import Cost, block_parameters, cost_of, loss_work_of
-    from megarc.model.feed_forward.experts import Router, Tally
+    from megarc.model.feed_forward.experts import Router, Tally, start_tallies
     from megarc.model.folding import as_standard
     from megarc.model.fp8 import no_fp8
     from megarc.model.initialization import initial_values, initialise
@@ -101,6 +101,7 @@ __all__ = [
     "scored",
     "splits",
     "stage_bounds",
+    "start_tallies",
     "ways_of",
     "weighted_sum",
 ]

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from megarc.interval import Seen
 from megarc.model.config import ExecutionConfig, ModelConfig, Recompute
+from megarc.model.feed_forward.experts import start_tallies
 from megarc.model.plain_sizes import plain_sizes
 from megarc.model.transformer import Transformer
 from megarc.parallel import EvenExchange, Exchange, Group, RankRows, TensorParallel
@@ -119,6 +120,7 @@ def fake_pass(
         with default_dtype(dtype), place_of_tensors:
             place = None if tensor is None else _Silent(tensor, watch)
             model = Transformer(config, execution, place)
+            start_tallies(model)
             own, loss = window.rows // context, -(-window.stride // context)
             tokens = torch.zeros(micro_batch, own + 1, dtype=torch.long)
             seen: Seen = window.recent

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from megarc.lazy_exports import open_when_used
 
 if TYPE_CHECKING:
-    from megarc.plan.advice import Outlook, best_three, outlook, what_would_fit
+    from megarc.plan.advice import Outlook, best_three, outlook
     from megarc.plan.calibrate import calibrate
     from megarc.plan.device import DeviceConfig, find_device
     from megarc.plan.dry_run import DryRun, dry_run
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from megarc.plan.search import Layout, Plan, Planner
     from megarc.plan.step import PARTS
     from megarc.plan.time_to_train import time_over_gpus
+    from megarc.plan.what_fits import what_would_fit
 
 open_when_used(__name__, __file__)
 

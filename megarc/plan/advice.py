@@ -1,4 +1,4 @@
-"""What a plan means to people: days, money, why it is among the best, and what would fit where nothing does."""
+"""What a plan means to people: days, money, and why it is among the best."""
 
 from __future__ import annotations
 
@@ -76,28 +76,3 @@ def _why(plan: Plan, best: Plan, first: str) -> str:
     theirs = {part: plan.step.parts[part] - best.step.parts[part] for part in PARTS}
     lost = max(theirs, key=lambda part: theirs[part])
     return f"{memory}is {slower:.1f} % slower: {_WORDS[lost]} takes {theirs[lost]:.3g} s longer a step"
-
-
-def what_would_fit(plans: list[Plan], memory_gib: float) -> str:
-    """Where nothing fits: how near the nearest comes, and what would help."""
-    least = min(plans, key=lambda plan: plan.memory_gib)
-    layout, memory = least.layout, least.memory
-    state = (memory.peak - memory.step) / 2**30
-    hints = []
-    if layout.micro_batch > 1:
-        hints.append("a smaller micro-batch")
-    if layout.recompute != "full":
-        hints.append("recompute=full")
-    if layout.zero < 3 and layout.pipeline == 1 and layout.data > 1:
-        hints.append("zero=3")
-    if layout.offload == "none" and layout.pipeline == 1:
-        hints.append("offload=optimizer")
-    times = least.memory_gib / memory_gib
-    hints.append(
-        f"about {times:.1f} times as many GPUs" if state > memory_gib / 2 else "a larger tensor group"
-    )
-    hints.append("devices with more memory")
-    return (
-        f"the least memory is {least.memory_gib:.1f} GiB ({layout}), of which {state:.1f} GiB are weights and "
-        f"optimizer; a device has {memory_gib:.1f} GiB. What would fit: {', '.join(hints)}"
-    )

@@ -127,8 +127,20 @@ def dry_run(config: RunConfig, world: int, rank: int) -> DryRun:
         collectives=inside
         + _between_stages(topology, place["pipeline"], micro_batches, stage.boundary)
         + _over_replicas(config, topology, stage, micro_batches)
+        + _of_routers(config, topology, stage)
         + _of_muon(config, topology, rank),
     )
+
+
+def _of_routers(config: RunConfig, topology: Topology, stage: Stage) -> list[Collective]:
+    """What the routers of a stage counted in a step: of each, a number for each expert and five more."""
+    experts = config.model.experts
+    numbers = [int(layer.name.split(".")[1]) for layer in stage.layers if layer.name.startswith("blocks.")]
+    routers = 0 if experts is None else sum(experts.at(number) for number in numbers)
+    if experts is None or not routers or topology.replicas == 1:
+        return []
+    group, ranks = _of_replicas(topology)
+    return [Collective("allreduce of experts' rows", group, ranks, 1, routers * (experts.count + 5))]
 
 
 def _of_muon(config: RunConfig, topology: Topology, rank: int) -> list[Collective]:
@@ -136,15 +148,10 @@ def _of_muon(config: RunConfig, topology: Topology, rank: int) -> list[Collectiv
     ranks = topology.tensor * topology.replicas
     if config.optimizer.name != "muon" or ranks == 1:
         return []
-    if config.parallel.expert > 1:
-        raise UserError(
-            f"a dry run does not count Muon's exchanges for experts that are distributed over data ranks "
-            f"(parallel.expert {config.parallel.expert}); use parallel.expert=1 or optimizer.name=adamw here"
-        )
-    traffic = muon_traffic(config, topology, rank)
     return [
-        Collective("all_to_all of momenta, sent", "stage", ranks, 1, traffic.gathered),
-        Collective("all_to_all of updates, sent", "stage", ranks, 1, traffic.returned),
+        Collective(f"all_to_all of {what}, sent", "stage", ranks, 1, elements)
+        for experts, one in zip(("", "experts' "), muon_traffic(config, topology, rank), strict=False)
+        for what, elements in ((f"{experts}momenta", one.gathered), (f"{experts}updates", one.returned))
     ]
 
 
@@ -159,10 +166,15 @@ def _over_replicas(
     config: RunConfig, topology: Topology, stage: Stage, micro_batches: int
 ) -> list[Collective]:
     """Of gradients and weights; those of experts go over the ranks that hold the same ones."""
-    group = "data" if topology.context == 1 else "context x data"
+    group, ranks = _of_replicas(topology)
     zero, alike = config.parallel.zero, topology.replicas // config.parallel.expert
-    dense = _of_zero(zero, group, topology.replicas, stage.parameters - stage.routed, micro_batches)
+    dense = _of_zero(zero, group, ranks, stage.parameters - stage.routed, micro_batches)
     return dense + _of_zero(zero, "same experts", alike, stage.routed, micro_batches)
+
+
+def _of_replicas(topology: Topology) -> tuple[str, int]:
+    """The ranks that have the same weights: what their group is called, and how many they are."""
+    return "data" if topology.context == 1 else "context x data", topology.replicas
 
 
 def _of_zero(zero: int, group: str, size: int, parameters: int, micro_batches: int) -> list[Collective]:

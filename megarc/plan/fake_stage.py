@@ -24,6 +24,7 @@ from megarc.model import (
     layers,
     record_of,
     stage_bounds,
+    start_tallies,
 )
 from megarc.parallel import EvenExchange, Exchange, Groups, TensorParallel
 from megarc.train import RowSharing, RunConfig, dtype_of
@@ -129,7 +130,9 @@ def _hidden(config: RunConfig, groups: Groups, micro_batch: int) -> torch.Tensor
 
 def _built(layer: Layer, config: RunConfig) -> torch.nn.Module:
     with default_dtype(dtype_of(config)):
-        return layer.build()
+        module = layer.build()
+    start_tallies(module)
+    return module
 
 
 class _Even(TensorParallel):

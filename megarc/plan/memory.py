@@ -2,7 +2,8 @@
 
 State by ZeRO (Rajbhandari et al. 2020, 1910.02054), as DeepSpeed 0.19.8 keeps
 it: N elements of this rank, P = N / (context x data ranks) of them its own, w bytes a
-weight, b the elements of ZeRO's bucket.
+weight, b the elements of ZeRO's bucket. On a GPU, stages 1 (fp32) and 2 have two buckets, except in a pipeline: one
+fills while the other is reduced.
 
     stage           weights  masters  moments  buffers that stay      gradients
     0               wN       -        8N       -                      4N
@@ -185,7 +186,7 @@ def _state(config: RunConfig, n: float, topology: Topology, shared: float, matri
     """
     replicas = topology.replicas
     own = replicas if config.parallel.zero else 1
-    adam = _state_of_adamw(config, n, shared / own, topology.data)
+    adam = _state_of_adamw(config, n, shared / own, topology)
     moments = state_bytes(config, shared, matrices) / own
     if config.optimizer.name == "adamw":
         return adam._replace(moments=moments)
@@ -208,22 +209,26 @@ def _matrices(keys: str) -> float:
     return float(sum(elements[model.kind(layer)] for layer in range(model.layers)))
 
 
-def _state_of_adamw(config: RunConfig, n: float, p: float, data: int) -> _State:
+def _state_of_adamw(config: RunConfig, n: float, p: float, topology: Topology) -> _State:
     """The table above, in bytes."""
+    data = topology.data
     wide, zero = config.precision == "bf16", config.parallel.zero
-    w, b = (2 if wide else 4), min(bucket(config), n)
+    w, b = (2 if wide else 4), bucket(config, n)
     summed = config.batch.size * passes(config) > data * config.batch.micro_batch
     earlier = w * n if summed else 0.0  # gradients of the micro-batches before
     own = 4 * p if summed else 0.0
+    both = b * (
+        2 if topology.pipeline == 1 and _device(config).type == "cuda" else 1
+    )  # buckets of stages 1 and 2
     if zero == 0:
         return _State(w * n, 0, 8 * n, 0, 4 * n, earlier, 8 * n)
     if zero == 1 and wide:
         return _State(w * n, 4 * p, 8 * p, 4 * n, w * n, earlier, 4 * n + 4 * p)
     if zero == 1:
-        return _State(w * n, 4 * p, 8 * p, 0, 4 * n, 4 * b + earlier, 4 * n + 4 * p)
+        return _State(w * n, 4 * p, 8 * p, 0, 4 * n, 4 * both + earlier, 4 * n + 4 * p)
     if zero == 2:
         update = 8 * p + (0 if wide or not summed else 4 * b)
-        return _State(w * n, 4 * p, 8 * p, 0, 4 * p, w * b + own, update)
+        return _State(w * n, 4 * p, 8 * p, 0, 4 * p, w * both + own, update)
     buffers = 4 * p + w * b + w * _always_gathered(config)
     return _State(w * p, 4 * p, 8 * p, buffers, 0, 0, 8 * p)
 

@@ -88,6 +88,8 @@ class Measuring(Observer):
         self.table = memory_table(predict(*place, window=self.window), seen)
         if self.window is not None:
             self.table += "\n" + _of_stages(self.window, engine.config.window.largest(), predict(*place).peak)
+        if groups.expert.size > 1 and engine.experts is not None:
+            self.table += "\n" + _of_experts(engine.experts.came())
         if groups.first:
             print(self.table)
 
@@ -147,6 +149,14 @@ def _of_stages(seen: Window, largest: Window, peak: float) -> str:
     return (
         f"The step above has windows of {seen.recent} + {seen.causal} rows. With those of the largest stage, "
         f"{largest.recent} + {largest.causal}, {peak / 2**20:.2f} MiB are predicted at most"
+    )
+
+
+def _of_experts(came: list[float]) -> str:
+    """How uneven the rows of experts were, where each rank has some of them."""
+    return (
+        "The prediction assumes that each rank's experts get equally many rows. In the step above, this rank's got "
+        f"{min(came):.2f} to {max(came):.2f} times an even share, by layer"
     )
 
 

@@ -8,9 +8,14 @@ the average
     ZeRO 3        M/R (1 - 1/R) of each, at most: a matrix is spread over all
     ZeRO 1, 2     M/R (1 - h/t) of each; h of a shard of a elements lies with its owner, whose range has L = M/R: a cut
                   falls into it with chance a/L and leaves 3/4 to the larger part, so h = 1 - a/4L; L/a where a > L
+
+Experts that e data ranks share out travel by themselves, with 1/e - 1/R in place of 1 - 1/R of updates (ZeRO 0): a
+matrix lies on an e-th of the data ranks.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 
@@ -20,11 +25,21 @@ from megarc.plan.device import DeviceConfig
 from megarc.plan.memory import stages_of
 from megarc.train import RunConfig, matrices_of
 
-Shape = tuple[int, int]
+
+class Shape(NamedTuple):
+    """Shorter and longer side of a matrix; whether it is of an expert that data ranks share out."""
+
+    shorter: int
+    longer: int
+    shared_out: bool = False
+
+    @property
+    def elements(self) -> int:
+        return self.shorter * self.longer
 
 
 def muon_matrices(config: RunConfig) -> list[Shape]:
-    """Shorter and longer side of each matrix of all blocks that Muon updates; none where AdamW does."""
+    """Of each matrix of all blocks that Muon updates; none where AdamW does."""
     if config.optimizer.name != "muon":
         return []
     model = config.model
@@ -33,8 +48,9 @@ def muon_matrices(config: RunConfig) -> list[Shape]:
 
 
 def _of_a_block(one: ModelConfig, config: RunConfig) -> list[Shape]:
+    place = TensorParallel(expert=Group(0, config.parallel.expert))
     with torch.device("meta"):
-        block = Transformer(one, config.execution, TensorParallel(Group(0, 1))).blocks[0]
+        block = Transformer(one, config.execution, place).blocks[0]
     records = {name: record_of(parameter) for name, parameter in block.named_parameters()}
     matrices = [
         matrix
@@ -42,23 +58,39 @@ def _of_a_block(one: ModelConfig, config: RunConfig) -> list[Shape]:
         if record.kind in ("hidden", "residual")
         for matrix in matrices_of(name, record)
     ]
-    return [(min(one.rows, one.columns), max(one.rows, one.columns)) for one in matrices]
+    return [
+        Shape(min(one.rows, one.columns), max(one.rows, one.columns), one.experts > 1) for one in matrices
+    ]
 
 
 def muon_exchanged(matrices: list[Shape], config: RunConfig, topology: Topology) -> tuple[float, float]:
     """Elements that a rank sends in a step, on the average: parts of momenta, and updates."""
+    parts = [
+        _exchanged([one for one in matrices if one.shared_out == shared_out], config, topology, expert)
+        for shared_out, expert in ((False, 1), (True, config.parallel.expert))
+    ]
+    return sum(momenta for momenta, _ in parts), sum(updates for _, updates in parts)
+
+
+def _exchanged(
+    matrices: list[Shape], config: RunConfig, topology: Topology, expert: int
+) -> tuple[float, float]:
+    """Of matrices that an ``expert``-th of the data ranks holds."""
     blocks = max(stage.blocks for stage in stages_of(config.model, topology.pipeline))
-    whole = blocks / config.model.layers * sum(r * c for r, c in matrices)
+    whole = blocks / config.model.layers * sum(one.elements for one in matrices)
     if not whole:
         return 0.0, 0.0
     t, ranks = topology.tensor, topology.tensor * topology.replicas
     if config.parallel.zero == 0:
-        return whole / ranks * (1 - 1 / t), whole / t * (1 - 1 / ranks)
+        return whole / ranks * (1 - 1 / t), whole / t * (1 / expert - 1 / ranks)
     own = whole / ranks
-    if config.parallel.zero == 3 or topology.replicas == 1:
+    if topology.replicas == expert:
+        return own * (1 - 1 / t), own * (1 - 1 / t)
+    if config.parallel.zero == 3:
         return own * (1 - 1 / ranks), own * (1 - 1 / ranks)
-    held = sum(r * c * _held(r * c / t, own) for r, c in matrices) / sum(r * c for r, c in matrices)
-    return own * (1 - held / t), own * (1 - held / t)
+    held = sum(one.elements * _held(one.elements / t, own) for one in matrices)
+    sent = own * (1 - held / sum(one.elements for one in matrices) / t)
+    return sent, sent
 
 
 def _held(elements: float, own: float) -> float:
@@ -77,7 +109,7 @@ def muon_seconds(matrices: list[Shape], config: RunConfig, topology: Topology, d
     width = 2 if precision == "bf16" or (precision == "auto" and device.kind == "cuda") else 4
 
     def seconds(shape: Shape) -> float:
-        r, c = shape
+        r, c, _ = shape
         wide = device.product_seconds(1, r, r, c, width, width * (2 * r * c + r * r))
         square = device.product_seconds(1, r, r, r, width, width * 4 * r * r)
         back = device.product_seconds(1, r, c, r, width, width * (3 * r * c + r * r))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,27 +21,50 @@ class Traffic(NamedTuple):
     returned: int
 
 
-def muon_traffic(config: RunConfig, topology: Topology, rank: int) -> Traffic:
-    """Of rank ``rank``, in a step."""
-    ranks = topology.stage(rank)
+def muon_traffic(config: RunConfig, topology: Topology, rank: int) -> list[Traffic]:
+    """Of rank ``rank``, in a step: of the matrices that all data ranks have, then of experts that they share out."""
+    ranks, expert = topology.stage(rank), config.parallel.expert
     places = [Place(topology.place(one)["tensor"], topology.replica(one)) for one in ranks]
-    records = [_records(config, topology, rank, tensor) for tensor in range(topology.tensor)]
-    holdings = [
-        _held(records[place.tensor], config.parallel.zero, place.data, topology.replicas) for place in places
+    cuts = [
+        _records(config, topology, rank, tensor, part)
+        for tensor in range(topology.tensor)
+        for part in range(expert)
     ]
-    matrices = [matrix for name in sorted(records[0]) for matrix in matrices_of(name, records[0][name])]
-    sharing = Sharing(matrices, holdings, places, sharded=config.parallel.zero > 0)
-    me = ranks.index(rank)
-    others = [other for other in range(len(ranks)) if other != me]
+    records = [cuts[place.tensor * expert + place.data % expert] for place in places]
+    traffic = [_traffic(_of_call(records, False), config.parallel.zero, places, ranks.index(rank))]
+    if expert > 1:
+        traffic.append(_traffic(_of_call(records, True), config.parallel.zero, places, ranks.index(rank)))
+    return traffic
+
+
+def _of_call(records: Sequence[Mapping[str, Record]], shared_out: bool) -> list[dict[str, Record]]:
+    """Those that the engine updates in one call: experts that ranks share out are a group of their own."""
+    return [{name: one for name, one in held.items() if (one.experts > 1) == shared_out} for held in records]
+
+
+def _traffic(records: Sequence[Mapping[str, Record]], zero: int, places: Sequence[Place], me: int) -> Traffic:
+    """Of rank ``me`` of the stage, from every rank's matrices."""
+    if not records[me]:
+        return Traffic(0, 0)
+    expert = next(iter(records[me].values())).experts
+    alike = (max(place.data for place in places) + 1) // expert  # data ranks that have the same matrices
+    holdings = [
+        _held(held, zero, place.data // expert, alike) for held, place in zip(records, places, strict=True)
+    ]
+    matrices = [matrix for name in sorted(records[me]) for matrix in matrices_of(name, records[me][name])]
+    sharing = Sharing(matrices, holdings, places, sharded=zero > 0)
+    others = [other for other in range(len(places)) if other != me]
     return Traffic(
         sum(route.elements for other in others for route in sharing.gives(me, other)),
         sum(route.elements for other in others for route in sharing.parts(other, me)),
     )
 
 
-def _records(config: RunConfig, topology: Topology, rank: int, tensor: int) -> dict[str, Record]:
-    """The matrices of this rank's stage, in the order of their parameters, as tensor rank ``tensor`` has them."""
-    place = TensorParallel(Group(tensor, topology.tensor), topology.sequence)
+def _records(config: RunConfig, topology: Topology, rank: int, tensor: int, expert: int) -> dict[str, Record]:
+    """The matrices of this rank's stage, in the order of their parameters, as such a tensor and expert rank has
+    them."""
+    shared_out = Group(expert, config.parallel.expert)
+    place = TensorParallel(Group(tensor, topology.tensor), topology.sequence, shared_out)
     listed = layers(config.model, config.execution, place)
     bounds, stage = stage_bounds(listed, topology.pipeline), topology.place(rank)["pipeline"]
     with torch.device("meta"):

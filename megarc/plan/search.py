@@ -115,6 +115,7 @@ class Planner:
     def plan(self, layout: Layout) -> Plan:
         """Of one layout, which must fit the model, the batch and the devices."""
         config, topology = layout.config(self.config), layout.topology
+        config = config.model_copy(update={"device": self.device.kind})
         way = (
             layout.tensor,
             layout.sequence,
@@ -166,6 +167,15 @@ class Planner:
         if offload and not any(plan.fits for plan in plans):
             plans += [self.plan(other) for layout in layouts for other in _offloaded(layout)]
         return sorted(plans, key=lambda one: (not one.fits, one.step.seconds if one.fits else one.memory_gib))
+
+    def thrifty(self, gpus: int) -> list[Plan]:
+        """The layouts that need least memory, without context ranks and offloading: one sample at a time, all computed
+        again; in no order, and none where none divides the devices."""
+        return [
+            self.plan(layout)
+            for layout in self._layouts(gpus)
+            if layout.micro_batch == 1 and layout.recompute == "full"
+        ]
 
     def one(self, layout: Layout, micro_batches: list[int]) -> list[Plan]:
         """One layout with each of some micro-batches, best first."""

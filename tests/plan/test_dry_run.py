@@ -136,6 +136,34 @@ def test_experts_on_other_ranks(expert):
         dry_run(config(model=tree.model.model_dump(), expert=4), 2, 0)
 
 
+def test_routers_sum_rows_of_experts():
+    """Of a window over its context ranks, in each pass of a block; of a step over all that have the same weights."""
+    experts = {"count": 4, "active": 2, "width": 24, "dense_first": 2}
+    tree = config(model={**SHAPE, "experts": experts}, context=2)
+    execution = tree.execution.model_copy(update={"recompute": "full"})
+    found = dry_run(tree.model_copy(update={"execution": execution}), 4, 1)
+    rows = {(one.what, one.group, one.elements): (one.ranks, one.times) for one in found.collectives}
+    layers, micro_batches = 2, 16 // 2 // B
+    assert rows["allreduce", "context", B * 4] == (2, 2 * layers * micro_batches)
+    assert rows["allreduce of experts' rows", "context x data", layers * (4 + 5)] == (4, 1)
+
+
+def test_muon_moves_experts_that_ranks_share_out_by_themselves():
+    """Two data ranks with different experts: each has its own whole, so none of their matrices travels."""
+    model = {**SHAPE, "experts": {"count": 4, "active": 2, "width": 24}}
+    tree = config(model=model, expert=2, tensor=2).model_copy(
+        update={"optimizer": config().optimizer.model_copy(update={"name": "muon"})}
+    )
+    parts = {
+        one.what: (one.ranks, one.elements) for one in dry_run(tree, 4, 0).collectives if "sent" in one.what
+    }
+    own = SHAPE["layers"] * 4 * 3 * H * 24 // 4  # of the experts, a half on each expert and tensor rank
+    # Of a matrix, the other tensor rank has a half; its owner gets that, and gives as much back.
+    assert parts["all_to_all of experts' momenta, sent"] == (4, own // 2)
+    assert parts["all_to_all of experts' updates, sent"] == (4, own // 2)
+    assert parts["all_to_all of momenta, sent"][1] > 0
+
+
 def test_the_first_stage_holds_most_micro_batches():
     held = [dry_run(config(pipeline=4), 4, rank).in_flight for rank in range(4)]
     assert held == [4, 3, 2, 1]

@@ -1,5 +1,6 @@
 """Layouts, links and steps: properties that hold for any device, and what is refused."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -130,13 +131,17 @@ def test_muons_iterations_are_the_flops_of_newton_schulz(gpus, words):
         (2, {"tensor": 2, "zero": 1}, 0),
         (4, {"tensor": 2, "zero": 1}, 0.1),
         (4, {"zero": 3}, 0.3),  # at most: parts of q, k and v lie together
+        (4, {"tensor": 2, "zero": 0, "expert": 2}, 0),
+        (4, {"tensor": 2, "zero": 1, "expert": 2}, 0.1),
+        (8, {"tensor": 2, "zero": 2, "expert": 2}, 0.1),
     ],
 )
 def test_muons_exchange_is_what_its_ranks_send_on_the_average(gpus, keys, near):
     """``muon_traffic`` counts each rank's parts as the engine lays them out; ranks send unequal numbers."""
-    run = config(optimizer={"name": "muon"}, parallel=keys, precision="fp32")
+    model = {"model": EXPERTS} if "expert" in keys else {}
+    run = config(optimizer={"name": "muon"}, parallel=keys, precision="fp32", **model)
     topology = Topology.fit(gpus, tensor=keys.get("tensor", 1))
-    sent = [muon_traffic(run, topology, rank) for rank in range(gpus)]
+    sent = [one for rank in range(gpus) for one in muon_traffic(run, topology, rank)]
     found = muon_exchanged(muon_matrices(run), run, topology)
     for each, total in zip(found, map(sum, zip(*sent, strict=True)), strict=True):
         assert each == pytest.approx(total / gpus, rel=near or 1e-9)
@@ -257,10 +262,33 @@ def test_the_search_that_traces_few_chunks_finds_the_same(monkeypatch):
 
 def test_what_fits_nowhere_says_what_would():
     small = DEVICE.model_copy(update={"memory_gib": 1.505})
-    plans = Planner(config(), small).all(2)
+    planner = Planner(config(), small)
+    plans = planner.all(2)
     assert not any(plan.fits for plan in plans)
     assert any(plan.layout.offload == "all" for plan in plans)
-    assert "a device has 1.5 GiB. What would fit:" in what_would_fit(plans, small.memory_gib)
+    said = what_would_fit(planner, plans, 2)
+    assert "a device has 1.5 GiB. What would fit:" in said and "--device v100-16g" in said
+
+
+def test_changes_that_would_fit_have_been_planned():
+    """Of a layout that was asked for: each change that is named fits, planned by itself, and so do more GPUs."""
+    run = config(model={"layers": 8, "hidden": 512, "heads": 4, "vocabulary": 1000}, batch={"size": 64})
+    planner = Planner(run, DEVICE)
+    asked = planner.plan(parse_layout("micro=32,zero=1", run, 2)[0])
+    smaller = planner.plan(parse_layout("micro=1,recompute=full,zero=3", run, 2)[0])
+    for limit, named in ((1.0001, {"micro=1,recompute=full,zero=3"}), (1.2, {"micro=1", "recompute=full"})):
+        planner.device = DEVICE.model_copy(update={"memory_gib": limit * smaller.memory_gib})
+        assert asked.memory_gib > planner.device.memory_gib
+        said = what_would_fit(planner, [asked], 2)
+        changes = dict(re.findall(r"(?:fit: |; )([a-z]+=[^ ]+) \(([\d.]+) GiB", said))
+        assert set(changes) == named, said
+        for words, gib in changes.items():
+            plan = planner.plan(parse_layout(f"zero=1,micro=32,{words}", run, 2)[0])
+            assert plan.fits and f"{plan.memory_gib:.1f}" == gib, words
+    for gpus, gib in re.findall(r"--gpus (\d+) \(.*: ([\d.]+) GiB\)", said):
+        assert any(f"{plan.memory_gib:.1f}" == gib and plan.fits for plan in planner.thrifty(int(gpus)))
+    planner.device = DEVICE.model_copy(update={"memory_gib": 0.01, "reserved_gib": 0.0})
+    assert "--gpus" not in what_would_fit(planner, planner.all(2), 2)
 
 
 def test_more_gpus_than_the_critical_batch_allows_buy_less(planner):

@@ -17,7 +17,7 @@ from megarc.train.config import RunConfig
 from megarc.train.engine.average import Average
 from megarc.train.engine.deepspeed_grid import Grid
 from megarc.train.engine.deepspeed_import import import_deepspeed
-from megarc.train.engine.deepspeed_settings import deepspeed_settings
+from megarc.train.engine.deepspeed_settings import bucket, deepspeed_settings
 from megarc.train.engine.engine import Engine, PipelinedEngine
 from megarc.train.engine.expert_groups import announce_expert_ranks
 from megarc.train.engine.factors import factors_of
@@ -97,6 +97,8 @@ def _initialize(
     **extra: Any,
 ) -> Any:
     optimizer = optimizer_of(model, config, groups)
+    elements = sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in model.parameters())
+    settings["zero_optimization"]["reduce_bucket_size"] = bucket(config, elements)
     engine, *_ = deepspeed.initialize(
         model=model, optimizer=optimizer, config=settings, dist_init_required=False, **extra
     )

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from megarc.errors import UserError
-from megarc.model import cost_of
 from megarc.train.config import RunConfig
 
 _BUCKET = 500_000_000
@@ -48,23 +47,20 @@ def deepspeed_settings(
         # Its own look at every gradient for inf and nan: the gate judges by the norm.
         derived["bf16"] = {"enabled": True, "check_grad_overflow": False}
         derived["data_types"] = {"grad_accum_dtype": "fp32"}
-    settings = _passed_through(derived, config.deepspeed, "deepspeed")
-    settings["zero_optimization"].setdefault("reduce_bucket_size", bucket(config))
-    return settings
+    return _passed_through(derived, config.deepspeed, "deepspeed")
 
 
-def bucket(config: RunConfig) -> int:
+def bucket(config: RunConfig, elements: float) -> int:
     """Elements of the buffer in which ZeRO gathers gradients before it reduces them.
 
-    DeepSpeed's own 5e8, or no more than there are parameters: it allocates them whole, 2 GB in float32,
-    whatever the model's size.
+    DeepSpeed's own 5e8, or no more than this rank has: it allocates them whole, 2 GB in float32, whatever the model's
+    size.
+
+    Args:
+        elements: of the rank's parameters, before ZeRO shares them out.
     """
     passed = config.deepspeed.get("zero_optimization", {}).get("reduce_bucket_size")
-    if passed is not None:
-        return int(passed)
-    if config.model.vocabulary is None:
-        return _BUCKET
-    return min(_BUCKET, cost_of(config.model, config.window.build()).parameters)
+    return int(min(_BUCKET, elements) if passed is None else passed)
 
 
 def _zero(config: RunConfig, device: str) -> dict[str, Any]:

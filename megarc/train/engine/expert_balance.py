@@ -71,6 +71,16 @@ class ExpertBalance:
                 # Wang et al. 2024, 2408.15664, algorithm 1.
                 router.balance += (router.keys.bias_rate * less).to(router.balance.dtype)
 
+    def came(self) -> list[float]:
+        """Of each layer, the rows that came to this rank's experts in the last step, over an even share of them."""
+        size, rank = self.groups.expert.size, self.groups.expert.rank
+        counts = [router.tally.sums for router in self._routers if router.tally and router.tally.sums.numel()]
+        if not counts:
+            return []
+        rows = all_reduce_sum(torch.stack(counts)[:, :-5], self.groups.expert)
+        own = rows.view(len(counts), size, -1)[:, rank].sum(-1)
+        return [float(ratio) for ratio in own * size / rows.sum(-1)]
+
     def read(self) -> list[Load]:
         """Of each layer since the last call; this waits for the device."""
         seen, self._seen = self._seen.tolist(), self._nothing()

@@ -5,7 +5,7 @@ import pytest
 from megarc.config import build
 from megarc.errors import UserError
 from megarc.train import RunConfig
-from megarc.train.engine.deepspeed_settings import deepspeed_settings
+from megarc.train.engine.deepspeed_settings import bucket, deepspeed_settings
 
 
 def settings(**tree):
@@ -34,6 +34,14 @@ def test_an_expert_adds_keys():
     assert passed["zero_optimization"]["reduce_bucket_size"] == 1000
     assert passed["zero_optimization"]["stage"] == 1
     assert passed["comms_logger"] == {"enabled": True}
+
+
+def test_the_bucket_is_no_larger_than_what_a_rank_has():
+    """DeepSpeed allocates it whole; a size that the run passes on is kept."""
+    assert bucket(build(RunConfig, {}, "test"), 1000.0) == 1000
+    assert bucket(build(RunConfig, {}, "test"), 7e9) == 500_000_000
+    passed = {"zero_optimization": {"reduce_bucket_size": 300}}
+    assert bucket(build(RunConfig, {"deepspeed": passed}, "test"), 1000.0) == 300
 
 
 @pytest.mark.parametrize(

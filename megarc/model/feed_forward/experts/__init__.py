@@ -5,6 +5,6 @@ expert together, ``grouped_matmul.py`` multiplies each expert's rows by its own 
 """
 
 from megarc.model.feed_forward.experts.experts import Experts
-from megarc.model.feed_forward.experts.router import Router, Tally
+from megarc.model.feed_forward.experts.router import Router, Tally, start_tallies
 
-__all__ = ["Experts", "Router", "Tally"]
+__all__ = ["Experts", "Router", "Tally", "start_tallies"]

@@ -117,6 +117,13 @@ class Router(nn.Module):
         return self
 
 
+def start_tallies(model: nn.Module) -> None:
+    """Lets the routers of ``model`` count, and add their penalties, where no engine does: in passes without values."""
+    for module in model.modules():
+        if isinstance(module, Router):
+            module.tally = Tally(share=1.0)
+
+
 def balance_loss(shares: Tensor, by_window: Tensor, active: int, parts: int = 1) -> Tensor:
     """E sum_i f_i p_i of each window, [batch] (Fedus et al. 2021, 2101.03961, equations 4 to 6): 1 where all is even.
 
