@@ -106,7 +106,7 @@ def does_not_fit(planner: Planner, plans: list[Plan], arguments: argparse.Namesp
 
 def tell(config: RunConfig, device: DeviceConfig, plans: list[Plan], arguments: argparse.Namespace) -> None:
     """The table, the best three and, where asked, the formulas with numbers in."""
-    from megarc.plan import PARTS, best_three, outlook
+    from megarc.plan import PARTS, best_three, memory_terms, outlook
     from megarc.report import table
 
     fitting = [plan for plan in plans if plan.fits]
@@ -145,7 +145,7 @@ def tell(config: RunConfig, device: DeviceConfig, plans: list[Plan], arguments: 
              for name, seconds in first.step.parts.items() if seconds]  # fmt: skip
     print(table(["step", "seconds", "share"], parts))
     if arguments.explain:
-        print("\n".join(first.step.terms))
+        print("\n".join([*memory_terms(config, first, device), *first.step.terms]))
         shares = device.reached
         print(f"{device.name}: products {shares.product:.2f} of {device.bf16 / 1e12:.4g} TFLOP/s, attention "
               f"{shares.attention:.2f}, memory {shares.memory:.2f} of {device.bandwidth / 1e12:.3g} TB/s, fp8 "
@@ -235,7 +235,9 @@ def parser() -> argparse.ArgumentParser:
                         "left out come from the configuration")  # fmt: skip
     parser.add_argument("--price", type=float, metavar="P", help="price of one GPU for an hour")
     parser.add_argument(
-        "--explain", action="store_true", help="print the first layout's formulas with their numbers"
+        "--explain",
+        action="store_true",
+        help="print the first layout's formulas of memory and time with their numbers",
     )
     parser.add_argument(
         "--all", action="store_true", help=f"show every layout that fits, not only the first {_SHOWN}"

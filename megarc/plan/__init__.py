@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from megarc.plan.layout_words import parse_layout
     from megarc.plan.memory import Memory, memory_table, predict
     from megarc.plan.memory_advice import explain_memory
+    from megarc.plan.memory_terms import memory_terms
     from megarc.plan.memory_tracking import Measuring, explained_memory
     from megarc.plan.run_file import write_run_file
     from megarc.plan.search import Layout, Plan, Planner
@@ -47,6 +48,7 @@ __all__ = [
     "explained_memory",
     "find_device",
     "memory_table",
+    "memory_terms",
     "outlook",
     "parse_layout",
     "predict",

@@ -42,6 +42,7 @@ def test_one_layout_as_words_object_and_file(page, tmp_path, capsys):
     told = capsys.readouterr().out
     assert told.splitlines()[-1].startswith("{"), "the object comes after all words"
     assert "the layout that was asked for" in told and "money" in told and "bubble = (p - 1)" in told
+    assert "it updates P = " in told and "weights 2N = " in told and "moments 8P = " in told
     (found,) = next(json.loads(line) for line in told.splitlines() if line.startswith("{"))["topologies"]
     assert (found["tensor"], found["data"], found["context"], found["expert"]) == (2, 2, 1, 1)
     assert found["fits"] is True and 0 < found["mfu_exact_mask"] < found["mfu_full_square"] < 1
