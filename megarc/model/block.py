@@ -29,7 +29,7 @@ class Block(nn.Module):
         self, config: ModelConfig, engine: str, layer: int, tensor: TensorParallel, runner: Runner
     ) -> None:
         super().__init__()
-        self.run, self.scale = runner.way(layer), branch_scale(config)
+        self.run, self.scale = runner.way(layer, config.kind(layer)), branch_scale(config)
         self.norm_after = config.norm_place == "after"
         width, epsilon = config.hidden, config.norm_epsilon
         self.attention_norm = Norm(width, epsilon, tensor, partial=tensor.sequence)
@@ -39,7 +39,7 @@ class Block(nn.Module):
         own = config.of_layer(layer)
         self.feed_forward = feed_forward_of(own)(own, tensor)
         for part in self.modules():
-            if isinstance(part, Projection):
+            if isinstance(part, Projection) and not part.own_type:
                 part.linear = runner.linear
 
     def forward(

@@ -13,6 +13,8 @@ import torch._functorch.config
 from megarc.errors import shortened
 
 _log = logging.getLogger("megarc")
+_VERSIONS = 64
+"""Of one function, for other mixers, windows and gradient modes; torch's own limit is 8."""
 
 
 def no_compiler(device: torch.device) -> str | None:
@@ -47,18 +49,30 @@ class Compiled:
         self._best: Callable[..., Any] | None = None
 
     def __call__(self, *arguments: Any) -> Any:
-        from torch._dynamo.exc import TorchDynamoException  # late: see compiler_on_demand.py
+        from torch._dynamo import config  # late: see compiler_on_demand.py
+        from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
         if self._best is None:
             # Not before: a model may be built while DeepSpeed has functions of torch replaced (ZeRO 3).
             self._best = torch.compile(self.function, fullgraph=True)
         try:
-            with torch._functorch.config.patch(force_non_lazy_backward_lowering=True):
+            with (
+                torch._functorch.config.patch(force_non_lazy_backward_lowering=True),
+                config.patch(recompile_limit=_VERSIONS),
+            ):
                 return self._best(*arguments)
-        except TorchDynamoException as error:
+        except (TorchDynamoException, FailOnRecompileLimitHit) as error:
             # Raised while it compiles, so before anything has run.
             self._best = self.function
-            # The first line names the backend, the second what it met.
-            reason = " ".join(str(error).split("\n", 2)[:2]).strip() or type(error).__name__
+            reason = _reason(error)
             _log.warning("%s is not compiled and runs eagerly: %s", self.name, shortened(reason, 300))
             return self.function(*arguments)
+
+
+def _reason(error: Exception) -> str:
+    from torch._dynamo.exc import FailOnRecompileLimitHit
+
+    if isinstance(error, FailOnRecompileLimitHit):
+        return f"{_VERSIONS} versions of it are compiled already, and other sizes or windows need one more"
+    # The first line names the backend, the second what it met.
+    return " ".join(str(error).split("\n", 2)[:2]).strip() or type(error).__name__

@@ -16,11 +16,16 @@ Linear = Callable[[Tensor, Tensor], Tensor]
 
 
 class Projection(nn.Module):
-    """A layer that multiplies rows by its ``weight``; the block says with which product."""
+    """A layer that multiplies rows by its ``weight``; the block says with which product.
 
-    def __init__(self) -> None:
+    Attributes:
+        own_type: whether the product stays in the model's type where others are in fp8.
+    """
+
+    def __init__(self, own_type: bool = False) -> None:
         super().__init__()
         self.linear: Linear = F.linear
+        self.own_type = own_type
 
 
 class ColumnLinear(Projection):
@@ -36,8 +41,9 @@ class ColumnLinear(Projection):
         *,
         biased: bool = False,
         shared_out: bool = False,
+        own_type: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(own_type)
         assert not (biased and parts > 1), "a bias of several parts is not cut yet"
         self.tensor = tensor
         self.weight = matrix(outputs, inputs, kind, tensor, split=0, parts=parts, shared_out=shared_out)

@@ -55,15 +55,22 @@ class Runner:
         self.recompute, self.every = execution.recompute, execution.recompute_every
         self.linear = fp8.linear_with(execution.fp8_scales) if execution.fp8 else F.linear
         self.scan: Scan = fla_scan.scan if execution.recurrence == "fla" else scan
-        self._ways: dict[Recompute, Callable[..., Tensor]] = dict(_WAYS)
-        if execution.compile:
-            # One for all blocks, which differ in their weights alone. What is computed again is
-            # decided inside, where the compiler sees it.
-            self._ways = {name: Compiled(way, "the block") for name, way in _WAYS.items()}
+        self.compiles = execution.compile
+        self._compiled: dict[tuple[Recompute, str], Compiled] = {}
 
-    def way(self, layer: int) -> Callable[..., Tensor]:
-        """Of block ``layer``: every ``every``-th one, from the first on, is computed again."""
-        return self._ways[self.recompute if layer % self.every == 0 else "none"]
+    def way(self, layer: int, kind: str) -> Callable[..., Tensor]:
+        """Of block ``layer``: every ``every``-th one, from the first on, is computed again.
+
+        Args:
+            kind: blocks of one kind differ in their weights alone, and one compiled function serves all of them.
+        """
+        name = self.recompute if layer % self.every == 0 else "none"
+        if not self.compiles:
+            return _WAYS[name]
+        if (name, kind) not in self._compiled:
+            # What is computed again is decided inside, where the compiler sees it.
+            self._compiled[name, kind] = Compiled(_WAYS[name], f"a block of {kind}")
+        return self._compiled[name, kind]
 
 
 def _contexts() -> Any:

@@ -5,7 +5,9 @@ import logging
 import pytest
 import torch
 import torch._inductor.compile_fx as compile_fx
+from support.compilers import TRACED, compiling_with
 
+from megarc.model import compiling
 from megarc.model.compiling import Compiled, no_compiler
 
 
@@ -33,3 +35,16 @@ def test_a_pass_that_cannot_be_compiled_runs_eagerly(monkeypatch, caplog, part):
     said = [record.getMessage() for record in caplog.records if "runs eagerly" in record.getMessage()]
     assert len(said) == 1 and "signal 15" in said[0] and len(said[0]) < 500
     torch._dynamo.reset()
+
+
+def test_more_versions_than_torch_keeps_are_compiled_and_beyond_ours_it_runs_eagerly(monkeypatch, caplog):
+    """The ninth version of a block, for another window or another mixer's layer, ended the run."""
+    x = torch.ones(2)
+    with compiling_with(TRACED), caplog.at_level(logging.WARNING, "megarc"):
+        compiled = Compiled(lambda x, word: x * len(word), "the block")
+        assert [compiled(x, "a" * size).tolist() for size in range(1, 11)] == [[n, n] for n in range(1, 11)]
+        assert not [record for record in caplog.records if record.name == "megarc"]
+        monkeypatch.setattr(compiling, "_VERSIONS", 10)
+        assert [compiled(x, "a" * size).tolist() for size in (11, 12)] == [[11, 11], [12, 12]]
+    (record,) = (record for record in caplog.records if record.name == "megarc")
+    assert "runs eagerly: 10 versions of it are compiled already" in record.getMessage()

@@ -25,7 +25,9 @@ def run_jobs(jobs, world, folder, expect_failure=False, timeout=280):
         "MASTER_PORT": str(free_port()),
     }
     # What compiles starts workers and compilers of its own: not tried from a forked process.
-    cold = any(job.get("config", {}).get("execution", {}).get("compile") for job in jobs)
+    cold = any(
+        job.get("config", {}).get("execution", {}).get("compile") and "backend" not in job for job in jobs
+    )
     ranks = [
         start(
             [sys.executable, str(WORKER), str(listed)],

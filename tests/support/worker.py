@@ -7,6 +7,7 @@ A job is one of
         "explain_memory": true   the table of memory is printed
         "break": "dropped bucket"   DeepSpeed is wrong while the job runs; see broken_engines.py
         "may_fail": true     a user's error is told, and the next job follows
+        "backend": NAME      what torch.compile uses while the job runs; see compilers.py
         "announce": true     the name of its folder is printed before all that it says
         "keep_state": FILE   a copy of state.json as this job leaves it
     {"do": "resave", "config": {...}, "from": F, "to": G}    load F under that configuration, save at once to G
@@ -35,6 +36,7 @@ from pathlib import Path
 import psutil
 import torch
 from broken_engines import broken
+from compilers import compiling_with
 from deepspeed.runtime import bf16_optimizer
 from few_steps import make_annotated, take_steps
 from layers import check
@@ -175,7 +177,7 @@ def attempt(config: RunConfig, groups: Groups, job) -> None:
         print(f"-- start {config.folder.name}", flush=True)
     explained = explained_memory() if job.get("explain_memory") else nullcontext()
     try:
-        with explained as watch, broken(job.get("break")):
+        with explained as watch, broken(job.get("break")), compiling_with(job.get("backend")):
             ending = pretrain(
                 config, groups, makers({**MAKERS, "annotated": make_annotated}),
                 lambda *who: f"the table of weights of {who[1:]}",

@@ -1,7 +1,5 @@
 """A run whose layers are of every mixer: it resumes, and is scored, continued and exported like any other."""
 
-import json
-
 import pytest
 import torch
 from support.runs import full_state
@@ -54,8 +52,10 @@ def test_is_exported_in_our_layout_alone(run, tmp_path):
         page("launch/export.py", "--run", run, "--to", tmp_path / "theirs", "--layout", "huggingface")
 
 
-@pytest.mark.parametrize("switch", ["fp8", "compile"])
-def test_what_was_never_seen_right_is_refused(switch):
-    keys = {"data": {"train": [{"kind": "pointer_chase"}]}, "execution": {switch: True}}
-    with pytest.raises(UserError, match=rf"execution\.{switch} with model\.mixers"):
-        build(RunConfig, keys | {"model": json.loads(MIXERS.removeprefix("model="))}, "a test")
+def test_compiled_blocks_that_call_other_kernels_are_refused():
+    execution, data = {"compile": True, "recurrence": "fla"}, {"train": [{"kind": "pointer_chase"}]}
+    build(RunConfig, {"data": data, "execution": execution}, "a test")  # there is no recurrence
+    keys = {"data": data, "model": {"layers": 2, "mixers": "ssm attention"}}
+    build(RunConfig, keys | {"execution": {"compile": True}}, "a test")
+    with pytest.raises(UserError, match=r"compile with execution\.recurrence fla"):
+        build(RunConfig, keys | {"execution": execution}, "a test")

@@ -12,9 +12,11 @@ from megarc.interval import Seen
 from megarc.model.block_part import PartCost, Split
 from megarc.model.config import ModelConfig
 from megarc.model.layers import ColumnLinear
-from megarc.model.mixers.chain import bounded, messages
-from megarc.model.mixers.directions import Documents, directions
+from megarc.model.mixers.chain import bounded
+from megarc.model.mixers.chain_operator import compiled_marginals
+from megarc.model.mixers.directions import directions
 from megarc.model.mixers.gated_output import GatedOutput
+from megarc.model.mixers.marginals import marginals
 from megarc.model.mixers.mixer import Mixer
 from megarc.model.mixers.ssm import decay_rates
 from megarc.model.parameter_record import matrix
@@ -42,12 +44,13 @@ class RandomField(Mixer):
         self.unit = 1 / config.initial_std  # tables begin with entries of size 1
         self.staying = staying(config.heads, self.states)[tensor.rank * self.heads :][: self.heads]
         rows = config.heads * self.states
-        self.potential = ColumnLinear(config.hidden, rows, "hidden", tensor)
+        self.potential = ColumnLinear(config.hidden, rows, "hidden", tensor, own_type=True)
         scores = rows * self.transitions
         self.source = matrix(scores, config.crf_rank, "embedding", tensor, split=0)
         self.target = matrix(scores, config.crf_rank, "embedding", tensor, split=0)
         if self.transitions > 1:
-            self.mixing = ColumnLinear(config.hidden, config.heads * self.transitions, "hidden", tensor)
+            weights = config.heads * self.transitions
+            self.mixing = ColumnLinear(config.hidden, weights, "hidden", tensor, own_type=True)
         self.value = matrix(rows, config.width_of_head, "embedding", tensor, split=0)
         self.output = GatedOutput(config, tensor)
 
@@ -66,9 +69,13 @@ class RandomField(Mixer):
         before = None if cache is None else cache.recall(self.layer)
         where = directions(seen, rows) if before is None else 0
         potentials = bounded(potentials.to(wide))
-        marginal, last = marginals(potentials, self._transition(wide), self._mixed(x, wide), where, before)
-        if cache is not None:
-            cache.remember(self.layer, [last], rows)
+        chain = potentials, self._transition(wide), self._mixed(x, wide)
+        if cache is None and torch.compiler.is_compiling():
+            marginal = compiled_marginals(*chain, where)
+        else:
+            marginal, last = marginals(*chain, where, before)
+            if cache is not None:
+                cache.remember(self.layer, [last], rows)
         values = self.value.to(wide).unflatten(0, (self.heads, self.states)) * self.unit
         expected = marginal @ (values - values.mean(1, keepdim=True))
         return self.output(expected.to(x.dtype), x)
@@ -115,52 +122,6 @@ class RandomField(Mixer):
     @staticmethod
     def cache_shape(config: ModelConfig, ranks: int) -> LayerCache:
         return LayerCache(states=((config.heads // ranks, config.crf_states),))
-
-
-def marginals(
-    potentials: Tensor,
-    transition: Tensor,
-    mixed: Tensor | None,
-    where: int | Documents,
-    before: list[Tensor] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Of every row's state, [batch, heads, rows, states]; and the distribution behind the last row.
-
-    Args:
-        potentials: [batch, heads, rows, states].
-        transition: [heads, matrices, states, states].
-        mixed: the weight of each in the step to a row, [batch, heads, rows, matrices]; None: there is one matrix.
-        where: as ``directions`` gives it.
-        before: the distribution before the first row, where rows of C follow others.
-    """
-    back = transition.transpose(2, 3)
-    if isinstance(where, Documents):
-        after = messages(potentials, transition, mixed, where.first).after
-        turned = _turned(potentials, mixed, potentials.shape[2], where.last)
-        both = after * messages(turned[0], back, turned[1], where.last.flip(1)).before.flip(2)
-    else:
-        after = both = messages(
-            potentials, transition, mixed, before=None if before is None else before[0]
-        ).after
-        if where:
-            turned = _turned(potentials, mixed, where)
-            behind = messages(turned[0], back, turned[1]).before.flip(2)
-            both = torch.cat([after[:, :, :where] * behind, after[:, :, where:]], 2)
-    return both / both.sum(-1, keepdim=True), after[:, :, -1]
-
-
-def _turned(
-    potentials: Tensor, mixed: Tensor | None, rows: int, last: Tensor | None = None
-) -> tuple[Tensor, Tensor | None]:
-    """The first rows turned round: the step to a row is then the step from the row behind it, with that row's weights.
-
-    To a row that nothing behind is read by (``last``), the step leads from a uniform distribution to the same,
-    whatever the weights; they are the row's own, since rounding would tell it those of a row that it does not see.
-    """
-    if mixed is not None:
-        behind = torch.cat([mixed[:, :, 1:rows], mixed[:, :, rows - 1 : rows]], 2)
-        mixed = (behind if last is None else torch.where(last[:, None, :, None], mixed, behind)).flip(2)
-    return potentials[:, :, :rows].flip(2), mixed
 
 
 def staying(heads: int, states: int) -> list[float]:

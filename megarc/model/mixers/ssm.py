@@ -40,7 +40,9 @@ class StateSpace(Mixer):
         self.rates = decay_rates(config.heads)[tensor.rank * self.heads :][: self.heads]
         self.query = ColumnLinear(config.hidden, config.heads * self.head_dim, "hidden", tensor)
         self.key_value = KeyValue(config, tensor)
-        self.decay = ColumnLinear(config.hidden, 3 * config.heads, "hidden", tensor, biased=True)
+        self.decay = ColumnLinear(
+            config.hidden, 3 * config.heads, "hidden", tensor, biased=True, own_type=True
+        )
         self.output = GatedOutput(config, tensor)
 
     def forward(

@@ -32,7 +32,9 @@ class RecentStateSpace(Attention):
     def __init__(self, config: ModelConfig, engine: str, layer: int, tensor: TensorParallel) -> None:
         super().__init__(config, engine, layer, tensor)
         self.rates = decay_rates(config.heads)[tensor.rank * self.heads :][: self.heads]
-        self.decay = ColumnLinear(config.hidden, 2 * config.heads, "hidden", tensor, biased=True)
+        self.decay = ColumnLinear(
+            config.hidden, 2 * config.heads, "hidden", tensor, biased=True, own_type=True
+        )
         self.recent_norm = Norm(self.head_dim, config.norm_epsilon, tensor, partial=tensor.size > 1)
 
     def forward(

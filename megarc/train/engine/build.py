@@ -81,6 +81,8 @@ def _compilable(config: RunConfig, groups: Groups) -> RunConfig:
     """``config``, without ``execution.compile`` where this machine has no compiler: slower, the same numbers."""
     reason = no_compiler(groups.device) if config.execution.compile else None
     if reason is None:
+        if config.execution.compile and "crf" in config.model.mixers and groups.first:
+            log.info("execution.compile: the chain of crf runs eagerly inside its compiled blocks")
         return config
     if groups.first:
         log.warning("execution.compile is on, but %s; the run continues without it", reason)

@@ -305,6 +305,14 @@ def test_layers_of_several_widths_are_refused(tmp_path):
         built({"ffn": [64, 32]}, folder=tmp_path)
 
 
+@pytest.mark.parametrize("changes", [{"causal_heads": 2}, {"sliding_window": 5}])
+def test_masks_that_no_class_has_are_refused(tmp_path, changes):
+    (key,) = changes
+    with pytest.raises(UserError, match=rf"model\.{key} is .*--layout megarc"):
+        built(changes, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("changes", [{"norm_place": "after"}, {"qk_norm": True, "qk_norm_over": "all"},
                                      {"qk_norm": True, "rope_skip_every": 2}])  # fmt: skip
 def test_what_no_class_is_is_refused(tmp_path, changes):

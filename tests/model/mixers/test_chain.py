@@ -7,8 +7,8 @@ import torch
 from support.mixers import intervals_of
 
 from megarc.model.mixers import chain
-from megarc.model.mixers.crf import marginals
 from megarc.model.mixers.directions import directions
+from megarc.model.mixers.marginals import marginals
 
 
 @pytest.fixture

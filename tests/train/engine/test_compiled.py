@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from support.compilers import TRACED
 from support.ranks import run_jobs
-from support.runs import metrics, pretrain
+from support.runs import full_state, metrics, pretrain
 
 STEPS = 4
 WAYS = {
@@ -34,6 +35,32 @@ def runs(tmp_path_factory):
 def test_compiled_equals_eager(runs, way):
     for number in ("train/nats_per_token", "train/gradient_norm"):
         assert torch.allclose(metrics(runs / "one", number), metrics(runs / way, number), rtol=1e-5), number
+
+
+@pytest.fixture(scope="module")
+def recurrent(tmp_path_factory):
+    """Traced alone, on plain windows: tests/model/mixers/test_compiled.py says why, and has documents."""
+    folder = tmp_path_factory.mktemp("recurrent")
+    own = {"model__mixers": "crf ssm_attention", "model__initial_std": 0.2, "data__valid": []}
+    keys = {"parallel__tensor": 2, "parallel__sequence": True, **own}
+    eager, compiled = (
+        pretrain(folder / name, 1, 2, execution__compile=name == "compiled", **keys)
+        for name in ("eager", "compiled")
+    )
+    output = run_jobs([eager, {**compiled, "backend": TRACED}], 2, folder)
+    assert "a block of" not in output, "one is not compiled, and this says why"
+    assert output.count("the chain of crf runs eagerly inside its compiled blocks") == 1
+    return folder
+
+
+def test_compiled_recurrent_layers_equal_eager_ones(recurrent):
+    for number in ("train/nats_per_token", "train/gradient_norm"):
+        ours, theirs = (metrics(recurrent / run, number) for run in ("compiled", "eager"))
+        assert len(ours) == 2 and torch.allclose(ours, theirs, rtol=1e-5), number
+    ours, theirs = (full_state(recurrent / run) for run in ("compiled", "eager"))
+    for part, values in ours.items():
+        if part.endswith("/exp_avg"):
+            assert (values - theirs[part]).norm() <= 1e-5 * theirs[part].norm(), part
 
 
 def test_without_a_compiler_it_says_so_and_runs(tmp_path, monkeypatch):
