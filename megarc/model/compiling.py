@@ -26,6 +26,7 @@ def no_compiler(device: torch.device) -> str | None:
             return "torch finds no Triton for this GPU; pip install triton"
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
 
     try:
         compiler = get_cpp_compiler()
@@ -33,6 +34,12 @@ def no_compiler(device: torch.device) -> str | None:
         compiler = None
     if compiler is None or shutil.which(compiler) is None:
         return "there is no C++ compiler; install g++ or clang, or name one in CXX"
+    # torch does not quote it in the compiler's command: findings/inductor-cache-with-a-space.sh.
+    if device.type == "cpu" and any(character.isspace() for character in cache_dir()):
+        return (
+            f"torch compiles nothing in a cache folder whose path has a space, '{cache_dir()}'; name another in "
+            "TORCHINDUCTOR_CACHE_DIR"
+        )
     return None
 
 

@@ -48,3 +48,13 @@ def test_more_versions_than_torch_keeps_are_compiled_and_beyond_ours_it_runs_eag
         assert [compiled(x, "a" * size).tolist() for size in (11, 12)] == [[11, 11], [12, 12]]
     (record,) = (record for record in caplog.records if record.name == "megarc")
     assert "runs eagerly: 10 versions of it are compiled already" in record.getMessage()
+
+
+@pytest.mark.skipif(no_compiler(torch.device("cpu")) is not None, reason="there is no compiler")
+def test_a_cache_folder_with_a_space_is_said_before_anything_is_compiled(monkeypatch, tmp_path):
+    """torch does not quote it: the compiler ended with an error, and the log did not say why."""
+    (tmp_path / "two words").mkdir()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "two words"))
+    assert "TORCHINDUCTOR_CACHE_DIR" in no_compiler(torch.device("cpu"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    assert no_compiler(torch.device("cpu")) is None
