@@ -9,6 +9,7 @@ from deepspeed.runtime.engine import DeepSpeedEngine
 from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
 from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
 
+from megarc.train.checkpoint import save
 from megarc.train.engine import build
 from megarc.train.engine.muon import Muon
 
@@ -96,6 +97,11 @@ def fp8_on_a_cpu():
     return build, "no_fp8", lambda device: None
 
 
+def two_files():
+    """Nothing is wrong: a rank writes its checkpoint as if it were large."""
+    return save, "_LARGE", 0
+
+
 WAYS = {
     "fp8 on a CPU": fp8_on_a_cpu,
     "noise": noise,
@@ -106,4 +112,5 @@ WAYS = {
     "skipped all-reduce, bf16": skipped_reduce,
     "wrong norm": wrong_norm,
     "halved Muon": halved_muon,
+    "two files": two_files,
 }

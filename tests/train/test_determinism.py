@@ -18,6 +18,7 @@ LAYOUTS = {
 def said(tmp_path_factory):
     folder = tmp_path_factory.mktemp("said")
     jobs = [job(folder / name, zero, keys) for name, (zero, keys) in LAYOUTS.items()]
+    jobs.append(job(folder / "files", 2, {}, **{"break": "two files"}))
     jobs.append(job(folder / "noise", 2, {}, **{"break": "noise"}))
     texts = run_jobs(jobs, 2, folder).split("-- start ")[1:]
     assert not list(folder.glob("*/determinism"))
@@ -28,7 +29,7 @@ def job(folder, zero, keys, **more):
     return {"do": "determinism", "config": config(folder, zero, 8, **keys), "steps": 3, **more}
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", [*LAYOUTS, "files"])
 def test_a_cpu_is_bit_equal(said, name):
     assert "steps 1 to 3, twice: bit-equal on 2 ranks" in said[name]
     assert "steps 2 to 3, from a checkpoint: bit-equal on 2 ranks" in said[name]

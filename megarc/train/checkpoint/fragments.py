@@ -101,8 +101,29 @@ def _share(fragment: Fragment, number: int, count: int) -> Fragment | None:
     start, stop = (elements * part // count for part in (number, number + 1))
     if start == stop:
         return None
+    return _elements(fragment, start, stop)
+
+
+def _elements(fragment: Fragment, start: int, stop: int) -> Fragment:
     state = {key: value[start:stop] for key, value in fragment.state.items()}
     return Fragment(fragment.name, fragment.record, cut(fragment.boxes, start, stop), state)
+
+
+def divided(fragments: list[Fragment], count: int) -> list[list[Fragment]]:
+    """The same in ``count`` lists of about equally many bytes; a fragment is cut where a border lies in it."""
+    lists: list[list[Fragment]] = [[] for _ in range(count)]
+    widths = [sum(tensor.itemsize for tensor in one.state.values()) for one in fragments]
+    total = sum(size(one.boxes) * width for one, width in zip(fragments, widths, strict=True))
+    before = 0
+    for fragment, width in zip(fragments, widths, strict=True):
+        elements = size(fragment.boxes)
+        borders = [(total * number // count - before) // width for number in range(count + 1)]
+        begins = [min(max(border, 0), elements) for border in borders]
+        for found, start, stop in zip(lists, begins, begins[1:], strict=False):
+            if start < stop:
+                found.append(_elements(fragment, start, stop))
+        before += elements * width
+    return lists
 
 
 def buffers(fragments: list[Fragment]) -> Iterator[tuple[str, Tensor]]:

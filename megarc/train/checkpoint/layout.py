@@ -6,6 +6,7 @@
       rank-00017.json          where each fragment lies in its full parameter
       manifest.json            last: every file's size and digest, where the run stands
 
+A rank that holds much writes two such pairs: the second is ``rank-1000017``.
 The manifest takes its name in one rename, so a folder without one is an unfinished save and does not exist.
 One whose manifest is there and cannot be read, or does not fit its checksum, is damaged: it is named, and nobody
 removes it. A folder of another name (``step-000001000-good``) is a user's own and is left alone.
@@ -26,11 +27,13 @@ import orjson
 from megarc.atomic_write import written_atomically
 from megarc.errors import UserError
 from megarc.parallel import Box
+from megarc.train.checkpoint.disk_blocks import read_blocks
 from megarc.train.checkpoint.layout_check import manifest_problem, rank_file
 from megarc.train.run_position import Standing
 
 FORMAT = 3  # 2 had no checksum of the manifest
 MANIFEST = "manifest.json"
+_SECOND = 1_000_000  # what a rank's second file has above its first: more than there are ranks
 _STEP = re.compile(r"step-([0-9]+)")
 _FILES_AT_ONCE = 4  # digests are worked out outside Python's lock
 
@@ -76,16 +79,25 @@ class Checkpoint:
                 found.setdefault(entry.name, []).append(Placed(told.tensors, entry.shape, entry.placed()))
         return found
 
-    def verify(self, part: int = 0, parts: int = 1) -> str | None:
-        """Reads the ``part``-th of ``parts`` of the files against their digests; the damaged one, or None."""
-        files = self.manifest["files"]
-        names = sorted(files)[part::parts]
+    def share(self, number: int, count: int) -> list[str]:
+        """The files that the ``number``-th of ``count`` readers verifies: where as many wrote, one writer's."""
+        pairs = sorted({(rank_of(name), _stem(name)) for name in self.manifest["files"]})
+        own = {stem for at, (_, stem) in enumerate(pairs) if at * count // len(pairs) == number}
+        return [name for name in sorted(self.manifest["files"]) if _stem(name) in own]
+
+    def verify(self, names: Iterable[str] | None = None) -> str | None:
+        """Reads files, all where none are named, against their digests; the damaged one, or None."""
+        listed = sorted(self.manifest["files"] if names is None else names)
         with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
-            found = pool.map(lambda name: digest_of(self.folder / name), names)
+            found = pool.map(lambda name: digest_of(self.folder / name), listed)
             return next(
-                (name for name, digest in zip(names, found, strict=True) if digest != files[name]["sha256"]),
+                (name for name, digest in zip(listed, found, strict=True) if not self.fits(name, digest)),
                 None,
             )
+
+    def fits(self, name: str, digest: str) -> bool:
+        """Whether it is the digest that the manifest has for a file."""
+        return bool(self.manifest["files"][name]["sha256"] == digest)
 
     def check(self) -> Checkpoint:
         """Itself, once every file was read against its digest: for whoever reads it on one process.
@@ -118,9 +130,18 @@ def step_of(folder: Path) -> int:
     return int(found[1])
 
 
-def rank_name(rank: int) -> str:
-    """``rank-00017``: the stem of a rank's two files."""
-    return f"rank-{rank:05d}"
+def rank_name(rank: int, part: int = 0) -> str:
+    """``rank-00017``, or ``rank-1000017`` of its second part: the stem of a pair of files."""
+    return f"rank-{part * _SECOND + rank:05d}"
+
+
+def rank_of(name: str) -> int:
+    """17 of ``rank-00017.json`` and of ``rank-1000017.safetensors``: the rank that has written the file."""
+    return int(_stem(name).removeprefix("rank-")) % _SECOND
+
+
+def _stem(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def finished(checkpoints: Path) -> list[Path]:
@@ -230,9 +251,10 @@ def _manifest(folder: Path) -> dict[str, Any] | str:
 def write_manifest(folder: Path, ranks: Iterable[int], standing: Standing, facts: dict[str, Any]) -> None:
     """Makes the folder whole: every rank's JSON must be there."""
     files: dict[str, Any] = {}
-    for rank in ranks:
-        name = f"{rank_name(rank)}.json"
-        entry = orjson.loads((folder / name).read_bytes())
+    names = [f"{rank_name(rank)}.json" for rank in ranks]
+    while names:
+        entry = orjson.loads((folder / (name := names.pop(0))).read_bytes())
+        names += entry.get("others", [])
         files[entry["tensors"]] = {"size": entry["size"], "sha256": entry["sha256"]}
         files[name] = {"size": (folder / name).stat().st_size, "sha256": digest_of(folder / name)}
     manifest = {"format": FORMAT, "standing": asdict(standing), "files": files, **facts}
@@ -248,8 +270,7 @@ def _checksum(manifest: dict[str, Any]) -> str:
 
 def digest_of(path: Path) -> str:
     """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 22):
-            digest.update(chunk)
+    digest = hashlib.sha256()
+    for _, block in read_blocks(path):
+        digest.update(memoryview(block.numpy()))
     return digest.hexdigest()

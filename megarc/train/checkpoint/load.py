@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from megarc.errors import UserError, reported_once
-from megarc.parallel import Box, Group, broadcast_object, gather_objects, overlaps, size, whole
+from megarc.parallel import Group, broadcast_object, gather_objects, overlaps, size, whole
 from megarc.train.checkpoint.course import Course
-from megarc.train.checkpoint.fragments import STATE, held, set_steps
+from megarc.train.checkpoint.fragment_files import FragmentFiles
+from megarc.train.checkpoint.fragments import STATE, Fragment, held, set_steps
 from megarc.train.checkpoint.layout import (
     Checkpoint,
     Placed,
@@ -26,6 +24,7 @@ from megarc.train.checkpoint.layout import (
     step_folder,
     step_of,
 )
+from megarc.train.checkpoint.one_pass import OnePass, Read
 from megarc.train.checkpoint.peers import Peers
 from megarc.train.checkpoint.storage_level import Level
 from megarc.train.engine import Engine
@@ -33,6 +32,8 @@ from megarc.train.engine.average import NAME as AVERAGE
 from megarc.train.engine.places import refresh
 
 log = logging.getLogger("megarc")
+
+_WITHOUT_MOMENTS = ("master", STATE)  # what is loaded where moments are not
 
 
 def load(
@@ -48,17 +49,17 @@ def load(
     Raises:
         UserError: where a file is damaged, or the checkpoint is of another model.
     """
-    world = engine.groups.world
+    fragments = held(engine)
     if level is None:
-        _verify(checkpoint, world)
-        stored = broadcast_object(checkpoint.fragments() if engine.groups.first else {}, world)
-        _check_same_model(checkpoint, stored, engine)
+        stored, filled = _verified(checkpoint, engine, fragments, moments)
     else:
-        stored = checkpoint.fragments()
-    with _Files(checkpoint) as files:
-        for fragment in held(engine):
+        stored, filled = checkpoint.fragments(), set()
+    with FragmentFiles(checkpoint) as files:
+        for fragment in fragments:
             for source in stored[fragment.name]:
                 for part, target in fragment.state.items():
+                    if (source.file, fragment.name, part) in filled:
+                        continue
                     known = moments and files.has(source, fragment.name, part)
                     if part == AVERAGE and not known:  # it begins here
                         files.read(source, fragment.name, "master", target, fragment.boxes)
@@ -67,13 +68,35 @@ def load(
                             f"{checkpoint.folder} has no {part} of {fragment.name}: its run had another optimizer; "
                             "take its weights alone, with start_with.moments=false"
                         )
-                    elif moments or part in ("master", STATE):
+                    elif moments or part in _WITHOUT_MOMENTS:
                         files.read(source, fragment.name, part, target, fragment.boxes)
                     else:
                         target.zero_()
     set_steps(engine, checkpoint.standing.updates if moments else 0)
     refresh(engine)
     return checkpoint.standing
+
+
+def _verified(
+    checkpoint: Checkpoint, engine: Engine, fragments: list[Fragment], moments: bool
+) -> tuple[dict[str, list[Placed]], set[Read]]:
+    """Every file against its digest, each read by one rank; what it holds of this rank's fragments is filled.
+
+    Returns:
+        What is stored, and what of it is filled.
+    """
+    world = engine.groups.world
+    own = checkpoint.share(world.rank, world.size)
+    lists = [name for name in own if name.endswith(".json")]
+    _raise_damage(checkpoint, checkpoint.verify(lists), world)
+    stored = broadcast_object(checkpoint.fragments() if engine.groups.first else {}, world)
+    _check_same_model(checkpoint, stored, engine)
+    one_pass = OnePass(checkpoint, stored, fragments, None if moments else _WITHOUT_MOMENTS)
+    # With ZeRO 0 other ranks want the same file: the first to read it brings it into the page cache.
+    alone = world.size == 1 or engine.config.parallel.zero > 0
+    damaged = one_pass.run([name for name in own if name not in lists], direct=alone)
+    _raise_damage(checkpoint, damaged, world)
+    return stored, one_pass.filled
 
 
 def newest_local(
@@ -129,15 +152,15 @@ def _usable(level: Level, step: int, engine: Engine, courses: Collection[Course]
         found = open_checkpoint(step_folder(level.folder, step))
         if Course.of(found.folder).left_before(step, courses):
             return None
-        damaged = found.verify(members.index(rank), len(members))
+        damaged = found.verify(found.share(members.index(rank), len(members)))
         return found if damaged is None and _covers(found, engine) else None
     except UserError:
         return None
 
 
-def _verify(checkpoint: Checkpoint, world: Group) -> None:
-    """Every file against its digest, each read by one rank."""
-    damaged = [name for name in gather_objects(checkpoint.verify(world.rank, world.size), world) if name]
+def _raise_damage(checkpoint: Checkpoint, own: str | None, world: Group) -> None:
+    """The same error on every rank, where any of them has found a damaged file."""
+    damaged = [name for name in gather_objects(own, world) if name]
     if damaged:
         with reported_once(world.rank == 0):
             raise checkpoint.damage(damaged[0])
@@ -167,7 +190,7 @@ def full_masters(checkpoint: Checkpoint, *, average: bool = False) -> Iterator[t
         UserError: where the run kept no average.
     """
     part = AVERAGE if average else "master"
-    with _Files(checkpoint) as files:
+    with FragmentFiles(checkpoint) as files:
         for name, parts in checkpoint.fragments().items():
             elements = torch.Size(parts[0].shape).numel()
             _check_covered(checkpoint, name, parts, elements)
@@ -184,55 +207,6 @@ def full_masters(checkpoint: Checkpoint, *, average: bool = False) -> Iterator[t
                     )
                 files.read(source, name, part, values, whole(parts[0].shape))
             yield name, values
-
-
-class _Files(ExitStack):
-    """The tensors' files of a checkpoint, each opened once, by memory map."""
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        super().__init__()
-        self.folder = checkpoint.folder
-        self.opened: dict[str, Any] = {}
-        self.names: dict[str, set[str]] = {}
-
-    def read(self, source: Placed, name: str, part: str, target: Tensor, boxes: list[Box]) -> None:
-        """Copies what ``source`` has of ``boxes`` into ``target``, a 1-D tensor that holds these boxes."""
-        for common in overlaps(source.boxes, boxes):
-            span = (common.rows - 1) * common.source_pitch + common.width
-            try:
-                read = self._file(source.file).get_slice(f"{name}/{part}")[
-                    common.source : common.source + span
-                ]
-            except SafetensorError as error:
-                raise self._unreadable(source.file, f"{name}/{part}", error) from None
-            if read.shape != (span,):
-                raise self._unreadable(source.file, f"{name}/{part}", f"its shape is {list(read.shape)}")
-            _strided(target, common.target, common.target_pitch, common.rows, common.width).copy_(
-                _strided(read, 0, common.source_pitch, common.rows, common.width)
-            )
-
-    def has(self, source: Placed, name: str, part: str) -> bool:
-        """Whether ``source``'s file holds this part of the parameter's state."""
-        file = self._file(source.file)
-        if source.file not in self.names:
-            self.names[source.file] = set(file.keys())
-        return f"{name}/{part}" in self.names[source.file]
-
-    def _file(self, name: str) -> Any:
-        if name not in self.opened:
-            try:
-                self.opened[name] = self.enter_context(safe_open(self.folder / name, framework="pt"))
-            except (OSError, SafetensorError) as error:
-                raise self._unreadable(name, "it", error) from None
-        return self.opened[name]
-
-    def _unreadable(self, file: str, what: str, why: object) -> UserError:
-        return UserError(f"{self.folder / file}: {what} cannot be read: {why}; {instead_of(self.folder)}")
-
-
-def _strided(flat: Tensor, offset: int, pitch: int, rows: int, width: int) -> Tensor:
-    """``rows`` runs of ``width`` elements of a 1-D tensor, ``pitch`` apart, as [rows, width]."""
-    return torch.as_strided(flat, (rows, width), (pitch, 1), flat.storage_offset() + offset)
 
 
 def _check_same_model(checkpoint: Checkpoint, stored: dict[str, list[Placed]], engine: Engine) -> None:

@@ -7,18 +7,20 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from torch import Tensor
 
 from megarc.errors import UserError, reported_once
 from megarc.parallel import Groups, gather_objects
 from megarc.train.checkpoint import layout
-from megarc.train.checkpoint.fragments import Fragment, buffers, written
+from megarc.train.checkpoint.fragments import Fragment, buffers, divided, written
 from megarc.train.checkpoint.peers import Peers
 from megarc.train.checkpoint.storage_level import Level, make_room
+from megarc.train.checkpoint.tensor_file import FileImage
 from megarc.train.checkpoint.write import State, Writing, write
 from megarc.train.engine import Engine
+
+_LARGE = 1 << 26  # bytes of a rank, from which on two files are faster than one: a thread digests each
+_FILES = 2
 
 
 class Saver:
@@ -33,7 +35,7 @@ class Saver:
     def __init__(self, groups: Groups, *, background: bool = True, peers: Peers | None = None) -> None:
         self.groups, self.background, self.peers = groups, background, peers
         self._writing: Writing | None = None
-        self._copies: dict[tuple[str, int], Tensor] = {}
+        self._images: list[FileImage] = []
 
     def save(self, engine: Engine, standing: layout.Standing, facts: dict[str, Any], level: Level) -> None:
         """Copies the state and starts to write it to ``step-...`` of a level.
@@ -44,9 +46,7 @@ class Saver:
         self.wait()
         folder = self._fresh_folder(level, standing.step)
         fragments = written(engine, level.members)
-        tensors = {name: self._copied(name, tensor) for name, tensor in buffers(fragments)}
-        entries = [_entry(part) for part in fragments]
-        state = State(self.groups.world.rank, tensors, entries, standing, facts)
+        state = State(self.groups.world.rank, self._copied(fragments), standing, facts)
         copied = self.peers is not None and level is self.peers.level
         # A copy that is older than what its host still has itself would be of no use.
         writing = Writing(folder, level, self.peers.sent if self.peers is not None and copied else ())
@@ -131,15 +131,16 @@ class Saver:
                 raise UserError(f"the checkpoint folder {folder} cannot be made: {errors[0]}")
         return folder
 
-    def _copied(self, name: str, tensor: Tensor) -> Tensor:
-        """In a buffer that is kept from save to save; pinned where it comes from a GPU.
-
-        Of what several ranks hold alike, levels may give this rank parts of different sizes.
-        """
-        key = (name, tensor.numel())
-        if key not in self._copies:
-            self._copies[key] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
-        return self._copies[key].copy_(tensor.detach())
+    def _copied(self, fragments: list[Fragment]) -> list[tuple[FileImage, list[dict[str, Any]]]]:
+        """The rank's files, in memory that is kept from save to save, and the JSON of their fragments."""
+        size = sum(tensor.numel() * tensor.itemsize for _, tensor in buffers(fragments))
+        parts = divided(fragments, _FILES if size >= _LARGE else 1)
+        self._images += [FileImage() for _ in range(len(parts) - len(self._images))]
+        files = []
+        for image, part in zip(self._images, parts, strict=False):
+            image.fill(dict(buffers(part)))
+            files.append((image, [_entry(fragment) for fragment in part]))
+        return files
 
 
 def _entry(part: Fragment) -> dict[str, Any]:

@@ -1,81 +1,111 @@
-"""A rank's tensors as a safetensors file, with its digest worked out while it is written.
+"""A safetensors file: its image in memory, which is written as it is, and where its tensors lie.
 
 safetensors' own writer copies every tensor to bytes first, and a digest would then have to read the whole file again.
-Here three threads work at once, since none of them holds Python's lock for long: one hands the tensors' memory to the
-kernel, one digests the same memory, and one asks the kernel to put on the disk what it has, so that the last wait is
-short. The format: https://github.com/huggingface/safetensors (an 8-byte length, a JSON header, then the numbers).
+Here the tensors are copied once, to where they will stand in the file. From there the disk takes them while the same
+memory is digested. The format: https://github.com/huggingface/safetensors (an 8-byte length, a JSON header, then the
+numbers).
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
-_CHUNK = 1 << 22  # bytes that are written and digested at a time
-_SYNC_EVERY = 1 << 25  # bytes, about, that the kernel may hold before it is asked to write them out
+from megarc.train.checkpoint.disk_blocks import BLOCK, BlockWriter, aligned
+
 _DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
     torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
+_BY_NAME = {name: dtype for dtype, name in _DTYPES.items()}
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, str]:
-    """Writes contiguous tensors of the host's memory to ``path`` and waits until they are on the disk.
+class FileImage:
+    """The bytes of a safetensors file in memory that is kept from file to file; pinned where tensors are on a GPU."""
 
-    Returns:
-        The file's size in bytes and its SHA-256.
+    def __init__(self) -> None:
+        self._memory, self.size = torch.empty(0, dtype=torch.uint8), 0
+
+    def fill(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copies the tensors to their places. Wide numbers come first, so that all are aligned."""
+        ordered = sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))
+        header = _header(ordered)
+        self.size = len(header) + sum(_bytes(tensor) for _, tensor in ordered)
+        if self._memory.numel() < self.size:
+            self._memory = torch.empty(0, dtype=torch.uint8)  # never both
+            self._memory = aligned(self.size, pinned=any(tensor.is_cuda for _, tensor in ordered))
+        self._memory[: len(header)] = torch.frombuffer(bytearray(header), dtype=torch.uint8)
+        at = len(header)
+        for _, tensor in ordered:
+            place = self._memory[at : at + _bytes(tensor)]
+            place.view(tensor.dtype).view(tensor.shape).copy_(tensor.detach())
+            at += _bytes(tensor)
+
+    def write(self, path: Path) -> str:
+        """Writes the file and waits until it is on the disk.
+
+        Returns:
+            Its SHA-256.
+
+        Raises:
+            OSError: where the disk does not take it.
+        """
+        content, digest = memoryview(self._memory.numpy())[: self.size], hashlib.sha256()
+        with BlockWriter(path, self._memory, self.size) as writer:
+            for at in range(0, self.size, BLOCK):
+                if writer.failed:
+                    break
+                digest.update(content[at : at + BLOCK])
+            writer.finish()
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A tensor's place in its file: bytes ``begin .. end-1``."""
+
+    begin: int
+    end: int
+    dtype: torch.dtype
+    shape: list[int]
+
+
+def stored_tensors(path: Path) -> dict[str, Stored]:
+    """Where the tensors of a file lie; those of types that no checkpoint has are left out.
 
     Raises:
-        OSError: where the disk does not take them.
+        SafetensorError, OSError: where it is no such file.
     """
-    digest, size = hashlib.sha256(), 0
-    syncing: Future[None] | None = None
-    unsynced = 0
-    with path.open("wb", buffering=0) as file, _worker() as digesting, _worker() as pushing:
-        done: list[Future[None]] = []
-        for chunk in _chunks(tensors):
-            done.append(digesting.submit(digest.update, chunk))
-            _write_all(file.fileno(), chunk)
-            size, unsynced = size + len(chunk), unsynced + len(chunk)
-            if unsynced >= _SYNC_EVERY and (syncing is None or syncing.done()):
-                if syncing is not None:
-                    syncing.result()
-                syncing, unsynced = pushing.submit(os.fdatasync, file.fileno()), 0
-        if syncing is not None:
-            syncing.result()
-        os.fsync(file.fileno())
-        for future in done:
-            future.result()
-    return size, digest.hexdigest()
+    with (
+        safe_open(path, framework="pt"),
+        path.open("rb") as file,
+    ):  # safetensors has checked all of the header
+        length = int.from_bytes(file.read(8), "little")
+        entries = orjson.loads(file.read(length))
+    entries.pop("__metadata__", None)
+    found = {}
+    for name, one in entries.items():
+        begin, end = (8 + length + at for at in one["data_offsets"])
+        if (dtype := _BY_NAME.get(one["dtype"])) is not None:
+            found[name] = Stored(begin, end, dtype, one["shape"])
+    return found
 
 
-def _worker() -> ThreadPoolExecutor:
-    """A thread that does what it is given, one after the other."""
-    return ThreadPoolExecutor(max_workers=1)
-
-
-def _chunks(tensors: Mapping[str, Tensor]) -> Iterator[memoryview]:
-    """The file's bytes in their order: the header, then the tensors, wide numbers first, so that all are aligned."""
-    ordered = sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))
-    yield memoryview(_header(ordered))
-    for _, tensor in ordered:
-        if tensor.numel():
-            view = memoryview(tensor.detach().view(-1).view(torch.uint8).numpy())
-            for start in range(0, len(view), _CHUNK):
-                yield view[start : start + _CHUNK]
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.itemsize
 
 
 def _header(ordered: list[tuple[str, Tensor]]) -> bytes:
     entries, offset = {}, 0
     for name, tensor in ordered:
-        end = offset + tensor.numel() * tensor.itemsize
+        end = offset + _bytes(tensor)
         entries[name] = {
             "dtype": _DTYPES[tensor.dtype],
             "shape": list(tensor.shape),
@@ -85,9 +115,3 @@ def _header(ordered: list[tuple[str, Tensor]]) -> bytes:
     text = orjson.dumps(entries)
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
-
-
-def _write_all(descriptor: int, chunk: memoryview) -> None:
-    """One call may write less than it is given."""
-    while len(chunk):
-        chunk = chunk[os.write(descriptor, chunk) :]

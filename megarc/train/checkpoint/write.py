@@ -6,17 +6,17 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
-from torch import Tensor
 
 from megarc.atomic_write import written_atomically
 from megarc.train.checkpoint import layout
 from megarc.train.checkpoint.storage_level import Level
-from megarc.train.checkpoint.tensor_file import write_tensors
+from megarc.train.checkpoint.tensor_file import FileImage
 
 log = logging.getLogger("megarc")
 
@@ -39,11 +39,10 @@ class Writing:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is written: this rank's tensors and where each lies, and what the manifest says."""
+    """What is written: this rank's files and where the fragments of each lie, and what the manifest says."""
 
     rank: int
-    tensors: dict[str, Tensor]
-    entries: list[dict[str, Any]]
+    files: list[tuple[FileImage, list[dict[str, Any]]]]
     standing: layout.Standing
     facts: dict[str, Any]
 
@@ -63,21 +62,25 @@ def write(writing: Writing, state: State, passing: Callable[[str], None]) -> Non
 
 
 def _write_own(folder: Path, state: State, passing: Callable[[str], None]) -> None:
-    stem = layout.rank_name(state.rank)
-    tensors = folder / f"{stem}.safetensors"
-    beside = folder / f"{stem}.safetensors.part"
+    """Files side by side; the JSON of the first comes last, and names the others."""
+    names = [layout.rank_name(state.rank, number) for number in range(len(state.files))]
+    beside = [folder / f"{name}.safetensors.part" for name in names]
     passing("writing")
-    size, digest = write_tensors(beside, state.tensors)
+    with ThreadPoolExecutor(len(names)) as pool:
+        digests = list(pool.map(lambda file, path: file[0].write(path), state.files, beside))
     passing("renaming")
-    beside.replace(tensors)
-    facts = {
-        "tensors": tensors.name,
-        "size": size,
-        "sha256": digest,
-        "fragments": state.entries,
-    }
-    with written_atomically(folder / f"{stem}.json") as file:
-        file.write(orjson.dumps(facts))
+    for number, (image, entries) in reversed(list(enumerate(state.files))):
+        tensors = beside[number].with_suffix("")
+        beside[number].replace(tensors)
+        facts = {
+            "tensors": tensors.name,
+            "size": image.size,
+            "sha256": digests[number],
+            "fragments": entries,
+            "others": [f"{name}.json" for name in names[1:]] if number == 0 else [],
+        }
+        with written_atomically(folder / f"{names[number]}.json") as file:
+            file.write(orjson.dumps(facts))
 
 
 def _publish(writing: Writing, state: State, passing: Callable[[str], None]) -> None:
