@@ -71,6 +71,12 @@ def backward(flash: Flash, call: Inputs, outputs: Outputs, recent: int) -> Grads
     return grads
 
 
+def cost(call: Inputs, recent: int) -> tuple[int, int]:
+    """Calls of a forward pass, and the pairs of each sample and head that they compute."""
+    tiles = list(_tiles(call, recent))
+    return len(tiles), sum((t.rows.stop - t.rows.start) * (t.keys.stop - t.keys.start) for t in tiles)
+
+
 def _add_up(flash: Flash, call: Inputs, outputs: Outputs, tiles: list[_Tile], into: Grads) -> None:
     """Writes the gradients of some samples into memory that holds nothing yet."""
     rows_done = keys_done = 0  # those before them have a gradient: tiles come in such an order

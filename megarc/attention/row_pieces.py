@@ -32,12 +32,19 @@ class Piece:
         sample: consecutive samples with equal intervals.
         recent: rows and keys are one plain window with so many rows of R, or the last rows of one (all of them
             see the keys before ``recent``); None: a mask is needed.
+        alike: False: the samples' intervals differ, and each needs a mask of its own.
     """
 
     sample: slice
     rows: slice
     keys: slice
     recent: int | None
+    alike: bool = True
+
+    @classmethod
+    def whole(cls, samples: int, rows: int) -> Piece:
+        """All rows of a batch, and as many keys."""
+        return cls(slice(0, samples), slice(0, rows), slice(0, rows), None, alike=False)
 
 
 def pieces(begin: Tensor, end: Tensor, keys: int, chunk: int) -> Iterator[Piece]:

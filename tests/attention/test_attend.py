@@ -1,12 +1,14 @@
 """Every engine that runs here against the definition in float64: values and gradients."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megarc.attention import ENGINES, Cache, attend, attend_cached, resolve
+from megarc.attention import ENGINES, Cache, attend, attend_cached, cpu_whole, resolve
 from megarc.attention.mask import keys_of_rows, rows_of_keys
 from megarc.errors import UserError
 from megarc.interval import Intervals
@@ -48,7 +50,17 @@ def assert_same(found, expected, tolerance):
 def test_one_recent(engine, rows, recent):
     tensors = inputs(rows)
     expected = both(defined, tensors, recent)
-    assert_same(both(attend, tensors, recent, engine=engine), expected, 1e-12)
+    for most in (0, cpu_whole.MOST_ROWS):
+        with small_windows(most):
+            assert_same(both(attend, tensors, recent, engine=engine), expected, 1e-12)
+
+
+@contextmanager
+def small_windows(most):
+    """On a CPU windows of at most ``most`` rows may be taken whole; 0: all are cut into pieces."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu_whole, "MOST_ROWS", most)
+        yield
 
 
 def allowed_pairs(batch, sliding):
@@ -100,8 +112,9 @@ def test_intervals_are_exact(case):
     assert seen.pairs() == int(mask.sum())
     tensors = inputs(mask.shape[1], batch=len(batch))
     expected = both(defined, tensors, mask)
-    for engine in ("reference", "split_cpu"):
-        assert_same(both(attend, tensors, seen, engine=engine), expected, 1e-12)
+    for engine, most in (("reference", 0), ("split_cpu", 0), ("split_cpu", cpu_whole.MOST_ROWS)):
+        with small_windows(most):
+            assert_same(both(attend, tensors, seen, engine=engine), expected, 1e-12)
 
 
 @settings(max_examples=60, deadline=None)

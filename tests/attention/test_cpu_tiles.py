@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megarc.attention import cpu_tiles
+from megarc.attention import cpu_tiles, cpu_whole
 from megarc.attention.attention_call import Inputs
 from megarc.attention.parity import CASES, TOLERANCE, Case, worst
 from megarc.window import allow
@@ -17,6 +17,7 @@ def tiny_tiles(monkeypatch):
     limits = {"_LEAST_ROWS": 17, "_LEAST_PRODUCTS": 1, "_KEYS": 16, "_ELEMENTS": 1}
     for name, value in limits.items():
         monkeypatch.setattr(cpu_tiles, name, value)
+    monkeypatch.setattr(cpu_whole, "MOST_ROWS", 0)
 
 
 @settings(max_examples=40)
