@@ -19,6 +19,7 @@ settings.load_profile("megarc")
 
 # The costliest files (`--cpu` shows them) come first: one that came last would keep one worker busy and the other idle.
 FIRST = (
+    "system/test_slurm.py",
     "train/engine/test_parity.py", "train/engine/test_compiled.py", "whole/test_tutorial.py", "docs/test_site.py",
     "attention/test_engines.py", "attention/test_triton_fused.py", "whole/test_launchers.py", "whole/test_faults.py",
     "batchsize/test_branches.py", "train/health/test_damage.py", "train/checkpoint/test_keeping.py",

@@ -1,6 +1,15 @@
 import pytest
 from support.scripts import PRETRAIN, keys_of, make_text, python
 
+from .slurm import Slurm
+
+
+@pytest.fixture(scope="session")
+def slurm():
+    """Four nodes that all tests use which leave them as they are."""
+    with Slurm() as cluster:
+        yield cluster
+
 
 @pytest.fixture(scope="session")
 def place(tmp_path_factory):

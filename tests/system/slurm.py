@@ -71,13 +71,26 @@ def find(command):
     return shutil.which(command, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
 
 
+def _free_ports(count):
+    """The first of ``count`` ports in a row that nobody has; two clusters may run at once."""
+    first = 10_000 + os.getpid() % 4_000 * count
+    while not all(_is_free(port) for port in range(first, first + count)):
+        first += count
+    return first
+
+
+def _is_free(port):
+    with socket.socket() as asked:
+        return asked.connect_ex(("127.0.0.1", port)) != 0
+
+
 class Slurm:
     def __init__(self):
         # munged wants every folder above its socket open to all, which a test's own folder is not.
         self.folder = folder = Path(tempfile.mkdtemp(prefix="slurm-"))
         folder.chmod(0o755)
         self.daemons, self.nodes = [], {}
-        port = 20_000 + os.getpid() % 5_000 * len(NODES)
+        port = _free_ports(1 + len(NODES))
         for part in ("munge", "state", *(f"spool/{node}" for node in NODES)):
             (folder / part).mkdir(parents=True)
         (folder / "munge").chmod(0o755)
@@ -87,8 +100,8 @@ class Slurm:
                 user=pwd.getpwuid(os.getuid()).pw_name,
                 folder=folder,
                 port=port,
-                first=port + 20_000,
-                last=port + 20_000 + len(NODES) - 1,
+                first=port + 1,
+                last=port + len(NODES),
             )
         )
         key = folder / "munge" / "key"

@@ -28,6 +28,7 @@ KEYS = [
 
 @pytest.fixture(scope="module")
 def slurm():
+    """Its own, since a node gets lost."""
     with Slurm() as cluster:
         yield cluster
 

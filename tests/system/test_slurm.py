@@ -9,7 +9,7 @@ import torch
 from support.runs import full_state
 from support.scripts import PRETRAIN, ROOT, losses, python, state
 
-from .slurm import Slurm, absent
+from .slurm import absent
 
 pytestmark = [
     pytest.mark.system,
@@ -19,12 +19,6 @@ pytestmark = [
 
 TWO_BY_TWO = ["--nodes=2", "--ntasks-per-node=2", "--cpus-per-task=1"]
 SCRIPT = ROOT / "launch" / "job.sh"
-
-
-@pytest.fixture(scope="module")
-def slurm():
-    with Slurm() as cluster:
-        yield cluster
 
 
 @pytest.fixture

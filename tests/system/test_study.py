@@ -6,7 +6,7 @@ import sys
 import pytest
 from support.scripts import ROOT, state
 
-from .slurm import Slurm, absent
+from .slurm import absent
 
 pytestmark = [
     pytest.mark.system,
@@ -35,28 +35,27 @@ run:
 """
 
 
-def test_a_study_is_an_array(tmp_path):
+def test_a_study_is_an_array(slurm, tmp_path):
     (tmp_path / "study.yaml").write_text(STUDY)
     folder = tmp_path / "study"
-    with Slurm() as cluster:
 
-        def study(*words, code=0):
-            words = ["--config", tmp_path / "study.yaml", f"folder={folder}", *words]
-            return cluster.call(sys.executable, ROOT / "launch" / "study.py", *words, cwd=tmp_path, code=code)
+    def study(*words, code=0):
+        words = ["--config", tmp_path / "study.yaml", f"folder={folder}", *words]
+        return slurm.call(sys.executable, ROOT / "launch" / "study.py", *words, cwd=tmp_path, code=code)
 
-        number = study("--submit=--hold --time=5").split("submitted as job ")[1].split(",")[0]
-        said = study("--submit", code=2)
-        assert f"job {number} of {folder} still has 3 tasks in the queue" in said
-        assert len((folder / "array.txt").read_text().splitlines()) == 3
-        cluster.run("scontrol", "release", number)
-        cluster.wait(number)
-        logs = "\n".join(log.read_text() for log in sorted(folder.glob("slurm-*.log")))
-        for name in ("causal-s0", "R-C-s0"):
-            assert (folder / "runs" / name / "state.json").exists(), logs
-            assert state(folder / "runs" / name) == "finished", logs
-        assert "no such corpus" in logs and "Traceback" not in logs, logs
-        said = study("--report")
-        assert "1 of 3 runs not finished: no-corpus-s0." in said and "R-C-s0" not in said, said
+    number = study("--submit=--hold --time=5").split("submitted as job ")[1].split(",")[0]
+    said = study("--submit", code=2)
+    assert f"job {number} of {folder} still has 3 tasks in the queue" in said
+    assert len((folder / "array.txt").read_text().splitlines()) == 3
+    slurm.run("scontrol", "release", number)
+    slurm.wait(number)
+    logs = "\n".join(log.read_text() for log in sorted(folder.glob("slurm-*.log")))
+    for name in ("causal-s0", "R-C-s0"):
+        assert (folder / "runs" / name / "state.json").exists(), logs
+        assert state(folder / "runs" / name) == "finished", logs
+    assert "no such corpus" in logs and "Traceback" not in logs, logs
+    said = study("--report")
+    assert "1 of 3 runs not finished: no-corpus-s0." in said and "R-C-s0" not in said, said
     facts = json.loads((folder / "result.json").read_text())
     assert set(facts["values"]) == {"causal-s0", "R-C-s0"} and facts["missing"] == ["no-corpus-s0"]
     assert [row[0] for row in facts["rows"]] == ["causal", "[R | C]"]

@@ -6,7 +6,7 @@ import sys
 import pytest
 from support.scripts import ROOT, state
 
-from .slurm import Slurm, absent
+from .slurm import absent
 
 pytestmark = [pytest.mark.system, pytest.mark.skipif(bool(absent()), reason=absent())]
 
@@ -23,25 +23,22 @@ tune: {branches: {trunk: 8 steps, length: 64 samples, lines: 4, multiples: [1, 2
 OPTIONS = "--nodes=2 --ntasks-per-node=1 --cpus-per-task=1 --gpus-per-node=0"
 
 
-def test_branches_are_an_array(tmp_path):
+def test_branches_are_an_array(slurm, tmp_path):
     (tmp_path / "run.yaml").write_text(CONFIG)
     study = tmp_path / "study"
-    with Slurm() as cluster:
 
-        def branches(*words):
-            words = ["--config", tmp_path / "run.yaml", f"tune.folder={study}", *words]
-            return cluster.call(
-                sys.executable, ROOT / "launch" / "tune_batch.py", "branches", *words, cwd=tmp_path
-            )
+    def branches(*words):
+        words = ["--config", tmp_path / "run.yaml", f"tune.folder={study}", *words]
+        return slurm.call(sys.executable, ROOT / "launch" / "tune_batch.py", "branches", *words, cwd=tmp_path)
 
-        said = branches("--submit", OPTIONS)
-        number = said.split("submitted as job ")[1].split(",")[0]
-        cluster.wait(number)
-        logs = "\n".join(log.read_text() for log in study.glob("slurm-*.log"))
-        for multiple in (1, 2, 4):
-            assert (study / f"times-{multiple}" / "state.json").exists(), logs
-            assert state(study / f"times-{multiple}") == "finished", logs
-        assert "2 ranks by slurm" in logs
-        assert "critical batch at sample 64" in branches("--submit", OPTIONS)
+    said = branches("--submit", OPTIONS)
+    number = said.split("submitted as job ")[1].split(",")[0]
+    slurm.wait(number)
+    logs = "\n".join(log.read_text() for log in study.glob("slurm-*.log"))
+    for multiple in (1, 2, 4):
+        assert (study / f"times-{multiple}" / "state.json").exists(), logs
+        assert state(study / f"times-{multiple}") == "finished", logs
+    assert "2 ranks by slurm" in logs
+    assert "critical batch at sample 64" in branches("--submit", OPTIONS)
     told = json.loads((study / "branches.json").read_text())
     assert set(told["losses"]) == {"1", "2", "4"}
