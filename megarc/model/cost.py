@@ -7,6 +7,7 @@ recomputation is not useful work and is never counted.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from megarc.model.block_part import PartCost
@@ -63,7 +64,7 @@ class Cost:
 
 def cost_of(config: ModelConfig, window: Window) -> Cost:
     """The cost of ``config`` on ``window``; the head runs on loss rows only."""
-    hidden, layers = config.hidden, [_parts(config.of_layer(layer), window) for layer in range(config.layers)]
+    hidden, layers = config.hidden, list(_by_layer(config, window))
     parts = [part for layer in layers for part in layer]
     gains = len(layers) * 2 * hidden + sum(part.gains for part in parts) + hidden
     table = config.padded_vocabulary * hidden
@@ -90,6 +91,16 @@ def loss_work_of(config: ModelConfig) -> int:
 def block_parameters(config: ModelConfig) -> int:
     """Elements of a block's matrices."""
     return sum(part.matrices for part in _parts(config, Window.plain(1)))
+
+
+def _by_layer(config: ModelConfig, window: Window) -> Iterator[tuple[PartCost, PartCost]]:
+    """Of each layer, in their order; layers that are alike are counted once."""
+    known: dict[tuple[str, int | None], tuple[PartCost, PartCost]] = {}
+    for layer in range(config.layers):
+        like = config.kind(layer), config.ffn[layer] if isinstance(config.ffn, list) else None
+        if like not in known:
+            known[like] = _parts(config.of_layer(layer), window)
+        yield known[like]
 
 
 def _parts(config: ModelConfig, window: Window) -> tuple[PartCost, PartCost]:

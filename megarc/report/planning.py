@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from megarc.errors import UserError
 from megarc.report.style import INK, PALETTE, new_figure, plain_axes, save
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_FAR = 4  # times a device's memory, beyond which a layout is not drawn
 
 
 def layouts(points: Sequence[tuple[float, float, str, bool]], limit: float, path: Path) -> None:
@@ -18,28 +24,32 @@ def layouts(points: Sequence[tuple[float, float, str, bool]], limit: float, path
     """
     if not points:
         raise UserError("no layout, so there is nothing to draw")
-    figure = new_figure(8.5, 4.8)
+    figure = new_figure(9.5, 4.8)
     axes = figure.subplots()
-    names = list(dict.fromkeys(name for _, _, name, fits in points if fits)) or [points[0][2]]
+    near = [point for point in points if point[0] <= _FAR * limit] or list(points)
+    names = list(dict.fromkeys(name for _, _, name, fits in near if fits)) or [near[0][2]]
     colours = dict(zip(names, PALETTE, strict=False))
     for name in [*colours, None]:
-        own = [point for point in points if (point[2] == name if name else point[2] not in colours)]
-        if not own:
-            continue
-        colour = colours.get(name or "", "#AAAAAA")
+        own = [point for point in near if (point[2] == name if name else point[2] not in colours)]
         for fits in (True, False):
             seen = [(gib, seconds) for gib, seconds, _, there in own if there == fits]
             if seen:
-                axes.plot(*zip(*seen, strict=True), "o" if fits else "x", color=colour, markersize=4,
-                          label=(name or "others") if fits else None)  # fmt: skip
+                look = {"marker": "o"} if fits else {"marker": "x", "alpha": 0.4}
+                axes.plot(*zip(*seen, strict=True), linestyle="", color=colours.get(name or "", "#AAAAAA"),
+                          markersize=4, label=(name or "others") if fits else None, **look)  # fmt: skip
+    if near[0][3]:
+        axes.annotate("fastest that fits", near[0][:2], (-6, -12), textcoords="offset points", color=INK,
+                      fontsize=8, ha="right")  # fmt: skip
     axes.axvline(limit, color=INK, linewidth=0.8, linestyle="--")
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log", base=2)
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_major_formatter("{x:.3g}")
-    plain_axes(axes, "Layouts: dots fit, crosses do not", "GiB of the fullest rank", "seconds a step")
+    axes.text(limit, 0.99, f" {limit:.0f} GiB: a device", transform=axes.get_xaxis_transform(), color=INK,
+              fontsize=8, va="top")  # fmt: skip
+    left_out = len(points) - len(near)
+    words = f"; {left_out} above {_FAR} times a device's memory left out" if left_out else ""
+    _powers_of_two(axes)
+    plain_axes(axes, f"Layouts: dots fit, crosses do not{words}", "GiB of the fullest rank", "seconds a step")
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=8, title="tensor x pipeline", loc="upper right")
+        axes.legend(frameon=False, fontsize=8, title="tensor x pipeline", title_fontsize=8, loc="upper left",
+                    bbox_to_anchor=(1.0, 1.0))  # fmt: skip
     save(figure, path)
 
 
@@ -62,9 +72,13 @@ def time_to_train(points: Sequence[tuple[int, float, int]], knee: float | None, 
     if knee is not None:
         axes.axvline(knee, color=PALETTE[1], linewidth=1, linestyle="--")
         axes.text(knee, max(days), " beyond the critical batch", color=PALETTE[1], va="top")
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log", base=2)
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_major_formatter("{x:.3g}")
+    _powers_of_two(axes)
     plain_axes(axes, "Time to train (dotted: in proportion to GPUs)", "GPUs", "days")
     save(figure, path)
+
+
+def _powers_of_two(axes: Axes) -> None:
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:,.5g}")
+    axes.yaxis.set_major_formatter("{x:,.4g}")
