@@ -7,7 +7,7 @@ fills while the other is reduced.
 
     stage           weights  masters  moments  buffers that stay      gradients
     0               wN       -        8N       -                      4N
-    1, fp32         wN       4P       8P       -                      4N, and 4b while they are reduced
+    1, fp32         wN       4P       8P       -                      4P, and 4b while they are reduced
     1, bf16         wN       4P       8P       4N, float32 sums       wN
     2               wN       4P       8P       -                      4P, and wb while they are reduced
     3               wP       4P       8P       4P + wb, and whole    -
@@ -19,7 +19,7 @@ the same ones: (N/e) / (data ranks / e).
 Over several data ranks, stage 3 keeps a parameter gathered from the forward to the backward pass, where fewer elements
 than ``stage3_max_reuse_distance`` (1e9) are used between the two: those of the last 5e8 elements of the model.
 
-Activations: ``megarc.model.activation_memory``. The update copies gradients once more.
+Activations: ``megarc.model.activation_memory``. The update copies gradients once more; Muon's: ``muon_memory.py``.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from megarc.model import (
     Transformer,
     footprint,
     layers,
-    record_of,
     stage_bounds,
 )
 from megarc.parallel import Group, TensorParallel, Topology
+from megarc.plan.muon_memory import alike, beside_gradients
 from megarc.train import RunConfig, bucket, dtype_of, passes
 from megarc.window import Window
 
@@ -97,7 +97,7 @@ def predict(
     blocks = stage.blocks / config.model.layers
     elsewhere = stage.routed * (1 - 1 / expert)  # elements of experts that other ranks have
     n, of_group = (stage.parameters - elsewhere) / topology.tensor, stage.parameters / topology.tensor
-    matrices = _matrices(config.model.model_dump_json()) * blocks
+    matrices = sum(one.elements for one in alike(config.model.model_dump_json())) * blocks
     owned = [of_group, matrices / topology.tensor]
     if config.parallel.zero == 0:
         owned = [n, (matrices - elsewhere) / topology.tensor]
@@ -190,23 +190,14 @@ def _state(config: RunConfig, n: float, topology: Topology, shared: float, matri
     moments = state_bytes(config, shared, matrices) / own
     if config.optimizer.name == "adamw":
         return adam._replace(moments=moments)
-    # The gradients divided, the momentum after the step and ahead of it; then what is ahead, the packed parts, and of
-    # the owned matrices, which are an even share, those that came, whole, stacked, and two of the iteration.
     held, owned = matrices / own, matrices / replicas
-    return adam._replace(moments=moments, update=adam.update + 4 * max(3 * held, 2 * held + 5 * owned))
-
-
-@lru_cache(maxsize=32)
-def _matrices(keys: str) -> float:
-    """Elements of the matrices of all blocks of a model of these keys."""
-    model = ModelConfig.model_validate_json(keys)
-    with torch.device("meta"):
-        blocks = {name: Transformer(one).blocks[0] for name, one in model.kinds().items()}
-    elements = {
-        name: sum(p.numel() for p in block.parameters() if record_of(p).kind in ("hidden", "residual"))
-        for name, block in blocks.items()
-    }
-    return float(sum(elements[model.kind(layer)] for layer in range(model.layers)))
+    # ZeRO copies those of the matrices once more; not with bf16 and stage 1, whose sums are flat already.
+    copied = (
+        0 if config.parallel.zero == 0 or (config.parallel.zero == 1 and config.precision == "bf16") else held
+    )
+    gradients = adam.gradients + 4 * copied
+    more = beside_gradients(config, held, owned, topology.tensor * replicas, _device(config).type)
+    return adam._replace(moments=moments, update=max(adam.update, gradients + more))
 
 
 def _state_of_adamw(config: RunConfig, n: float, p: float, topology: Topology) -> _State:
@@ -225,7 +216,7 @@ def _state_of_adamw(config: RunConfig, n: float, p: float, topology: Topology) -
     if zero == 1 and wide:
         return _State(w * n, 4 * p, 8 * p, 4 * n, w * n, earlier, 4 * n + 4 * p)
     if zero == 1:
-        return _State(w * n, 4 * p, 8 * p, 0, 4 * n, 4 * both + earlier, 4 * n + 4 * p)
+        return _State(w * n, 4 * p, 8 * p, 0, 4 * p, 4 * both + earlier, 4 * n + 4 * p)
     if zero == 2:
         update = 8 * p + (0 if wide or not summed else 4 * b)
         return _State(w * n, 4 * p, 8 * p, 0, 4 * p, w * both + own, update)

@@ -54,14 +54,20 @@ def test_what_is_told_is_what_is_seen(tables, case):
     [
         (3, "bf16", {}, 0.05),
         (0, "fp32", {"parallel__tensor": 2}, 0.05),
+        (
+            2,
+            "fp32",
+            {"optimizer__name": "muon", "batch": {"size": 4, "micro": 1}},
+            0.02,
+        ),  # the update is its peak
         # Each row goes to all experts, so each rank gets equally many, as the prediction assumes.
         (1, "fp32", {"parallel__expert": 2, "model": {**MODEL, "experts": {"count": 4, "active": 4}}}, 0.05),
     ],
 )
 def test_two_ranks_need_what_is_predicted(tmp_path, zero, precision, keys, near):
     """What gloo's threads let go counts as freed: without that, up to a third more was measured than there was."""
-    job = pretrain(tmp_path / "run", zero, 2, precision=precision, batch={"size": 16, "micro": 4},
-                   data__train=EVERY_ROW, **{"model": MODEL, **keys})  # fmt: skip
+    job = pretrain(tmp_path / "run", zero, 2, precision=precision, data__train=EVERY_ROW,
+                   **{"model": MODEL, "batch": {"size": 16, "micro": 4}, **keys})  # fmt: skip
     table, told = told_by_a_step(job, 2, tmp_path)
     assert ("1.00 to 1.00 times an even share" in told) == ("parallel__expert" in keys)
     for row, within in (("weights", 0.02), ("at its most", near)):
