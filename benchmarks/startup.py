@@ -4,8 +4,9 @@
     python benchmarks/startup.py --against FOLDER       beside another checkout, in turn
 
 The run is `launch/pretrain.py` with configs/models/1M.yaml, 40 rows and 4 samples a step, on one process and one
-compute thread. The programs take turns; each figure is the best of them, since a busy machine only adds. The first step
-is over when its line is logged. Written to benchmarks/results/startup.json.
+compute thread. The programs take turns; each figure is the best of them, since a busy machine, and modules that Python
+compiles at their first import, only add. The first step is over when its line is logged. Written to
+benchmarks/results/startup.json.
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ def measured(arguments: argparse.Namespace) -> dict:
 def start(command: list[str], checkout: Path, until: str | None) -> tuple[float, float]:
     """CPU-seconds, with its children's, and seconds until it says so, or ends."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(checkout)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else every start compiles all of our modules
     begun = time.perf_counter()
     process = subprocess.Popen(
         command, cwd=checkout, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True

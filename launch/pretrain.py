@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,10 +14,11 @@ import _needs  # noqa: F401  (ends where the packages are not there)
 from megarc.command import examples
 from megarc.command_line import parsed, whole_number
 from megarc.errors import EXIT_SAVED, UserError, run_script
+from megarc.lean_imports import uncollected
 from megarc.paths import user_path
 
 if TYPE_CHECKING:
-    from megarc.train import RunConfig, RunFolder, Start
+    from megarc.train import Observer, RunConfig, RunFolder, Start
 
 EXAMPLES = """examples:
   deepspeed launch/pretrain.py --config configs/runs/tiny.yaml
@@ -72,11 +73,11 @@ def run(arguments: argparse.Namespace) -> int:
     place = read_rank_environment()
     first_look(place, read)  # before torch is imported below
 
-    from megarc.parallel import disconnect
-    from megarc.plan import explain_memory, explained_memory
-    from megarc.science import MAKERS
-    from megarc.tiers import makers
-    from megarc.train import Ending, pretrain, start
+    with uncollected():
+        from megarc.parallel import disconnect
+        from megarc.science import MAKERS
+        from megarc.tiers import makers
+        from megarc.train import Ending, pretrain, start
 
     try:
         begun = start(place, read, timedelta(seconds=arguments.patience))
@@ -85,13 +86,27 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.verify_determinism:
             return verify(begun, arguments.verify_determinism)
         with ExitStack() as stack:
-            watch = [stack.enter_context(explained_memory())] if arguments.explain_memory else []
+            watch = [stack.enter_context(memory_watch())] if arguments.explain_memory else []
             ending = pretrain(begun.config, begun.groups, makers(MAKERS), explain_memory, watch)
         if begun.groups.first:
             draw(RunFolder(begun.config.folder))
     finally:
         disconnect()
     return EXIT_SAVED if ending is Ending.SAVED else 0
+
+
+def explain_memory(config: RunConfig, world: int, rank: int) -> str:
+    """Where memory goes; its parts are imported where memory was not enough."""
+    from megarc.plan import explain_memory
+
+    return explain_memory(config, world, rank)
+
+
+def memory_watch() -> AbstractContextManager[Observer]:
+    """For --explain-memory."""
+    from megarc.plan import explained_memory
+
+    return explained_memory()
 
 
 def show(begun: Start) -> int:

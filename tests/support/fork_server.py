@@ -43,7 +43,9 @@ MODULES = (
         "megarc.plan",
         "megarc.report",
     ),
-    *("megarc.science", "megarc.tiers", "megarc.train.run", "megarc.train.startup"),
+    *("megarc.science", "megarc.train.run", "megarc.train.startup"),
+    # These two rooms open when they are used.
+    *("megarc.plan.memory_advice", "megarc.plan.memory_tracking", "megarc.tiers.controls"),
 )
 
 

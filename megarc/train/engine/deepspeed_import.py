@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+
+from megarc.lean_imports import uncollected, without
 
 
 def import_deepspeed(device: torch.device) -> Any:
@@ -23,6 +24,11 @@ def import_deepspeed(device: torch.device) -> Any:
     logging.getLogger("DeepSpeed").addFilter(lambda line: "untested optimizer" not in line.getMessage())
     # Its calls of torch functions that were renamed: nothing that a user could change.
     warnings.filterwarnings("ignore", r".*torch\.distributed\..* is deprecated", FutureWarning)
+    with uncollected():
+        return _imported(device)
+
+
+def _imported(device: torch.device) -> Any:
     import deepspeed
     import deepspeed.ops
 
@@ -33,7 +39,8 @@ def import_deepspeed(device: torch.device) -> Any:
     with _uncompiled():
         import deepspeed.runtime.zero.muon.muon_optimizer
     if device.type == "cpu":
-        with _without("triton"):
+        # Its engine imports kernels of experts, which it does not use on a CPU and we not at all; they import Triton.
+        with without("triton"):
             import deepspeed.ops.triton_ops
     return deepspeed
 
@@ -50,19 +57,3 @@ def _uncompiled() -> Iterator[None]:
         yield
     finally:
         torch.compile = compiled
-
-
-@contextmanager
-def _without(name: str) -> Iterator[None]:
-    """No module of this name can be imported, unless it is already.
-
-    DeepSpeed's engine imports kernels of experts, which it does not use on a CPU and we not at all; they import Triton.
-    """
-    if name in sys.modules:
-        yield
-        return
-    sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules[name]

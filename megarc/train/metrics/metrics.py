@@ -17,6 +17,7 @@ import torch
 
 from megarc.atomic_write import written_atomically
 from megarc.data import Stream, Task, predicted_by, processed_by
+from megarc.lean_imports import without
 from megarc.model import Cost
 from megarc.parallel import Groups, all_reduce_sum
 from megarc.progress import Bar, describe_time_left, human, progress
@@ -154,7 +155,9 @@ class Metrics(Observer):
     def _open_board(self) -> None:
         """With the first line, so that importing it does not hold up the first step."""
         if self.tensorboard and self.board is None:
-            from torch.utils.tensorboard import SummaryWriter
+            # It would import boto3 for stores, where that is installed: the run folder is on a disk.
+            with without("boto3", "botocore"):
+                from torch.utils.tensorboard import SummaryWriter
 
             self.board = SummaryWriter(str(self.folder.tensorboard), purge_step=self._first_step)
 

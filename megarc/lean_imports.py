@@ -1,0 +1,37 @@
+"""Importing large packages at less cost: no garbage collection meanwhile, nothing that would be loaded in vain."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No garbage collection while the block runs, and none later of what is there at its end.
+
+    An import makes hundreds of thousands of objects that stay. Python looks through all of them again and again,
+    for a tenth of the time that the import of torch takes.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if collecting:
+            gc.enable()
+
+
+@contextmanager
+def without(*names: str) -> Iterator[None]:
+    """No module of these names can be imported, unless it is already: for optional ones, which nobody would use."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
