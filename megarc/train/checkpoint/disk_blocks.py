@@ -2,7 +2,7 @@
 
 The page cache costs the processor more than the disk takes: each page is found, filled, written out later and evicted.
 With ``O_DIRECT`` the disk reads our memory. It wants addresses, offsets and lengths that are multiples of its sectors:
-hence ``aligned``. What a file system refuses (``EINVAL``) goes through the page cache, block by block.
+hence ``aligned``. What is refused goes through the page cache, block by block.
 """
 
 from __future__ import annotations
@@ -21,6 +21,11 @@ from torch import Tensor
 SECTOR = 4096  # bytes; the sectors of all disks divide it
 BLOCK = 1 << 23  # bytes that one call writes
 READ = 1 << 22  # bytes that one call reads: fewer, since this memory is new
+_REFUSED = (
+    errno.EINVAL,
+    errno.EOPNOTSUPP,
+    errno.EFAULT,
+)  # the last where a driver pins memory in a way of its own
 AT_ONCE = 4  # calls that a disk is given at the same time
 
 
@@ -87,7 +92,7 @@ class BlockWriter:
             while self._direct is not None and at < end:
                 at += os.pwrite(self._direct, self._memory[at:end], at)
         except OSError as error:
-            if error.errno != errno.EINVAL:
+            if error.errno not in _REFUSED:
                 raise
         return at
 
@@ -128,7 +133,7 @@ def _get(direct: int | None, cached: int, memory: Tensor, at: int, wanted: int) 
         try:
             got = min(wanted, os.preadv(direct, [view], at))
         except OSError as error:
-            if error.errno != errno.EINVAL:
+            if error.errno not in _REFUSED:
                 raise
     while got < wanted and (more := os.preadv(cached, [view[got:wanted]], at + got)):
         got += more

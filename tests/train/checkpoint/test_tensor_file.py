@@ -18,7 +18,7 @@ from megarc.train.checkpoint.tensor_file import FileImage, stored_tensors
 KINDS = [torch.bool, torch.float32, torch.bfloat16, torch.int64, torch.uint8, torch.float64]
 
 
-@pytest.fixture(params=["direct", "refused at the opening", "refused at a block"])
+@pytest.fixture(params=["direct", "refused at the opening", errno.EINVAL, errno.EFAULT])
 def disk(request, monkeypatch):
     """Blocks of one sector, on a disk that allows what goes past the page cache, or does not."""
     monkeypatch.setattr(disk_blocks, "BLOCK", SECTOR)
@@ -26,13 +26,13 @@ def disk(request, monkeypatch):
     monkeypatch.setattr(tensor_file, "BLOCK", SECTOR)
     if request.param == "refused at the opening":
         monkeypatch.setattr(disk_blocks, "_direct", lambda *_: None)
-    if request.param == "refused at a block":
+    if isinstance(request.param, int):  # refused at a block
         write, read, direct = os.pwrite, os.preadv, os.O_DIRECT
 
         def refusing(call):
             def checked(descriptor, memory, at):
                 if at >= 2 * SECTOR and fcntl.fcntl(descriptor, fcntl.F_GETFL) & direct:
-                    raise OSError(errno.EINVAL, "Invalid argument")
+                    raise OSError(request.param, "refused")
                 return call(descriptor, memory, at)
 
             return checked
