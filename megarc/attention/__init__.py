@@ -12,7 +12,7 @@ A run asks ``resolve`` once, which logs the engine and why; its blocks call
 from megarc.attention.by_head import LayerHeads, attend_by_head
 from megarc.attention.cache import Cache, Cached, attend_cached
 from megarc.attention.dispatch import ENGINES, attend, resolve
-from megarc.attention.mask import narrowed, on_device
+from megarc.attention.mask import narrowed, of_rows, on_device
 from megarc.attention.slots import Branches, CacheShape, LayerCache, Slots
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "attend_by_head",
     "attend_cached",
     "narrowed",
+    "of_rows",
     "on_device",
     "resolve",
 ]

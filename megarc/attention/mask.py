@@ -86,6 +86,15 @@ def narrowed(
     return Intervals(begin.expand(batch, -1), end.expand(batch, -1))
 
 
+def of_rows(seen: Seen, rows: slice, batch: int, count: int, device: torch.device) -> Intervals:
+    """What the rows ``rows`` of windows of ``count`` rows see, ``seen`` being what all of them see."""
+    if isinstance(seen, Intervals):
+        return seen.map(lambda array: array[:, rows])
+    row = torch.arange(count, dtype=torch.int32, device=device)[rows]
+    end = (row + 1).clamp_min(seen).expand(batch, -1)
+    return Intervals(torch.zeros_like(end), end)
+
+
 @dataclass(frozen=True, slots=True)
 class Reach:
     """What tiles meet, ``[batch, tiles]`` each: something from ``low`` to ``high``, everything

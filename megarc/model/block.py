@@ -54,7 +54,7 @@ class Block(nn.Module):
         """``x`` [batch, rows, hidden] -> the same shape; ``kept`` as in the feed-forward, ``read`` as in the mixer."""
         if cache is not None:
             return keep_all(self.body, x, seen, cache, positions, kept, read)
-        return self.run(self.body, x, seen, cache, positions, kept)
+        return self.run(self.body, x, seen, cache, positions, kept, read)
 
     def body(
         self,

@@ -17,7 +17,7 @@ from megarc.model.loss import Head, Loss, capped, head_loss
 from megarc.model.mixers import mixer_of
 from megarc.model.parametrization import output_scale
 from megarc.model.recompute import Runner
-from megarc.parallel import TensorParallel
+from megarc.parallel import RankRows, TensorParallel
 
 
 class Transformer(nn.Module):
@@ -109,7 +109,8 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """The residual stream [batch, n (or this rank's part), hidden] after the last block.
 
-        With ``read``, which is ``cache.last``, of these rows alone: the last block computes no others.
+        With ``read``, of these rows alone: the last block computes no others. It is ``cache.last``, or without a
+        cache a slice.
         """
         x = self.embedding(tokens)
         if self.positions is not None:
@@ -146,20 +147,33 @@ class Transformer(nn.Module):
         kept: int | None,
     ) -> Tensor:
         """What the head reads: [batch, len(rows), hidden] or [k, hidden], normalised."""
-        if cache is None or not self._picks(rows, seen, cache):
+        if not self._picks(rows, seen, cache):
             hidden = self.hidden(tokens, seen, cache, positions, kept)
             return self.norm(pick_rows(self.tensor.enter(hidden), rows))
         hidden = self.tensor.enter(self.hidden(tokens, seen, cache, positions, kept, rows))
         return self.norm(hidden if isinstance(rows, slice) else hidden.flatten(0, 1))
 
-    def _picks(self, rows: slice | Tensor, seen: Seen, cache: Cached) -> bool:
-        """Whether the last block can compute ``rows`` alone: the last of each text, under a mixer that does so."""
+    def _picks(self, rows: slice | Tensor, seen: Seen, cache: Cached | None) -> bool:
+        """Whether the last block can compute ``rows`` alone under its mixer."""
         final = self.blocks[-1].attention if len(self.blocks) else None
         if final is None or not final.picks or self.tensor.sequence:
             return False
+        if cache is None:
+            return isinstance(rows, slice) and bool(rows.start) and self._scores_alone(seen)
+        # the last of each text
         if isinstance(rows, Tensor):
             return rows is cache.last
         return isinstance(cache.last, slice) and rows == cache.last and not isinstance(seen, Intervals)
+
+    def _scores_alone(self, seen: Seen) -> bool:
+        """Whether rows of R may be left out of the last block: without gradients, on a CPU.
+
+        With them the memory and the work of a step would be others than predicted. On a GPU and in compiled code
+        it has not been measured.
+        """
+        execution, place = self.execution, self.embedding.weight.device.type
+        served = execution.attention in ("auto", "split_cpu", "reference") and not execution.compile
+        return not torch.is_grad_enabled() and place == "cpu" and served and not isinstance(seen, RankRows)
 
     def _table(self) -> Tensor:
         return self.embedding.weight if self.head is None else self.head.weight

@@ -120,3 +120,15 @@ def test_no_gradient_is_made_where_none_is_wanted():
         loss = head_loss(head(), hidden, weight, targets, weights)
     assert not loss.objective.requires_grad
     assert seen.peak < 8 * BATCH * ROWS * IDS * 8
+
+
+def test_of_equal_logits_the_first_is_the_likeliest():
+    """A head of zeros guesses id 0, and no target is right because it ties."""
+    hidden, weight = torch.randn(1, 3, 4), torch.zeros(8, 4)
+    weight[5:7] = 1.0  # ids 5 and 6 tie where hidden's sum is positive; else ids 0 to 4 and 7 do
+    hidden = hidden.abs() * torch.tensor([1.0, 1.0, -1.0])[:, None]
+    with torch.no_grad():
+        loss = head_loss(Head(8, TensorParallel()), hidden, weight, torch.tensor([[5, 6, 1]]))
+        other = head_loss(Head(8, TensorParallel()), hidden, weight, torch.tensor([[6, 5, 0]]))
+    assert loss.right is not None and loss.right.tolist() == [[True, False, False]]
+    assert other.right is not None and other.right.tolist() == [[False, True, True]]

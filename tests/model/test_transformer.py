@@ -1,9 +1,13 @@
 """The whole model: who depends on whom, and switches that must not change a number."""
 
+from fractions import Fraction
+
+import numpy as np
 import pytest
 import torch
 
 from megarc.attention import Branches, Cache
+from megarc.interval import Intervals
 from megarc.model import ExecutionConfig, ModelConfig, Transformer, initialise
 from megarc.model.compiling import Compiled
 from megarc.window import Window
@@ -49,6 +53,42 @@ def test_losses_are_on_loss_rows_and_the_boundary_is_given():
         logits.flatten(0, 1), tokens[:, 1:][:, window.loss_rows].flatten(), reduction="none"
     )
     assert torch.allclose(loss.nll.flatten(), expected)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"tied": True, "norm_place": "after", "qk_norm": False},
+        {"sliding_window": 5},
+        {"causal_heads": 2, "learned_positions": 40},
+        {"nested": [Fraction(1, 2), Fraction(1)], "kept": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("seen", ["plain", "documents"])
+def test_scoring_leaves_rows_out_of_the_last_block_and_changes_nothing(keys, seen):
+    window = Window(9, 8, 6)
+    keys = dict(keys)
+    kept = 1 if keys.pop("kept", False) else None
+    model, tokens = build(CONFIG.model_copy(update=keys)), tokens_for(window)
+    positions = None
+    what = window.recent
+    if seen == "documents":
+        documents = np.repeat([[0, 1], [0, 2]], [5, window.rows - 5], axis=1).astype(np.int32)
+        what = Intervals.of(window.rows, np.array([9, 3], dtype=np.int32), documents).map(torch.as_tensor)
+        positions = torch.arange(window.rows).expand(2, -1).clone()
+        positions[:, 5:] -= 5
+    trained = model(tokens, window.loss_rows, what, positions, kept=kept)
+    rows = []
+    last = model.blocks[-1].feed_forward
+    last.register_forward_hook(lambda module, given, made: rows.append(made.shape[1]))
+    with torch.no_grad():
+        scored = model(tokens, window.loss_rows, what, positions, kept=kept)
+        every = model(tokens, slice(0, window.rows), what, positions, kept=kept)
+    assert rows == [window.loss_rows.stop - window.loss_rows.start, window.rows]
+    assert (scored.nll - trained.nll).abs().max() < 1e-12
+    assert (scored.nll - every.nll[:, window.loss_rows]).abs().max() < 1e-12
 
 
 def test_the_head_runs_on_rows_with_weight_only():

@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
-from megarc.attention import Cached, LayerCache, LayerHeads, attend, attend_by_head, narrowed
+from megarc.attention import Cached, LayerCache, LayerHeads, attend, attend_by_head, narrowed, of_rows
 from megarc.interval import Seen
 from megarc.model.block_part import PartCost, Split
 from megarc.model.config import ModelConfig
@@ -58,7 +59,10 @@ class Attention(Mixer):
             rows = seen.row_numbers
             seen, (k, v) = seen.under(heads.sliding), seen.of_window(k, v)
         else:
-            seen = narrowed(seen, heads.sliding, len(q), q.shape[2], q.device)
+            seen = narrowed(seen, heads.sliding, len(k), k.shape[2], k.device)
+            if isinstance(read, slice):
+                rows = torch.arange(k.shape[2], dtype=torch.int32, device=k.device)[read]
+                seen = of_rows(seen, read, len(k), k.shape[2], k.device)
         return self.written(
             attend_by_head(q, k, v, seen, heads.causal, partial(attend, engine=heads.engine), rows)
         )

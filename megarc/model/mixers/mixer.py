@@ -25,7 +25,8 @@ class Mixer(Part):
 
     Attributes:
         scan: what runs a linear recurrence; the block says with what.
-        picks: whether ``forward`` takes ``read``: rows, ``cache.last``, of which alone the result is wanted.
+        picks: whether ``forward`` takes ``read``: rows of which alone the result is wanted, ``cache.last`` or,
+            without a cache, a slice.
     """
 
     picks: ClassVar[bool] = False
