@@ -11,6 +11,8 @@ from support.processes import cpu_seconds
 # Two processes of pytest, each with ranks of its own, share the cores. Threads of torch would wait for one another in
 # loops: test_continuations.py took 56 CPU-seconds with them and takes 3 without. Torch reads this when it is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Else each process that compiles starts others, which import torch again: 8 of 25 CPU-seconds of a small model.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 # No test asserts a time, and a busy machine is no failure. The same examples every time, so that CI is repeatable.
 settings.register_profile("megarc", deadline=None, derandomize=True)
