@@ -132,11 +132,15 @@ def test_off_needs_no_quotes(tmp_path):
             ["Muon's update (only without experts)"],
         ),
         ({"execution__compile": True}, ["compiled blocks"]),
+        ({"precision": "bf16", **FP8}, []),
+        ({"precision": "bf16", **FP8, **MIXERS}, ["fp8 products of models with recurrent layers"]),
     ],
 )
 def test_what_the_check_does_not_cover_is_said(tmp_path, keys, left_out):
     run = build(RunConfig, config(tmp_path, 1, 2, **keys), "test")
     assert uncovered(run, torch.device("cpu")) == left_out
+    tiny = tiny_run(run, Topology.fit(2))
+    assert tiny.execution.fp8 == (run.execution.fp8 and not left_out)
 
 
 @pytest.mark.parametrize("name", ["muon, halved", "muon, bf16, halved"])
