@@ -38,8 +38,7 @@ class Mix(NamedTuple):
     def one(self):
         """What it is compared with: one rank, the same model, precision and variant, nothing recomputed."""
         zero = 0 if self.precision == "fp32" else 1
-        variant = self.variant.rpartition("_")[0] if self.variant in RECOMPUTED else self.variant
-        variant = variant.removesuffix(SHARED_OUT)
+        variant, _ = recomputed(self.variant.removesuffix(SHARED_OUT))
         return Mix(zero=zero, precision=self.precision, variant=variant, layers=self.layers)
 
     def __str__(self):
@@ -228,6 +227,9 @@ def mixes(ranks=8):
         Mix(2, 1, 2, zero=1, variant="experts_over_2"),
         *(Mix(data=2, zero=zero, variant="experts_muon_over_2") for zero in (0, 2)),
         Mix(1, 2, 2, variant="experts_over_2"),
+        Mix(data=2, variant="experts_completep_over_2"),
+        Mix(data=2, zero=2, variant="experts_selective_over_2"),
+        Mix(2, 1, 2, variant="experts_loss_full_over_2"),
         Mix(2, 1, 2, variant="experts_muon_over_2"),
         *(
             Mix(pipeline=pipeline, data=3 - pipeline, zero=zero, variant=variant, layers=layers_of(variant))
@@ -249,6 +251,12 @@ def mixes(ranks=8):
         Mix(2, 2, 1, sequence=True, precision="bf16", variant="mixers", layers=4),
     ]
     return _sorted([*both, *fp32, *(mix._replace(precision="bf16") for mix in both)], ranks)
+
+
+def recomputed(variant):
+    """The variant that keeps all activations, and what ``variant`` computes again."""
+    base, _, what = variant.rpartition("_")
+    return (base, what) if what in ("full", "selective") else (variant, "none")
 
 
 def layers_of(variant):
@@ -294,9 +302,10 @@ def run_mixes(listed, folder, steps, **changes):
 def job(mix, folder, steps, **changes):
     own = mix.variant in (*WINDOWS, *RECOMPUTED)
     base = mix.variant.removesuffix(SHARED_OUT)
-    keys = window_keys(base, folder / "pairs") if own else (VARIANTS | OWN_ROWS)[base]
+    plain, what = recomputed(base)
+    keys = window_keys(base, folder / "pairs") if own else (VARIANTS | OWN_ROWS)[plain]
     if base != mix.variant:
-        keys = {**keys, "parallel__expert": 2}
+        keys = {**keys, "parallel__expert": 2, "execution__recompute": what}
     tree = config(
         folder / str(mix), mix.zero, steps, parallel__tensor=mix.tensor, parallel__pipeline=mix.pipeline,
         parallel__sequence=mix.sequence, parallel__context=mix.context, precision=mix.precision,
