@@ -151,9 +151,8 @@ def play(one: Round, folder: Path, kills: int, chance: random.Random) -> None:
         if died == signal.SIGKILL and fault is not None:
             one.kills[fault["at"]] += 1
         elif died == 0:
-            if (
-                one.kills.total() < kills
-            ):  # finished before the kill could hit: once more from its first quarter
+            # finished before the kill could hit: once more from its first quarter
+            if one.kills.total() < kills:
                 rewind(folder)
                 continue
             return

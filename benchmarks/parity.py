@@ -51,9 +51,8 @@ def main() -> int:
     if arguments.context:
         listed = SHARED_WINDOWS
     with tempfile.TemporaryDirectory() as scratch:
-        compared = dict.fromkeys(
-            [*listed, *(mix.one for mix in listed)]
-        )  # a variant's one rank may be another's row
+        # a variant's one rank may be another's row
+        compared = dict.fromkeys([*listed, *(mix.one for mix in listed)])
         run_mixes(list(compared), Path(scratch), STEPS)
         found = {mix: differences(Path(scratch), mix) for mix in listed}
     rows = [row(mix, values) for mix, values in found.items()]

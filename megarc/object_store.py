@@ -27,9 +27,8 @@ _RANGE_BYTES = 4 << 20  # of one request: fewer would wait for the store, more w
 _EXTRAS = {"gs": "gcs", "gcs": "gcs"}  # what to install; of other stores s3
 _TIMES = ("LastModified", "mtime", "updated", "modified", "created")
 _LOCAL = ("file", "local")
-_NAMED = re.compile(
-    r"\w+://[^/]*@|(s3|gs|gcs)://(?!arn:)[^/:]+:.*@"
-)  # key:secret@, where a secret may have a slash
+# key:secret@, where a secret may have a slash
+_NAMED = re.compile(r"\w+://[^/]*@|(s3|gs|gcs)://(?!arn:)[^/:]+:.*@")
 
 
 def is_stored(name: str) -> bool:

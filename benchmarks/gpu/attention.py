@@ -129,9 +129,8 @@ def time_shape(
     )
     grouped = kv_heads != heads
     if device == "cpu":
-        good = [
-            name for name in good if name != "flex"
-        ]  # no backward pass there, and it refuses leaves that want one
+        # no backward pass there, and it refuses leaves that want one
+        good = [name for name in good if name != "flex"]
     calls: dict[str, Callable[[], Tensor]] = {
         name: lambda name=name: attend(q, k, v, recent, engine=name) for name in good if name != "reference"
     }

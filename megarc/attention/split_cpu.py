@@ -74,9 +74,8 @@ def _backward(call: Inputs, mask: Mask, outputs: Outputs) -> Grads:
     cut = _cut(call, mask)
     if _is_all(cut, call):
         return _piece_backward(call, mask, cut[0], outputs)
-    made = (
-        torch.empty_like if call.rows == call.k.shape[2] else torch.zeros_like
-    )  # of fewer rows: keys unseen
+    # Where these rows are some of a window's, they leave keys unseen, whose gradients are 0.
+    made = torch.empty_like if call.rows == call.k.shape[2] else torch.zeros_like
     grad_q, grad_k, grad_v = torch.empty_like(call.q), made(call.k), made(call.v)
     sample, done = 0, 0  # keys of these samples before ``done`` have a gradient: pieces come in such an order
     for piece in cut:

@@ -110,9 +110,8 @@ class Stream:
         widths = [samples.weights.shape[1] for samples in first if samples.weights is not None]
         if mixed or hidden or len(self.shapes.pieces) > 1:
             widths.append(self.shapes.grid.stride)
-        self.weighted = max(
-            widths, default=0
-        )  # rows of the grid's window that weights are given of: none, s or n
+        # rows of the grid's window that weights are given of: none, s or n
+        self.weighted = max(widths, default=0)
         self.isolated = any(samples.documents is not None for samples in first)
         self.placed = any(samples.positions is not None for samples in first)
         self.split = any(samples.recent_end is not None for samples in first)

@@ -54,9 +54,8 @@ def export(
     """
     if layout == "huggingface":
         config, fold = as_standard(config)
-        config = config.model_copy(
-            update={"nested": None}
-        )  # all its neurons together are a plain feed-forward
+        # all its neurons together are a plain feed-forward
+        config = config.model_copy(update={"nested": None})
         parameters = ((name, fold(name, values)) for name, values in parameters)
     written = laid_out(layout, config, window, dtype, end)
     if largest is None and layout == "huggingface":

@@ -208,9 +208,8 @@ def _state_of_adamw(config: RunConfig, n: float, p: float, topology: Topology) -
     summed = config.batch.size * passes(config) > data * config.batch.micro_batch
     earlier = w * n if summed else 0.0  # gradients of the micro-batches before
     own = 4 * p if summed else 0.0
-    both = b * (
-        2 if topology.pipeline == 1 and _device(config).type == "cuda" else 1
-    )  # buckets of stages 1 and 2
+    # Stages 1 and 2 fill one bucket while the other is reduced: on a GPU, and not in a pipeline.
+    both = b * (2 if topology.pipeline == 1 and _device(config).type == "cuda" else 1)
     if zero == 0:
         return _State(w * n, 0, 8 * n, 0, 4 * n, earlier, 8 * n)
     if zero == 1 and wide:

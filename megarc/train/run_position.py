@@ -25,9 +25,8 @@ class Standing:
     more_predicted: int = 0  # tokens beyond those of ``samples``: earlier phases had windows of another kind
     more_processed: int = 0
     more_updates: int = 0  # updates in the optimizer's moments beyond this run's own
-    skipped: list[list[int]] = field(
-        default_factory=list
-    )  # ranges of the order's samples left out on purpose
+    # ranges of the order's samples left out on purpose
+    skipped: list[list[int]] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)  # digests of the corpora
     without_update: int = 0  # of the steps, those whose update was left out
     averaged: int = 0  # weights in the plain mean of average.last_k; 0: there is none

@@ -35,9 +35,8 @@ def test_pieces_of_packed_rows(case):
         assert piece.sample == slice(0, len(begin)) and piece.rows.start == row
         row, size = piece.rows.stop, piece.rows.stop - piece.rows.start
         done[piece.rows, piece.keys] = True
-        if (
-            piece.recent is None
-        ):  # one document that is not worth two calls, or some that are hardly worth one
+        # one document that is not worth two calls, or some that are hardly worth one
+        if piece.recent is None:
             most = JOINED // min(2, len(begin))
             assert size <= most or (size in lengths and size < SHORT)
             assert piece.keys == piece.rows

@@ -59,9 +59,8 @@ def test_a_forecast_finds_the_same_edge_in_fewer_trials(limit, largest, wrong, f
     assert max(fitting, default=0) == max(0, edge) or edge - max(fitting) <= max(1, max(fitting) // 8)
     assert [one.size for one in found] == sorted(set(tried)) and all(one.predicted for one in found)
     assert len(tried) <= len(without) + 1
-    if (
-        edge >= 1 and len(found) > 1
-    ):  # once a trial fitted, the forecast is exact: no other is beyond the memory
+    # once a trial fitted, the forecast is exact: no other is beyond the memory
+    if edge >= 1 and len(found) > 1:
         assert all(one.fits for one in found)
 
 

@@ -94,9 +94,8 @@ def test_weights_of_all_rows_and_of_the_loss_rows_go_into_one_batch(memory: Make
     batch = Stream([ByRow(), plain], Sequential([10, 10]), WINDOW, shares=[0.5, 0.5]).read(9, 2)
     rows = np.arange(WINDOW.rows)
     assert batch.weights is not None
-    inside = rows < np.where(
-        rows < 5, 2, 9
-    )  # rows of an R see their target: no loss there, whatever a source says
+    # rows of an R see their target: no loss there, whatever a source says
+    inside = rows < np.where(rows < 5, 2, 9)
     assert (batch.weights == [(rows % 3 == 0) & ~inside, rows >= WINDOW.rows - WINDOW.stride]).all()
     seen = batch.seen()
     assert isinstance(seen, Intervals)

@@ -237,9 +237,8 @@ def test_a_disk_that_takes_neither_text_nor_the_reason_is_named(folder, tmp_path
     """The packer's own words are on standard error then, once, and it is not taken for one that was killed."""
     name = opened(folder, tmp_path / "other").sources[0].text.folder.path.name
     for file in ("00000000-0000-last.shard", "failed.json"):
-        (tmp_path / "cache" / name / f"{file}.partial").mkdir(
-            parents=True
-        )  # nothing is written under these names
+        # nothing is written under these names
+        (tmp_path / "cache" / name / f"{file}.partial").mkdir(parents=True)
     with pytest.raises(UserError, match=r"why cannot be written to .* is the disk of data\.cache full"):
         opened(folder, tmp_path / "cache", workers=1)
     said = capfd.readouterr().err
@@ -248,9 +247,8 @@ def test_a_disk_that_takes_neither_text_nor_the_reason_is_named(folder, tmp_path
 
 def test_a_cache_of_another_user_is_named(folder, tmp_path):
     name = opened(folder, tmp_path / "other").sources[0].text.folder.path.name
-    (tmp_path / "cache" / name / "lock").mkdir(
-        parents=True
-    )  # it cannot be opened, as a file without permission
+    # it cannot be opened, as a file without permission
+    (tmp_path / "cache" / name / "lock").mkdir(parents=True)
     with pytest.raises(UserError, match=r"could not write .*lock"):
         opened(folder, tmp_path / "cache")
 

@@ -51,9 +51,8 @@ def slowly(model, text, recent, uniforms, sampling, positions):
 def test_they_are_those_of_whole_passes(name, monkeypatch):
     model, generator = built(MODELS[name]), torch.Generator().manual_seed(0)
     text = torch.randint(0, 50, (3, 7), generator=generator)
-    uniforms = torch.rand(
-        3, 10, 4, dtype=torch.float64, generator=generator
-    )  # more than are written together
+    # more than are written together
+    uniforms = torch.rand(3, 10, 4, dtype=torch.float64, generator=generator)
     sampling = Sampling(temperature=0.8, never=(3,))
     monkeypatch.setattr(sys.modules["megarc.inference.generate"], "ROWS", 15)  # two beginnings in a pass
     for recent, positions in ((0, None), (6, None), (4, torch.tensor([0, 1, 2, 2, 3, 3, 4]).expand(3, -1))):

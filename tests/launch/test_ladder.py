@@ -54,11 +54,8 @@ def test_rows_in_three_units_with_a_model_and_a_plot(small_run, corpora, tmp_pat
         and "--heldout is the training corpus itself" in shown
         and "what a model learned, window [R 12 | C 6]" in shown
     )
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "rows.json",
-        "rows.png",
-        "score.json",
-    }  # no table is left
+    # no table is left
+    assert {path.name for path in tmp_path.iterdir()} == {"rows.json", "rows.png", "score.json"}
 
 
 def test_sigterm_leaves_no_table_behind(corpora, tmp_path, monkeypatch):

@@ -59,8 +59,6 @@ def test_ranks_that_do_not_fit():
         "model.kv_heads",
         "model.heads",
     ]
-    assert [split.fits(8) for split in PARTS["attention"].splits(CONFIG)] == [
-        True,
-        False,
-    ]  # 2 kv_heads, shared by 4
+    # 2 kv_heads, shared by 4
+    assert [split.fits(8) for split in PARTS["attention"].splits(CONFIG)] == [True, False]
     assert not any(split.fits(5) for split in PARTS["feed_forward"].splits(CONFIG))

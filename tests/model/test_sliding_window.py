@@ -62,12 +62,8 @@ def test_no_row_sees_what_lies_further_back_than_its_layers_reach():
     other[0, 3] = (other[0, 3] + 1) % 50
     with torch.no_grad():
         same = (model.logits(tokens, slice(None), 0) == model.logits(other, slice(None), 0)).all(-1)[0]
-    assert same.nonzero().flatten().tolist() == [
-        0,
-        1,
-        2,
-        *range(3 + 2 * 3 + 1, ROWS),
-    ]  # two layers of three rows
+    # two layers of three rows
+    assert same.nonzero().flatten().tolist() == [0, 1, 2, *range(3 + 2 * 3 + 1, ROWS)]
 
 
 @pytest.mark.parametrize("recent", [0, 5])

@@ -32,9 +32,8 @@ def test_parameters_of_all_ranks_are_the_closed_form(tensor, pipeline, world):
     tree = config(tensor=tensor, pipeline=pipeline)
     data = world // (tensor * pipeline)
     held = sum(dry_run(tree, world, rank).parameters for rank in range(world)) / data
-    replicated = (
-        (2 * SHAPE["layers"] + 1) * SHAPE["hidden"] * (tensor - 1)
-    )  # norms, whole on every tensor rank
+    # norms, whole on every tensor rank
+    replicated = (2 * SHAPE["layers"] + 1) * SHAPE["hidden"] * (tensor - 1)
     assert held - replicated == cost_of(tree.model, tree.window.build()).parameters
 
 
@@ -85,9 +84,8 @@ def test_a_context_rank_keeps_its_share_of_activations():
     """Hidden rows, and what a block keeps but for the window's keys and values."""
     one = dry_run(config(), 1, 0).activation_bytes
     two = dry_run(config(context=2), 2, 0).activation_bytes
-    kept = (
-        SHAPE["layers"] * 2 * B * N * H * 4
-    )  # keys and values of all rows, of which one rank has only its own
+    # keys and values of all rows, of which one rank has only its own
+    kept = SHAPE["layers"] * 2 * B * N * H * 4
     numbers = 1024  # of rows, places and intervals
     assert one / 2 < two <= one / 2 + kept + numbers
 

@@ -54,12 +54,8 @@ def test_what_is_told_is_what_is_seen(tables, case):
     [
         (3, "bf16", {}, 0.05),
         (0, "fp32", {"parallel__tensor": 2}, 0.05),
-        (
-            2,
-            "fp32",
-            {"optimizer__name": "muon", "batch": {"size": 4, "micro": 1}},
-            0.02,
-        ),  # the update is its peak
+        # Muon's update is the peak of the step.
+        (2, "fp32", {"optimizer__name": "muon", "batch": {"size": 4, "micro": 1}}, 0.02),
         # Each row goes to all experts, so each rank gets equally many, as the prediction assumes.
         (1, "fp32", {"parallel__expert": 2, "model": {**MODEL, "experts": {"count": 4, "active": 4}}}, 0.05),
     ],

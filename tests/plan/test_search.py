@@ -193,10 +193,8 @@ def test_context_ranks_share_a_windows_work():
     whole, half = flops(one.layout), flops(two.layout)
     assert half["attention"] == pytest.approx(whole["attention"] / 2)
     assert half["product"] == pytest.approx(whole["product"] / 2)
-    layers, keys = (
-        2,
-        2 * 1024 * 256 * 4,
-    )  # bytes of the window's keys and values in a layer: heads are 2 of 128
+    # bytes of the window's keys and values in a layer: heads are 2 of 128
+    layers, keys = 2, 2 * 1024 * 256 * 4
     link = Links.of(two.layout.topology, DEVICE).context
     assert two.step.parts["context"] == pytest.approx(layers * 2 * link.seconds("gather", keys))
     assert two.memory.activations < 0.8 * one.memory.activations

@@ -9,11 +9,8 @@ from megarc.science import MAKERS
 from megarc.window import Window
 
 TEXT = np.random.default_rng(3).integers(0, 50, 230).astype(np.uint16)
-WINDOWS = (
-    Window(19, 14, 9),
-    Window(0, 16, 8),
-    Window(3, 2, 1),
-)  # also rows that two and four ranks do not divide
+# also rows that two and four ranks do not divide
+WINDOWS = (Window(19, 14, 9), Window(0, 16, 8), Window(3, 2, 1))
 
 
 def built_model(config, tensor=None):

@@ -44,9 +44,8 @@ def test_a_job_goes_on_with_the_nodes_that_there_are(slurm, keys, place, tmp_pat
                        MEGARC_PYTHON=sys.executable, MEGARC_FAULTS=SLOW, OMP_NUM_THREADS="1")  # fmt: skip
     until(lambda: steps_done(folder) >= 2)
     slurm.run("scontrol", "update", "nodename=n3", "state=resume")
-    until(
-        lambda: slurm.run("sinfo", "--noheader", "--nodes=n3", "--format=%T") == "idle"
-    )  # else two are given again
+    # else two are given again
+    until(lambda: slurm.run("sinfo", "--noheader", "--nodes=n3", "--format=%T") == "idle")
     slurm.run("scancel", "--signal=USR1", job)
     until(lambda: slurm.facts(job)["NodeList"] == "n[1-3]" and ranks_of(folder) == 3)
     stands = steps_done(folder)

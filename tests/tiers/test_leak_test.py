@@ -47,9 +47,8 @@ def test_on_a_text_a_changed_token_changes_later_boundaries_only(built, groups, 
     tags = rollout_job.Tags.of(
         open_source(built.split("top"), built.window.build(), MAKERS).facts.reserved, "the task"
     )
-    monkeypatch.setattr(
-        rollout_job.Tags, "of", lambda *_: tags
-    )  # a bare corpus has no manifest that tells them
+    # a bare corpus has no manifest that tells them
+    monkeypatch.setattr(rollout_job.Tags, "of", lambda *_: tags)
     made = []
     for name, tokens in (("one", text), ("other", other)):
         with IndexedWriter(tmp_path / name, dtype_for(125)) as writer:

@@ -133,10 +133,8 @@ def _paths(named: Iterable[str], passed: Counter[str]) -> Iterator[tuple[Path | 
             if "**" not in name:  # which fits what lies in the folders, too
                 passed["folders that a pattern fits"] += sum(match.is_dir() for match in matches)
             files = [match for match in matches if match.is_file()]
-            everything = Path(name).name in (
-                "*",
-                "**",
-            )  # as for a folder, what a hub puts beside the data is none
+            # as for a folder, what a hub puts beside the data is none
+            everything = Path(name).name in ("*", "**")
             cards = [match for match in files if _is_card(match)] if everything else []
             passed["dataset cards"] += len(cards)
             yield from ((match, None) for match in files if match not in cards)

@@ -153,9 +153,8 @@ class Blocks:
             self._wait_for(theirs[0])
         # What was kept is mapped, so that a large batch does not hold all of its blocks in memory.
         found |= self._in_memory(numbers)
-        if (
-            not found and not theirs
-        ):  # they are there, and cannot be opened: other rights, too many open files
+        # they are there, and cannot be opened: other rights, too many open files
+        if not found and not theirs:
             found = self._fetched(numbers)
         return found
 

@@ -15,10 +15,8 @@ from megarc.errors import UserError
 BESIDE = ("tokenizer_config.json", "special_tokens_map.json")  # Hugging Face's; the first that tells counts
 _NAMES = (
     *("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<EOS>"),
-    *(
-        "<\uff5cend\u2581of\u2581sentence\uff5c>",
-        "<|end\u2581of\u2581sentence|>",
-    ),  # DeepSeek's has full-width bars
+    # DeepSeek's has full-width bars
+    *("<\uff5cend\u2581of\u2581sentence\uff5c>", "<|end\u2581of\u2581sentence|>"),
     *("<eod>", "<EOD>", "<|eod|>", "[EOD]", "[EOS]", "[SEP]"),
 )
 

@@ -29,9 +29,8 @@ _LEAST_CHARACTERS = 4_000_000  # that an engine sees before another may take ove
 _UNIGRAM, _BPE = 1, 2  # in SentencePiece's model files
 _AUDIT_SHARE = 0.03  # of the engine's own time
 _GUESSED_RATE = 1e6  # characters a second, of the exact library
-_AUDIT_CHARACTERS = (
-    1 << 16
-)  # of a document, at most: the exact library takes seconds and 50 bytes for each more
+# of a document, at most: the exact library takes seconds and 50 bytes for each more
+_AUDIT_CHARACTERS = 1 << 16
 
 Encode = Callable[[str], Any]
 
@@ -149,9 +148,8 @@ def _engine(tokenizer: Tokenizer) -> Callable[[], Encode]:
             assert isinstance(tokenizer, SentencePieceTokenizer)
             content, normalizes = _sentencepiece_json(content)
             normalize = tokenizer.normalize if normalizes else None
-        ready = [
-            Engine.from_json(content)
-        ]  # for the first that asks: to read the file again takes as long as 8 MB of text
+        # for the first that asks: to read the file again takes as long as 8 MB of text
+        ready = [Engine.from_json(content)]
     except _NoEngineError:
         raise
     except Exception as error:  # it refuses what it cannot do in many ways

@@ -76,9 +76,8 @@ def _in_the_way(token: dict[str, Any], borders: TextBorders) -> bool:
     """Whether an added token, which is looked for before anything else, may lie across a border or needs its space."""
     text = token["content"]
     takes = token.get("rstrip") and borders.pattern.search(text + " ")
-    needs = borders.gap and any(
-        map(borders.pattern.search, (f"x {text} x", f"x{text}x"))
-    )  # it may be the space
+    # it may be the space
+    needs = borders.gap and any(map(borders.pattern.search, (f"x {text} x", f"x{text}x")))
     return bool(takes or needs or borders.pattern.search(text))
 
 

@@ -69,9 +69,8 @@ def _gzip(data: bytes) -> int:
 
 
 def _xz(data: bytes) -> int:
-    window = min(
-        _LARGEST_XZ, max(4096, len(data))
-    )  # what is larger than the data costs time, and changes nothing
+    # what is larger than the data costs time, and changes nothing
+    window = min(_LARGEST_XZ, max(4096, len(data)))
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": window}]
     return len(lzma.compress(data, lzma.FORMAT_RAW, filters=filters))
 

@@ -7,11 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-_FALLBACK = (
-    0.5,
-    1.0,
-    1.5,
-)  # where counts of counts give no possible discount; kenlm's --discount_fallback is the same
+# where counts of counts give no possible discount; kenlm's --discount_fallback is the same
+_FALLBACK = (0.5, 1.0, 1.5)
 
 
 @dataclass(frozen=True, slots=True)

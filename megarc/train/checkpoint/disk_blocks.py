@@ -21,11 +21,8 @@ from torch import Tensor
 SECTOR = 4096  # bytes; the sectors of all disks divide it
 BLOCK = 1 << 23  # bytes that one call writes
 READ = 1 << 22  # bytes that one call reads: fewer, since this memory is new
-_REFUSED = (
-    errno.EINVAL,
-    errno.EOPNOTSUPP,
-    errno.EFAULT,
-)  # the last where a driver pins memory in a way of its own
+# EFAULT: a driver has pinned this memory in a way of its own.
+_REFUSED = (errno.EINVAL, errno.EOPNOTSUPP, errno.EFAULT)
 AT_ONCE = 4  # calls that a disk is given at the same time
 
 

@@ -27,9 +27,8 @@ class Fragment:
     name: str
     record: Record
     boxes: list[Box]
-    state: dict[
-        str, Tensor
-    ]  # "master", "exp_avg", "exp_avg_sq": float32, views into the optimizer's buffers; or STATE
+    # "master", "exp_avg", "exp_avg_sq": float32, views into the optimizer's buffers; or STATE
+    state: dict[str, Tensor]
 
 
 def held(engine: Engine) -> list[Fragment]:

@@ -83,10 +83,8 @@ def stored_tensors(path: Path) -> dict[str, Stored]:
     Raises:
         SafetensorError, OSError: where it is no such file.
     """
-    with (
-        safe_open(path, framework="pt"),
-        path.open("rb") as file,
-    ):  # safetensors has checked all of the header
+    # safetensors has checked all of the header
+    with safe_open(path, framework="pt"), path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         entries = orjson.loads(file.read(length))
     entries.pop("__metadata__", None)

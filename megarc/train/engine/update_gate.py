@@ -44,9 +44,8 @@ class UpdateGate:
         def gated() -> object:
             verdict, parameters = self.verdict(), _with_gradients(optimizer)
             if takes_it:
-                place = (
-                    parameters[0].device if parameters else verdict.bad.device
-                )  # the host, where offloaded
+                # the host, where offloaded
+                place = parameters[0].device if parameters else verdict.bad.device
                 optimizer.found_inf = verdict.bad.to(place, torch.float32)
                 optimizer.grad_scale = verdict.divisor.to(place)
                 return step()

@@ -41,9 +41,8 @@ class Averaging(Observer):
         if engine.average is None:
             return
         if self.keys.decay is not None:
-            share = torch.full(
-                (), self.keys.share(moment.step), device=result.bad.device
-            )  # copied, it would wait
+            # copied, it would wait
+            share = torch.full((), self.keys.share(moment.step), device=result.bad.device)
         else:
             share = self._share_of_mean(moment, result.bad)
         engine.average.update(share, result.bad)

@@ -24,9 +24,8 @@ def task_scores(engine: Engine, tasks: Sequence[Task], window: Window) -> dict[s
     work = [(number, part) for number, pair in enumerate(pairs) for part in parts(pair, window)]
     groups, size = engine.groups, engine.config.batch.micro_batch
     ranks, rank = groups.data.size, groups.data.rank
-    found = torch.zeros(
-        2, len(pairs), dtype=torch.float64, device=groups.device
-    )  # nats, tokens that are not greedy
+    # nats, tokens that are not greedy
+    found = torch.zeros(2, len(pairs), dtype=torch.float64, device=groups.device)
     for first in range(0, len(work), size * ranks):
         own = range(first + rank * size, first + (rank + 1) * size)
         some = [work[place] if place < len(work) else work[0] for place in own]

@@ -56,9 +56,8 @@ def of_spaces(path, *, metaspace=False):
     """A BPE over the whole text, as Llama 2's tokenizer.json."""
     library = pytest.importorskip("tokenizers")
     tokenizer = library.Tokenizer(library.models.BPE(unk_token="<unk>", fuse_unk=True))
-    tokenizer.pre_tokenizer = library.pre_tokenizers.Metaspace(
-        prepend_scheme="first"
-    )  # also: nothing merges across
+    # also: nothing merges across
+    tokenizer.pre_tokenizer = library.pre_tokenizers.Metaspace(prepend_scheme="first")
     trained(tokenizer, library, path, ["\u2581"])
     tree = orjson.loads(path.read_bytes())
     if not metaspace:

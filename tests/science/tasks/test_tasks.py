@@ -162,11 +162,8 @@ def test_a_sample_depends_on_options_and_number_only(kind, options, rows):
         ("k_sum", {"modulus": 1_000_001, "terms": 3}, "options of k_sum: 'modulus'"),  # would count for hours
         ("copying", {"symbols": 2**33}, "options of copying: 'symbols'"),
         ("turing_trace", {"steps": 10**9, "cells": 5}, "options of turing_trace: 'steps'"),
-        (
-            "turing_trace",
-            {"steps": 1, "cells": 10**9},
-            "options of turing_trace: 'cells'",
-        ),  # would take 90 GB
+        # would take 90 GB
+        ("turing_trace", {"steps": 1, "cells": 10**9}, "options of turing_trace: 'cells'"),
         ("word_problem", {"points": 10**9}, "options of word_problem: 'points'"),
         ("recall", {"keys": 10**9}, "options of recall: 'keys'"),
         ("late_clue", {"clue": "none"}, "options of late_clue: 'clue'"),

@@ -54,13 +54,8 @@ def runs(tmp_path_factory):
         checkpoint__background=False)  # fmt: skip
     vanished = {"do": "remove", "at": "forward", "step": 5, "rank": 0, "name": f"{folder}/vanished"}
     add("vanished", vanished, may_fail=True, checkpoint__background=False)
-    slow = {
-        "do": "slow",
-        "at": "writing",
-        "seconds": 4.0,
-        "rank": 0,
-        "step": 2,
-    }  # two steps on a busy machine
+    # It takes longer than two steps, on a busy machine too.
+    slow = {"do": "slow", "at": "writing", "seconds": 4.0, "rank": 0, "step": 2}
     add("slow-continue", slow, checkpoint__on_error="continue")
     add("slow-stop", slow)
     folder.joinpath("output").write_text(run_jobs(jobs, 2, folder))
