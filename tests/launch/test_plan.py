@@ -40,7 +40,7 @@ def test_one_layout_as_words_object_and_file(page, tmp_path, capsys):
     words = ["--gpus", "4", "--device", "a100-80g", "--topology", "tensor=2,micro=4,recompute=full"]
     assert page(*words, "--json", "--explain", "--price", "2", "--write", str(written)) == 0
     told = capsys.readouterr().out
-    assert told.splitlines()[-1].startswith("{"), "the object comes after all words"
+    assert told.splitlines()[-1].startswith("{"), "the object is the last line"
     assert "the layout that was asked for" in told and "money" in told and "bubble = (p - 1)" in told
     assert "it updates P = " in told and "weights 2N = " in told and "moments 8P = " in told
     (found,) = next(json.loads(line) for line in told.splitlines() if line.startswith("{"))["topologies"]
