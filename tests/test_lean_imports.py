@@ -3,10 +3,13 @@
 import gc
 import importlib
 import sys
+import weakref
 
 import pytest
+import torch
 
 from megarc.lean_imports import uncollected, without
+from megarc.train.engine.deepspeed_import import import_deepspeed
 
 
 @pytest.fixture
@@ -23,6 +26,30 @@ def test_nothing_is_collected_within_and_what_is_there_at_its_end_is_set_aside(c
         kept = [[] for _ in range(1000)]
     assert gc.isenabled()
     assert gc.get_freeze_count() > len(kept)
+
+
+class Circle:
+    def __init__(self):
+        self.me = self
+
+
+def test_what_was_garbage_before_is_not_kept(collecting):
+    left = weakref.ref(Circle())
+    with uncollected():
+        pass
+    assert left() is None
+
+
+def test_an_engine_that_a_process_builds_later_keeps_nothing_of_those_before(collecting):
+    """Each of them imports DeepSpeed anew; what is set aside then would never be freed."""
+    import_deepspeed(torch.device("cpu"))
+    living = Circle()
+    left, frozen = weakref.ref(living), gc.get_freeze_count()
+    import_deepspeed(torch.device("cpu"))
+    assert gc.get_freeze_count() <= frozen
+    del living
+    gc.collect()
+    assert left() is None
 
 
 def test_where_nobody_collects_it_stays_so(collecting):

@@ -82,10 +82,11 @@ def _backward(call: Inputs, mask: Mask, outputs: Outputs) -> Grads:
         part = call.part(piece.rows, piece.keys, piece.sample)
         found = _piece_backward(part, mask, piece, outputs.part(piece.rows, piece.sample))
         grad_q[piece.sample, :, piece.rows] = found[0]
-        done = done if piece.sample.start == sample else 0
+        if piece.sample.start != sample:
+            done = 0
         for whole, share in zip((grad_k, grad_v), found[1:], strict=True):
             _add_up(whole[piece.sample], share, piece.keys, done)
-        sample, done = piece.sample.start, piece.keys.stop
+        sample, done = piece.sample.start, max(done, piece.keys.stop)
     return grad_q, grad_k, grad_v
 
 
@@ -108,9 +109,9 @@ def _piece_backward(part: Inputs, mask: Mask, piece: Piece, given: Outputs) -> G
 
 def _add_up(whole: Tensor, share: Tensor, keys: slice, done: int) -> None:
     """Puts the gradients of some keys into ``whole``, where those before ``done`` have shares already."""
-    more = max(0, done - keys.start)
+    more = max(0, min(done, keys.stop) - keys.start)
     if more:
-        whole[:, :, keys.start : done] += share[:, :, :more]
+        whole[:, :, keys.start : keys.start + more] += share[:, :, :more]
     whole[:, :, keys.start + more : keys.stop] = share[:, :, more:]
 
 

@@ -8,6 +8,7 @@ A job is one of
         "break": "dropped bucket"   DeepSpeed is wrong while the job runs; see broken_engines.py
         "may_fail": true     a user's error is told, and the next job follows
         "backend": NAME      what torch.compile uses while the job runs; see compilers.py
+        "two_files": true    ranks save two files each, as those that hold much do
         "announce": true     the name of its folder is printed before all that it says
         "keep_state": FILE   a copy of state.json as this job leaves it
     {"do": "resave", "config": {...}, "from": F, "to": G}    load F under that configuration, save at once to G
@@ -32,6 +33,7 @@ import shutil
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import patch
 
 import psutil
 import torch
@@ -53,7 +55,7 @@ from megarc.rank_environment import read_rank_environment
 from megarc.science import MAKERS
 from megarc.tiers import makers
 from megarc.train import RunConfig, load_model, open_train, pretrain, resolve, verify_determinism
-from megarc.train.checkpoint import Level, Saver, load, open_checkpoint
+from megarc.train.checkpoint import Level, Saver, load, open_checkpoint, save
 from megarc.train.engine.build import build_engine
 
 
@@ -99,7 +101,8 @@ def main() -> None:
         elif job["do"] == "use":
             use(build(ModelConfig, job["model"], "job"), config, groups, Path(job["to"]))
         elif job["do"] == "pretrain":
-            attempt(config, groups, job)
+            with patch.object(save, "_LARGE", 0) if job.get("two_files") else nullcontext():
+                attempt(config, groups, job)
             if groups.first and "keep_state" in job:
                 shutil.copy(config.folder / "state.json", job["keep_state"])
         else:

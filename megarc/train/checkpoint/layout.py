@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -86,14 +87,32 @@ class Checkpoint:
         return [name for name in sorted(self.manifest["files"]) if _stem(name) in own]
 
     def verify(self, names: Iterable[str] | None = None) -> str | None:
-        """Reads files, all where none are named, against their digests; the damaged one, or None."""
+        """Reads files, all where none are named, against their digests; the damaged one, or None.
+
+        Raises:
+            UserError: where the disk does not give one.
+        """
         listed = sorted(self.manifest["files"] if names is None else names)
         with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
-            found = pool.map(lambda name: digest_of(self.folder / name), listed)
+            found = pool.map(self._digest, listed)
             return next(
                 (name for name, digest in zip(listed, found, strict=True) if not self.fits(name, digest)),
                 None,
             )
+
+    def _digest(self, name: str) -> str:
+        with self.reading(name):
+            return digest_of(self.folder / name)
+
+    @contextmanager
+    def reading(self, name: str) -> Iterator[None]:
+        """An error of the disk in the block is one that names the file."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self.folder / name} cannot be read: {error}; {instead_of(self.folder)}"
+            ) from None
 
     def fits(self, name: str, digest: str) -> bool:
         """Whether it is the digest that the manifest has for a file."""

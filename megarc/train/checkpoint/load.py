@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import torch
 from torch import Tensor
 
 from megarc.errors import UserError, reported_once
-from megarc.parallel import Group, broadcast_object, gather_objects, overlaps, size, whole
+from megarc.parallel import Group, broadcast_object, gather_objects, overlaps, size, together, whole
 from megarc.train.checkpoint.course import Course
 from megarc.train.checkpoint.fragment_files import FragmentFiles
 from megarc.train.checkpoint.fragments import STATE, Fragment, held, set_steps
@@ -88,14 +88,15 @@ def _verified(
     world = engine.groups.world
     own = checkpoint.share(world.rank, world.size)
     lists = [name for name in own if name.endswith(".json")]
-    _raise_damage(checkpoint, checkpoint.verify(lists), world)
-    stored = broadcast_object(checkpoint.fragments() if engine.groups.first else {}, world)
+    _check(checkpoint, lambda: checkpoint.verify(lists), world)
+    listed = together(lambda: checkpoint.fragments() if engine.groups.first else {}, world)
+    stored = broadcast_object(listed, world)
     _check_same_model(checkpoint, stored, engine)
     one_pass = OnePass(checkpoint, stored, fragments, None if moments else _WITHOUT_MOMENTS)
     # With ZeRO 0 other ranks want the same file: the first to read it brings it into the page cache.
     alone = world.size == 1 or engine.config.parallel.zero > 0
-    damaged = one_pass.run([name for name in own if name not in lists], direct=alone)
-    _raise_damage(checkpoint, damaged, world)
+    tensors = [name for name in own if name not in lists]
+    _check(checkpoint, lambda: one_pass.run(tensors, direct=alone), world)
     return stored, one_pass.filled
 
 
@@ -158,12 +159,18 @@ def _usable(level: Level, step: int, engine: Engine, courses: Collection[Course]
         return None
 
 
-def _raise_damage(checkpoint: Checkpoint, own: str | None, world: Group) -> None:
-    """The same error on every rank, where any of them has found a damaged file."""
-    damaged = [name for name in gather_objects(own, world) if name]
-    if damaged:
+def _check(checkpoint: Checkpoint, find: Callable[[], str | None], world: Group) -> None:
+    """The same error on every rank, where ``find`` names a damaged file on any of them, or cannot read one."""
+    problem = None
+    try:
+        if (damaged := find()) is not None:
+            raise checkpoint.damage(damaged)
+    except UserError as error:
+        problem = str(error)
+    problems = [text for text in gather_objects(problem, world) if text]
+    if problems:
         with reported_once(world.rank == 0):
-            raise checkpoint.damage(damaged[0])
+            raise UserError(problems[0])
 
 
 def _covers(checkpoint: Checkpoint, engine: Engine) -> bool:

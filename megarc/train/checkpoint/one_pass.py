@@ -51,6 +51,9 @@ class OnePass:
 
         Args:
             direct: no other process of this host wants them.
+
+        Raises:
+            UserError: where the disk does not give one.
         """
         with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
             digests = pool.map(lambda name: self._read(name, direct), names)
@@ -64,7 +67,7 @@ class OnePass:
     def _read(self, name: str, direct: bool) -> str:
         path, digest = self.checkpoint.folder / name, hashlib.sha256()
         transfers = list(self._transfers(name))
-        with ThreadPoolExecutor(1) as digesting:
+        with self.checkpoint.reading(name), ThreadPoolExecutor(1) as digesting:
             for at, block in read_blocks(path, direct=direct):
                 digested = digesting.submit(digest.update, memoryview(block.numpy()))
                 for transfer in transfers:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -225,5 +225,6 @@ class _Loop:
             into.copy_(out)
 
 
-def _ranks(files: Sequence[str]) -> Members:
-    return tuple(sorted(int(name[5:-5]) for name in files if name.endswith(".json")))
+def _ranks(files: Iterable[str]) -> Members:
+    """Who has written these files, of which a rank may have two pairs."""
+    return tuple(sorted({layout.rank_of(name) for name in files}))

@@ -30,15 +30,15 @@ def keys(place):
 
 def jobs_of(place, zero, more):
     """A run of 4 steps, of which the shared checkpoints and one host's disk are then lost, goes on to step 6."""
-    run = place / "run"
+    run, files = place / "run", {"two_files": zero == 3}
     lost = [
         {"do": "forget", "folder": str(run / "checkpoints")},
         {"do": "forget", "folder": f"{place}/disk-1"},
     ]
     return [
-        pretrain(run, zero, 4, **keys(place), **more),
+        {**pretrain(run, zero, 4, **keys(place), **more), **files},
         *lost,
-        {**pretrain(run, zero, 6, **keys(place), **more), "announce": True},
+        {**pretrain(run, zero, 6, **keys(place), **more), **files, "announce": True},
         pretrain(place / "clean", zero, 6, **more),
     ]
 

@@ -1,6 +1,9 @@
 """A rank that holds much writes two files side by side: together they are its state, for whoever reads it."""
 
+import errno
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +15,17 @@ from megarc.parallel import connect, disconnect, meet
 from megarc.rank_environment import ALONE
 from megarc.science import MAKERS
 from megarc.train import RunConfig, open_train, resolve
-from megarc.train.checkpoint import Level, Saver, Standing, full_masters, held, latest, load, save
+from megarc.train.checkpoint import (
+    Level,
+    Saver,
+    Standing,
+    full_masters,
+    held,
+    latest,
+    load,
+    newest_local,
+    save,
+)
 from megarc.train.engine import build_engine
 
 
@@ -77,6 +90,26 @@ def test_damage_to_any_of_them_is_named(saved, engine, name, kind):
     path.write_bytes(content)
     with pytest.raises(UserError, match=f"{path} is damaged: its digest"):
         load(saved[0], engine)
+
+
+@pytest.mark.parametrize("kind", ["json", "safetensors"])
+def test_what_a_disk_does_not_give_is_named_and_a_host_of_its_own_looks_elsewhere(
+    saved, engine, kind, monkeypatch
+):
+    bad, read = saved[0].folder / f"rank-1000000.{kind}", os.preadv
+
+    def failing(descriptor, *rest):
+        if Path(f"/proc/self/fd/{descriptor}").readlink() == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(descriptor, *rest)
+
+    monkeypatch.setattr(os, "preadv", failing)
+    with pytest.raises(UserError, match=f"{bad} cannot be read: .*Input/output error; bring it back"):
+        load(saved[0], engine)
+    local = Level(saved[0].folder.parent, members=(0,), keep=1)
+    assert newest_local(local, engine, None) is None
+    monkeypatch.undo()
+    assert newest_local(local, engine, None) == saved[0]
 
 
 def test_a_second_file_that_is_missing_is_named(saved):
