@@ -18,15 +18,21 @@ ObjectT = TypeVar("ObjectT")
 
 def all_reduce_sum(tensor: torch.Tensor, group: Group) -> torch.Tensor:
     """The sum of ``tensor`` over the group, in place."""
-    if group.size > 1:
-        dist.all_reduce(tensor, group=group.handle)
-    return tensor
+    return _all_reduced(tensor, dist.ReduceOp.SUM, group)
 
 
 def all_reduce_max(tensor: torch.Tensor, group: Group) -> torch.Tensor:
     """The largest of each element of ``tensor`` over the group, in place."""
+    return _all_reduced(tensor, dist.ReduceOp.MAX, group)
+
+
+def _all_reduced(tensor: torch.Tensor, operation: Any, group: Group) -> torch.Tensor:
     if group.size > 1:
-        dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=group.handle)
+        # Of a slice with gaps, gloo reduces what lies in memory from its first element on, gaps included.
+        dense = tensor.contiguous()
+        dist.all_reduce(dense, op=operation, group=group.handle)
+        if dense is not tensor:
+            tensor.copy_(dense)
     return tensor
 
 

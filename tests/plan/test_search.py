@@ -283,7 +283,9 @@ def test_changes_that_would_fit_have_been_planned():
         for words, gib in changes.items():
             plan = planner.plan(parse_layout(f"zero=1,micro=32,{words}", run, 2)[0])
             assert plan.fits and f"{plan.memory_gib:.1f}" == gib, words
-    for gpus, gib in re.findall(r"--gpus (\d+) \(.*: ([\d.]+) GiB\)", said):
+    more = re.findall(r"--gpus (\d+) \(.*: ([\d.]+) GiB\)", said)
+    assert more, said
+    for gpus, gib in more:
         assert any(f"{plan.memory_gib:.1f}" == gib and plan.fits for plan in planner.thrifty(int(gpus)))
     planner.device = DEVICE.model_copy(update={"memory_gib": 0.01, "reserved_gib": 0.0})
     assert "--gpus" not in what_would_fit(planner, planner.all(2), 2)

@@ -7,7 +7,7 @@ from megarc.model import Head, ModelConfig, head_loss
 from megarc.model.layers import ColumnLinear, Embedding, HeadsNorm, Norm, RowLinear
 from megarc.model.mixers.attention import KeyValue
 from megarc.model.parameter_record import record_of
-from megarc.parallel import Groups, TensorParallel
+from megarc.parallel import Groups, TensorParallel, all_reduce_max, all_reduce_sum
 
 BATCH, ROWS, WIDTH, INNER, IDS = 2, 8, 12, 16, 32
 
@@ -18,9 +18,19 @@ def check(groups: Groups, sequence: bool) -> None:
     for one in (feed_forward, key_value, heads_norm, embedding_and_loss, norm):
         torch.manual_seed(0)
         one(tensor)
+    slices(groups.tensor)
     torch.set_default_dtype(torch.float32)
     if groups.first:
         print("layers agree")
+
+
+def slices(group):
+    """Of a tensor whose elements do not follow each other in memory, these are reduced and no others."""
+    every = [torch.arange(12.0).view(3, 4) * (-2.0) ** rank for rank in range(group.size)]
+    for reduce, expected in ((all_reduce_sum, sum(every)), (all_reduce_max, torch.stack(every).amax(0))):
+        whole = every[group.rank].clone()
+        assert torch.equal(reduce(whole[:, :-2], group), expected[:, :-2])
+        assert torch.equal(whole, torch.cat((expected[:, :-2], every[group.rank][:, -2:]), 1))
 
 
 def mine(full, tensor):

@@ -25,4 +25,5 @@ def test_ranks_together_count_the_pairs_of_the_whole_window(keys, documents):
     shares = ranks[0].shares(batch)
     counted = [rank.own(batch, shares, torch.device("cpu")).pairs for rank in ranks]
     assert sum(counted) == pytest.approx(pairs_of(batch.seen(), ROWS, 2, narrowing))
-    assert max(counted) <= 1.15 * min(counted) or documents is not None
+    if documents is None:
+        assert max(counted) <= 1.15 * min(counted)
