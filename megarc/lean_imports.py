@@ -28,7 +28,7 @@ def uncollected() -> Iterator[None]:
 
 @contextmanager
 def without(*names: str) -> Iterator[None]:
-    """No module of these names can be imported, unless it is already: for optional ones, which nobody would use."""
+    """Modules of these names cannot be imported, unless they are already: for optional ones that are never used."""
     hidden = [name for name in names if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
     try:

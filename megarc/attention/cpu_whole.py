@@ -1,4 +1,7 @@
-"""When all pairs of a small batch in one call, under a mask, cost less than the allowed ones in several: on a CPU."""
+"""Decides when a small batch is computed whole on a CPU: in one call under a mask.
+
+Several calls compute fewer pairs, but each call has a cost of its own.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,10 @@ _CALL = 1 << 21  # pairs x width that take as long as a call costs beside its pa
 
 
 def pieces_may_pay(call: Inputs, begin: Tensor, end: Tensor) -> bool:
-    """What can be said of it before there are pieces: they compute the allowed pairs at least, in a call for each
-    sample that differs from the one before it."""
+    """Whether pieces may spare more than their calls cost; asked before they are made.
+
+    They compute the allowed pairs at least, in a call for each sample that differs from the one before it.
+    """
     if not _may_be_whole(call):
         return True
     both = torch.stack((begin, end), 1)
@@ -29,7 +34,7 @@ def pieces_may_pay(call: Inputs, begin: Tensor, end: Tensor) -> bool:
 
 
 def pieces_pay(call: Inputs, pieces: Sequence[Piece]) -> bool:
-    """Whether ``pieces`` of ``call`` spare more than their calls cost; else the whole of it should be one call."""
+    """Whether ``pieces`` of ``call`` spare more than their calls cost; if not, all of it should be one call."""
     if not _may_be_whole(call):
         return True
     calls = pairs = 0
@@ -42,7 +47,7 @@ def pieces_pay(call: Inputs, pieces: Sequence[Piece]) -> bool:
 
 
 def tiles_pay(call: Inputs, recent: int) -> bool:
-    """The same of the tiles of a plain window."""
+    """Whether the tiles of a plain window spare more than their calls cost."""
     if not _may_be_whole(call):
         return True
     calls, pairs = cpu_tiles.cost(call, recent)
@@ -67,7 +72,7 @@ def bias(mask: Mask, like: Tensor) -> Tensor | None:
 
 
 def interval_bias(begin: Tensor, end: Tensor, keys: slice, dtype: torch.dtype) -> Tensor:
-    """The same of rows that see the keys from ``begin`` to before ``end`` ``[batch, rows]``, for some keys.
+    """As ``bias``, for some keys, and for rows that see those from ``begin`` to before ``end`` ``[batch, rows]``.
 
     Comparisons and a choice by their result take four times as long on a CPU.
     """

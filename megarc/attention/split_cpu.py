@@ -119,7 +119,7 @@ _in_pieces = operator("split_cpu", _forward, _backward)
 
 
 def _cut(call: Inputs, mask: Mask) -> list[Piece]:
-    """Of rows with intervals."""
+    """The pieces of rows with intervals; one of all rows, where several would not pay."""
     assert mask.begin is not None and mask.end is not None
     if cpu_whole.pieces_may_pay(call, mask.begin, mask.end):
         cut = list(pieces(mask.begin, mask.end, call.k.shape[2], CHUNK))
@@ -129,7 +129,7 @@ def _cut(call: Inputs, mask: Mask) -> list[Piece]:
 
 
 def _bias(mask: Mask, piece: Piece, dtype: torch.dtype) -> Tensor:
-    """``[1, 1, rows, keys]``, where one sample speaks for all, or of each sample."""
+    """What is added to a piece's scores: ``[1, 1, rows, keys]``, or ``[batch, ...]`` if its samples differ."""
     assert mask.begin is not None and mask.end is not None
     samples = slice(piece.sample.start, piece.sample.start + 1) if piece.alike else piece.sample
     begin, end = mask.begin[samples, piece.rows], mask.end[samples, piece.rows]

@@ -10,7 +10,7 @@ _GIB = 2**30
 
 
 def memory_terms(config: RunConfig, plan: Plan, device: DeviceConfig) -> list[str]:
-    """Of the fullest rank of ``plan``, which is one of ``config``."""
+    """A line for each form, with the numbers of the fullest rank of ``plan``, which is a plan of ``config``."""
     replicas, memory = plan.layout.topology.replicas, plan.memory
     config = plan.layout.config(config).shared_among(replicas)
     zero, width = config.parallel.zero, 2 if config.precision == "bf16" else 4

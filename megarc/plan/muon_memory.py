@@ -58,7 +58,13 @@ def alike(keys: str) -> tuple[Alike, ...]:
 
 
 def beside_gradients(config: RunConfig, held: float, owned: float, ranks: int, device: str) -> float:
-    """Bytes, on a rank of a stage of so many tensor, context and data ranks."""
+    """Bytes that an update holds beside gradients, on a rank whose stage has ``ranks`` tensor, context and data ranks.
+
+    Args:
+        held: elements of the parts of matrices that the rank has.
+        owned: elements of matrices that the rank orthogonalises whole.
+        device: "cpu" or "cuda".
+    """
     keys, groups = config.optimizer.muon, alike(config.model.model_dump_json())
     wide = keys.precision == "fp32" or (keys.precision == "auto" and device != "cuda")
     share = owned / sum(one.elements for one in groups)

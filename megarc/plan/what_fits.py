@@ -1,4 +1,4 @@
-"""Where nothing fits: how near the nearest layout comes, and which changes were tried and would fit."""
+"""If no layout fits: how near the nearest one comes, and which changes would fit; each of them has been planned."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHOWN = 3
 
 
 def what_would_fit(planner: Planner, plans: list[Plan], gpus: int) -> str:
-    """Of ``plans``, none of which fits ``gpus`` devices.
+    """How near the nearest of ``plans`` comes, none of which fits ``gpus`` devices, and what would fit.
 
     Each change that it names has been planned, and fits; a device is named where the layout of least memory fits it.
     """
