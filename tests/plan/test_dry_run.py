@@ -206,4 +206,5 @@ def test_a_sliding_window_changes_neither_parameters_nor_traffic():
     sliding = tree.model_copy(update={"model": tree.model.model_copy(update={"sliding_window": 3})})
     ours, plain = (dry_run(one, 2, 0) for one in (sliding, tree))
     assert (ours.parameters, ours.collectives) == (plain.parameters, plain.collectives)
-    assert ours.activation_bytes >= plain.activation_bytes
+    # So small a plain window is one call, which keeps its mask.
+    assert ours.activation_bytes == pytest.approx(plain.activation_bytes, rel=0.02)

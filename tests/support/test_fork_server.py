@@ -14,7 +14,12 @@ ENDINGS = {
     "nothing": "import sys; sys.exit()",
     "words": "import sys; sys.exit('no such file')",
     "an error": "def inner(): raise ValueError('no')\ninner()",
-    "an interrupt": "import os, signal; os.kill(os.getpid(), signal.SIGINT)",
+    "an interrupt": (
+        # A shell starts what runs in the background with this signal ignored.
+        "import os, signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "os.kill(os.getpid(), signal.SIGINT)"
+    ),
     "a signal": "import os, signal; os.kill(os.getpid(), signal.SIGTERM)",
     "a thread": (
         "import threading, time\n"

@@ -19,7 +19,9 @@ WHOLE = (2, 2, 2, 1, True)  # tensor, pipeline, data, ZeRO stage, sequence
 SWITCHES = ["context", "full", "selective", "split-selective", "offload-1", "offload-3", "node", "every-2"]
 
 TOLERANCE = {
-    "fp32": dict.fromkeys(COMPARED, 1e-5),
+    # Small gradients are sums of numbers that cancel; a rank with fewer samples takes them in another order, and Adam
+    # hands the difference on to weights.
+    "fp32": {**dict.fromkeys(COMPARED, 1e-5), "gradients": 3e-5, "weights": 3e-5},
     # Sums are rounded elsewhere. A parameter whose gradient gets lost differs by 1, ten times what is allowed.
     "bf16": {"loss": 1e-3, "gradient norm": 5e-3, "held-out": 1e-3, "gradients": 0.08, "weights": 0.04},
 }
@@ -62,12 +64,9 @@ def test_a_row_of_the_parity_table(rows, mix):
     found = differences(rows, mix)
     assert set(found) == set(COMPARED)
     allowed = TOLERANCE[mix.precision]
-    if mix.variant.startswith("mixers") and mix.precision == "fp32":
-        # Sums over all rows of R, in another order on another CPU; Adam hands the difference on to weights.
-        allowed = {**allowed, "gradients": 3e-5, "weights": 3e-5}
-    elif mix.variant.startswith("mixers"):
+    if mix.variant.startswith("mixers") and mix.precision == "bf16":
         # Some gradients are small: in bf16 one rank's own is .15 from its gradient in fp32, and attention's is .14.
-        allowed = {name: 2 * value for name, value in allowed.items()}
+        allowed = {**{name: 3 * value for name, value in allowed.items()}, "held-out": 6e-3}
     for name, value in found.items():
         assert value <= allowed[name], (name, value)
 
