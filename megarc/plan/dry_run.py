@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from megarc.errors import UserError
+from megarc.model import Tally
 from megarc.parallel import Group, Groups, Topology, expert_ranks
 from megarc.plan.fake_stage import Counting, Stage, one_block, run_stage
 from megarc.plan.memory import state_bytes
@@ -133,14 +134,16 @@ def dry_run(config: RunConfig, world: int, rank: int) -> DryRun:
 
 
 def _of_routers(config: RunConfig, topology: Topology, stage: Stage) -> list[Collective]:
-    """What the routers of a stage counted in a step: of each, a number for each expert and five more."""
+    """What the routers of a stage counted in a step: of each, a number for each expert, and others."""
     experts = config.model.experts
     numbers = [int(layer.name.split(".")[1]) for layer in stage.layers if layer.name.startswith("blocks.")]
     routers = 0 if experts is None else sum(experts.at(number) for number in numbers)
     if experts is None or not routers or topology.replicas == 1:
         return []
     group, ranks = _of_replicas(topology)
-    return [Collective("allreduce of experts' rows", group, ranks, 1, routers * (experts.count + 5))]
+    return [
+        Collective("allreduce of experts' rows", group, ranks, 1, routers * (experts.count + Tally.OTHERS))
+    ]
 
 
 def _of_muon(config: RunConfig, topology: Topology, rank: int) -> list[Collective]:

@@ -77,7 +77,7 @@ class ExpertBalance:
         counts = [router.tally.sums for router in self._routers if router.tally and router.tally.sums.numel()]
         if not counts:
             return []
-        rows = all_reduce_sum(torch.stack(counts)[:, :-5], self.groups.expert)
+        rows = all_reduce_sum(torch.stack(counts)[:, : -Tally.OTHERS], self.groups.expert)
         own = rows.view(len(counts), size, -1)[:, rank].sum(-1)
         return [float(ratio) for ratio in own * size / rows.sum(-1)]
 
@@ -93,5 +93,5 @@ class ExpertBalance:
         return found
 
     def _nothing(self) -> Tensor:
-        width = self._routers[0].keys.count + 5
+        width = self._routers[0].keys.count + Tally.OTHERS
         return torch.zeros(len(self._routers), width, dtype=torch.float64, device=self.groups.device)

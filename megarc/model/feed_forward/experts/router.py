@@ -7,7 +7,7 @@ stable sort: of equal scores the expert with the lower number goes first, on eve
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -35,9 +35,11 @@ class Tally:
 
     Attributes:
         share: 1 / the samples of this rank's step; what penalties are means over.
-        sums: [experts + 5] float64: rows of each expert; sums over samples of the entropy, the balance loss and the
-            z-loss; rows that the router gave away, each as often as it has experts; samples.
+        sums: [experts + OTHERS] float64: rows of each expert; sums over samples of the entropy, the balance loss and
+            the z-loss; rows that the router gave away, each as often as it has experts; samples.
     """
+
+    OTHERS: ClassVar[int] = 5
 
     share: float = 0.0
     sums: Tensor = field(default_factory=lambda: torch.zeros(0))
