@@ -47,6 +47,7 @@ SlurmdParameters=config_overrides
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1,sched_min_interval=0
 KillWait=120
 MinJobAge=300
+FirstJobId={first_job}
 InactiveLimit=0
 Waittime=0
 SlurmctldTimeout=30
@@ -91,6 +92,8 @@ class Slurm:
         folder.chmod(0o755)
         self.daemons, self.nodes = [], {}
         port = _free_ports(1 + len(NODES))
+        # Ranks meet at a port that the job's number makes, and both workers' clusters are on this host.
+        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
         for part in ("munge", "state", *(f"spool/{node}" for node in NODES)):
             (folder / part).mkdir(parents=True)
         (folder / "munge").chmod(0o755)
@@ -102,6 +105,7 @@ class Slurm:
                 port=port,
                 first=port + 1,
                 last=port + len(NODES),
+                first_job=1 + 300 * worker,
             )
         )
         key = folder / "munge" / "key"
