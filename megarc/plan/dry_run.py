@@ -136,9 +136,11 @@ def dry_run(config: RunConfig, world: int, rank: int) -> DryRun:
 def _of_routers(config: RunConfig, topology: Topology, stage: Stage) -> list[Collective]:
     """What the routers of a stage counted in a step: of each, a number for each expert, and others."""
     experts = config.model.experts
+    if experts is None or topology.replicas == 1:
+        return []
     numbers = [int(layer.name.split(".")[1]) for layer in stage.layers if layer.name.startswith("blocks.")]
-    routers = 0 if experts is None else sum(experts.at(number) for number in numbers)
-    if experts is None or not routers or topology.replicas == 1:
+    routers = sum(experts.at(number) for number in numbers)
+    if not routers:
         return []
     group, ranks = _of_replicas(topology)
     return [

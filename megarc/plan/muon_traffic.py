@@ -31,10 +31,8 @@ def muon_traffic(config: RunConfig, topology: Topology, rank: int) -> list[Traff
         for part in range(expert)
     ]
     records = [cuts[place.tensor * expert + place.data % expert] for place in places]
-    traffic = [_traffic(_of_call(records, False), config.parallel.zero, places, ranks.index(rank))]
-    if expert > 1:
-        traffic.append(_traffic(_of_call(records, True), config.parallel.zero, places, ranks.index(rank)))
-    return traffic
+    calls = [_of_call(records, shared_out) for shared_out in ((False, True) if expert > 1 else (False,))]
+    return [_traffic(call, config.parallel.zero, places, ranks.index(rank)) for call in calls]
 
 
 def _of_call(records: Sequence[Mapping[str, Record]], shared_out: bool) -> list[dict[str, Record]]:
