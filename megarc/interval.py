@@ -20,10 +20,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from megarc.window import Narrowing, pairs
+from megarc.window import WIDE, Narrowing, pairs
 
 Rows: TypeAlias = npt.NDArray[np.int32]
-_WHOLE = Narrowing()
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def causally(seen: Seen, row: Any) -> Seen:
     return replace(seen, end=seen.end.clip(max=row + 1))
 
 
-def pairs_of(seen: Seen, rows: int, samples: int, narrowing: Narrowing = _WHOLE) -> float:
+def pairs_of(seen: Seen, rows: int, samples: int, narrowing: Narrowing = WIDE) -> float:
     """Allowed pairs of a head in ``samples`` samples of ``rows`` rows, on average over the heads.
 
     Args:

@@ -17,18 +17,17 @@ import numpy as np
 import numpy.typing as npt
 
 from megarc.interval import Intervals, Seen, causally
-from megarc.window import Narrowing
+from megarc.window import WIDE, Narrowing
 
 Numbers: TypeAlias = npt.NDArray[np.int64]
 Work: TypeAlias = npt.NDArray[np.float64]
 
 _EVEN = 1.01  # the busiest rank's work over the mean, with which no shorter chunks are tried
 _MOST = 512  # chunks of a rank
-_WHOLE = Narrowing()
 
 
 def work_of_rows(
-    seen: Seen, rows: int, samples: int, narrowing: Narrowing = _WHOLE, loss: Numbers | None = None
+    seen: Seen, rows: int, samples: int, narrowing: Narrowing = WIDE, loss: Numbers | None = None
 ) -> Work:
     """The (query, key) pairs that each row of a window allows, a head's mean, summed over samples: [rows].
 

@@ -155,6 +155,10 @@ class Narrowing:
         return (1 - self.causal) * both_ways + self.causal * causal
 
 
+WIDE = Narrowing()
+"""No narrowing: a row sees all that the window allows."""
+
+
 def allow(query: Any, key: Any, recent: Any) -> Any:
     """The mask, for any ``recent``: ``key < recent or key <= query``, on anything that broadcasts."""
     return (key < recent) | (key <= query)

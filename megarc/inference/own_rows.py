@@ -18,9 +18,7 @@ from megarc.interval import Intervals, Seen
 from megarc.model import Transformer, loss_work_of
 from megarc.parallel import Group, RankRows, all_reduce_sum
 from megarc.row_shares import Numbers, Work, row_shares, work_of_rows
-from megarc.window import Narrowing
-
-_WHOLE = Narrowing()
+from megarc.window import WIDE, Narrowing
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ def own_rows(
     group: Group,
     device: torch.device,
     *,
-    narrowing: Narrowing = _WHOLE,
+    narrowing: Narrowing = WIDE,
     loss: Numbers | None = None,
 ) -> OwnRows:
     """How the ranks of ``group`` share out ``samples`` windows of ``rows`` rows.

@@ -36,6 +36,11 @@ class Record:
         """Whether weight decay applies: to matrices, not to gains and biases."""
         return self.kind not in ("norm", "bias")
 
+    @property
+    def in_block(self) -> bool:
+        """Whether it is a matrix of a block, which Muon updates where it is asked for."""
+        return self.kind in ("hidden", "residual")
+
 
 def vector(width: int) -> nn.Parameter:
     """An empty gain, held whole by every rank."""

@@ -64,7 +64,7 @@ def run_stage(config: RunConfig, groups: Groups, micro_batch: int, counting: Cou
                 held.bytes += counting.kept_bytes - before
     x.backward(torch.ones_like(x))
     records = [(record_of(one), one.numel()) for module in modules.values() for one in module.parameters()]
-    matrices = sum(elements for record, elements in records if record.kind in ("hidden", "residual"))
+    matrices = sum(elements for record, elements in records if record.in_block)
     routed = sum(elements for record, elements in records if record.experts > 1)
     return Stage(listed[first:last], held.bytes, held.parameters, matrices, routed, hidden.numel())
 

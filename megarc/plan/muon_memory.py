@@ -16,9 +16,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-import torch
-
-from megarc.model import ModelConfig, Transformer, record_of
+from megarc.model import ModelConfig
+from megarc.plan.block_matrices import block_matrices
 from megarc.train import RunConfig, matrices_of
 
 
@@ -39,16 +38,11 @@ class Alike(NamedTuple):
 def alike(keys: str) -> tuple[Alike, ...]:
     """Of a model of these keys, in the order in which they are updated."""
     model = ModelConfig.model_validate_json(keys)
-    with torch.device("meta"):
-        blocks = {name: Transformer(one).blocks[0] for name, one in model.kinds().items()}
     listed = {
         kind: [
-            (one.rows, one.columns)
-            for name, parameter in sorted(block.named_parameters())
-            if record_of(parameter).kind in ("hidden", "residual")
-            for one in matrices_of(name, record_of(parameter))
+            (one.rows, one.columns) for name in sorted(records) for one in matrices_of(name, records[name])
         ]
-        for kind, block in blocks.items()
+        for kind, records in block_matrices(model).items()
     }
     found: dict[tuple[int, int], int] = {}
     for layer in range(model.layers):

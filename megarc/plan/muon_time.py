@@ -17,10 +17,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
-
-from megarc.model import ModelConfig, Transformer, record_of
 from megarc.parallel import Group, TensorParallel, Topology
+from megarc.plan.block_matrices import block_matrices
 from megarc.plan.device import DeviceConfig
 from megarc.plan.memory import stages_of
 from megarc.train import RunConfig, matrices_of
@@ -43,24 +41,16 @@ def muon_matrices(config: RunConfig) -> list[Shape]:
     if config.optimizer.name != "muon":
         return []
     model = config.model
-    kinds = {name: _of_a_block(one, config) for name, one in model.kinds().items()}
-    return [shape for layer in range(model.layers) for shape in kinds[model.kind(layer)]]
-
-
-def _of_a_block(one: ModelConfig, config: RunConfig) -> list[Shape]:
     place = TensorParallel(expert=Group(0, config.parallel.expert))
-    with torch.device("meta"):
-        block = Transformer(one, config.execution, place).blocks[0]
-    records = {name: record_of(parameter) for name, parameter in block.named_parameters()}
-    matrices = [
-        matrix
-        for name, record in records.items()
-        if record.kind in ("hidden", "residual")
-        for matrix in matrices_of(name, record)
-    ]
-    return [
-        Shape(min(one.rows, one.columns), max(one.rows, one.columns), one.experts > 1) for one in matrices
-    ]
+    kinds = {
+        kind: [
+            Shape(min(one.rows, one.columns), max(one.rows, one.columns), one.experts > 1)
+            for name, record in records.items()
+            for one in matrices_of(name, record)
+        ]
+        for kind, records in block_matrices(model, config.execution, place).items()
+    }
+    return [shape for layer in range(model.layers) for shape in kinds[model.kind(layer)]]
 
 
 def muon_exchanged(matrices: list[Shape], config: RunConfig, topology: Topology) -> tuple[float, float]:

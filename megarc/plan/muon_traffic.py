@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-import torch
-
-from megarc.model import Record, Transformer, layers, record_of, stage_bounds
+from megarc.model import Record, layers, stage_bounds
 from megarc.parallel import Box, Group, TensorParallel, Topology, cut, size
+from megarc.plan.block_matrices import block_matrices
 from megarc.train import Place, RunConfig, Sharing, matrices_of
 
 _ALIGNED = 2  # elements of a range that a data rank owns are a multiple of it
@@ -65,21 +64,12 @@ def _records(config: RunConfig, topology: Topology, rank: int, tensor: int, expe
     place = TensorParallel(Group(tensor, topology.tensor), topology.sequence, shared_out)
     listed = layers(config.model, config.execution, place)
     bounds, stage = stage_bounds(listed, topology.pipeline), topology.place(rank)["pipeline"]
-    with torch.device("meta"):
-        blocks = {
-            name: Transformer(one, config.execution, place).blocks[0]
-            for name, one in config.model.kinds().items()
-        }
-    found = {
-        mixer: {name: record_of(parameter) for name, parameter in block.named_parameters()}
-        for mixer, block in blocks.items()
-    }
+    found = block_matrices(config.model, config.execution, place)
     return {
         f"{layer.name}.{name}": record
         for layer in listed[bounds[stage] : bounds[stage + 1]]
         if layer.name.startswith("blocks.")
         for name, record in found[config.model.kind(int(layer.name.split(".")[1]))].items()
-        if record.kind in ("hidden", "residual")
     }
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor
 
-from megarc.errors import UserError, reported_once
-from megarc.parallel import Group, broadcast_object, gather_objects, overlaps, size, together, whole
+from megarc.errors import UserError
+from megarc.parallel import broadcast_object, gather_objects, overlaps, size, together, whole
 from megarc.train.checkpoint.course import Course
 from megarc.train.checkpoint.fragment_files import FragmentFiles
 from megarc.train.checkpoint.fragments import STATE, Fragment, held, set_steps
@@ -88,7 +88,7 @@ def _verified(
     world = engine.groups.world
     own = checkpoint.share(world.rank, world.size)
     lists = [name for name in own if name.endswith(".json")]
-    _check(checkpoint, lambda: checkpoint.verify(lists), world)
+    together(lambda: _refuse_damaged(checkpoint, checkpoint.verify(lists)), world)
     listed = together(lambda: checkpoint.fragments() if engine.groups.first else {}, world)
     stored = broadcast_object(listed, world)
     _check_same_model(checkpoint, stored, engine)
@@ -96,7 +96,7 @@ def _verified(
     # With ZeRO 0 other ranks want the same file: the first to read it brings it into the page cache.
     alone = world.size == 1 or engine.config.parallel.zero > 0
     tensors = [name for name in own if name not in lists]
-    _check(checkpoint, lambda: one_pass.run(tensors, direct=alone), world)
+    together(lambda: _refuse_damaged(checkpoint, one_pass.run(tensors, direct=alone)), world)
     return stored, one_pass.filled
 
 
@@ -159,18 +159,10 @@ def _usable(level: Level, step: int, engine: Engine, courses: Collection[Course]
         return None
 
 
-def _check(checkpoint: Checkpoint, find: Callable[[], str | None], world: Group) -> None:
-    """The same error on every rank, where ``find`` names a damaged file on any of them, or cannot read one."""
-    problem = None
-    try:
-        if (damaged := find()) is not None:
-            raise checkpoint.damage(damaged)
-    except UserError as error:
-        problem = str(error)
-    problems = [text for text in gather_objects(problem, world) if text]
-    if problems:
-        with reported_once(world.rank == 0):
-            raise UserError(problems[0])
+def _refuse_damaged(checkpoint: Checkpoint, damaged: str | None) -> None:
+    """Raises what is wrong with the file ``damaged``, where there is one."""
+    if damaged is not None:
+        raise checkpoint.damage(damaged)
 
 
 def _covers(checkpoint: Checkpoint, engine: Engine) -> bool:

@@ -27,7 +27,7 @@ class Factors:
 def factors_of(name: str, record: Record, config: RunConfig) -> Factors:
     """Of the parameter with this canonical name and record; ``model.parametrization`` has its say."""
     keys, own = config.optimizer, adam_factors(name, record, config.model)
-    if keys.name == "muon" and record.kind in ("hidden", "residual"):
+    if keys.name == "muon" and record.in_block:
         own = muon_factors(config.model, keys.muon.scale == "match_adamw")
     # A matrix that writes into the residual stream is a hidden one, a bias goes with the gains; only their
     # initial values are their own.

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from megarc.model import Record, expert_group_name, record_of
+from megarc.model import expert_group_name, record_of
 from megarc.train.config import OptimizerConfig
 from megarc.train.engine.factors import Factors, OverBatch
 from megarc.train.engine.muon import OF_EXPERTS, Muon, call_of
@@ -45,8 +45,8 @@ class ShardedOptimizer(torch.optim.Optimizer):
         self.keys, self.muon = keys, muon
         parameters = list(model.parameters())
         shared_out = [p for p in parameters if record_of(p).experts > 1]
-        matrices = [p for p in parameters if _by_muon(record_of(p)) and record_of(p).experts == 1]
-        others = [p for p in parameters if not _by_muon(record_of(p))]
+        matrices = [p for p in parameters if record_of(p).in_block and record_of(p).experts == 1]
+        others = [p for p in parameters if not record_of(p).in_block]
         listed = [{"params": matrices, "by_muon": muon is not None}, {"params": others, "by_muon": False}]
         if shared_out:
             # DeepSpeed shares these out over the data ranks that hold the same experts.
@@ -62,8 +62,8 @@ class ShardedOptimizer(torch.optim.Optimizer):
         """Says what lies where in the engine's buffers."""
         listed = list(pieces)
         if self.muon is not None:
-            of_muon = [piece for piece in listed if _by_muon(piece.record)]
-            listed = [piece for piece in listed if not _by_muon(piece.record)]
+            of_muon = [piece for piece in listed if piece.record.in_block]
+            listed = [piece for piece in listed if not piece.record.in_block]
             self._calls = {piece.flat: call_of(piece) for piece in of_muon}
             self.muon.arrange(of_muon, factors_of)
         found: dict[Tensor, list[_Span]] = {}
@@ -143,11 +143,6 @@ class ShardedOptimizer(torch.optim.Optimizer):
             grad_scale=self.grad_scale,
             found_inf=self.found_inf,
         )
-
-
-def _by_muon(record: Record) -> bool:
-    """Whether it is one of the blocks' matrices: what Muon, where it is asked for, updates."""
-    return record.kind in ("hidden", "residual")
 
 
 def _joined(spans: Iterable[_Span]) -> list[_Span]:

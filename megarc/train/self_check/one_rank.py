@@ -47,7 +47,7 @@ class OneRank:
             values = initial_values(name, record, tiny.model, tiny.seed, whole(record.shape)).to(device)
             # DeepSpeed takes the masters from weights that are in the run's precision already.
             master = values.to(parameter.dtype).float().view(-1, parameter.shape[-1])
-            by_muon = tiny.optimizer.name == "muon" and record.kind in ("hidden", "residual")
+            by_muon = tiny.optimizer.name == "muon" and record.in_block
             matrices = matrices_of(name, record) if by_muon else []
             state = State(master.clone(), record.decays, matrices, by_muon and follows)
             state.parts = {"master": master} | {
