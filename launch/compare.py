@@ -7,7 +7,7 @@ import logging
 import math
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ import _needs  # noqa: F401  (ends where the packages are not there)
 
 from megarc.command import examples
 from megarc.command_line import whole_number
-from megarc.errors import EXIT_SAVED, run_script
+from megarc.errors import EXIT_SAVED, UserError, reported_once, run_script
 
 if TYPE_CHECKING:
     from megarc.parallel import Groups
@@ -53,12 +53,12 @@ def main() -> int:
         return 0
     config = load(CompareConfig, arguments.config, arguments.overrides)
     if arguments.report:
-        report(Campaign(config, MAKERS, lambda run: None))
+        report(Campaign(config, MAKERS, lambda run: True))
         return 0
     if arguments.jobs is not None:
         return compare_at_once(config, arguments.jobs)
     return compare(config.run, lambda train, groups: Campaign(
-        config, MAKERS, train, first=groups.first, wait=lambda: meet_again(groups)
+        config, MAKERS, train, first=groups.first, together=lambda action: on_all(groups, action)
     ))  # fmt: skip
 
 
@@ -67,13 +67,21 @@ def compare_at_once(config: CompareConfig, at_once: int) -> int:
     from megarc.jobs import Job, run_all, start_of
     from megarc.science import MAKERS
     from megarc.science.recipes import Campaign
-    from megarc.train import Lengths
+    from megarc.train import Diverged, Lengths
 
-    def train(runs: Sequence[RunConfig]) -> None:
+    diverged = set[Path]()
+
+    def note(job: Job, error: UserError) -> None:
+        if job.folder.failed_with() != Diverged.__name__:
+            raise error
+        diverged.add(job.config.folder)
+
+    def train(runs: Sequence[RunConfig]) -> set[Path]:
         jobs = [Job(run, Lengths(run).total) for run in runs]
-        run_all(jobs, start_of("", Path(__file__).with_name("pretrain.py")), at_once, "runs")
+        run_all(jobs, start_of("", Path(__file__).with_name("pretrain.py")), at_once, "runs", note)
+        return diverged
 
-    campaign = Campaign(config, MAKERS, lambda run: None)
+    campaign = Campaign(config, MAKERS, lambda run: True)
     (config.folder / "runs").mkdir(parents=True, exist_ok=True)
     campaign.run_at_once(train)
     report(campaign)
@@ -86,18 +94,27 @@ def compare(run: RunConfig, campaign_of: object) -> int:
     from megarc.plan import explain_memory
     from megarc.rank_environment import read_rank_environment
     from megarc.science import MAKERS
-    from megarc.train import Ending, pretrain, start
+    from megarc.train import Diverged, Ending, pretrain, start
 
     assert callable(campaign_of)
     try:
         begun = start(read_rank_environment(), lambda: run, timedelta(seconds=120))
         logging.getLogger("megarc").setLevel(logging.WARNING)
 
-        def train(config: RunConfig) -> None:
-            if pretrain(config, begun.groups, MAKERS, explain_memory) is Ending.SAVED:
-                sys.exit(EXIT_SAVED)  # a signal: the same command goes on with this run
+        def train(config: RunConfig) -> bool:
+            try:
+                if pretrain(config, begun.groups, MAKERS, explain_memory) is Ending.SAVED:
+                    sys.exit(EXIT_SAVED)  # a signal: the same command goes on with this run
+            except UserError as error:
+                if not Diverged.caused(error):
+                    raise
+                if begun.groups.first:
+                    print(f"{config.folder.name} has no loss: {error}", flush=True)
+                return False
+            return True
 
-        campaign = campaign_of(train, begun.groups)
+        with reported_once(begun.groups.first):
+            campaign = campaign_of(train, begun.groups)
         for one in campaign.run():
             if begun.groups.first:
                 print(f"{len(campaign.results) + 1}: {one.name}", flush=True)
@@ -108,16 +125,15 @@ def compare(run: RunConfig, campaign_of: object) -> int:
     return 0
 
 
-def meet_again(groups: Groups) -> None:
+def on_all(groups: Groups, action: Callable[[], None]) -> None:
     """No rank goes on before the first has scored and written."""
-    from megarc.parallel import gather_objects
+    from megarc.parallel import together
 
-    gather_objects(None, groups.world)
+    together(action, groups.world)
 
 
 def report(campaign: Campaign) -> None:
     """The tables, the picture and the verdict."""
-    from megarc.errors import UserError
     from megarc.report import loss_curves
 
     if not campaign.results:

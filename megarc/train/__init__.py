@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     )
     from megarc.train.engine.muon import Place, Sharing, matrices_of
     from megarc.train.folder import RunFolder, hold
+    from megarc.train.health import Diverged
     from megarc.train.loop import Ending, Moment, Observer
     from megarc.train.resolve_config import resolve
     from megarc.train.run import open_heldout, open_train, pretrain
@@ -57,6 +58,7 @@ open_when_used(__name__, __file__)
 
 __all__ = [
     "Checkpoint",
+    "Diverged",
     "Ending",
     "Engine",
     "Lengths",

@@ -11,7 +11,7 @@ import orjson
 import pytest
 import torch
 
-from megarc.config import build, load
+from megarc.config import build, load, to_dict
 from megarc.corpus import IndexedWriter
 from megarc.corpus.indexed.manifest import write_manifest
 from megarc.corpus.packing.assemble import manifest_of
@@ -105,6 +105,7 @@ def test_arms_have_equal_flops_and_their_windows():
         ({"arms": ["causal"]}, "one not"),
         ({"arms": ["rc"]}, "must be causal"),
         ({"arms": ["causal", "best"]}, "known are"),
+        ({"arms": ["causal", "causal", "rc"]}, "named twice"),
         ({"run": {**RUN, "window": {"recent": 0, "causal": 8}}}, "plain window"),
         ({"run": {**RUN, "data": {**RUN["data"], "valid": []}}}, "scored on one"),
         ({"rates": [1.0, 1.0]}, "different numbers"),
@@ -119,7 +120,7 @@ def test_what_cannot_be_compared_is_refused(keys, words):
 
 def test_a_campaign_goes_on_and_tells_the_best_of_each_arm(tmp_path):
     keys = comparison(folder=str(tmp_path), arms=["causal", "causal-c", "rc"], rates=[0.5, 1.0], seeds=2)
-    campaign = Campaign(keys, MAKERS, lambda run: None)
+    campaign = Campaign(keys, MAKERS, lambda run: True)
     assert len(campaign.grid()) == 6 and campaign.finals() == [] and verdict(campaign) is None
     lines = [result("causal", 0, 2.0, 0.5), result("causal", 0, 1.9), result("causal-c", 0, 2.5, 0.5),
              result("causal-c", 0, 2.6), result("rc", 0, 1.8, 0.5), result("rc", 0, math.nan)]  # fmt: skip
@@ -145,7 +146,7 @@ def test_a_comparison_without_a_verdict_says_what_is_missing(tmp_path):
     from compare import words
 
     keys = comparison(folder=str(tmp_path), arms=["causal", "rc"], rates=[0.5, 1.0])
-    campaign = Campaign(keys, MAKERS, lambda run: None)
+    campaign = Campaign(keys, MAKERS, lambda run: True)
     campaign.file.write_bytes(orjson.dumps(asdict(result("rc", 0, 2.0))) + b"\n")
     assert words(campaign).endswith("Runs of the grid that are missing: causal 2, rc 1.")
 
@@ -163,7 +164,7 @@ def test_a_verdict_says_whether_the_mask_makes_the_difference(tmp_path, arms, ga
     from compare import words
 
     campaign = Campaign(
-        comparison(folder=str(tmp_path), arms=arms, rates=[1.0], seeds=2), MAKERS, lambda run: None
+        comparison(folder=str(tmp_path), arms=arms, rates=[1.0], seeds=2), MAKERS, lambda run: True
     )
     lines = [result(arms[0], seed, 2.0 + 0.01 * seed) for seed in range(2)]
     lines += [replace(result(arms[1], seed, 1.5 + 0.011 * seed), both_ways=gained) for seed in range(2)]
@@ -189,17 +190,20 @@ def test_a_task_is_scored_by_its_weights_under_the_own_mask():
     assert found["rc"].error > 0
 
 
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    """Questions and answers, packed into rows of 32."""
-    prefix = tmp_path_factory.mktemp("pairs") / "corpus"
-    chance = np.random.default_rng(0)
+def write_pairs(prefix, seed):
+    chance = np.random.default_rng(seed)
     with IndexedWriter(prefix, np.uint16) as writer:
         for _ in range(1200):
             question, answer = chance.integers(1, 14, 2).tolist()
             writer.add(chance.integers(0, 40, question + answer), answers=[question])
         write_manifest(prefix, manifest_of(writer.finish(), prefix))
-    source = [{"path": str(prefix)}]
+    return prefix
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """Questions and answers, packed into rows of 32."""
+    source = [{"path": str(write_pairs(tmp_path_factory.mktemp("pairs") / "corpus", seed=0))}]
     data = {"train": source, "valid": source, "packing": "best_fit"}
     arms = [arm for arm in ARMS if not arm.startswith("late-c")]
     return build(
@@ -258,7 +262,7 @@ def test_packed_pairs_are_scored_on_their_answers_alone_whatever_the_arm(pairs):
 
 def test_only_the_best_arms_of_each_kind_go_on_to_more_seeds(tmp_path):
     keys = comparison(folder=str(tmp_path), rates=[1.0], seeds=2, finals=1)
-    campaign = Campaign(keys, MAKERS, lambda run: None)
+    campaign = Campaign(keys, MAKERS, lambda run: True)
     for number, arm in enumerate(ARMS):
         assert campaign.finals() == []
         with campaign.file.open("ab") as file:
@@ -284,9 +288,21 @@ def test_the_command_trains_scores_and_goes_on(tmp_path):
     assert "1: causal-c-lr1" in said and "One seed shows no difference" in said
     said = python(*command, "seeds=2", "--jobs", "2")  # side by side, each a process
     assert "n = 2 seeds" in said and (tmp_path / "runs" / "rc-lr1-w1steps-s1.log").exists()
-    said = python(*command, "seeds=2")
-    assert "n = 2 seeds" in said and "\n1: " not in said and "\n3: " not in said
-    lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    # A line that was written half, of a run whose checkpoints are gone: that run is made again. Rates with which the
+    # model diverges are tries without a loss, and do not end the comparison.
+    results = tmp_path / "results.jsonl"
+    results.write_bytes(results.read_bytes()[:-30])
+    more = ["seeds=2", "run.health.bad_steps=1", "run.health.backs=1"]
+    assert "n = 2 seeds" in python(*command, *more, "rates=[1.0,1e30]", "--jobs", "2")
+    said = python(*command, *more, "rates=[1.0,1e30,1e32]")
+    assert "n = 2 seeds" in said and "causal-c-lr1e+32-w1steps-s0 has no loss: steps 2" in said
+    written = results.read_text().splitlines()
+    lines = [json.loads(line) for line in written if line.endswith("}")]
+    assert len(lines) == len(written) - 1
+    assert [(line["arm"], line["seed"], line["rate"]) for line in lines if line["nats"] is None] == [
+        (arm, 0, rate) for rate in (1e30, 1e32) for arm in ("causal-c", "rc")
+    ]
+    lines = [line for line in lines if line["nats"] is not None]
     assert [(line["arm"], line["seed"]) for line in lines] == [
         ("causal-c", 0),
         ("rc", 0),
@@ -298,4 +314,36 @@ def test_the_command_trains_scores_and_goes_on(tmp_path):
     from compare import report
 
     with pytest.raises(UserError, match="no result yet"):
-        report(Campaign(comparison(folder=str(tmp_path / "none")), MAKERS, lambda run: None))
+        report(Campaign(comparison(folder=str(tmp_path / "none")), MAKERS, lambda run: True))
+
+
+def test_results_of_other_keys_or_data_are_never_taken_for_those_of_this_comparison(tmp_path, pairs):
+    base = to_dict(pairs.run)
+
+    def campaign(**keys):
+        tree = {"folder": str(tmp_path / "one"), "arms": ["causal", "rc"], "run": base, **keys}
+        return Campaign(build(CompareConfig, tree, "test"), MAKERS, lambda run: True)
+
+    running = campaign().run()
+    next(running)
+    with pytest.raises(UserError, match="in use by process"):  # another process on the same folder
+        next(campaign().run())
+    running.close()
+    # More arms, rates, seeds are the same comparison; a line of a result says its own.
+    campaign(arms=["causal", "rc", "mix"], rates=[3.0], seeds=2, finals=1, warmups=["2 steps"])
+    for change, said in (
+        ({"length": "70 steps"}, "run.length: 60 steps there, 70 steps now"),
+        ({"batch": {"size": 16}}, "run.batch.size: 8 there, 16 now"),
+        ({"precision": "bf16"}, "run.precision"),
+    ):
+        with pytest.raises(UserError, match=said):
+            campaign(run={**base, **change})
+    for keys in ({"late": 0.5}, {"targets": 10}):
+        with pytest.raises(UserError, match="other keys or data"):
+            campaign(**keys)
+    other = [{"path": str(write_pairs(tmp_path / "other", seed=1))}]  # the same keys with another corpus
+    with pytest.raises(UserError, match="heldout"):
+        campaign(run={**base, "data": {**base["data"], "valid": other}})
+    (tmp_path / "one" / "comparison.json").write_text("{")
+    with pytest.raises(UserError, match="cannot be read"):
+        campaign()

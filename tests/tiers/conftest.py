@@ -20,7 +20,7 @@ def stack(folder, **changes):
             "length": "3 steps",
             "device": "cpu",
             "window": {"recent": 50, "causal": 6, "stride": 6},
-            "model": {"layers": 1, "hidden": 16, "heads": 2, "initial_std": 0.3},
+            "model": {"layers": 1, "hidden": 16, "heads": 2, "initial_std": 0.3, "causal_heads": 1},
             "batch": {"size": 4},
             "optimizer": {"lr": 1e-2},
             "validation": {"windows": 4},

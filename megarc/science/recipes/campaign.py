@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ import orjson
 from megarc.data import Maker
 from megarc.science.recipes.arms import CAUSAL, arm_config, flops_of, targets_window, with_vocabulary
 from megarc.science.recipes.config import CompareConfig
-from megarc.science.recipes.score import score
+from megarc.science.recipes.made_with import check_made_with, write_made_with
+from megarc.science.recipes.score import Scored, score
 from megarc.science.statistics import Difference, paired
-from megarc.train import Lengths, RunConfig, load_model
+from megarc.train import Lengths, RunConfig, RunFolder, hold, load_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +62,27 @@ class Campaign:
     """Runs what is not there yet; ``results.jsonl`` in the comparison's folder has a line for each try.
 
     Args:
-        train: trains one run to its end, on all ranks.
+        train: trains one run to its end, on all ranks; false where its numbers went bad.
         first: whether this rank scores and writes.
-        wait: all ranks meet.
+        together: calls a function on all ranks; none goes on before all have, and a UserError of one ends all.
+
+    Raises:
+        UserError: where the folder holds results of other keys or data.
     """
 
     def __init__(
         self,
         config: CompareConfig,
         makers: Mapping[str, Maker],
-        train: Callable[[RunConfig], None],
+        train: Callable[[RunConfig], bool],
         *,
         first: bool = True,
-        wait: Callable[[], None] = lambda: None,
+        together: Callable[[Callable[[], None]], None] = lambda action: action(),
     ) -> None:
         self.config, self.makers, self.train = with_vocabulary(config, makers), makers, train
-        self.first, self.wait = first, wait
+        self.first, self.together = first, together
         self.file = config.folder / "results.jsonl"
+        check_made_with(self.config, makers)
 
     @property
     def results(self) -> list[Result]:
@@ -116,7 +122,8 @@ class Campaign:
         best = self.best()
         if self.config.finals is None:
             return best
-        if len(best) < len(self.config.arms):
+        done = {result.key for result in self.results}
+        if any(one not in done for one in self.grid()):
             return {}
         ranked = sorted(best, key=lambda arm: best[arm].nats)
         kinds = ([arm for arm in ranked if (arm in CAUSAL) is causal] for causal in (True, False))
@@ -155,22 +162,36 @@ class Campaign:
         )  # fmt: skip
 
     def run(self) -> Iterator[Try]:
-        """Trains and scores what is missing; yields each try before it begins."""
-        for plan in (self.grid, self.finals):
-            for one in plan():
-                if one in {result.key for result in self.results}:
-                    continue
-                yield one
-                self._try(one)
+        """Trains and scores what is missing; yields each try before it begins.
 
-    def run_at_once(self, train: Callable[[Sequence[RunConfig]], None]) -> None:
-        """The same, where ``train`` trains many runs to their ends in whichever order; then all are scored."""
-        for plan in (self.grid, self.finals):
-            done = {result.key for result in self.results}
-            configs = {one: self.run_of(one) for one in plan() if one not in done}
-            train(list(configs.values()))
-            for one, config in configs.items():
-                self._keep(one, config, math.nan)
+        Raises:
+            UserError: also where another process runs the same comparison.
+        """
+        with ExitStack() as stack:
+            self.together(lambda: self._begin(stack))
+            for plan in (self.grid, self.finals):
+                for one in plan():
+                    if one in {result.key for result in self.results}:
+                        continue
+                    yield one
+                    self._try(one)
+
+    def run_at_once(self, train: Callable[[Sequence[RunConfig]], Collection[Path]]) -> None:
+        """The same, where ``train`` trains many runs to their ends in whichever order; then all are scored.
+
+        Args:
+            train: gives the folders of runs whose numbers went bad.
+        """
+        with ExitStack() as stack:
+            self._begin(stack)
+            for plan in (self.grid, self.finals):
+                done = {result.key for result in self.results}
+                configs = {one: self.run_of(one) for one in plan() if one not in done}
+                for config in configs.values():
+                    _forget_unless_saved(RunFolder(config.folder))
+                diverged = train(list(configs.values()))
+                for one, config in configs.items():
+                    self._keep(one, config, math.nan, diverged=config.folder in diverged)
 
     def run_of(self, one: Try) -> RunConfig:
         """The run of a try."""
@@ -186,22 +207,36 @@ class Campaign:
             }
         )
 
+    def _begin(self, stack: ExitStack) -> None:
+        """Keeps other processes out of the folder, and writes what the results are made with."""
+        if self.first:
+            self.config.folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(hold(self.config.folder / "lock"))
+            write_made_with(self.config, self.makers)
+
     def _try(self, one: Try) -> None:
         config, begun = self.run_of(one), time.monotonic()
-        self.train(config)
-        if self.first:
-            self._keep(one, config, time.monotonic() - begun)
-        self.wait()
+        diverged = not self.train(config)
+        seconds = time.monotonic() - begun
+        self.together(lambda: self._keep(one, config, seconds, diverged=diverged) if self.first else None)
 
-    def _keep(self, one: Try, config: RunConfig, seconds: float) -> None:
-        saved = load_model(config.folder)
-        found = score(self.config, saved, targets_window(self.config, config), self.makers)
+    def _keep(self, one: Try, config: RunConfig, seconds: float, *, diverged: bool) -> None:
+        found = Scored(math.nan, math.nan, math.nan, math.nan)
+        if not diverged:
+            saved = load_model(config.folder)
+            found = score(self.config, saved, targets_window(self.config, config), self.makers)
         steps, flops = Lengths(config).total, flops_of(config)
         result = Result(**asdict(one), steps=steps, flops=flops, **asdict(found), seconds=round(seconds, 1))
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        torn = self.file.exists() and not self.file.read_bytes().endswith(b"\n")
         with self.file.open("ab") as file:
-            file.write(orjson.dumps(asdict(result)) + b"\n")
-        shutil.rmtree(Path(config.folder) / "checkpoints", ignore_errors=True)
+            file.write(b"\n" * torn + orjson.dumps(asdict(result)) + b"\n")
+        shutil.rmtree(config.folder / "checkpoints", ignore_errors=True)
+
+
+def _forget_unless_saved(run: RunFolder) -> None:
+    """A run without checkpoints was scored, and its result is lost: it has to be trained again."""
+    if not run.checkpoints.exists():
+        run.state.unlink(missing_ok=True)
 
 
 def verdict(campaign: Campaign) -> tuple[str, str, Difference] | None:

@@ -38,6 +38,8 @@ class CompareConfig(Config):
         unknown = [arm for arm in self.arms if arm not in ARMS]
         if unknown:
             raise ValueError(f"arms has {unknown}; known are {', '.join(ARMS)}")
+        if len(set(self.arms)) < len(self.arms):
+            raise ValueError(f"arms {self.arms}: one is named twice; name it once")
         if not set(self.arms) & set(CAUSAL) or not set(self.arms) - set(CAUSAL):
             raise ValueError(
                 f"arms {self.arms}: one at least must be causal ({', '.join(CAUSAL)}), and one not"

@@ -18,7 +18,7 @@ from megarc.train.checkpoint.storage_level import Level
 from megarc.train.checkpoint.trained_model import run_config
 from megarc.train.config import RunConfig
 from megarc.train.engine import Engine
-from megarc.train.health import BadSteps, Running
+from megarc.train.health import BadSteps, Diverged, Running
 from megarc.train.run_position import Standing
 from megarc.train.schedule import BatchSchedule, Timeline
 
@@ -108,7 +108,7 @@ def go_back(
     first, count = bad.samples(batches)
     if before is None:
         with reported_once(engine.groups.first):
-            raise UserError(
+            raise Diverged(
                 f"steps {bad.first} to {bad.last} were bad: {bad.why}; and {shared.folder} has no checkpoint "
                 "before them to go back to. Start again in another folder, with a smaller checkpoint.every or "
                 "optimizer.lr"

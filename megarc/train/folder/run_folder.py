@@ -231,6 +231,14 @@ class RunFolder:
         why = f": {state['error']}" if "error" in state else ""
         return f"{word}{where}, {state['time']}{why}"
 
+    def failed_with(self) -> str:
+        """The name of the error's class that ended the run; "" where none did."""
+        try:
+            state = orjson.loads(self.state.read_bytes())
+            return str(state["error"]).split(":")[0] if state["state"] == "failed" else ""
+        except (OSError, orjson.JSONDecodeError, KeyError, TypeError):
+            return ""
+
     def record_failure(self, error: str, **facts: Any) -> None:
         """In state.json and log.txt, as far as they can still be written."""
         error = shortened(error)

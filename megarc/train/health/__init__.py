@@ -4,7 +4,7 @@ In: the steps, through the hooks of ``loop.Observer``. Out: judgements of update
 settled, reports in the run folder.
 """
 
-from megarc.train.health.bad_steps import BadSteps, Numbers, Running, Statistics
+from megarc.train.health.bad_steps import BadSteps, Diverged, Numbers, Running, Statistics
 from megarc.train.health.replay_check import Replay
 from megarc.train.health.replica_check import Replicas
 from megarc.train.health.signals import Signals
@@ -13,6 +13,7 @@ from megarc.train.health.watchdog import alarmed, clear, watched
 
 __all__ = [
     "BadSteps",
+    "Diverged",
     "Numbers",
     "Replay",
     "Replicas",

@@ -87,6 +87,15 @@ class BadSteps:
         return first, batches.samples_before(self.last) - first
 
 
+class Diverged(UserError):
+    """Losses or gradients of a run were no numbers, or spikes, and going back did not help."""
+
+    @staticmethod
+    def caused(error: BaseException) -> bool:
+        """Whether ``error`` is this one, or what another rank makes of it (``reported_once``)."""
+        return isinstance(error, Diverged) or isinstance(error.__context__, Diverged)
+
+
 class Numbers(Observer):
     """Judges a bad step to be left out; after ``health.bad_steps`` in a row, ends this attempt or the run.
 
@@ -138,7 +147,7 @@ class Numbers(Observer):
         if self.config.then == "back" and self.running.backs < self.config.backs:
             return Ending.BACK
         with reported_once(engine.groups.first):
-            raise UserError(self._report())
+            raise Diverged(self._report())
 
     def _why(self, done: Done) -> str | None:
         """What is bad about a step, in words; nothing where another rank thought so."""
