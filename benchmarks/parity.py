@@ -136,6 +136,8 @@ def write(rows: list[Row], mark: str) -> None:
         "| causal_heads_documents | half of the heads see R causally; the samples have documents |\n"
         "| causal_heads_packed | causal heads, packed rows, windows that change, a loss on R, three widths a step |\n"
         "| causal_heads_mix | causal heads, a mix of windows, a loss on R |\n"
+        "| causal_heads_packed_mix | the same in packed rows, with a sliding window, weights by segment, three widths "
+        "a step |\n"
         "| sliding, packed_sliding | rows see no key further back than a sliding window |\n"
         "| packed_sliding_stages | packed_stages, a sliding window, weights by segment, an average of weights |\n"
         "| hidden_context | a causal model predicts hidden tokens of its context |\n"

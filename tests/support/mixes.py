@@ -162,6 +162,7 @@ SHARED_WINDOWS = [
     Mix(2, zero=2, sequence=True, variant="causal_heads_documents", context=2),
     Mix(1, 2, variant="causal_heads_packed", context=2),
     Mix(zero=2, variant="causal_heads_mix", context=4),
+    Mix(zero=3, variant="causal_heads_packed_mix", context=2),
 ]
 """Rows of ``parallel.context``: each ZeRO stage, each other dimension, and every way in which samples say what
 rows see, with rows of R that bear loss."""
@@ -238,7 +239,7 @@ def mixes(ranks=8):
         ),
         *(
             Mix(2, 2, 1, sequence=True, variant=variant)
-            for variant in ("packed_sliding", "packed_sliding_stages")
+            for variant in ("packed_sliding", "packed_sliding_stages", "causal_heads_packed_mix")
         ),
         *(Mix(data=2, zero=zero, variant="packed_stages") for zero in (0, 1, 2)),
         *(

@@ -40,6 +40,14 @@ WINDOWS = {
         "model__nested": ["1/4", "1/2", 1],
     },
     "causal_heads_mix": {"window": _MIXED, "objective": _LOSS, "model__causal_heads": 2},
+    "causal_heads_packed_mix": {
+        "data": {**_PACKED, "segment_weights": {"3": 0.25, "30": 2.0}},
+        "window": _MIXED,
+        "objective": {**_LOSS, "widths": "all"},
+        "model__causal_heads": 2,
+        "model__sliding_window": 7,
+        "model__nested": ["1/4", "1/2", 1],
+    },
     "hidden_context": {
         "window": {"recent": 0, "causal": 40, "stride": 16},
         "objective": {"recent": {**_LOSS["recent"], "rows": "context"}},
