@@ -5,7 +5,8 @@
     python benchmarks/gpu/recipes.py --size 1M --steps 6 --rows 32 --device cpu      a try without a GPU
 
 The text is this Python's own library as bytes, packed here. A call trains for --minutes and saves; the same command
-goes on where it stopped. Prints loss, FLOPs and what seeing R both ways saves of each arm that is finished.
+goes on where it stopped; another size or length needs another --out. Prints loss, FLOPs and what seeing R both ways
+saves of each arm that is finished.
 """
 
 from __future__ import annotations
