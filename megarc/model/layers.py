@@ -127,6 +127,17 @@ class HeadsNorm(nn.Module):
         return normal * gain[first : first + own]
 
 
+def _rows_of(weight: Tensor, ids: Tensor) -> Tensor:
+    """Rows ``ids`` [..] of ``weight``: [.., width].
+
+    On a CPU torch 2.13 sums the gradient of ``F.embedding`` in the weight's type, so that in bf16 that of a frequent
+    token stops growing (findings/bf16-gradients-stop-at-256.sh). It sums that of ``index_select`` in float32.
+    """
+    if weight.device.type == "cpu" and weight.dtype != torch.float32:
+        return weight.index_select(0, ids.flatten()).unflatten(0, ids.shape)
+    return F.embedding(ids, weight)
+
+
 class Embedding(nn.Module):
     """A vector for each token id; each rank has some of the ids."""
 
@@ -138,10 +149,10 @@ class Embedding(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """``tokens`` [batch, rows] -> [batch, rows (or this rank's part of them), width]."""
         if self.tensor.size == 1:
-            return F.embedding(tokens, self.weight)
+            return _rows_of(self.weight, tokens)
         local = tokens - first_token(self.weight, self.tensor)
         elsewhere = (local < 0) | (local >= len(self.weight))
-        found = F.embedding(local.masked_fill(elsewhere, 0), self.weight)
+        found = _rows_of(self.weight, local.masked_fill(elsewhere, 0))
         return self.tensor.leave(found.masked_fill(elsewhere[..., None], 0.0))
 
 
@@ -161,7 +172,7 @@ class Positions(nn.Module):
         weight = self.tensor.shared(self.weight) if self.tensor.sequence else self.weight
         if positions is None:
             positions = torch.arange(first, first + rows, device=weight.device)
-        return F.embedding(self.tensor.part(positions, positions.dim() - 1), weight)
+        return _rows_of(weight, self.tensor.part(positions, positions.dim() - 1))
 
 
 def first_token(weight: Tensor, tensor: TensorParallel) -> int:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from megarc.train.engine.deepspeed_settings import bucket
     from megarc.train.engine.engine import Engine, GradientWatcher, StepResult, Work, unwanted
     from megarc.train.engine.expert_balance import Load
+    from megarc.train.engine.gradient_norm import norm_of
     from megarc.train.engine.micro_batch import MicroBatch, to_tensors
     from megarc.train.engine.row_sharing import RowSharing, Shares
     from megarc.train.engine.torch_dtype import dtype_of
@@ -31,6 +32,7 @@ __all__ = [
     "bucket",
     "build_engine",
     "dtype_of",
+    "norm_of",
     "to_tensors",
     "unwanted",
 ]

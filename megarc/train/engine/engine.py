@@ -27,6 +27,7 @@ from megarc.train.config import RunConfig
 from megarc.train.engine.average import Average
 from megarc.train.engine.expert_balance import ExpertBalance
 from megarc.train.engine.factors import over_batch
+from megarc.train.engine.gradient_norm import norm_of
 from megarc.train.engine.micro_batch import MicroBatch
 from megarc.train.engine.row_sharing import RowSharing
 from megarc.train.engine.sharded_optimizer import ShardedOptimizer
@@ -319,7 +320,7 @@ class Engine:
                 gradients.setdefault(key, []).append(parameter.grad)
         squares = torch.zeros(2, 2, device=self.groups.device)
         for key, listed in gradients.items():
-            squares[key] = nn.utils.get_total_norm(listed).square()
+            squares[key] = norm_of(listed).square()
         squares[1] = all_reduce_sum(squares[1].clone(), self.groups.expert)
         squares[:, 1] = all_reduce_sum(squares[:, 1].clone(), self.groups.tensor)
         return squares.sum().sqrt()

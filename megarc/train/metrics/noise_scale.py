@@ -25,7 +25,7 @@ from torch import Tensor
 
 from megarc.model import Record
 from megarc.parallel import Groups, all_reduce_sum, first_to_last
-from megarc.train.engine import Engine, MicroBatch, StepResult
+from megarc.train.engine import Engine, MicroBatch, StepResult, norm_of
 from megarc.train.folder import RunFolder
 from megarc.train.loop import Done, Ending, Moment, Observer
 
@@ -149,7 +149,7 @@ class GroupSquares:
             gradient = all_reduce_sum(gradient.to(torch.float32, copy=True), context) / context.size
         # What every tensor rank holds alike counts once over them all.
         share = 1.0 if record.split else 1.0 / self.groups.tensor.size
-        self._norms.append((torch.linalg.vector_norm(gradient, dtype=torch.float32), share))
+        self._norms.append((norm_of([gradient]), share))
         if self.tied and name == _EMBEDDING:
             if context.size == 1:
                 gradient = gradient.index_select(0, _rows(self._micro_batches[len(self._tied)], record))
