@@ -283,7 +283,7 @@ def test_the_command_trains_scores_and_goes_on(tmp_path):
 
     command = ["launch/compare.py", "--config", "configs/recipes/chase.yaml", f"folder={tmp_path}",
                "run.length=3 steps", "run.schedule.warmup=1 steps", "rates=[1.0]", "targets=32",
-               "run.batch.size=4"]  # fmt: skip
+               "run.batch.size=4", "run.health.bad_steps=1", "run.health.backs=1"]  # fmt: skip
     said = python(*command, "seeds=1")
     assert "1: causal-c-lr1" in said and "One seed shows no difference" in said
     said = python(*command, "seeds=2", "--jobs", "2")  # side by side, each a process
@@ -292,9 +292,8 @@ def test_the_command_trains_scores_and_goes_on(tmp_path):
     # model diverges are tries without a loss, and do not end the comparison.
     results = tmp_path / "results.jsonl"
     results.write_bytes(results.read_bytes()[:-30])
-    more = ["seeds=2", "run.health.bad_steps=1", "run.health.backs=1"]
-    assert "n = 2 seeds" in python(*command, *more, "rates=[1.0,1e30]", "--jobs", "2")
-    said = python(*command, *more, "rates=[1.0,1e30,1e32]")
+    assert "n = 2 seeds" in python(*command, "seeds=2", "rates=[1.0,1e30]", "--jobs", "2")
+    said = python(*command, "seeds=2", "rates=[1.0,1e30,1e32]")
     assert "n = 2 seeds" in said and "causal-c-lr1e+32-w1steps-s0 has no loss: steps 2" in said
     written = results.read_text().splitlines()
     lines = [json.loads(line) for line in written if line.endswith("}")]
