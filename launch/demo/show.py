@@ -161,8 +161,8 @@ def which_to_use() -> None:
     print(
         """Use [R | C] where an answer follows from several steps through a given text, as in result 1: the given
 text is R, the answer is C. Use a causal model that predicts every row for running text, as in result 2; for
-pairs of question and answer, compare the two: in most settings they tie. docs/when-to-use.md rests on comparisons
-at equal FLOPs, the finalists with tuned rates and several seeds.
+pairs of question and answer, compare the two: in most settings they tie, or the causal model is ahead.
+docs/when-to-use.md rests on comparisons at equal FLOPs, the finalists with tuned rates and several seeds.
 megarc compare makes the same comparison on your own corpus."""
     )
 
